@@ -1,0 +1,198 @@
+"""From an image file of any origin to upright RGB pixels, or to an error that names the file and says why.
+
+Strangers' images are hostile: only raster formats that Pillow reads by itself are opened (never EPS, which starts
+Ghostscript), and an image of more than `MAX_PIXELS` is refused from its header, before anything is allocated.
+ICC profiles are ignored: the stored numbers are taken as sRGB, as TensorFlow's and Android's decoders of plain photos
+do. Of an image with several frames the first is read.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from converters.errors import InputError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+SUFFIXES = (  # in lower case, of the files that folders are searched for
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+MAX_PIXELS = 89_478_485  # width x height; where Pillow begins to warn: 256 MiB of 8-bit RGB
+
+# How the stored rows and columns are turned upright, by the value of the EXIF tag Orientation (Exif 3.0, 4.6.5.1.6).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_TAG = 0x0112
+_ORIENTATION_CARRIERS = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+_TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
+
+
+class ImageError(InputError):
+    """A file that cannot be read as an image.
+
+    Attributes:
+        file: the file's name, or `<bytes>`.
+        why: the reason, one line.
+    """
+
+    def __init__(self, file: str, why: str) -> None:
+        super().__init__(f"{file} cannot be read as an image: {why}")
+        self.file = file
+        self.why = why
+
+    def __reduce__(self) -> tuple:  # an exception with two arguments crosses processes only with this
+        return ImageError, (self.file, self.why)
+
+
+def decode(file: str | os.PathLike | bytes) -> np.ndarray:
+    """The upright photo in a file, as RGB pixels.
+
+    EXIF orientation is applied; CMYK, grey and palettes become RGB; transparent parts are laid on white; 16 bits keep
+    their high 8.
+
+    Args:
+        file: a path, or the content of an image file.
+
+    Returns:
+        uint8 array `(height, width, 3)`, read-only.
+
+    Raises:
+        ImageError: missing, no image, truncated, of an unknown format, or of more than `MAX_PIXELS`.
+    """
+    return np.asarray(decode_image(file))
+
+
+def decode_image(file: str | os.PathLike | bytes) -> Image.Image:
+    """As `decode`, but a Pillow image of mode RGB: what `Preprocessing.crop_and_resize` takes without a copy."""
+    _prepare_pillow()
+    content = isinstance(file, (bytes, bytearray, memoryview))
+    name = "<bytes>" if content else os.fspath(file)
+    if not content:
+        _check_regular_file(name)
+    try:
+        with Image.open(io.BytesIO(file) if content else name, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(
+                    name, f"its {width} x {height} pixels are more than the {MAX_PIXELS} that are accepted"
+                )
+            if width < 1 or height < 1:
+                raise ImageError(name, f"it has no pixels ({width} x {height})")
+            image.load()
+            rgb = image if image.mode == "RGB" and "transparency" not in image.info else _to_rgb(image)
+            turn = _UPRIGHT.get(_orientation(image))
+            return rgb.transpose(turn) if turn is not None else rgb
+    except (ImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError(name, f"its pixels are more than the {MAX_PIXELS} that are accepted") from None
+    except Image.UnidentifiedImageError:
+        empty = not (len(file) if content else os.path.getsize(name))
+        formats = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise ImageError(name, "it is empty" if empty else f"no {formats}, or its header is broken") from None
+    except Exception as error:  # Pillow's readers raise whatever a broken file leads them into
+        raise ImageError(name, " ".join(str(error).split()) or type(error).__name__) from error
+
+
+@functools.cache
+def _prepare_pillow() -> None:
+    """Register the readers of FORMATS only, and silence Pillow's remarks on odd but readable metadata."""
+    from PIL import (  # noqa: F401
+        BmpImagePlugin,
+        GifImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        PpmImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
+
+    # Not warnings.catch_warnings around each call: it is not safe where several threads decode.
+    warnings.filterwarnings("ignore", module=r"PIL\.(\w+ImagePlugin|Image)$")
+
+
+def _check_regular_file(name: str) -> None:
+    """Raise ImageError where opening would fail, or would wait for ever (a pipe, a device)."""
+    try:
+        regular = os.path.isfile(name)
+        exists = regular or os.path.exists(name)
+    except (OSError, ValueError) as error:
+        raise ImageError(name, str(error)) from error
+    if not regular:
+        raise ImageError(name, "it is not a regular file" if exists else "no such file")
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation 1..8 of a loaded image; 1 where none is said, or where what is said cannot be read."""
+    if not any(carrier in image.info for carrier in _ORIENTATION_CARRIERS) or image.format == "TIFF":
+        return 1  # the common case costs four look-ups; Pillow's TIFF reader turns the image itself
+    try:
+        return image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # a photo is worth more than its broken EXIF
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """An RGB image of a loaded image of any other mode, or of RGB with a transparent colour."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _deep_grey_to_rgb(image)
+    if image.mode == "La":  # premultiplied; Pillow converts it to LA only
+        image = image.convert("LA")
+    if image.mode == "RGB" and max(image.info["transparency"]) > 255:
+        return image  # a transparent colour of 16 bits, of which the pixels hold 8: it cannot be found again
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
+    """An RGB image of one band of more than 8 bits: Pillow's own conversion would clip at 255."""
+    values = np.asarray(image)
+    key = image.info.get("transparency")
+    transparent = values == key if isinstance(key, int) else None
+    tags = getattr(image, "tag_v2", {})
+    if image.mode == "F":
+        values = np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=0.0).astype(np.float64)
+        white = _white(values, (1.0, 255.0, 65535.0))
+    elif image.mode.startswith("I;16") or image.format != "TIFF":  # a PPM of any depth comes as 0..65535
+        bits = tags.get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
+        white = float((1 << bits) - 1)
+    elif tags.get(_TIFF_BITS_PER_SAMPLE, (32,))[0] == 16:  # signed
+        white = 32767.0
+    else:
+        if tags.get(_TIFF_SAMPLE_FORMAT, (1,))[0] == 1:
+            values = values.view(np.uint32)
+        white = _white(values, (255.0, 65535.0, 4294967295.0))
+    values = np.clip(values, 0, white)
+    # The high 8 bits, as Pillow and libpng take them of 16-bit RGB: white becomes 255, and 257 * v becomes v.
+    grey = np.floor(values * (256 / (white + 1))) if white > 255 else np.round(values * (255 / white))
+    if tags.get(_TIFF_PHOTOMETRIC) == 0:  # white is zero; Pillow inverts only up to 8 bits
+        grey = 255 - grey
+    if transparent is not None:
+        grey = np.where(transparent, 255, grey)
+    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+
+
+def _white(values: np.ndarray, candidates: tuple[float, ...]) -> float:
+    """The value of white where the file does not say it: the least candidate that no pixel exceeds."""
+    brightest = values.max()
+    for white in candidates:
+        if brightest <= white:
+            return white
+    raise ValueError(f"its brightest value is {brightest:g}, and what value is white is not known")
