@@ -1,0 +1,140 @@
+"""The architectures, by name: `names`, `build`, `preprocessing` and the compound scaling of EfficientNet.
+
+Every model takes a batch of RGB pixels 0..255, float32 `(batch, image_size, image_size, 3)`, by the input name
+`pixels`, normalizes them itself, and returns logits `(batch, classes)`.
+
+A family is one module of this package. It has `NAMES`, `preprocessing(name, image_size=None)` and
+`network(name, *, classes, image_size, alpha, **options)`; the options that it takes are `network`'s own keywords.
+Keras is loaded by the first `build`, not by the import.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import math
+import operator
+import os
+import pkgutil
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from converters.errors import InputError, unknown
+from edge_cv.models.efficientnet import Scale, compound_scale
+
+if TYPE_CHECKING:
+    import keras
+
+    from converters.preprocessing import Preprocessing
+
+__all__ = ["Scale", "build", "compound_scale", "names", "preprocessing"]
+
+IMAGENET_CLASSES = 1000
+MIN_IMAGE_SIZE = 32  # pixels: every network here halves its input five times
+MAX_ALPHA = 8.0
+
+
+@functools.cache
+def _families() -> dict[str, ModuleType]:
+    """The family module of each model name."""
+    modules = (importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
+    return {name: module for module in modules for name in getattr(module, "NAMES", ())}
+
+
+def _family(name: str) -> ModuleType:
+    if name not in names():
+        raise unknown("model", name, names())
+    return _families()[name]
+
+
+def names() -> tuple[str, ...]:
+    """The name of every architecture."""
+    return tuple(_families())
+
+
+def preprocessing(name: str) -> Preprocessing:
+    """What happens to a photo before model `name` of the default image size sees it.
+
+    Raises InputError for an unknown name.
+    """
+    return _family(name).preprocessing(name)
+
+
+def build(
+    name: str,
+    *,
+    classes: int = IMAGENET_CLASSES,
+    image_size: int | None = None,
+    alpha: float = 1.0,
+    weights: str | os.PathLike | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Build a model by its name.
+
+    Args:
+        name: one of `names()`.
+        classes: number of logits, at least 1.
+        image_size: height and width of the input in pixels, at least 32; None is the size of the paper's variant.
+        alpha: width multiplier, on top of the variant's own; 0 < alpha <= 8, and as much as keeps 8 channels.
+        weights: None for a random start; "imagenet" for pretrained weights, whose head is kept when `classes` is
+            1000 and otherwise left random (a warning is logged); or a path to a `.keras` or `.weights.h5` file of the
+            same architecture and options. Only arrays are read from a file; nothing in it is executed.
+        **options: options of the family, such as `dropout` of EfficientNet.
+
+    Returns:
+        The model, from pixels `(batch, image_size, image_size, 3)`, float32 RGB 0..255, to logits `(batch, classes)`.
+        Its attribute `preprocessing` is the `Preprocessing` that fits its image size.
+
+    Raises:
+        InputError: for an unknown name or option, a value out of its range, or weights that cannot be had.
+    """
+    family = _family(name)
+    _check_options(name, family, options)
+    contract = family.preprocessing(name, image_size if image_size is None else _image_size(image_size))
+    classes = _whole("classes", classes, at_least=1)
+    alpha = _alpha(alpha)
+    if weights == "imagenet" and alpha != 1.0:
+        raise InputError(f'alpha must be 1 with weights="imagenet". Received: alpha={alpha}')
+
+    model = family.network(name, classes=classes, image_size=contract.image_size, alpha=alpha, **options)
+    model.preprocessing = contract
+    if weights is not None:
+        from edge_cv.models import weights as sources
+
+        if weights == "imagenet":
+            sources.load_imagenet(model, name, head=classes == IMAGENET_CLASSES)
+        else:
+            sources.load_file(model, weights)
+    return model
+
+
+def _check_options(name: str, family: ModuleType, options: dict[str, Any]) -> None:
+    parameters = inspect.signature(family.network).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {name}", option, [*known, "weights"])
+
+
+def _whole(what: str, value: Any, *, at_least: int) -> int:
+    try:
+        if not isinstance(value, bool) and operator.index(value) >= at_least:
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise InputError(f"{what} must be a whole number of at least {at_least}. Received: {value!r}")
+
+
+def _image_size(value: Any) -> int:
+    return _whole("image_size (in pixels)", value, at_least=MIN_IMAGE_SIZE)
+
+
+def _alpha(value: Any) -> float:
+    try:
+        alpha = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, ValueError):
+        alpha = math.nan
+    if not 0.0 < alpha <= MAX_ALPHA:
+        raise InputError(f"alpha must be a number above 0 and at most {MAX_ALPHA:g}. Received: {value!r}")
+    return alpha

