@@ -121,7 +121,7 @@ def evaluate(
             `top1` and `top5`.
         preprocessing: how a photo is resized and cropped. Default: as the artifacts' metadata say.
         reference: the name of the artifact that the others are compared with.
-        limit: take only the first so many photos.
+        limit: take only so many of the photos, spread evenly over the source.
         workers: processes. Default: one for each processor that this process may use.
         on_progress: called with the numbers of photos done and of all photos, in this process.
 
@@ -176,10 +176,7 @@ def evaluate(
 def _photos(source: ImageSource, limit: int | None) -> Sequence[Photo]:
     if limit is not None and limit < 1:
         raise InputError(f"limit must be 1 or more. Received: {limit}")
-    photos = source.photos[:limit]
-    if not photos:
-        raise InputError(f"{source.name} must hold at least one photo. Received: none")
-    return photos
+    return source.take(limit).photos
 
 
 def _check(files: Mapping[str, Path], reference: str | None, workers: int | None) -> None:
@@ -491,10 +488,10 @@ def _top5(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _metadata(file: str) -> dict[str, Any]:
-    from converters.artifact import read_metadata
+    from converters import metadata
 
     try:
-        return read_metadata(Path(file)) or {}
+        return metadata.read(file) or {}
     except InputError:
         raise
     except Exception as error:  # whatever a parser meets in a corrupt file
