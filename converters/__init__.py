@@ -1,0 +1,41 @@
+"""Conversion of image classifiers to TFLite and ONNX, each result measured against the model that it was made from.
+
+    from converters import to_tflite, verify
+    conversion = to_tflite("model.keras", "int8", calibration=images)
+    conversion.save("model_int8.tflite")
+
+Takes Keras 3 and tf_keras models, `.keras` files and SavedModels. Importing it loads no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_HOME = {
+    "CheckFailed": "errors",
+    "Conversion": "artifact",
+    "DynamicInt8": "schemes",
+    "Float16": "schemes",
+    "Float32": "schemes",
+    "InputError": "errors",
+    "Int8": "schemes",
+    "Parity": "parity",
+    "Preprocessing": "preprocessing",
+    "load": "source",
+    "read_metadata": "artifact",
+    "to_onnx": "conversion",
+    "to_tflite": "conversion",
+    "verify": "conversion",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(importlib.import_module(f"converters.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'converters' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

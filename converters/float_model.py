@@ -1,0 +1,233 @@
+"""The one float conversion that every scheme of a model starts from.
+
+The Keras graph is frozen in memory and converted by TensorFlow's converter, which folds batch normalization and fuses
+activations. Then the normalization at the graph's beginning, if there is one, is recognised: integer schemes take it
+off and give its meaning to the input tensor's own scale and zero point, at no cost and no loss.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from converters.errors import CheckFailed
+from converters.graph import Graph
+from converters.preprocessing import Preprocessing
+from converters.source import PIXELS_INPUT, Source
+
+KEPT_CONVERSIONS = 4  # of the models converted last; each is as large as its weights
+_kept: OrderedDict[str, FloatModel] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """`model input = scale * given value + offset`, the operators that did it being at the graph's beginning."""
+
+    scale: float
+    offset: float
+    operators: tuple[int, ...]
+    output: int
+
+    @property
+    def is_pixel_scaling(self) -> bool:
+        """Whether this is what one does to pixels 0..255: divide by 255, 127.5, 128 or so."""
+        return 1 / 300 < self.scale < 1 / 50
+
+
+@dataclass(frozen=True, eq=False)
+class FloatModel:
+    """A float32 TFLite model and where it came from.
+
+    Attributes:
+        content: the file; its input is what the source takes, its operators are all float.
+        source: the model that it was made from.
+    """
+
+    content: bytes
+    source: Source
+    _measured: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, what: str, images: np.ndarray, measure: Callable[[], Any]) -> Any:
+        """`measure()`, or its result of the last time for the same images: schemes share what they measure."""
+        key = what, images.shape, hashlib.blake2b(np.ascontiguousarray(images)).digest()
+        if key not in self._measured:
+            for old in [k for k in self._measured if k[0] == what]:
+                del self._measured[old]
+            self._measured[key] = measure()
+        return self._measured[key]
+
+    @functools.cached_property
+    def normalization(self) -> Normalization | None:
+        """The scaling and shift of the input by which the graph begins, None when it begins otherwise."""
+        return find_normalization(Graph(self.content))
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether the model itself says that it takes pixels 0..255: by name, by description or by a rescaling."""
+        if self.source.preprocessing is not None:
+            return self.source.preprocessing.takes_pixels
+        if self.source.input_name == PIXELS_INPUT:
+            return True
+        return self.normalization is not None and self.normalization.is_pixel_scaling
+
+
+def convert_float(source: Source) -> FloatModel:
+    """The FloatModel of a source; the same one again for a source with the same digest that was converted lately."""
+    kept = _kept.get(source.digest)
+    if kept is None:
+        kept = _kept[source.digest] = FloatModel(_to_tflite(source), source)
+        while len(_kept) > KEPT_CONVERSIONS:
+            _kept.popitem(last=False)
+    _kept.move_to_end(source.digest)
+    return kept
+
+
+def _to_tflite(source: Source) -> bytes:
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    spec = tf.TensorSpec((1, *source.input_shape), tf.float32, name=_identifier(source.input_name))
+    concrete = tf.function(source.call, input_signature=[spec]).get_concrete_function()
+    # Handed over unfrozen, a Keras 3 model's weights are lost without an error.
+    frozen = convert_variables_to_constants_v2(concrete)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    try:
+        content = converter.convert()
+    except Exception as error:  # the converter raises its own ConverterError and plain ones
+        operations = [line for line in str(error).splitlines() if "tf." in line or "Custom" in line]
+        reason = (operations or str(error).splitlines() or ["no reason given"])[0].strip()[:300]
+        raise CheckFailed(
+            f"TensorFlow's converter cannot express {source.name!r} in TFLite operators: {reason}"
+        ) from error
+    graph = Graph(content)
+    graph.make_names_unique()
+    _sign(graph, source)
+    return graph.to_bytes()
+
+
+def _identifier(name: str) -> str:
+    cleaned = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name).lstrip("_")
+    return cleaned or "image"
+
+
+def _sign(graph: Graph, source: Source) -> None:
+    """Name the input and the output, as LiteRT's signature runner wants them."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    signature = schema.SignatureDefT()
+    signature.signatureKey = b"serving_default"
+    entries = []
+    for name, tensor in ((_identifier(source.input_name), graph.inputs[0]), ("logits", graph.outputs[0])):
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = name.encode(), tensor
+        entries.append(entry)
+    signature.inputs, signature.outputs = entries[:1], entries[1:]
+    signature.subgraphIndex = 0
+    graph.model.signatureDefs = [signature]
+
+
+def find_normalization(graph: Graph) -> Normalization | None:
+    """The chain of MUL, DIV, ADD and SUB with one number each that stands between the input and everything else."""
+    scale, offset, chain, at = 1.0, 0.0, [], graph.inputs[0]
+    while True:
+        readers = graph.readers(at)
+        if len(readers) != 1 or readers[0].name not in ("MUL", "ADD", "SUB", "DIV"):
+            break
+        operator = readers[0]
+        if operator.inputs[0] != at or len(operator.inputs) != 2:
+            if operator.name not in ("MUL", "ADD") or operator.inputs[1] != at:
+                break
+            operand = graph.constant(operator.inputs[0])
+        else:
+            operand = graph.constant(operator.inputs[1])
+        options = graph.subgraph.operators[operator.index].builtinOptions
+        if operand is None or operand.size != 1 or getattr(options, "fusedActivationFunction", 0) != 0:
+            break
+        number = float(operand.reshape(-1)[0])
+        if operator.name in ("MUL", "DIV"):
+            factor = number if operator.name == "MUL" else 1 / number if number else math.nan
+            scale, offset = scale * factor, offset * factor
+        else:
+            offset += number if operator.name == "ADD" else -number
+        chain.append(operator.index)
+        at = operator.outputs[0]
+    if not chain or at in graph.outputs or not math.isfinite(scale) or scale <= 0 or not math.isfinite(offset):
+        return None
+    return Normalization(scale, offset, tuple(chain), at)
+
+
+@dataclass(frozen=True)
+class Body:
+    """A float model without its normalization, as integer schemes quantize it.
+
+    Attributes:
+        content: the TFLite file; its input is `scale * value + offset` of what the whole model takes.
+        scale, offset: as above.
+        zero_point: the int8 value that stands for the body's 0.0 when pixels p come as `p - 128`; None when the input
+            is not pixels, or when its range does not fit.
+    """
+
+    content: bytes
+    scale: float = 1.0
+    offset: float = 0.0
+    zero_point: int | None = None
+
+    def feed(self, images: np.ndarray) -> np.ndarray:
+        """The body's input for images in the range that the whole model takes."""
+        return np.float32(self.scale) * images.astype(np.float32) + np.float32(self.offset)
+
+
+def split_body(model: FloatModel, preprocessing: Preprocessing | None) -> Body:
+    """The part of the model that an integer scheme quantizes.
+
+    With pixels at the input, int8 `q = pixel - 128` and the normalization x = a * pixel + b, the input tensor's scale
+    is a and its zero point the q at which x is 0. Where that q is not whole (pixel 127.5 for a model that takes -1..1)
+    the nearest is taken and the rest, less than half a pixel, goes exactly into the bias of the convolution that reads
+    the input; only its zero padding is then half a pixel off. Where neither can be, the operators stay in the graph.
+    """
+    takes_pixels = preprocessing.takes_pixels if preprocessing is not None else model.takes_pixels
+    if not takes_pixels:
+        return Body(model.content)
+    graph = Graph(model.content)
+    normalization = model.normalization
+    whole = Body(model.content, zero_point=-128)
+    if normalization is None:
+        return whole
+    zero_pixel = -normalization.offset / normalization.scale
+    nearest = math.floor(zero_pixel + 0.5)
+    if not 0 <= nearest <= 255:
+        return whole
+    rest = normalization.scale * (nearest - zero_pixel)  # what x is at the pixel that now stands for 0.0
+    if abs(rest) > 1e-6 and not _shift_bias(graph, normalization.output, rest):
+        return whole
+    graph.replace_input(graph.inputs[0], normalization.output)
+    graph.remove_operators(normalization.operators)
+    return Body(graph.to_bytes(), normalization.scale, normalization.offset - rest, nearest - 128)
+
+
+def _shift_bias(graph: Graph, tensor: int, shift: float) -> bool:
+    """Let the operators that read `tensor` compute what they would if it were larger by `shift`; False if they cannot."""
+    readers = graph.readers(tensor)
+    plain = all(
+        reader.name == "CONV_2D"
+        and len(reader.inputs) == 3
+        and reader.inputs[2] >= 0
+        and graph.constant(reader.inputs[1]) is not None
+        and graph.constant(reader.inputs[2]) is not None
+        for reader in readers
+    )
+    if not plain:
+        return False
+    for reader in readers:
+        weights, bias = graph.constant(reader.inputs[1]), graph.constant(reader.inputs[2])
+        own = graph.add_tensor(graph.name(reader.inputs[2]) + "/shifted", "FLOAT32", bias.shape)
+        graph.set_constant(own, (bias + shift * weights.sum(axis=(1, 2, 3))).astype(np.float32))
+        graph.subgraph.operators[reader.index].inputs = np.array([*reader.inputs[:2], own], np.int32)
+    return True

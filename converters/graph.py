@@ -1,0 +1,328 @@
+"""A TFLite file as a graph that can be read, measured and edited.
+
+A thin layer over the flatbuffer schema of ai-edge-litert: which operators there are and what they read and write,
+which tensors are constants, how many operators are integer, how many multiply-accumulates an image costs; and the
+few edits that the conversion needs. Schema: https://ai.google.dev/edge/litert
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converters.errors import InputError
+
+ALIGNMENT_BYTES = 16  # `force_align` of Buffer.data in the schema; XNNPACK reads weights in place
+
+
+@functools.cache
+def _schema() -> Any:
+    from ai_edge_litert import schema_py_generated
+
+    return schema_py_generated
+
+
+@functools.cache
+def _operator_names() -> dict[int, str]:
+    return {code: name for name, code in vars(_schema().BuiltinOperator).items() if isinstance(code, int)}
+
+
+_DTYPES = {
+    "FLOAT32": np.float32,
+    "FLOAT16": np.float16,
+    "INT32": np.int32,
+    "UINT8": np.uint8,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+    "INT16": np.int16,
+    "INT8": np.int8,
+}
+
+
+@functools.cache
+def _dtype_by_code() -> dict[int, Any]:
+    return {getattr(_schema().TensorType, name): np.dtype(dtype) for name, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the graph: its name in the schema and the indices of the tensors it reads and writes."""
+
+    index: int
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+class Graph:
+    """The one subgraph of a TFLite model, mutable; `to_bytes` writes the file.
+
+    Raises InputError for bytes that are no TFLite model, or one with several subgraphs.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        if len(content) < 8 or content[4:8] != b"TFL3":
+            raise InputError("a TFLite file must begin with the identifier TFL3; this one does not")
+        try:
+            self.model = _schema().ModelT.InitFromPackedBuf(content, 0)
+            self.subgraph = self.model.subgraphs[0]
+            if len(self.model.subgraphs) != 1:
+                raise InputError(f"a model must have one subgraph. Received: {len(self.model.subgraphs)}")
+            for buffer in self.model.buffers:  # data behind the flatbuffer, which older runtimes cannot read
+                if buffer.offset > 1:
+                    buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+                    buffer.offset = buffer.size = 0
+        except InputError:
+            raise
+        except Exception as error:  # the generated reader raises whatever struct and numpy raise
+            raise InputError(f"the TFLite file is corrupt ({type(error).__name__} while reading it)") from error
+
+    # reading
+
+    @property
+    def tensors(self) -> list[Any]:
+        return self.subgraph.tensors
+
+    @property
+    def inputs(self) -> list[int]:
+        return [int(i) for i in self.subgraph.inputs]
+
+    @property
+    def outputs(self) -> list[int]:
+        return [int(i) for i in self.subgraph.outputs]
+
+    def operators(self) -> Iterator[Operator]:
+        for index, operator in enumerate(self.subgraph.operators):
+            code = self.model.operatorCodes[operator.opcodeIndex]
+            name = _operator_names()[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            inputs = () if operator.inputs is None else tuple(int(i) for i in operator.inputs)
+            yield Operator(index, name, inputs, tuple(int(i) for i in operator.outputs))
+
+    def name(self, tensor: int) -> str:
+        return (self.tensors[tensor].name or b"").decode(errors="replace")
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        shape = self.tensors[tensor].shape
+        return () if shape is None else tuple(int(n) for n in shape)
+
+    def dtype(self, tensor: int) -> np.dtype | None:
+        """The tensor's numpy type; None for the types that numpy does not have."""
+        return _dtype_by_code().get(self.tensors[tensor].type)
+
+    def quantization(self, tensor: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """`(scales, zero points)` of a quantized tensor, None for another."""
+        q = self.tensors[tensor].quantization
+        if q is None or q.scale is None or len(q.scale) == 0:
+            return None
+        return np.asarray(q.scale, np.float32), np.asarray(q.zeroPoint, np.int64)
+
+    def constant(self, tensor: int) -> np.ndarray | None:
+        """A copy of a constant tensor's values, None for a tensor that is computed."""
+        data = self.model.buffers[self.tensors[tensor].buffer].data
+        if data is None or len(data) == 0:
+            return None
+        return np.frombuffer(np.asarray(data, np.uint8).tobytes(), self.dtype(tensor)).reshape(self.shape(tensor))
+
+    def readers(self, tensor: int) -> list[Operator]:
+        return [operator for operator in self.operators() if tensor in operator.inputs]
+
+    # editing
+
+    def set_constant(self, tensor: int, values: np.ndarray) -> None:
+        """Give the tensor a buffer of its own with these values."""
+        values = np.ascontiguousarray(values)
+        buffer = _schema().BufferT()
+        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+        self.model.buffers.append(buffer)
+        self.tensors[tensor].buffer = len(self.model.buffers) - 1
+        self.tensors[tensor].shape = np.array(values.shape, np.int32)
+
+    def add_tensor(
+        self,
+        name: str,
+        dtype: str,
+        shape: Sequence[int],
+        *,
+        scale: float | None = None,
+        zero_point: int = 0,
+        values: np.ndarray | None = None,
+    ) -> int:
+        """Append a tensor and return its index. `dtype` is the schema's name, such as `INT8`."""
+        schema = _schema()
+        tensor = schema.TensorT()
+        tensor.name = name.encode()
+        tensor.type = getattr(schema.TensorType, dtype)
+        tensor.shape = np.array(shape, np.int32)
+        tensor.buffer = 0
+        if scale is not None:
+            tensor.quantization = schema.QuantizationParametersT()
+            tensor.quantization.scale = np.array([scale], np.float32)
+            tensor.quantization.zeroPoint = np.array([zero_point], np.int64)
+        self.tensors.append(tensor)
+        index = len(self.tensors) - 1
+        if values is not None:
+            self.set_constant(index, values)
+        return index
+
+    def add_operator(
+        self,
+        name: str,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        *,
+        at: int,
+        version: int = 1,
+        options: Any = None,
+    ) -> None:
+        """Insert an operator before the one at position `at`."""
+        schema = _schema()
+        code = getattr(schema.BuiltinOperator, name)
+        for position, known in enumerate(self.model.operatorCodes):
+            if max(known.builtinCode, known.deprecatedBuiltinCode) == code and known.version >= version:
+                break
+        else:
+            known = schema.OperatorCodeT()
+            known.builtinCode = code
+            known.deprecatedBuiltinCode = min(code, 127)
+            known.version = version
+            self.model.operatorCodes.append(known)
+            position = len(self.model.operatorCodes) - 1
+        operator = schema.OperatorT()
+        operator.opcodeIndex = position
+        operator.inputs = np.array(inputs, np.int32)
+        operator.outputs = np.array(outputs, np.int32)
+        if options is not None:
+            operator.builtinOptions = options
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
+        self.subgraph.operators.insert(at, operator)
+
+    def remove_operators(self, indices: Sequence[int]) -> None:
+        gone = set(indices)
+        self.subgraph.operators = [op for i, op in enumerate(self.subgraph.operators) if i not in gone]
+
+    def replace_input(self, old: int, new: int) -> None:
+        """Make `new` the graph's input in the place of `old`, also in the signatures."""
+        self.subgraph.inputs = np.array([new if i == old else i for i in self.inputs], np.int32)
+        for signature in self.model.signatureDefs or []:
+            for entry in signature.inputs:
+                if entry.tensorIndex == old:
+                    entry.tensorIndex = new
+
+    def replace_output(self, old: int, new: int) -> None:
+        """Make `new` the graph's output in the place of `old`, also in the signatures."""
+        self.subgraph.outputs = np.array([new if i == old else i for i in self.outputs], np.int32)
+        for signature in self.model.signatureDefs or []:
+            for entry in signature.outputs:
+                if entry.tensorIndex == old:
+                    entry.tensorIndex = new
+
+    def set_outputs(self, tensors: Sequence[int]) -> None:
+        """Make these tensors the graph's outputs and drop the signatures: for looking inside, not for shipping."""
+        self.subgraph.outputs = np.array(tensors, np.int32)
+        self.model.signatureDefs = None
+
+    def make_names_unique(self) -> None:
+        """Give tensors that share a name (the converter does that) names of their own."""
+        seen: set[str] = set()
+        for index in range(len(self.tensors)):
+            base = name = self.name(index) or "tensor"
+            count = 1
+            while name in seen:
+                count += 1
+                name = f"{base}#{count}"
+            seen.add(name)
+            self.tensors[index].name = name.encode()
+
+    def to_bytes(self) -> bytes:
+        """The TFLite file: buffers aligned to 16 bytes, tensors and buffers that nobody reads left out."""
+        import flatbuffers
+
+        self._drop_unused()
+        schema = _schema()
+        builder = flatbuffers.Builder(sum(len(b.data) for b in self.model.buffers if b.data is not None) + (1 << 16))
+
+        def pack_aligned(buffer: Any, builder: Any) -> int:
+            offset = None
+            if buffer.data is not None and len(buffer.data):
+                data = np.asarray(buffer.data, np.uint8)
+                builder.StartVector(1, len(data), ALIGNMENT_BYTES)
+                builder.head -= len(data)
+                builder.Bytes[builder.head : builder.head + len(data)] = data.tobytes()
+                offset = builder.EndVector()
+            schema.BufferStart(builder)
+            if offset is not None:
+                schema.BufferAddData(builder, offset)
+            return schema.BufferEnd(builder)
+
+        for buffer in self.model.buffers:
+            buffer.Pack = functools.partial(pack_aligned, buffer)
+        builder.Finish(self.model.Pack(builder), file_identifier=b"TFL3")
+        for buffer in self.model.buffers:
+            del buffer.Pack
+        return bytes(builder.Output())
+
+    def _drop_unused(self) -> None:
+        subgraph, model = self.subgraph, self.model
+        used = set(self.inputs) | set(self.outputs)
+        for operator in subgraph.operators:
+            for group in (operator.inputs, operator.outputs, operator.intermediates):
+                used.update(int(i) for i in (group if group is not None else ()) if i >= 0)
+        place = {old: new for new, old in enumerate(sorted(used))}
+
+        def renumber(group: Any) -> Any:
+            return None if group is None else np.array([place.get(int(i), -1) for i in group], np.int32)
+
+        subgraph.tensors = [subgraph.tensors[i] for i in sorted(used)]
+        subgraph.inputs, subgraph.outputs = renumber(subgraph.inputs), renumber(subgraph.outputs)
+        for operator in subgraph.operators:
+            operator.inputs, operator.outputs = renumber(operator.inputs), renumber(operator.outputs)
+            operator.intermediates = renumber(operator.intermediates)
+        for signature in model.signatureDefs or []:
+            for entry in [*signature.inputs, *signature.outputs]:
+                entry.tensorIndex = place[entry.tensorIndex]
+
+        buffers = {0} | {t.buffer for t in subgraph.tensors} | {m.buffer for m in model.metadata or []}
+        place = {old: new for new, old in enumerate(sorted(buffers))}
+        model.buffers = [model.buffers[i] for i in sorted(buffers)]
+        for tensor in subgraph.tensors:
+            tensor.buffer = place[tensor.buffer]
+        for metadata in model.metadata or []:
+            metadata.buffer = place[metadata.buffer]
+        codes = sorted({operator.opcodeIndex for operator in subgraph.operators})
+        place = {old: new for new, old in enumerate(codes)}
+        model.operatorCodes = [model.operatorCodes[i] for i in codes]
+        for operator in subgraph.operators:
+            operator.opcodeIndex = place[operator.opcodeIndex]
+
+
+def count_operators(graph: Graph) -> tuple[int, int]:
+    """How many operators are integer, and how many there are: integer is one that neither reads nor writes floats."""
+    floats = (np.dtype(np.float32), np.dtype(np.float16))
+    operators = list(graph.operators())
+    integer = sum(
+        all(graph.dtype(t) not in floats for t in (*operator.inputs, *operator.outputs) if t >= 0)
+        for operator in operators
+    )
+    return integer, len(operators)
+
+
+def count_macs(graph: Graph) -> int:
+    """Multiply-accumulates of one inference in convolutions and dense layers; the rest is not counted, as in papers."""
+    total = 0
+    for operator in graph.operators():
+        if operator.name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"):
+            continue
+        weights = graph.shape(operator.inputs[1])
+        output = graph.shape(operator.outputs[0])
+        if operator.name == "DEPTHWISE_CONV_2D":  # weights (1, height, width, channels)
+            per_value = weights[1] * weights[2]
+        elif operator.name == "TRANSPOSE_CONV":
+            output, per_value = graph.shape(operator.inputs[2]), int(np.prod(weights[:3]))
+        else:  # weights (outputs, ...): a value of the output costs one row of them, grouped or not
+            per_value = int(np.prod(weights[1:]))
+        total += int(np.prod(output)) * per_value
+    return total

@@ -1,0 +1,117 @@
+"""Float TFLite to its quantized forms: float16 weights, int8 weights, and full-integer int8.
+
+The numbers are chosen here: ranges, zero points, what the input means. The rewriting of each operator is left to
+ai-edge-quantizer, which knows every operator's rules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+
+from converters.errors import CheckFailed
+from converters.float_model import Body
+from converters.graph import Graph
+
+# TFLite runtimes up to 2.9 load a dense layer with a scale per channel and compute nonsense; NNAPI rejects it.
+DENSE_PER_TENSOR = "FULLY_CONNECTED"
+
+
+def float16_weights(content: bytes) -> bytes:
+    """Weights stored as float16 and widened when the model is loaded; everything is computed in float32."""
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    def recipe(quantizer: Any) -> None:
+        for operator in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE", "EMBEDDING_LOOKUP"):
+            quantizer.add_weight_only_config(".*", operator, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+
+    return _quantize(content, recipe)
+
+
+def dynamic_int8_weights(content: bytes) -> bytes:
+    """int8 weights; activations stay float32 and are quantized for each image where a kernel can use that."""
+    return _quantize(content, lambda quantizer: quantizer.add_dynamic_config(".*", "*", 8))
+
+
+def full_int8(body: Body, ranges: dict[str, tuple[float, float]], input_range: tuple[float, float]) -> bytes:
+    """int8 weights, activations, input and output.
+
+    Args:
+        body: the float model without its normalization.
+        ranges: smallest and largest value of each computed tensor, by name.
+        input_range: the same for the body's input.
+    """
+    from ai_edge_quantizer.qtyping import QuantGranularity
+
+    graph = Graph(body.content)
+    known = {**ranges, graph.name(graph.inputs[0]): input_range}
+    statistics = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in known.items()}
+
+    def recipe(quantizer: Any) -> None:
+        quantizer.add_static_config(".*", "*", 8, 8)
+        quantizer.add_static_config(".*", DENSE_PER_TENSOR, 8, 8, weight_granularity=QuantGranularity.TENSORWISE)
+
+    return _quantize(body.content, recipe, statistics)
+
+
+def _quantize(content: bytes, recipe: Any, statistics: dict[str, Any] | None = None) -> bytes:
+    from ai_edge_quantizer.quantizer import Quantizer
+
+    with contextlib.redirect_stderr(io.StringIO()):  # it draws progress bars of its own
+        quantizer = Quantizer(bytearray(content))
+        recipe(quantizer)
+        try:
+            result = quantizer.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
+        except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
+            raise CheckFailed(f"the graph cannot be quantized: {str(error).strip().splitlines()[0][:300]}") from error
+    return bytes(result.quantized_model)
+
+
+def with_io(content: bytes, io_type: str, body: Body) -> bytes:
+    """Full-integer content, int8 at both ends, with the input and output that `io_type` names.
+
+    `uint8` puts a QUANTIZE at each end, by 128 steps; `float32` puts the model's normalization back in float, then a
+    QUANTIZE, and a DEQUANTIZE at the output.
+    """
+    if io_type == "int8":
+        return content
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = Graph(content)
+    old_in, old_out = graph.inputs[0], graph.outputs[0]
+    (in_scale, in_zero), (out_scale, out_zero) = (
+        (float(scale[0]), int(zero[0])) for scale, zero in (graph.quantization(old_in), graph.quantization(old_out))
+    )
+    shape = graph.shape(old_in)
+    name_in, name_out = graph.name(old_in), graph.name(old_out)
+    if io_type == "uint8":
+        new_in = graph.add_tensor(f"{name_in}_uint8", "UINT8", shape, scale=in_scale, zero_point=in_zero + 128)
+        new_out = graph.add_tensor(
+            f"{name_out}_uint8", "UINT8", graph.shape(old_out), scale=out_scale, zero_point=out_zero + 128
+        )
+        graph.add_operator("QUANTIZE", [new_in], [old_in], at=0)
+        last = "QUANTIZE"
+    else:
+        new_in = graph.add_tensor(f"{name_in}_float32", "FLOAT32", shape)
+        new_out = graph.add_tensor(f"{name_out}_float32", "FLOAT32", graph.shape(old_out))
+        at, place = new_in, 0
+        for operator, number, options in (
+            ("MUL", body.scale, schema.MulOptionsT()),
+            ("ADD", body.offset, schema.AddOptionsT()),
+        ):
+            if number != (1.0 if operator == "MUL" else 0.0):
+                operand = graph.add_tensor(f"{operator.lower()}_operand", "FLOAT32", (), values=np.float32(number))
+                result = graph.add_tensor(f"{name_in}_{operator.lower()}", "FLOAT32", shape)
+                graph.add_operator(operator, [at, operand], [result], at=place, options=options)
+                at, place = result, place + 1
+        graph.add_operator("QUANTIZE", [at], [old_in], at=place)
+        last = "DEQUANTIZE"
+    graph.add_operator(
+        last, [old_out], [new_out], at=len(graph.subgraph.operators), version=2 if last == "DEQUANTIZE" else 1
+    )
+    graph.replace_input(old_in, new_in)
+    graph.replace_output(old_out, new_out)
+    return graph.to_bytes()
