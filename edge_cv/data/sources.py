@@ -300,9 +300,9 @@ def sample_calibration() -> ImageSource:
     Raises:
         InputError: scikit-image or scikit-learn is not installed.
     """
-    colour, grey = _photos_of_packages()
-    crops = [(file, box, i % 2 == 1) for i, box in enumerate(_BOXES) for file in colour]
-    crops += [(file, box, False) for box in _BOXES[:2] for file in grey]
+    everyday, unusual = _photos_of_packages()
+    crops = [(file, box, i % 2 == 1) for i, box in enumerate(_BOXES) for file in everyday]
+    crops += [(file, box, False) for box in _BOXES[:2] for file in unusual]
     missing = sorted({file.name for file, _, _ in crops if not file.is_file()})
     if missing:
         raise InputError(f"scikit-image and scikit-learn must carry {', '.join(missing)}: {_INSTALL_DEMO}")
@@ -327,15 +327,15 @@ _BOXES: tuple[Box | None, ...] = (
 
 
 def _photos_of_packages() -> tuple[list[Path], list[Path]]:
-    """Colour photographs and grey ones; not the drawings, scans and charts that lie beside them."""
+    """Everyday colour photographs, and grey or scientific ones; no drawings, scans of text or charts."""
     skimage = _package_directory("skimage", "scikit-image") / "data"
     sklearn = _package_directory("sklearn", "scikit-learn") / "datasets" / "images"
-    colour = [
+    everyday = [
         *(skimage / name for name in ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png")),
-        *(skimage / name for name in ("rocket.jpg", "hubble_deep_field.jpg", "retina.jpg")),
-        *(sklearn / name for name in ("china.jpg", "flower.jpg")),
+        *(skimage / "rocket.jpg", sklearn / "china.jpg", sklearn / "flower.jpg"),
     ]
-    return colour, [skimage / name for name in ("camera.png", "coins.png", "grass.png", "gravel.png")]
+    unusual = ("camera.png", "coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "retina.jpg")
+    return everyday, [skimage / name for name in unusual]
 
 
 def _package_directory(module: str, package: str) -> Path:
