@@ -49,7 +49,8 @@ def gather(
         calibration = _from_folder(Path(calibration), input_shape, preprocessing)
     if isinstance(calibration, dict | bytes) or not isinstance(calibration, Iterable):
         raise InputError(
-            f"calibration must be an iterable of arrays (batch, height, width, 3). Received: {type(calibration).__name__}"
+            "calibration must be an iterable of arrays (batch, height, width, 3). "
+            f"Received: {type(calibration).__name__}"
         )
     kept: list[np.ndarray] = []
     count = 0

@@ -73,7 +73,8 @@ def to_tflite(
     integer, total = count_operators(Graph(converted.content))
     if scheme.integer and integer < scheme.min_integer_share * total:
         raise CheckFailed(
-            f"{what}: at least {scheme.min_integer_share:.0%} of the operators must be integer. Measured: {integer} of {total}"
+            f"{what}: at least {scheme.min_integer_share:.0%} of the operators must be integer. "
+            f"Measured: {integer} of {total}"
         )
     if scheme.integer:
         errors = layer_errors(float_model.content, converted.content, images, pixel_offset=converted.pixel_offset)
@@ -81,7 +82,7 @@ def to_tflite(
     record = _record(float_model, scheme.name, preprocessing, labels, parity)
     record |= {
         "format": "tflite",
-        "options": {k: v for k, v in asdict(scheme).items()},
+        "options": asdict(scheme),
         "input": _input_record(converted.content, converted.pixel_offset, source, preprocessing, images),
         "output": _output_record(converted.content),
         "operators": {"integer": integer, "total": total},

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -107,9 +108,26 @@ def _to_tflite(source: Source) -> bytes:
             f"TensorFlow's converter cannot express {source.name!r} in TFLite operators: {reason}"
         ) from error
     graph = Graph(content)
-    graph.make_names_unique()
+    _name_tensors(graph, source)
     _sign(graph, source)
     return graph.to_bytes()
+
+
+def _name_tensors(graph: Graph, source: Source) -> None:
+    """Give computed tensors the names of the layers that they come from, for people who read figures layer by layer.
+
+    The converter lists what it fused, `model/bn_1/batchnorm/add_1;model/conv_1/convolution;...`, with a `_1` for
+    the call; the convolution's layer is the name to keep.
+    """
+    for operator in graph.operators():
+        for tensor in operator.outputs:
+            parts = graph.name(tensor).split(";")
+            weighted = [p for p in parts if re.fullmatch(r"(convolution|depthwise|MatMul)\d*", p.split("/")[-1])]
+            layers = [re.sub(r"_1$", "", layer) for layer in (weighted or parts)[0].split("/")[:-1]]
+            graph.rename(tensor, "/".join(layers[1:] or layers) or operator.name.lower())
+    graph.rename(graph.inputs[0], _identifier(source.input_name))
+    graph.rename(graph.outputs[0], "logits")
+    graph.make_names_unique()
 
 
 def _identifier(name: str) -> str:
@@ -213,7 +231,7 @@ def split_body(model: FloatModel, preprocessing: Preprocessing | None) -> Body:
 
 
 def _shift_bias(graph: Graph, tensor: int, shift: float) -> bool:
-    """Let the operators that read `tensor` compute what they would if it were larger by `shift`; False if they cannot."""
+    """Let the readers of `tensor` compute what they would if it were larger by `shift`; False if they cannot."""
     readers = graph.readers(tensor)
     plain = all(
         reader.name == "CONV_2D"

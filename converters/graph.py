@@ -127,6 +127,9 @@ class Graph:
             return None
         return np.frombuffer(np.asarray(data, np.uint8).tobytes(), self.dtype(tensor)).reshape(self.shape(tensor))
 
+    def rename(self, tensor: int, name: str) -> None:
+        self.tensors[tensor].name = name.encode()
+
     def readers(self, tensor: int) -> list[Operator]:
         return [operator for operator in self.operators() if tensor in operator.inputs]
 
@@ -181,16 +184,12 @@ class Graph:
         """Insert an operator before the one at position `at`."""
         schema = _schema()
         code = getattr(schema.BuiltinOperator, name)
-        for position, known in enumerate(self.model.operatorCodes):
-            if max(known.builtinCode, known.deprecatedBuiltinCode) == code and known.version >= version:
-                break
-        else:
-            known = schema.OperatorCodeT()
-            known.builtinCode = code
-            known.deprecatedBuiltinCode = min(code, 127)
-            known.version = version
-            self.model.operatorCodes.append(known)
-            position = len(self.model.operatorCodes) - 1
+        codes = self.model.operatorCodes
+        own = schema.OperatorCodeT()
+        own.builtinCode, own.deprecatedBuiltinCode, own.version = code, min(code, 127), version
+        codes.append(own)
+        known = [max(c.builtinCode, c.deprecatedBuiltinCode) == code and c.version >= version for c in codes]
+        position = known.index(True)
         operator = schema.OperatorT()
         operator.opcodeIndex = position
         operator.inputs = np.array(inputs, np.int32)

@@ -167,7 +167,7 @@ def _standard(graph: Graph, record: dict[str, Any], labels: Sequence[str] | None
     # SubGraphMetadata: name, description, input_tensor_metadata, output_tensor_metadata, ...
     inputs, outputs = vector([tensor_in]), vector([tensor_out])
     subgraph = table(10, {2: offset(inputs), 3: offset(outputs)})
-    # ModelMetadata: name, description, version, subgraph_metadata, author, license, associated_files, min_parser_version
+    # ModelMetadata: name, description, version, subgraph_metadata, author, license, files, min_parser_version
     text = strings(
         name=record["name"],
         description=f"{record['name']}, {record['scheme']}: image classifier",

@@ -143,8 +143,8 @@ def _keras_model(model: Any, sidecar: Preprocessing | None = None) -> Source:
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs:
         raise InputError(
-            f"the model must be functional or a built Sequential, so that its input is known. Received: {model.name!r}, "
-            f"a {type(model).__name__} without one"
+            "the model must be functional or a built Sequential, so that its input is known. "
+            f"Received: {model.name!r}, a {type(model).__name__} without one"
         )
     if len(inputs) != 1 or len(outputs) != 1:
         raise InputError(
