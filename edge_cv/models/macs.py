@@ -53,12 +53,12 @@ def _layer_macs(layer: keras.Layer) -> int:
                 f"Received: {kind} (layer {layer.name!r})"
             )
         return 0
-    try:
-        shape = layer.output.shape
-    except AttributeError as error:  # Keras: never called, or called more than once
+    if len(layer._inbound_nodes) != 1:  # Keras has no public count; `layer.output` is the first call's alone
         raise InputError(
-            f"MACs can be counted for a layer that is used once. Received: layer {layer.name!r}"
-        ) from error
+            f"MACs can be counted for layers that are used once. Received: layer {layer.name!r}, "
+            f"used {len(layer._inbound_nodes)} times"
+        )
+    shape = layer.output.shape
     channels_first = getattr(layer, "data_format", "channels_last") == "channels_first"
     positions = shape[2:] if channels_first else shape[1:-1]
     if None in positions:

@@ -17,6 +17,7 @@ import os
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -316,7 +317,12 @@ def load_file(model: keras.Model, path: str | os.PathLike) -> None:
         stored = _count_arrays(path)
         if stored != len(model.weights):
             raise ValueError(f"{stored} arrays where {model.name} has {len(model.weights)}")
-        model.load_weights(path)
+        with warnings.catch_warnings(record=True) as complaints:
+            warnings.simplefilter("always")
+            model.load_weights(path)
+        left_out = [str(complaint.message) for complaint in complaints if complaint.category is UserWarning]
+        if left_out:  # Keras only warns of layers that keep their random start
+            raise ValueError(left_out[0])
     except Exception as error:  # zipfile, h5py and Keras each have their own
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path} must hold the weights of {model.name}. Received: {reason}") from error

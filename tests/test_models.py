@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import logging
+import math
+import subprocess
+import sys
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+
+from converters.errors import InputError
+from converters.preprocessing import Preprocessing
+from edge_cv import models
+from edge_cv.models import efficientnet
+from edge_cv.models.macs import count_macs
+
+
+class Expected(NamedTuple):
+    """What the papers and the reference implementations say of a model."""
+
+    name: str
+    image_size: int  # pixels
+    trainable: int  # parameters
+    macs: int  # millions
+
+
+TABLE = (
+    Expected("efficientnet_lite0", 224, 4_652_008, 385),
+    Expected("efficientnet_lite1", 240, 5_416_680, 600),
+    Expected("efficientnet_lite2", 260, 6_092_072, 860),
+    Expected("efficientnet_lite3", 280, 8_197_096, 1383),
+    Expected("efficientnet_lite4", 300, 13_006_568, 2553),
+)
+SMALLEST = "efficientnet_lite0"  # of each family: what the slower checks run on
+
+
+def trainable_parameters(model: keras.Model) -> int:
+    return sum(math.prod(variable.shape) for variable in model.trainable_weights)
+
+
+def logits_of(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    """The model's answer, computed eagerly: for one batch that is quicker than to trace a graph first."""
+    return keras.ops.convert_to_numpy(model(pixels, training=False))
+
+
+@pytest.fixture(scope="module")
+def small() -> keras.Model:
+    """A quick model, to be looked at and not changed."""
+    return models.build(SMALLEST, classes=4, image_size=32)
+
+
+def test_the_table_covers_every_model():
+    assert {row.name for row in TABLE} == set(models.names())
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_model_is_the_published_one(row: Expected):
+    model = models.build(row.name)
+
+    assert trainable_parameters(model) == row.trainable
+    assert round(count_macs(model) / 1e6) == row.macs
+    (pixels,) = model.inputs
+    assert (pixels.name, pixels.dtype, pixels.shape) == ("pixels", "float32", (None, row.image_size, row.image_size, 3))
+    assert model.output_shape == (None, 1000)
+    assert model.layers[-1].activation is keras.activations.linear
+    assert model.name == row.name
+    assert model.preprocessing == models.preprocessing(row.name)
+    assert model.preprocessing.image_size == row.image_size
+    assert model.preprocessing.takes_pixels
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_model_takes_another_size_and_other_classes(name: str):
+    model = models.build(name, classes=10, image_size=32)
+    logits = logits_of(model, np.zeros((2, 32, 32, 3), np.float32))
+
+    assert logits.shape == (2, 10)
+    assert np.isfinite(logits).all()
+    assert model.preprocessing.image_size == 32
+
+
+def test_size_that_is_no_multiple_of_32_works():
+    model = models.build(SMALLEST, image_size=75, classes=3)
+    assert logits_of(model, np.zeros((1, 75, 75, 3), np.float32)).shape == (1, 3)
+
+
+def test_keras_file_loads_without_custom_objects_and_gives_the_same_logits(small: keras.Model, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
+    small.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+
+    np.testing.assert_array_equal(logits_of(loaded, pixels), logits_of(small, pixels))
+
+
+def test_one_training_step_changes_weights_and_gives_a_finite_loss():
+    model = models.build(SMALLEST, classes=3, image_size=32)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = model.get_layer("stem_conv").get_weights()[0].copy()
+    loss = model.train_on_batch(np.full((2, 32, 32, 3), 100.0, np.float32), np.array([0, 2]))
+
+    assert np.isfinite(loss)
+    assert not np.array_equal(before, model.get_layer("stem_conv").get_weights()[0])
+
+
+def test_import_loads_neither_keras_nor_tensorflow():
+    code = (
+        "import sys; from edge_cv import models; models.names(); models.preprocessing('efficientnet_lite0'); "
+        "print({'keras', 'tensorflow', 'jax', 'PIL'} & set(sys.modules) or 'none')"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "none\n"
+
+
+def test_builds_on_jax_without_tensorflow():
+    pytest.importorskip("jax", reason="jax is not installed (pip install 'edge-cv[jax]')")
+    code = (
+        "import sys; sys.modules['tensorflow'] = None; import numpy as np; from edge_cv import models; "
+        "model = models.build('efficientnet_lite0', classes=5, image_size=32); "
+        "assert model.predict_on_batch(np.zeros((1, 32, 32, 3), 'float32')).shape == (1, 5)"
+    )
+    environment = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+# --- EfficientNet -----------------------------------------------------------------------------------------------------
+
+
+def test_lite_normalizes_as_its_weights_were_trained(small: keras.Model):
+    pixels = np.array([0, 127, 255], np.float32)
+    np.testing.assert_allclose(small.get_layer("normalize")(pixels), (pixels - 127) / 128, rtol=1e-6)
+
+
+def test_lite_preprocessing_is_the_central_square_with_a_margin_of_32():
+    assert models.preprocessing("efficientnet_lite2") == Preprocessing(260, 292, "crop_then_resize", "bicubic")
+    assert models.build("efficientnet_lite2", image_size=96).preprocessing.resize_to == 128
+
+
+def test_lite_has_no_operation_that_integer_accelerators_lack():
+    kinds = {type(layer).__name__ for layer in models.build("efficientnet_lite4").layers}
+    assert kinds == {
+        *("InputLayer", "Rescaling", "Conv2D", "DepthwiseConv2D", "BatchNormalization", "ReLU", "Add", "Dropout"),
+        *("GlobalAveragePooling2D", "Dense"),
+    }
+
+
+def test_lite_scales_neither_stem_nor_head_nor_depth_of_the_first_and_last_stage():
+    model = models.build("efficientnet_lite4", image_size=32)
+    blocks = {layer.name.split("_")[0] for layer in model.layers if layer.name.startswith("block")}
+
+    assert model.get_layer("stem_conv").filters == 32
+    assert model.get_layer("head_conv").filters == 1280
+    assert {"block1a", "block2d", "block7a"} <= blocks
+    assert not {"block1b", "block7b"} & blocks
+
+
+def test_widths_round_to_eights_and_never_lose_more_than_a_tenth():
+    for channels in (16, 24, 40, 80, 112, 192, 320):
+        for width in np.linspace(0.5, 4, 36):
+            rounded = efficientnet.scaled_channels(channels, width)
+            assert rounded % 8 == 0
+            assert rounded >= 0.9 * channels * width
+
+
+def test_stochastic_depth_grows_over_the_blocks_and_can_be_turned_off(small: keras.Model):
+    rates = [layer.rate for layer in small.layers if layer.name.endswith("_drop")]
+    assert rates == sorted(rates)
+    assert 0 < rates[0] < rates[-1] < 0.2
+    plain = models.build(SMALLEST, image_size=32, stochastic_depth=0, dropout=0)
+    assert not [layer for layer in plain.layers if isinstance(layer, keras.layers.Dropout)]
+
+
+def test_alpha_narrows_the_stages(small: keras.Model):
+    half = models.build(SMALLEST, alpha=0.5, classes=4, image_size=32)
+    assert half.get_layer("block1a_project_conv").filters == 8
+    assert trainable_parameters(half) < trainable_parameters(small) / 2
+
+
+def test_compound_scale_follows_the_paper():
+    assert models.compound_scale(0) == (1.0, 1.0, 1.0)
+    assert models.compound_scale(1) == pytest.approx((1.1, 1.2, 1.15))
+    scale = models.compound_scale(2.5)
+    assert (scale.width, scale.depth, scale.resolution) == pytest.approx((1.1**2.5, 1.2**2.5, 1.15**2.5))
+    assert models.compound_scale(-1).width < 1
+    with pytest.raises(InputError, match="finite"):
+        models.compound_scale(math.nan)
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_name_lists_the_known_and_suggests_the_nearest():
+    with pytest.raises(InputError, match=r"'efficientnet_lit0'. Did you mean 'efficientnet_lite0'\?"):
+        models.build("efficientnet_lit0")
+    with pytest.raises(InputError, match="efficientnet_lite4"):
+        models.preprocessing("")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": 0}, r"classes must be .* at least 1. Received: 0"),
+        ({"classes": 2.5}, r"classes must be a whole number .*2.5"),
+        ({"classes": True}, r"classes must be"),
+        ({"image_size": 31}, r"image_size .* at least 32. Received: 31"),
+        ({"image_size": "224"}, r"image_size .*'224'"),
+        ({"alpha": 0}, r"alpha must be a number above 0"),
+        ({"alpha": -1.0}, r"alpha must be"),
+        ({"alpha": math.nan}, r"alpha must be"),
+        ({"alpha": math.inf}, r"alpha must be"),
+        ({"alpha": "wide"}, r"alpha must be .*'wide'"),
+        ({"alpha": 0.4}, r"alpha must keep 8 channels .* at least 0.5 .*0.4"),
+        ({"alpha": 0.5, "weights": "imagenet"}, r"alpha must be 1 with weights"),
+        ({"dropout": 1.0}, r"dropout must be a rate"),
+        ({"stochastic_depth": -0.1}, r"stochastic_depth must be a rate"),
+        ({"drop_out": 0.1}, r"unknown option of efficientnet_lite0: 'drop_out'. Did you mean 'dropout'"),
+        ({"weights": "imagenette"}, r'weights must be None, "imagenet" or the path'),
+        ({"weights": "missing.keras"}, r"weights must be a file that is there. Received: missing.keras"),
+    ],
+)
+def test_bad_option_says_what_must_hold_and_what_came(options: dict, message: str):
+    with pytest.raises(InputError, match=message):
+        models.build(SMALLEST, **options)
+
+
+# --- weights from a file ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_own_file_gives_the_same_logits(small: keras.Model, tmp_path, suffix: str):
+    path = tmp_path / f"small{suffix}"
+    small.save(path) if suffix == ".keras" else small.save_weights(path)
+    loaded = models.build(SMALLEST, classes=4, image_size=32, weights=path)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
+
+    np.testing.assert_array_equal(logits_of(loaded, pixels), logits_of(small, pixels))
+
+
+def test_configuration_in_a_keras_file_is_never_read(small: keras.Model, tmp_path):
+    import zipfile
+
+    small.save(tmp_path / "small.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "small.keras") as source,
+        zipfile.ZipFile(tmp_path / "hostile.keras", "w") as target,
+    ):
+        target.writestr("config.json", '{"class_name": "Lambda", "config": "not even whole')
+        target.writestr("model.weights.h5", source.read("model.weights.h5"))
+    loaded = models.build(SMALLEST, classes=4, image_size=32, weights=tmp_path / "hostile.keras")
+
+    np.testing.assert_array_equal(loaded.get_weights()[0], small.get_weights()[0])
+
+
+def test_broken_or_foreign_file_is_refused(small: keras.Model, tmp_path):
+    small.save(tmp_path / "small.keras")
+    content = (tmp_path / "small.keras").read_bytes()
+    (tmp_path / "half.keras").write_bytes(content[: len(content) // 2])
+    (tmp_path / "noise.weights.h5").write_bytes(np.random.default_rng(0).bytes(5000))
+    (tmp_path / "empty.keras").touch()
+    models.build("efficientnet_lite1", classes=4, image_size=32).save_weights(tmp_path / "deeper.weights.h5")
+    for name in ("half.keras", "noise.weights.h5", "empty.keras", "deeper.weights.h5"):
+        with pytest.raises(InputError, match=rf"{name} must hold the weights of {SMALLEST}"):
+            models.build(SMALLEST, classes=4, image_size=32, weights=tmp_path / name)
+    with pytest.raises(InputError, match=r"must hold the weights"):
+        models.build(SMALLEST, classes=5, image_size=32, weights=tmp_path / "small.keras")
+
+
+def test_imagenet_weights_with_other_classes_keep_the_backbone_and_say_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        ten = models.build("efficientnet_lite0", classes=10, image_size=32, weights="imagenet")
+    full = models.build("efficientnet_lite0", image_size=32, weights="imagenet")
+
+    assert "without the head" in caplog.text
+    assert len(caplog.records) == 1
+    assert ten.output_shape == (None, 10)
+    np.testing.assert_array_equal(
+        ten.get_layer("head_conv").get_weights()[0], full.get_layer("head_conv").get_weights()[0]
+    )
+
+
+# --- multiply-accumulates ---------------------------------------------------------------------------------------------
+
+
+def test_macs_of_each_kind_of_layer_follow_from_their_definition():
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 6)),
+            layers.Conv2D(12, 3, padding="same", groups=3, name="grouped"),  # 64 x (9 x 2) x 12
+            layers.DepthwiseConv2D(3, strides=2, padding="same"),  # 16 x 9 x 12
+            layers.SeparableConv2D(5, 3, padding="valid"),  # 4 x (9 x 12 + 12 x 5)
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            keras.Sequential([layers.Flatten(), layers.Dense(10)]),  # 20 x 10
+        ]
+    )
+    assert count_macs(model) == 64 * 18 * 12 + 16 * 9 * 12 + 4 * (108 + 60) + 200
+
+
+def test_macs_that_cannot_be_counted_are_refused():
+    layers = keras.layers
+    pixels = keras.Input((8, 8, 3))
+    twice = layers.Conv2D(3, 3, padding="same")
+    with pytest.raises(InputError, match="used once"):
+        count_macs(keras.Model(pixels, twice(twice(pixels))))
+    with pytest.raises(InputError, match="Received: Conv2DTranspose"):
+        count_macs(keras.Sequential([pixels, layers.Conv2DTranspose(3, 3)]))
+    with pytest.raises(InputError, match="fixed input size"):
+        count_macs(keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(3, 3)]))
