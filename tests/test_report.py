@@ -116,7 +116,7 @@ def example(photos: int = 20, layers: int = 64, jpeg: bytes | None = None) -> Re
 class Page(HTMLParser):
     """What a page holds: its ids, what it refers to, its elements, its text, and whether its tags are balanced."""
 
-    VOID = ("meta", "img", "br", "link", "input", "use", "path")
+    VOID = ("meta", "img", "wbr", "br", "link", "input", "use", "path")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class Page(HTMLParser):
         self.handlers: list[str] = []
         self.images: list[dict] = []
         self.feed(text)
-        self.text = " ".join(self.words).replace("\u00a0", " ")
+        self.text = " ".join(self.words).replace("\u00a0", " ").replace("\u2011", "-")
 
     def handle_starttag(self, tag: str, attributes: list) -> None:
         fields = dict(attributes)
@@ -294,6 +294,7 @@ def test_best_is_marked_only_where_the_photos_can_tell():
 
 def test_the_page_loads_nothing_and_its_ids_are_unique():
     page = Page(example(jpeg=b"\xff\xd8\xff").to_html())
+    assert example().to_html().startswith("<!DOCTYPE html>")
     assert page.open == []
     assert all(load.startswith("data:image/jpeg;base64,") for load in page.loads)
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
@@ -413,7 +414,10 @@ def test_merge_names_rows_by_run_and_compares_within_each():
     assert {row.run for row in merged.rows} == {"demo", "pixel", "demo #2"}
     assert merged.violations == ("demo: too large", "demo #2: too large")
     assert merged.environment["pixel"] == {"host": "phone"}
-    assert merged.headline.startswith("demo: int8 is 3.7× smaller")
+    assert merged.headline.startswith(
+        "Of 15 models from 3 runs, the smallest is demo: int8 with 4.99 MB and the fastest is"
+    )
+    assert sentences.verdicts(merged.rows)[0] == ("demo", first.headline)
     page = Page(merged.to_html())
     assert page.open == []
     assert "pixel: int8" in page.text

@@ -67,6 +67,7 @@ def render(report: Report) -> str:
         title=report.name,
         headline=report.headline,
         accuracy=_accuracy(rows),
+        verdicts=sentences.verdicts(rows),
         violations=report.violations,
         slower=sentences.slower(rows),
         names=[(r.name, r.file) for r in rows],
@@ -131,11 +132,23 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         integers = [row.sqnr_db for row in rows if not row.scheme.startswith("float") and row.sqnr_db is not None]
         return max(integers, default=math.inf)
 
+    known_parameters = any(row.parameters is not None for row in rows)
     found = [
         column("Size", "file", [r.size_bytes for r in rows], lambda v, _: sentences.size(v), min, smaller),
         column("Gzip", "file", [r.gzip_bytes for r in rows], lambda v, _: sentences.size(v), min),
-        column("Parameters", "weights", [r.parameters for r in rows], lambda v, _: sentences.count(v)),
-        column("MACs", "an inference", [r.macs for r in rows], lambda v, _: sentences.count(v)),
+        column(
+            "Parameters",
+            "and MACs",
+            [r.parameters for r in rows],
+            lambda v, _: sentences.count(v),
+            more=lambda r, _: f"{sentences.count(r.macs)} MACs" if r.macs is not None else "",
+        ),
+        column(
+            "MACs",
+            "an inference",
+            [r.macs for r in rows] if not known_parameters else [],
+            lambda v, _: sentences.count(v),
+        ),
         column(
             "Top-1",
             "95 % interval",
@@ -181,13 +194,20 @@ def figures(rows: Sequence[Row], row: Row | None) -> list[Figure]:
     """The plots that the rows have figures for; `row` is the one whose layers are shown."""
     labelled = any(r.top1 is not None for r in rows)
     share = "Accuracy" if labelled else "Agreement with float"
-    bars = "Vertical lines: 95 % intervals."
-    found = []
-    for what, better in (("latency", "Up and to the left is better."), ("size", "Up and to the left is better.")):
+    intervals = [row.top1_ci95 if labelled else row.agreement_ci95 for row in rows]
+    bars = " Vertical lines: 95 % intervals." if any(intervals) else ""
+    found: list[Figure] = []
+    for what in ("latency", "size"):
         if svg := plots.accuracy_against(rows, what):
+            points = _points(rows, what)
+            said = "; ".join(": ".join(point) for point in points)
             found.append(
                 Figure(
-                    f"{share} against {what}", f"{better} {bars}", f"{share} against {what}. {_points(rows, what)}", svg
+                    f"{share} against {what}",
+                    f"Up and to the left is better.{bars}",
+                    f"{share} against {what}. {said}.",
+                    svg,
+                    tuple(points) if plots.numbered(rows) else (),
                 )
             )
     if svg := plots.latency_distributions(rows):
@@ -225,21 +245,20 @@ def _times(times: float, more: str, less: str, equal: str) -> str:
 
 def _unbroken(text: str) -> str:
     """`text` whose numbers stay in one line with their units."""
-    return re.sub(
-        r"(?<=[\d×]) (?=(?:%|ms|MB|kB|GB|dB|points?|photos?|threads?|smaller|faster|slower)\b|%)", "\u00a0", text
-    )
+    units = "ms|MB|kB|GB|dB|points?|photos?|threads?|smaller|faster|slower"
+    return re.sub(rf"(?<=[\d×]) (?=(?:{units})\b|%)", "\u00a0", text).replace("top-1", "top\u20111")
 
 
-def _points(rows: Sequence[Row], what: str) -> str:
-    return "; ".join(
-        f"{r.name}: {sentences.percent(r.top1 if r.top1 is not None else r.agreement, r.images)}, "
-        + (
-            sentences.size(r.size_bytes)
-            if what == "size"
-            else sentences.milliseconds(r.latency[0]["p50_ms"] if r.latency else None)
-        )
-        for r in rows
-    )
+def _points(rows: Sequence[Row], what: str) -> list[tuple[str, str]]:
+    """The name and the two figures of each point of a plot."""
+    pairs = settings(rows)
+    found = []
+    for row in rows:
+        share = sentences.percent(row.top1 if row.top1 is not None else row.agreement, row.images)
+        entry = latency_on(row, *pairs[0]) if pairs else None
+        ms = sentences.milliseconds(entry["p50_ms"] if entry else None)
+        found.append((row.name, f"{share}, {sentences.size(row.size_bytes) if what == 'size' else ms}"))
+    return found
 
 
 def _accuracy(rows: Sequence[Row]) -> str:
@@ -256,7 +275,7 @@ def _accuracy(rows: Sequence[Row]) -> str:
 
 
 def _photos(report: Report, reference: Row | None, row: Row | None) -> tuple[list[dict[str, Any]], int, int]:
-    """The photos to show, disagreements first, then those that a model gets wrong; how many differ; how many there are."""
+    """The photos to show, disagreements first, then those a model gets wrong; how many differ; how many there are."""
     pair = list(report.rows[:1]) if reference is None or row is None else [reference, row]
     cards = [_card(photo, pair) for photo in report.photos]
     cards = [card for card in cards if card["sides"]]

@@ -1,8 +1,8 @@
 """The plots of a report, as SVG to put into a page.
 
 Text stays text, so that it takes the page's font and can be searched; colours are CSS variables of the page (`--ink`,
-`--muted`, `--line`, `--paper`, `--c0` ... `--c5`), so that one drawing serves light and dark; ids carry the plot's name,
-so that several drawings live in one page.
+`--muted`, `--line`, `--paper`, `--c0` ... `--c5`), so that one drawing serves light and dark; ids carry the name of the
+plot, so that several drawings live in one page.
 """
 
 from __future__ import annotations
@@ -57,7 +57,15 @@ LOG_RATIO = 8.0
 """An axis whose values span more than this ratio is logarithmic."""
 
 MOST_BOXES = 14
+MOST_NAMES, LONGEST_NAME = 7, 20
+"""With more points than this, or longer names, a point bears its row's number instead of its name."""
+
 WORST_LAYERS = 5
+
+
+def numbered(rows: Sequence[Row]) -> bool:
+    """Whether `accuracy_against` writes the rows' numbers, from 1, instead of their names."""
+    return len(rows) > MOST_NAMES or any(len(row.name) > LONGEST_NAME for row in rows)
 
 
 def accuracy_against(rows: Sequence[Row], what: str) -> str | None:
@@ -69,7 +77,8 @@ def accuracy_against(rows: Sequence[Row], what: str) -> str | None:
     labelled = any(row.top1 is not None for row in rows)
     pairs = settings(rows)
     points = []
-    for row in rows:
+    for number, row in enumerate(rows, 1):
+        name = str(number) if numbered(rows) else row.name
         share = row.top1 if labelled else row.agreement
         ends = row.top1_ci95 if labelled else row.agreement_ci95
         if what == "latency":
@@ -78,12 +87,12 @@ def accuracy_against(rows: Sequence[Row], what: str) -> str | None:
         else:
             x = row.size_bytes / 1e6 if row.size_bytes else None
         if share is not None and x:
-            points.append((x, 100 * share, tuple(100 * end for end in ends) if ends else None, row))
+            points.append((x, 100 * share, tuple(100 * end for end in ends) if ends else None, row, name))
     if not points:
         return None
 
     def draw(figure: Any, axes: Any) -> None:
-        for x, y, ends, row in points:
+        for x, y, ends, row, _ in points:
             colour = _colour(row)
             if ends:
                 axes.plot([x, x], ends, color=colour, linewidth=1.4, alpha=0.55, solid_capstyle="butt", zorder=2)
@@ -101,7 +110,7 @@ def accuracy_against(rows: Sequence[Row], what: str) -> str | None:
         axes.grid(axis="y")
         axes.set_xlabel(f"p50 latency, ms ({sentences.threads(pairs[0][1])})" if what == "latency" else "file size, MB")
         axes.set_ylabel("top-1 accuracy, %" if labelled else "agreement with float, %")
-        _label_points(figure, axes, [(p[0], p[1], p[3].name, _colour(p[3])) for p in points], [p[2] for p in points])
+        _label_points(figure, axes, [(p[0], p[1], p[4], _colour(p[3])) for p in points], [p[2] for p in points])
 
     return _svg(f"accuracy-{what}", draw)
 
@@ -112,13 +121,13 @@ def latency_distributions(rows: Sequence[Row]) -> str | None:
     Boxes span the quartiles and whiskers p5 to p95 of the samples; without samples a line runs from p50 to p90 and p99.
     """
     boxes = [(row, entry) for row in rows for entry in row.latency]
-    several = len({entry["threads"] for _, entry in boxes}) > 1
-    hosts = len({entry["host"] for _, entry in boxes}) > 1
     if len(boxes) > MOST_BOXES and boxes:
         host, number = settings(rows)[0]
         boxes = [(row, entry) for row, entry in boxes if (entry["host"], entry["threads"]) == (host, number)]
     if not boxes:
         return None
+    several = len({entry["threads"] for _, entry in boxes}) > 1
+    hosts = len({entry["host"] for _, entry in boxes}) > 1
 
     def draw(figure: Any, axes: Any) -> None:
         import numpy as np
@@ -144,7 +153,7 @@ def latency_distributions(rows: Sequence[Row]) -> str | None:
         _scale(axes, [v for v in seen if v > 0])
         names = []
         for row, entry in boxes:
-            name = _short(row.name, 20)
+            name = _middle(row.name, 26)
             name += f", {entry['threads']} t" if several and len(boxes) > 1 else ""
             names.append(name + (f", {_short(entry['host'], 14)}" if hosts else ""))
         axes.set_yticks(range(len(boxes)), names)
@@ -208,6 +217,12 @@ def _short(text: str, most: int) -> str:
     """`text` in one line of at most `most` characters, without what XML or a font cannot show."""
     line = "".join(c if c.isprintable() else " " for c in text)
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _middle(text: str, most: int) -> str:
+    """`text` of at most `most` characters, shortened in its middle: names of runs and schemes differ at both ends."""
+    line = _short(text, len(text))
+    return line if len(line) <= most else f"{line[: most // 3]}…{line[-(most - most // 3 - 1) :]}"
 
 
 def _locator(integer: bool) -> Any:
@@ -305,7 +320,7 @@ def _cost(
 
 
 def _doubt(place: tuple, own: tuple[float, float], points: Sequence[tuple], unit: float) -> float:
-    """How easily a label in that place is taken for another point's: one that is nearer, or on the line between them."""
+    """How easily a label in that place is taken for another point's: one that is nearer, or on the line to its own."""
     left, low, right, high = place
 
     def away(x: float, y: float) -> float:

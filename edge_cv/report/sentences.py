@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_cv.report.comparison import main_rows, reference_of, settings, size_ratio, speed_up
+from edge_cv.report.comparison import latency_on, main_rows, reference_of, settings, size_ratio, speed_up
 from edge_cv.report.values import Row
 
 SIGN_TEST_PHOTOS = 6
@@ -78,10 +78,10 @@ def headline(rows: Sequence[Row]) -> str:
     runs = list(dict.fromkeys(r.run for r in rows))
     if not rows:
         return "Nothing was measured."
+    if len(runs) > 1:
+        return _extremes(rows, len(runs))
     if row is None or reference is None:
         return _alone(row or reference or rows[0])
-    if len(runs) > 1:
-        return " ".join(f"{run}: {headline([r for r in rows if r.run == run])}" for run in runs)
     good, bad, equal = _size_and_speed(row, reference)
     verdict = " but ".join(" and ".join(part) for part in (good, bad) if part)
     if verdict:
@@ -91,6 +91,12 @@ def headline(rows: Sequence[Row]) -> str:
     joint = ", and " if bad or (equal and (good or bad)) else " and "
     said = joint.join(part for part in (verdict, _accuracy(row, reference)) if part)
     return f"{_scheme(row)} {said or 'was made from ' + _scheme(reference)}."
+
+
+def verdicts(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """The headline of each run, by the run's name, where there are several."""
+    runs = list(dict.fromkeys(r.run for r in rows))
+    return [(run, headline([r for r in rows if r.run == run])) for run in runs] if len(runs) > 1 else []
 
 
 def agreement(row: Row) -> str:
@@ -105,7 +111,8 @@ def agreement(row: Row) -> str:
 
 def slower(rows: Sequence[Row]) -> list[str]:
     """A sentence for each row that is slower than its float model somewhere, with the reason where it is known."""
-    found = []
+    found: list[str] = []
+    explained = set()
     for row in rows:
         reference = reference_of(row, rows)
         worst = [
@@ -119,7 +126,8 @@ def slower(rows: Sequence[Row]) -> list[str]:
                 "dynamic_int8": " Its activations stay floats and are quantized anew in every layer; on x86 this "
                 "costs a convolutional network more than integer arithmetic saves.",
                 "int16x8": " Runtimes have no fast kernels for 16-bit activations on most processors.",
-            }.get(row.scheme, "")
+            }.get("" if row.scheme in explained else row.scheme, "")
+            explained.add(row.scheme)
             found.append(
                 f"{row.name} is {ratio(times)} slower than {reference.name} on {host} ({threads(number)}): "
                 + (
@@ -228,6 +236,28 @@ def _accuracy(row: Row, reference: Row) -> str:
     return text + (
         f", {reference.scheme} on {percent(reference.top1, reference.images)}" if reference.top1 is not None else ""
     )
+
+
+def _extremes(rows: Sequence[Row], runs: int) -> str:
+    """Which model of several runs is the smallest, which the fastest, and which the most accurate if n can tell."""
+    parts = []
+    if sized := [row for row in rows if row.size_bytes]:
+        best = min(sized, key=lambda row: row.size_bytes or 0)
+        parts.append(f"the smallest is {best.name} with {size(best.size_bytes)}")
+    for host, number in settings(rows)[:1]:
+        timed = [(entry["p50_ms"], row.name) for row in rows if (entry := latency_on(row, host, number))]
+        if len(timed) > 1:
+            ms, name = min(timed)
+            parts.append(f"the fastest is {name} with {milliseconds(ms)} ({threads(number)}, {host})")
+    judged = [row for row in rows if row.top1 is not None]
+    if len({row.images for row in judged}) == 1 and decidable([row.top1 or 0 for row in judged], judged[0].images):
+        best = max(judged, key=lambda row: row.top1 or 0)
+        parts.append(f"the most accurate is {best.name} with {percent(best.top1, best.images)} top-1")
+    return f"Of {len(rows)} models from {runs} runs, {_joined(parts)}." if parts else f"{runs} runs compared."
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
 def _alone(row: Row) -> str:
