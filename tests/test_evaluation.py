@@ -251,7 +251,7 @@ def test_a_worker_that_dies_is_an_input_error_that_names_the_file(models, source
 def test_workers_import_neither_tensorflow_nor_keras(models, source):
     executor = accuracy._executor(1)
     try:
-        task = accuracy._Task((("float32", str(models["float32"])),), None, PREPROCESSING)
+        task = accuracy._Task(((str(models["float32"]), accuracy._Metadata(None, None)),), None, PREPROCESSING)
         executor.submit(accuracy._classify, task, source.photos[:2]).result()
         loaded = executor.submit(_top_level_modules).result()
     finally:

@@ -1,21 +1,29 @@
-"""Measuring artifacts: what they answer (`evaluate`), how fast they are (`measure`) and on what (`environment`)."""
+"""Measuring artifacts: what they answer (`evaluate`), how fast they are (`measure`) and on what (`environment`).
+
+The names are imported when they are first used: a worker process of `evaluate` starts with no more than it needs.
+"""
 
 from __future__ import annotations
 
-from edge_cv.evaluation.accuracy import Evaluation, Prediction, evaluate
-from edge_cv.evaluation.environment import environment
-from edge_cv.evaluation.latency import Latency, Performance, measure
-from edge_cv.evaluation.scores import Score, sqnr_db, wilson_interval
+import importlib
 
-__all__ = [
-    "Evaluation",
-    "Latency",
-    "Performance",
-    "Prediction",
-    "Score",
-    "environment",
-    "evaluate",
-    "measure",
-    "sqnr_db",
-    "wilson_interval",
-]
+_HOMES = {
+    "Evaluation": "accuracy",
+    "Latency": "latency",
+    "Performance": "latency",
+    "Prediction": "accuracy",
+    "Score": "scores",
+    "environment": "machine",
+    "evaluate": "accuracy",
+    "measure": "latency",
+    "sqnr_db": "scores",
+    "wilson_interval": "scores",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"edge_cv.evaluation.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'edge_cv.evaluation' has no attribute {name!r}")

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -139,19 +139,19 @@ def evaluate(
     workers = min(workers or loky.cpu_count(), len(photos))
     executor = _executor(workers)
     try:
-        described = {}
-        for name, file in files.items():  # one by one: when a corrupt file kills its process, we know which it was
-            try:
-                described[name] = executor.submit(_describe, str(file)).result()
-            except BrokenProcessPool as error:
-                raise InputError(
-                    f"{file} killed the process that opened it: the file must be corrupt (or memory ran out)"
-                ) from error
-        preprocessing = preprocessing or _agreed_preprocessing(files, described)
+        opening = {name: executor.submit(_describe, str(file)) for name, file in files.items()}
+        metadata = {name: _metadata(file) for name, file in files.items()}  # while the workers start
+        try:
+            described = {name: future.result() for name, future in opening.items()}
+        except BrokenProcessPool as error:
+            raise _killer(files) from error
+        preprocessing = preprocessing or _agreed_preprocessing(files, metadata)
         classes = _check_fit(files, described, preprocessing)
         _check_labels(photos, classes)
 
-        task = _Task(tuple((n, str(f)) for n, f in files.items()), reference, preprocessing)
+        task = _Task(
+            tuple((str(file), metadata[name]) for name, file in files.items()), _index(files, reference), preprocessing
+        )
         results, done = [], 0
         try:
             for chunk, result in _in_order(executor, task, photos, workers):
@@ -199,19 +199,53 @@ def _executor(workers: int):
     return loky.ProcessPoolExecutor(workers, initializer=_ignore_interrupts, env=single)
 
 
-def _agreed_preprocessing(files: Mapping[str, Path], described: Mapping[str, _Description]) -> Preprocessing:
-    known = {name: _geometry(d.preprocessing) for name, d in described.items() if d.preprocessing is not None}
+def _killer(files: Mapping[str, Path]) -> InputError:
+    """The error that names the file whose opening ends a process, found by opening each in a process of its own."""
+    from loky.process_executor import BrokenProcessPool
+
+    for file in files.values():
+        executor = _executor(1)
+        try:
+            executor.submit(_describe, str(file)).result()
+        except BrokenProcessPool:
+            return InputError(f"{file} killed the process that opened it: the file must be corrupt, or memory ran out")
+        except InputError as error:
+            return error
+        finally:
+            executor.shutdown(wait=True, kill_workers=True)
+    return InputError(f"a worker process died while it opened {', '.join(map(str, files.values()))}: memory ran out")
+
+
+def _metadata(file: Path) -> _Metadata:
+    from converters import metadata
+
+    record = metadata.read(file) or {}
+    try:
+        fields, offset = record.get("preprocessing"), (record.get("input") or {}).get("pixel_offset")
+        if offset is not None and not isinstance(offset, int):
+            raise InputError(f"pixel_offset must be a whole number or null. Received: {offset!r}")
+        return _Metadata(Preprocessing.from_dict(fields) if fields else None, offset)
+    except (InputError, AttributeError) as error:
+        raise InputError(f"{file} has metadata that cannot be used: {error}") from error
+
+
+def _index(files: Mapping[str, Path], reference: str | None) -> int | None:
+    return None if reference is None else list(files).index(reference)
+
+
+def _agreed_preprocessing(files: Mapping[str, Path], metadata: Mapping[str, _Metadata]) -> Preprocessing:
+    known = {name: value.preprocessing for name, value in metadata.items() if value.preprocessing is not None}
     if not known:
         without = ", ".join(map(str, files.values()))
         raise InputError(f"preprocessing must be given for artifacts that have no metadata. Received: {without}")
     first = next(iter(known))
-    for name, geometry in known.items():
-        if geometry != known[first]:
+    for name, preprocessing in known.items():
+        if _geometry(preprocessing) != _geometry(known[first]):
             raise InputError(
                 f"the artifacts must resize and crop alike to be measured on the same pixels. Received: {files[first]} "
-                f"with {known[first]} and {files[name]} with {geometry}"
+                f"with {_geometry(known[first])} and {files[name]} with {_geometry(preprocessing)}"
             )
-    return described[first].preprocessing
+    return known[first]
 
 
 def _geometry(preprocessing: Preprocessing) -> tuple:
@@ -311,9 +345,17 @@ def _ordered_sum(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Task:
-    artifacts: tuple[tuple[str, str], ...]  # name and file
-    reference: str | None
+    artifacts: tuple[tuple[str, _Metadata], ...]  # each with its file
+    reference: int | None  # its place among them
     preprocessing: Preprocessing
+
+
+@dataclass(frozen=True)
+class _Metadata:
+    """What an artifact says of its input: None where it does not."""
+
+    preprocessing: Preprocessing | None
+    pixel_offset: int | None
 
 
 @dataclass(frozen=True)
@@ -321,7 +363,6 @@ class _Description:
     shape: tuple[int, ...]
     classes: int
     runtime: str
-    preprocessing: Preprocessing | None
 
 
 @dataclass(frozen=True)
@@ -368,7 +409,7 @@ class _Feed:
 
 
 class _Artifact:
-    """An open model, its metadata and its one input and output."""
+    """An open model with its one input and output."""
 
     def __init__(self, file: str) -> None:
         try:
@@ -384,15 +425,11 @@ class _Artifact:
         if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
             raise InputError(f"{file} must take one RGB image, (1, height, width, 3). Received: {shape}")
         self.classes = int(np.prod(self.output.shape))
-        self.metadata = _metadata(file)
-        fields = self.metadata.get("preprocessing")
-        self.preprocessing = Preprocessing.from_dict(fields) if fields else None
 
-    def feed(self, preprocessing: Preprocessing) -> _Feed:
+    def feed(self, metadata: _Metadata, preprocessing: Preprocessing) -> _Feed:
         """The artifact's own range goes before the caller's: the caller decides only what part of a photo is seen."""
-        tensor = self.input
-        offset = (self.metadata.get("input") or {}).get("pixel_offset")
-        return _Feed(tensor.dtype.name, tensor.scale, tensor.zero_point, offset, self.preprocessing or preprocessing)
+        tensor, own = self.input, metadata.preprocessing or preprocessing
+        return _Feed(tensor.dtype.name, tensor.scale, tensor.zero_point, metadata.pixel_offset, own)
 
     def logits(self, inputs: np.ndarray) -> tuple[np.ndarray, float]:
         """Dequantized logits `(n, classes)`, float32, of inputs `(n, height, width, 3)`, and the seconds it took."""
@@ -430,7 +467,7 @@ def _describe(file: str) -> _Description:
         artifact.logits(np.zeros(artifact.input.shape, artifact.input.dtype))
     except Exception as error:  # onnxruntime's derive from Exception directly
         raise InputError(f"{file} cannot be run: {' '.join(str(error).split())}") from error
-    return _Description(artifact.input.shape, artifact.classes, artifact.model.runtime, artifact.preprocessing)
+    return _Description(artifact.input.shape, artifact.classes, artifact.model.runtime)
 
 
 def _classify(task: _Task, photos: Sequence[Photo]) -> _ChunkResult:
@@ -450,25 +487,26 @@ def _classify(task: _Task, photos: Sequence[Photo]) -> _ChunkResult:
     pixels = pixels[:count]
     read = [photo for photo, reason in zip(photos, reasons, strict=True) if reason is None]
 
-    logits, seconds, inputs = {}, [], {}
-    for name, file in task.artifacts:
+    logits, seconds, inputs = [], [], {}
+    for file, metadata in task.artifacts:
         artifact = _artifact(file)
-        feed = artifact.feed(task.preprocessing)
+        feed = artifact.feed(metadata, task.preprocessing)
         if feed not in inputs:
             inputs[feed] = feed(pixels)
-        logits[name], spent = artifact.logits(inputs[feed])
-        seconds.append(spent)
-        finite = np.isfinite(logits[name]).all(axis=1)
+        values, spent = artifact.logits(inputs[feed])
+        finite = np.isfinite(values).all(axis=1)
         if not finite.all():
             photo = read[int(np.argmin(finite))]
             raise InputError(f"{file} must give finite logits. Received: NaN or infinity for {photo.file}")
+        logits.append(values)
+        seconds.append(spent)
 
-    best = [_top5(values) for values in logits.values()]
+    best = [_top5(values) for values in logits]
     signal_sums, noise_sums = np.zeros(count), np.zeros((count, len(logits)))
     if task.reference is not None:
         expected = logits[task.reference].astype(np.float64)
         signal_sums = np.square(expected).sum(axis=1)
-        noise_sums = np.stack([np.square(expected - values).sum(axis=1) for values in logits.values()], axis=1)
+        noise_sums = np.stack([np.square(expected - values).sum(axis=1) for values in logits], axis=1)
     return _ChunkResult(
         tuple(reasons),
         np.stack([indices for indices, _ in best], axis=1),
@@ -485,17 +523,6 @@ def _top5(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf))
     probabilities = powers / powers.sum(axis=1, keepdims=True)
     return indices.astype(np.int32), np.take_along_axis(probabilities, indices, axis=1).astype(np.float32)
-
-
-def _metadata(file: str) -> dict[str, Any]:
-    from converters import metadata
-
-    try:
-        return metadata.read(file) or {}
-    except InputError:
-        raise
-    except Exception as error:  # whatever a parser meets in a corrupt file
-        raise InputError(f"{file} has metadata that cannot be read: {' '.join(str(error).split())}") from error
 
 
 def _clipped(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
