@@ -182,6 +182,27 @@ def test_pixels_are_shifted_exactly_whatever_the_tensors_own_scale(source):
         assert feed(pixels).dtype == dtype
 
 
+def test_preprocessing_and_range_come_from_the_artifacts_metadata(models, source, tmp_path):
+    import json
+
+    def with_sidecar(preprocessing: Preprocessing, name: str) -> Path:
+        file = tmp_path / f"{name}.onnx"
+        file.write_bytes(models["onnx"].read_bytes())
+        record = {"file": file.name, "preprocessing": preprocessing.to_dict(), "input": {"pixel_offset": None}}
+        file.with_suffix(".json").write_text(json.dumps(record))
+        return file
+
+    plain = with_sidecar(PREPROCESSING, "plain")
+    halved = with_sidecar(Preprocessing(image_size=SIZE, std=(2, 2, 2)), "halved")
+    other_crop = with_sidecar(Preprocessing(image_size=SIZE, rule="stretch"), "other")
+    result = evaluate({"plain": plain, "halved": halved}, source, reference="plain", workers=1)
+    # a linear model on halved pixels gives halved logits: the error is half the signal, 20 log10(2) dB
+    assert result.scores["halved"].sqnr_db == pytest.approx(20 * math.log10(2), abs=1e-3)
+    assert result.scores["halved"].agreement == 1.0
+    with pytest.raises(InputError, match="resize and crop alike"):
+        evaluate({"plain": plain, "other": other_crop}, source)
+
+
 def test_broken_photos_are_skipped_and_named(models, source, tmp_path):
     broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
     broken.write_bytes(b"\xff\xd8\xff\xe0 no photo")
