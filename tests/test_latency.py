@@ -179,7 +179,7 @@ def test_environment_is_json_and_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     fields = json.loads(done.stdout)
-    assert fields["packages"]["numpy"] == np.__version__
+    assert fields["versions"]["numpy"] == np.__version__
     assert fields["cores"] >= 1
     assert fields["memory_bytes"] > 2**28
     assert fields["cpu"]
@@ -190,6 +190,6 @@ def test_environment_names_no_host():
     import socket
 
     name = socket.gethostname()
-    text = json.dumps({key: value for key, value in environment().items() if key != "packages"})
+    text = json.dumps({key: value for key, value in environment().items() if key != "versions"})
     assert len(name) < 4 or name not in text
     assert platform.node() == name or platform.node() not in text

@@ -32,7 +32,7 @@ def environment() -> dict[str, Any]:
 
     Returns:
         "cpu", "cores" (that this process may use), "memory_bytes" (None where unknown), "machine", "os", "kernel",
-        "python", "packages" (name to version; None for one that is not installed) and "date" (UTC, ISO 8601).
+        "python", "versions" (name to version; None for one that is not installed) and "date" (UTC, ISO 8601).
     """
     return {
         "cpu": cpu_name(),
@@ -42,7 +42,7 @@ def environment() -> dict[str, Any]:
         "os": _system_name(),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: _version(name) for name in _PACKAGES},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

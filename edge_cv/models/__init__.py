@@ -3,7 +3,7 @@
 Every model takes a batch of RGB pixels 0..255, float32 `(batch, image_size, image_size, 3)`, by the input name
 `pixels`, normalizes them itself, and returns logits `(batch, classes)`.
 
-A family is one module of this package. It has `NAMES`, `preprocessing(name, image_size=None)` and
+A family is one module of this package. It has `NAMES`, `published(name)`, `preprocessing(name, image_size=None)` and
 `network(name, *, classes, image_size, alpha, **options)`; the options that it takes are `network`'s own keywords.
 Keras is loaded by the first `build`, not by the import.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from converters.preprocessing import Preprocessing
 
-__all__ = ["Scale", "build", "compound_scale", "names", "preprocessing"]
+__all__ = ["Scale", "build", "compound_scale", "describe", "names", "preprocessing"]
 
 IMAGENET_CLASSES = 1000
 MIN_IMAGE_SIZE = 32  # pixels: every network here halves its input five times
@@ -53,12 +53,33 @@ def names() -> tuple[str, ...]:
     return tuple(_families())
 
 
-def preprocessing(name: str) -> Preprocessing:
-    """What happens to a photo before model `name` of the default image size sees it.
+def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
+    """What happens to a photo before model `name` sees it, for its own image size or another one in pixels.
 
     Raises InputError for an unknown name.
     """
-    return _family(name).preprocessing(name)
+    return _family(name).preprocessing(name, image_size if image_size is None else _image_size(image_size))
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What was published of an architecture with 1000 classes, and where its weights come from; nothing is built.
+
+    Returns:
+        `name`, `image_size` in pixels, `parameters`, `macs`, `top1` (a share 0..1) and `weights` (a sentence).
+
+    Raises InputError for an unknown name.
+    """
+    from edge_cv.models.weights import origin
+
+    facts = _family(name).published(name)
+    return {
+        "name": name,
+        "image_size": facts.image_size,
+        "parameters": facts.parameters,
+        "macs": facts.macs,
+        "top1": facts.top1,
+        "weights": origin(name),
+    }
 
 
 def build(
@@ -91,7 +112,7 @@ def build(
     """
     family = _family(name)
     _check_options(name, family, options)
-    contract = family.preprocessing(name, image_size if image_size is None else _image_size(image_size))
+    contract = preprocessing(name, image_size)
     classes = _whole("classes", classes, at_least=1)
     alpha = _alpha(alpha)
     if weights == "imagenet" and alpha != 1.0:

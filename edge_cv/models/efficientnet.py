@@ -74,20 +74,31 @@ HEAD_CHANNELS = 1280
 
 @dataclass(frozen=True)
 class Variant:
-    """A published scaling. `image_size` in pixels; `dropout` is the rate before the last layer."""
+    """A published scaling, and what was published of it.
+
+    Attributes:
+        width, depth: multipliers of the baseline.
+        image_size: height and width of the input in pixels.
+        dropout: rate before the last layer.
+        parameters, macs: trainable parameters and multiply-accumulates with 1000 classes.
+        top1: of the float32 network on ImageNet's 50,000 validation photos, as a share.
+    """
 
     width: float
     depth: float
     image_size: int
     dropout: float
+    parameters: int
+    macs: int
+    top1: float
 
 
-VARIANTS = {
-    "efficientnet_lite0": Variant(width=1.0, depth=1.0, image_size=224, dropout=0.2),
-    "efficientnet_lite1": Variant(width=1.0, depth=1.1, image_size=240, dropout=0.2),
-    "efficientnet_lite2": Variant(width=1.1, depth=1.2, image_size=260, dropout=0.3),
-    "efficientnet_lite3": Variant(width=1.2, depth=1.4, image_size=280, dropout=0.3),
-    "efficientnet_lite4": Variant(width=1.4, depth=1.8, image_size=300, dropout=0.3),
+VARIANTS = {  # width, depth, image_size, dropout, parameters, macs, top1
+    "efficientnet_lite0": Variant(1.0, 1.0, 224, 0.2, 4_652_008, 385_000_000, 0.751),
+    "efficientnet_lite1": Variant(1.0, 1.1, 240, 0.2, 5_416_680, 600_000_000, 0.767),
+    "efficientnet_lite2": Variant(1.1, 1.2, 260, 0.3, 6_092_072, 860_000_000, 0.776),
+    "efficientnet_lite3": Variant(1.2, 1.4, 280, 0.3, 8_197_096, 1_383_000_000, 0.798),
+    "efficientnet_lite4": Variant(1.4, 1.8, 300, 0.3, 13_006_568, 2_553_000_000, 0.815),
 }
 NAMES = tuple(VARIANTS)
 
@@ -101,6 +112,11 @@ DENSE_INITIALIZER = {
     "class_name": "VarianceScaling",
     "config": {"scale": 1.0 / 3.0, "mode": "fan_out", "distribution": "uniform"},
 }
+
+
+def published(name: str) -> Variant:
+    """What the paper says of a variant: its `image_size`, `parameters`, `macs` and `top1`."""
+    return VARIANTS[name]
 
 
 def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:

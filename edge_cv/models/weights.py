@@ -62,6 +62,11 @@ PACKAGES = {
 }
 
 
+def origin(name: str) -> str:
+    """Where `weights="imagenet"` of an architecture comes from, in words; "none" when there are none."""
+    return f"package {PACKAGES[name].module.replace('_', '-')}" if name in PACKAGES else "none"
+
+
 def load_imagenet(model: keras.Model, name: str, *, head: bool) -> None:
     """Give `model` the ImageNet weights of `name`.
 

@@ -1,0 +1,354 @@
+"""`edge-cv`: one thin function a command. Results go to stdout, progress and logs to stderr.
+
+Exit codes: 0 done; 1 a limit of the run was broken or a conversion failed its check; 2 bad input or usage.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from converters.errors import CheckFailed, InputError, unknown
+
+BROKEN, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="edge-cv",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    help="Image classifiers for phones and boards: quantized, exported, and proved against their float model.",
+    epilog="Example: edge-cv run recipes/demo.py --out runs/demo",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Few photos and few runs: does the chain work?")]
+
+
+@app.command(epilog="Example: edge-cv run recipes/demo.py --data photos --set measure.runs=20")
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A Python file that ends in RECIPE = Recipe(...).")],
+    out: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/NAME.")] = None,
+    data: Annotated[str | None, typer.Option(help="Folder of labelled photos to measure and calibrate on.")] = None,
+    quick: Quick = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of the recipe.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Run a recipe: build, convert, verify, measure, report. A second run does only what changed."""
+    from edge_cv import recipe as recipes
+    from edge_cv.pipeline import run as run_recipe
+    from edge_cv.progress import shown
+
+    chosen = recipes.load(recipe)
+    chosen = chosen.with_data(data) if data is not None else chosen
+    chosen = chosen.quick() if quick else chosen
+    chosen = chosen.with_settings(settings or ())
+    out = out or Path("runs") / (f"{chosen.name}_quick" if quick else chosen.name)
+    report = run_recipe(chosen, out, progress=shown)
+    _show(report, as_json)
+    print(f"report: {out / 'report.html'}", file=sys.stderr)
+    return BROKEN if report.violations else 0
+
+
+@app.command(epilog="Example: edge-cv convert model.keras --scheme int8 --calibration photos --labels labels.txt")
+def convert(
+    model: Annotated[str, typer.Argument(help="A .keras file, a SavedModel folder, or a name of `edge-cv models`.")],
+    scheme: Annotated[list[str], typer.Option(help="float32, float16, dynamic_int8 or int8; may be given again.")],
+    calibration: Annotated[str | None, typer.Option(help="Folder of photos like those the model will see.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("."),
+    labels: Annotated[Path | None, typer.Option(help="Text file of class names, one a line.")] = None,
+    io: Annotated[str, typer.Option(help="Input and output of int8: int8, uint8 or float32.")] = "int8",
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write an ONNX file (float32).")] = False,
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="How a photo becomes square, for a model that does not tell: stretch, "
+            "crop_then_resize or resize_then_crop.",
+        ),
+    ] = None,
+    mean: Annotated[str | None, typer.Option(help="The model takes (pixel - mean) / std; one number or three.")] = None,
+    std: Annotated[str | None, typer.Option(help="See --mean; default 1.")] = None,
+    unsafe: Annotated[bool, typer.Option("--unsafe", help="Run the Python code of the file's Lambda layers.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Convert a model; every file is checked against the model before it is written."""
+    from converters import Int8, schemes, to_onnx, to_tflite
+    from converters.calibration import gather
+    from converters.source import open_source
+    from edge_cv.progress import shown
+
+    parsed = [schemes.parse(name) for name in scheme]
+    parsed = [Int8(io=io) if isinstance(s, Int8) else s for s in parsed]
+    names = _label_file(labels)
+    if calibration is None and any(s.integer for s in parsed):
+        raise InputError("--calibration must name a folder of photos for an integer scheme. Received: none")
+    if calibration is not None and not Path(calibration).is_dir():
+        raise InputError(f"--calibration must be a folder that exists. Received: {calibration}")
+    with shown(f"loading {model}"):
+        source = open_source(_named_or_path(model), unsafe=unsafe)
+    preprocessing = _preprocessing(source, resize, mean, std)
+    images = calibration
+    if calibration is not None:
+        with shown("decoding calibration photos"):
+            images = gather(calibration, source.input_shape, preprocessing=preprocessing, takes_pixels=False)
+    done = []
+    for one in parsed:
+        with shown(f"converting to {one.name}"):
+            conversion = to_tflite(source, one, calibration=images, labels=names, preprocessing=preprocessing)
+            done.append((conversion, conversion.save(out / f"{_stem(model)}_{one.name}.tflite")))
+    if onnx:
+        with shown("converting to ONNX"):
+            conversion = to_onnx(source, calibration=images, labels=names, preprocessing=preprocessing)
+            done.append((conversion, conversion.save(out / f"{_stem(model)}_onnx_float32.onnx")))
+    rows = [
+        {
+            "file": str(path),
+            "scheme": conversion.scheme,
+            "size_bytes": conversion.size_bytes,
+            "agreement": conversion.parity.top1_agreement,
+            "sqnr_db": round(conversion.parity.sqnr_db, 2),
+            "images": conversion.parity.images,
+        }
+        for conversion, path in done
+    ]
+    _print_rows(rows, as_json)
+    return 0
+
+
+@app.command(epilog="Example: edge-cv evaluate runs/demo/*.tflite --data sample")
+def evaluate(
+    artifacts: Annotated[list[Path], typer.Argument(help=".tflite or .onnx files; the first is the reference.")],
+    data: Annotated[str, typer.Option(help="Folder of photos, or `sample`.")],
+    split: Annotated[str | None, typer.Option(help="A split that the folder's labels.csv names.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many photos, spread evenly.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure accuracy on photos; agreement and SQNR are against the first file."""
+    from converters import read_metadata
+    from edge_cv import data as sources
+    from edge_cv.evaluation import evaluate as measure_accuracy
+    from edge_cv.progress import shown
+
+    for artifact in artifacts:
+        read_metadata(artifact)  # a missing or foreign file is named before any photo is looked for
+    source = sources.open(data, split=split)
+    names = _row_names(artifacts)
+    with shown(f"evaluating on {len(source.take(limit))} photos") as update:
+        evaluation = measure_accuracy(
+            names, source, reference=next(iter(names)), limit=limit, workers=workers, on_progress=update
+        )
+    for file, why in evaluation.skipped:
+        print(f"skipped: {file}: {why}", file=sys.stderr)
+    rows = [
+        {
+            "file": str(names[name]),
+            "images": score.images,
+            "top1": score.top1,
+            "top1_ci95": score.top1_ci95,
+            "top5": score.top5,
+            "agreement": score.agreement,
+            "sqnr_db": score.sqnr_db,
+        }
+        for name, score in evaluation.scores.items()
+    ]
+    _print_rows(rows, as_json)
+    return 0
+
+
+@app.command(epilog="Example: edge-cv benchmark runs/demo/efficientnet_lite0_int8.tflite --threads 1,2 --runs 200")
+def benchmark(
+    artifact: Annotated[Path, typer.Argument(help="A .tflite or .onnx file.")],
+    threads: Annotated[str, typer.Option(help="Thread counts, with commas.")] = "1",
+    runs: Annotated[int, typer.Option(help="Timed inferences for each thread count.")] = 100,
+    warmup: Annotated[int, typer.Option(help="Inferences before them.")] = 10,
+    as_json: Json = False,
+) -> int:
+    """Measure the latency of single inferences and the peak memory on this machine."""
+    from edge_cv.evaluation import measure
+    from edge_cv.progress import shown
+
+    try:
+        counts = tuple(int(part) for part in threads.split(","))
+    except ValueError:
+        raise InputError(f"--threads must be whole numbers with commas, such as 1,2. Received: {threads!r}") from None
+    with shown(f"measuring {artifact.name}") as update:
+        performance = measure(artifact, threads=counts, runs=runs, warmup=warmup, on_progress=update)
+    rows = [
+        {
+            "threads": latency.threads,
+            "p50_ms": round(latency.p50_ms, 3),
+            "p90_ms": round(latency.p90_ms, 3),
+            "p99_ms": round(latency.p99_ms, 3),
+            "runs": latency.runs,
+            "peak_memory_bytes": performance.peak_memory_bytes,
+            "host": latency.host,
+            "runtime": latency.runtime,
+        }
+        for latency in performance.latency
+    ]
+    _print_rows(rows, as_json)
+    return 0
+
+
+@app.command(epilog="Example: edge-cv report runs/demo runs/other --out runs/comparison")
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[Path | None, typer.Option(help="Also write report.json and report.html there.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Show a run's report, or one comparison out of several runs."""
+    from edge_cv.report import Report, merge
+
+    merged = merge([Report.load(folder) for folder in folders])
+    if out is not None:
+        print(f"report: {merged.save(out)}", file=sys.stderr)
+    _show(merged, as_json)
+    return BROKEN if merged.violations else 0
+
+
+@app.command(epilog="Example: edge-cv models --json")
+def models(as_json: Json = False) -> int:
+    """List the architectures."""
+    from edge_cv import models as zoo
+
+    _print_rows([zoo.describe(name) for name in zoo.names()], as_json)
+    return 0
+
+
+def _show(report: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=1))
+    else:
+        report.show()
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        numbers = all(isinstance(row[name], int | float | None) for row in rows)
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_written(value)) for value in row.values()))
+    console = Console(highlight=False)
+    (console if console.is_terminal else Console(highlight=False, width=200)).print(table)
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, tuple | list):
+        return "–".join(_written(v) for v in value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _row_names(artifacts: list[Path]) -> dict[str, Path]:
+    names = {str(path): path for path in artifacts}
+    if len(names) < len(artifacts):
+        raise InputError(f"each artifact must be named once. Received: {', '.join(map(str, artifacts))}")
+    return names
+
+
+def _named_or_path(model: str) -> Any:
+    """A model of ours by name, with its ImageNet weights, or the path that was given."""
+    from edge_cv import models as zoo
+
+    if model in zoo.names():
+        return zoo.build(model, weights="imagenet")
+    path = Path(model)
+    if not path.exists() and not path.suffix and os.sep not in model:
+        raise unknown("model (neither a file nor a name)", model, zoo.names())
+    return path
+
+
+def _stem(model: str) -> str:
+    return Path(model).stem or "model"
+
+
+def _label_file(path: Path | None) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--labels must be a text file that can be read. Received: {path} ({error})") from error
+
+
+def _preprocessing(source: Any, resize: str | None, mean: str | None, std: str | None) -> Any:
+    """What the caller says of the model's input, else what the model says, else what our model of that name takes."""
+    import dataclasses
+
+    from converters import Preprocessing
+    from edge_cv import models as zoo
+
+    said = {}
+    for name, text in (("mean", mean), ("std", std)):
+        if text is not None:
+            try:
+                numbers = tuple(float(part) for part in text.split(","))
+            except ValueError:
+                numbers = ()
+            if len(numbers) not in (1, 3):
+                raise InputError(f"--{name} must be one number or three with commas. Received: {text!r}")
+            said[name] = numbers * 3 if len(numbers) == 1 else numbers
+    known = source.preprocessing
+    height, width, _ = source.input_shape
+    if source.name in zoo.names() and known is not None and height == width:
+        known = zoo.preprocessing(source.name, height)
+    if not said and resize is None:
+        return known
+    if height != width:
+        raise InputError(f"--resize, --mean and --std are for square inputs. Received: a model of {height}x{width}")
+    known = known or Preprocessing(height, rule="stretch")
+    return dataclasses.replace(known, **said, **({} if resize is None else {"rule": resize}))
+
+
+def main() -> None:
+    """The entry point: runs a command and turns what a user did wrong into one line and exit code 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    from typer.exceptions import TyperException
+
+    try:
+        code = app(standalone_mode=False)
+    except InputError as error:
+        code = _fail(error, BAD_INPUT)
+    except CheckFailed as error:
+        code = _fail(error, BROKEN)
+    except TyperException as error:
+        code = _fail(error.format_message() + "  (edge-cv --help)", BAD_INPUT)
+    except OSError as error:
+        code = _fail(error, BAD_INPUT)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("interrupted; what was finished stays, and the same command goes on from there", INTERRUPTED)
+    sys.stdout.flush()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(why: object, code: int) -> int:
+    print(f"edge-cv: {' '.join(str(why).split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()
