@@ -1,33 +1,43 @@
-"""EfficientNet-Lite0 to Lite4: one baseline, scaled in width, depth and resolution together.
+"""EfficientNet B0 to B7 and Lite0 to Lite4: one baseline, scaled in width, depth and resolution together.
 
 EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, Tan and Le 2019, https://arxiv.org/abs/1905.11946
 EfficientNet-Lite: the same networks made fit for integer arithmetic on phones,
 https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
 
-| name               | input | trainable parameters |    MACs | published ImageNet top-1 (float32) |
-|--------------------|-------|----------------------|---------|------------------------------------|
-| efficientnet_lite0 |   224 |            4,652,008 |   385 M |                             75.1 % |
-| efficientnet_lite1 |   240 |            5,416,680 |   600 M |                             76.7 % |
-| efficientnet_lite2 |   260 |            6,092,072 |   860 M |                             77.6 % |
-| efficientnet_lite3 |   280 |            8,197,096 | 1,383 M |                             79.8 % |
-| efficientnet_lite4 |   300 |           13,006,568 | 2,553 M |                             81.5 % |
+| name               | input | trainable parameters |     MACs | published ImageNet top-1 (float32) |
+|--------------------|-------|----------------------|----------|------------------------------------|
+| efficientnet_b0    |   224 |            5,288,548 |    386 M |                             77.1 % |
+| efficientnet_b1    |   240 |            7,794,184 |    687 M |                             79.1 % |
+| efficientnet_b2    |   260 |            9,109,994 |    994 M |                             80.1 % |
+| efficientnet_b3    |   300 |           12,233,232 |  1,827 M |                             81.6 % |
+| efficientnet_b4    |   380 |           19,341,616 |  4,394 M |                             82.9 % |
+| efficientnet_b5    |   456 |           30,389,784 | 10,266 M |                             83.6 % |
+| efficientnet_b6    |   528 |           43,040,704 | 19,068 M |                             84.0 % |
+| efficientnet_b7    |   600 |           66,347,960 | 37,746 M |                             84.3 % |
+| efficientnet_lite0 |   224 |            4,652,008 |    385 M |                             75.1 % |
+| efficientnet_lite1 |   240 |            5,416,680 |    600 M |                             76.7 % |
+| efficientnet_lite2 |   260 |            6,092,072 |    860 M |                             77.6 % |
+| efficientnet_lite3 |   280 |            8,197,096 |  1,383 M |                             79.8 % |
+| efficientnet_lite4 |   300 |           13,006,568 |  2,553 M |                             81.5 % |
 
-What makes a network Lite: no squeeze-and-excitation, ReLU6 in place of swish, and neither the stem, the head nor the
-depth of the first and the last stage is scaled.
+What makes a network Lite: no squeeze-and-excitation, ReLU6 in place of swish, pixels normalized alike in each channel,
+and neither the stem, the head nor the depth of the first and the last stage is scaled.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from converters.errors import InputError
+from edge_cv.models._blocks import CHANNEL_STEP, check_alpha, conv, depthwise, rate, scaled_channels, squeeze_excite
 
 if TYPE_CHECKING:
     import keras
 
     from converters.preprocessing import Preprocessing
+    from edge_cv.models.weights import KerasFile
 
 
 class Scale(NamedTuple):
@@ -44,7 +54,7 @@ def compound_scale(phi: float, *, alpha: float = 1.2, beta: float = 1.1, gamma: 
     `phi` is the exponent of two of the MACs, nearly: alpha * beta^2 * gamma^2 is about 2. It may be a fraction, or
     negative for networks under the baseline.
     """
-    if not isinstance(phi, int | float) or not math.isfinite(phi):
+    if isinstance(phi, bool) or not isinstance(phi, int | float) or not math.isfinite(phi):
         raise InputError(f"phi must be a finite number. Received: {phi!r}")
     return Scale(width=beta**phi, depth=alpha**phi, resolution=gamma**phi)
 
@@ -70,6 +80,7 @@ BASELINE = (
 )
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
+SQUEEZE = 0.25  # channels between the two layers of squeeze-and-excite, as a share of the block's input
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,7 @@ class Variant:
         dropout: rate before the last layer.
         parameters, macs: trainable parameters and multiply-accumulates with 1000 classes.
         top1: of the float32 network on ImageNet's 50,000 validation photos, as a share.
+        md5: of the weights' file that keras.applications publishes; None where it has none.
     """
 
     width: float
@@ -91,23 +103,45 @@ class Variant:
     parameters: int
     macs: int
     top1: float
+    md5: str | None = None
 
 
-VARIANTS = {  # width, depth, image_size, dropout, parameters, macs, top1
+B_VARIANTS = {  # width, depth, image_size, dropout, parameters, macs, top1, md5
+    "efficientnet_b0": Variant(1.0, 1.0, 224, 0.2, 5_288_548, 385_800_000, 0.771, "902e53a9f72be733fc0bcb005b3ebbac"),
+    "efficientnet_b1": Variant(1.0, 1.1, 240, 0.2, 7_794_184, 687_000_000, 0.791, "1d254153d4ab51201f1646940f018540"),
+    "efficientnet_b2": Variant(1.1, 1.2, 260, 0.3, 9_109_994, 994_000_000, 0.801, "b15cce36ff4dcbd00b6dd88e7857a6ad"),
+    "efficientnet_b3": Variant(
+        1.2, 1.4, 300, 0.3, 12_233_232, 1_827_000_000, 0.816, "ffd1fdc53d0ce67064dc6a9c7960ede0"
+    ),
+    "efficientnet_b4": Variant(
+        1.4, 1.8, 380, 0.4, 19_341_616, 4_394_000_000, 0.829, "18c95ad55216b8f92d7e70b3a046e2fc"
+    ),
+    "efficientnet_b5": Variant(
+        1.6, 2.2, 456, 0.4, 30_389_784, 10_266_000_000, 0.836, "ace28f2a6363774853a83a0b21b9421a"
+    ),
+    "efficientnet_b6": Variant(
+        1.8, 2.6, 528, 0.5, 43_040_704, 19_068_000_000, 0.840, "165f6e37dce68623721b423839de8be5"
+    ),
+    "efficientnet_b7": Variant(
+        2.0, 3.1, 600, 0.5, 66_347_960, 37_746_000_000, 0.843, "8c03f828fec3ef71311cd463b6759d99"
+    ),
+}
+LITE_VARIANTS = {  # width, depth, image_size, dropout, parameters, macs, top1
     "efficientnet_lite0": Variant(1.0, 1.0, 224, 0.2, 4_652_008, 385_000_000, 0.751),
     "efficientnet_lite1": Variant(1.0, 1.1, 240, 0.2, 5_416_680, 600_000_000, 0.767),
     "efficientnet_lite2": Variant(1.1, 1.2, 260, 0.3, 6_092_072, 860_000_000, 0.776),
     "efficientnet_lite3": Variant(1.2, 1.4, 280, 0.3, 8_197_096, 1_383_000_000, 0.798),
     "efficientnet_lite4": Variant(1.4, 1.8, 300, 0.3, 13_006_568, 2_553_000_000, 0.815),
 }
+VARIANTS = B_VARIANTS | LITE_VARIANTS
 NAMES = tuple(VARIANTS)
+BASELINES = ("efficientnet_b0", "efficientnet_lite0")  # what `phi` scales
 
+MAX_PHI = 10.0  # a thousand times the baseline's MACs
 CROP_MARGIN = 32  # pixels: the photo's short side is image_size + 32 when the centre is cut out, as in the reference
-BATCH_NORM_EPSILON = 1e-3
-KERNEL_INITIALIZER = {
-    "class_name": "VarianceScaling",
-    "config": {"scale": 2.0, "mode": "fan_out", "distribution": "truncated_normal"},
-}
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of R, G and B as shares of 255
+IMAGENET_STD = (0.229, 0.224, 0.225)
+URL = "https://storage.googleapis.com/keras-applications/"
 DENSE_INITIALIZER = {
     "class_name": "VarianceScaling",
     "config": {"scale": 1.0 / 3.0, "mode": "fan_out", "distribution": "uniform"},
@@ -119,6 +153,11 @@ def published(name: str) -> Variant:
     return VARIANTS[name]
 
 
+def default_image_size(name: str, *, phi: float | None = None, **_: Any) -> int:
+    """Height and width of the input in pixels when none are asked for: the variant's, or what `phi` makes of it."""
+    return scaled_variant(name, phi).image_size
+
+
 def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
     """What happens to a photo before the network sees it, for the variant's image size or another one."""
     from converters.preprocessing import Preprocessing
@@ -127,12 +166,31 @@ def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
     return Preprocessing(size, resize_to=size + CROP_MARGIN, rule="crop_then_resize", interpolation="bicubic")
 
 
+def keras_file(
+    name: str, *, alpha: float = 1.0, phi: float | None = None, lite: bool | None = None, **_: Any
+) -> KerasFile | None:
+    """The weights that keras.applications publishes of a B variant; None for the Lite ones."""
+    from edge_cv.models.weights import KerasFile
+
+    for option, given, published_form in (
+        ("alpha", alpha, 1.0),
+        ("phi", phi, None),
+        ("lite", lite if lite is not None else name in LITE_VARIANTS, name in LITE_VARIANTS),
+    ):
+        if given != published_form:
+            raise InputError(f'{option} must be {published_form} with weights="imagenet" of {name}. Received: {given}')
+    md5 = VARIANTS[name].md5
+    return KerasFile(f"{name.replace('_', '')}.h5", URL, md5, ignored=("normalization",)) if md5 else None
+
+
 def network(
     name: str,
     *,
     classes: int,
     image_size: int,
     alpha: float,
+    phi: float | None = None,
+    lite: bool | None = None,
     dropout: float | None = None,
     stochastic_depth: float = 0.2,
 ) -> keras.Model:
@@ -143,6 +201,9 @@ def network(
         classes: number of logits.
         image_size: height and width of the input in pixels.
         alpha: width multiplier on top of the variant's own.
+        phi: exponent of the compound scaling, at most 10, for the baselines B0 and Lite0 alone: a scaling between the
+            published ones (1.5) or under them (-1). 1 has the width and depth of B2.
+        lite: whether to build the Lite form of a B variant; None is the variant's own form.
         dropout: rate before the last layer, 0 <= rate < 1; None is the variant's.
         stochastic_depth: rate at which the last block is skipped in training; it grows linearly from 0 over the blocks.
 
@@ -150,27 +211,25 @@ def network(
         A model from pixels `(batch, image_size, image_size, 3)`, RGB 0..255, to logits `(batch, classes)`.
 
     Raises:
-        InputError: when a rate is out of its range or a stage would have fewer than 8 channels.
+        InputError: when an option is out of its range or a stage would have fewer than 8 channels.
     """
     import keras
     from keras import layers
 
-    variant = VARIANTS[name]
-    dropout = _rate("dropout", variant.dropout if dropout is None else dropout)
-    stochastic_depth = _rate("stochastic_depth", stochastic_depth)
+    variant = scaled_variant(name, phi)
+    lite = _form(name, lite)
+    dropout = rate("dropout", variant.dropout if dropout is None else dropout)
+    stochastic_depth = rate("stochastic_depth", stochastic_depth)
     width = variant.width * alpha
-    if BASELINE[0].channels * width < CHANNEL_STEP:
-        least = CHANNEL_STEP / BASELINE[0].channels / variant.width
-        raise InputError(
-            f"alpha must keep {CHANNEL_STEP} channels in every stage: at least {least:.3g} for {name}. "
-            f"Received: {alpha}"
-        )
+    check_alpha(name, alpha, least=CHANNEL_STEP / BASELINE[0].channels / variant.width)
+    activation = "relu6" if lite else "swish"
+    outer_width = 1.0 if lite else width
 
     pixels = keras.Input((image_size, image_size, 3), dtype="float32", name="pixels")
-    x = layers.Rescaling(1 / 128, offset=-127 / 128, name="normalize")(pixels)
-    x = _conv(x, STEM_CHANNELS, kernel=3, stride=2, name="stem")
+    x = _normalization(lite)(pixels)
+    x = conv(x, scaled_channels(STEM_CHANNELS, outer_width), kernel=3, stride=2, activation=activation, name="stem")
 
-    stages = scaled_stages(width, variant.depth)
+    stages = scaled_stages(width, variant.depth, lite=lite)
     done, total = 0, sum(stage.blocks for stage in stages)
     for number, stage in enumerate(stages, 1):
         for block in range(stage.blocks):
@@ -178,12 +237,14 @@ def network(
                 x,
                 stage,
                 stride=stage.stride if block == 0 else 1,
+                activation=activation,
+                squeeze=None if lite else SQUEEZE,
                 drop=stochastic_depth * done / total,
                 name=f"block{number}{_letter(block)}",
             )
             done += 1
 
-    x = _conv(x, HEAD_CHANNELS, kernel=1, name="head")
+    x = conv(x, scaled_channels(HEAD_CHANNELS, outer_width), activation=activation, name="head")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
@@ -191,47 +252,89 @@ def network(
     return keras.Model(pixels, logits, name=name)
 
 
-CHANNEL_STEP = 8  # channels come in multiples of 8, which suits vector units
+def scaled_variant(name: str, phi: float | None = None) -> Variant:
+    """The published variant, or for a number `phi` the baseline of that name under compound scaling.
+
+    Its dropout is that of the published variant which is nearest in depth, its image size a multiple of 8 pixels.
+
+    Raises InputError when `phi` is no number, above 10, or given for a variant that is scaled already.
+    """
+    variant = VARIANTS[name]
+    if phi is None:
+        return variant
+    if name not in BASELINES:
+        raise InputError(
+            f"phi must be left out for a variant that is scaled already ({name}); it scales "
+            f"{' and '.join(BASELINES)}. Received: {phi!r}"
+        )
+    scale = compound_scale(phi)
+    if phi > MAX_PHI:
+        raise InputError(f"phi must be at most {MAX_PHI:g}. Received: {phi!r}")
+    family = B_VARIANTS if name in B_VARIANTS else LITE_VARIANTS
+    nearest = min(family.values(), key=lambda known: abs(known.depth - scale.depth))
+    size = max(4, round(variant.image_size * scale.resolution / 8)) * 8
+    return Variant(scale.width, scale.depth, size, nearest.dropout, 0, 0, 0.0)
 
 
-def scaled_stages(width: float, depth: float) -> tuple[Stage, ...]:
-    """The baseline's stages, scaled; the depth of the first and the last one stays (the Lite rule)."""
+def _form(name: str, lite: bool | None) -> bool:
+    own = name in LITE_VARIANTS
+    if lite is not None and not isinstance(lite, bool):
+        raise InputError(f"lite must be True, False or None. Received: {lite!r}")
+    if own and lite is False:
+        raise InputError(f"lite must be left out for {name}, which is Lite already. Received: {lite}")
+    return own if lite is None else lite
+
+
+def _normalization(lite: bool) -> keras.layers.Layer:
+    """Pixels 0..255 to what the weights were trained with."""
+    from keras import layers
+
+    if lite:
+        return layers.Rescaling(1 / 128, offset=-127 / 128, name="normalize")
+    return layers.Rescaling(
+        [1 / 255 / std for std in IMAGENET_STD],
+        offset=[-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)],
+        name="normalize",
+    )
+
+
+def scaled_stages(width: float, depth: float, *, lite: bool) -> tuple[Stage, ...]:
+    """The baseline's stages, scaled; in the Lite form the depth of the first and the last one stays."""
     last = len(BASELINE) - 1
     return tuple(
         stage._replace(
             channels=scaled_channels(stage.channels, width),
-            blocks=stage.blocks if index in (0, last) else math.ceil(stage.blocks * depth),
+            blocks=stage.blocks if lite and index in (0, last) else math.ceil(stage.blocks * depth),
         )
         for index, stage in enumerate(BASELINE)
     )
 
 
-def scaled_channels(channels: int, width: float) -> int:
-    """`channels * width`, rounded to a multiple of 8 that is not more than 10 % under it."""
-    wanted = channels * width
-    rounded = max(CHANNEL_STEP, int(wanted + CHANNEL_STEP / 2) // CHANNEL_STEP * CHANNEL_STEP)
-    return rounded + CHANNEL_STEP if rounded < 0.9 * wanted else rounded
+def _mbconv(
+    x: keras.KerasTensor,
+    stage: Stage,
+    *,
+    stride: int,
+    activation: str,
+    squeeze: float | None,
+    drop: float,
+    name: str,
+) -> keras.KerasTensor:
+    """A mobile inverted bottleneck: expand, filter each channel, weigh the channels, project, and add the input.
 
-
-def _mbconv(x: keras.KerasTensor, stage: Stage, *, stride: int, drop: float, name: str) -> keras.KerasTensor:
-    """A mobile inverted bottleneck: expand, filter each channel, project, and add the input where the shapes agree."""
+    The input is added where the shapes agree; `squeeze` is None for no squeeze-and-excite.
+    """
     from keras import layers
 
     shortcut = x
     channels = x.shape[-1]
     if stage.expand != 1:
-        x = _conv(x, channels * stage.expand, kernel=1, name=f"{name}_expand")
-    x = layers.DepthwiseConv2D(
-        stage.kernel,
-        strides=stride,
-        padding="same",
-        use_bias=False,
-        depthwise_initializer=KERNEL_INITIALIZER,
-        name=f"{name}_depthwise_conv",
-    )(x)
-    x = _norm(x, name=f"{name}_depthwise")
-    x = layers.ReLU(max_value=6, name=f"{name}_depthwise_relu6")(x)
-    x = _conv(x, stage.channels, kernel=1, activation=False, name=f"{name}_project")
+        x = conv(x, channels * stage.expand, activation=activation, name=f"{name}_expand")
+    x = depthwise(x, kernel=stage.kernel, stride=stride, activation=activation, name=f"{name}_depthwise")
+    if squeeze is not None:
+        squeezed = max(1, int(channels * squeeze))
+        x = squeeze_excite(x, squeezed, activation=activation, gate="sigmoid", name=f"{name}_se")
+    x = conv(x, stage.channels, activation=None, name=f"{name}_project")
     if stride != 1 or channels != stage.channels:
         return x
     if drop:  # one decision an image: the whole block is skipped
@@ -239,37 +342,6 @@ def _mbconv(x: keras.KerasTensor, stage: Stage, *, stride: int, drop: float, nam
     return layers.Add(name=f"{name}_add")([x, shortcut])
 
 
-def _conv(
-    x: keras.KerasTensor, channels: int, *, kernel: int, stride: int = 1, activation: bool = True, name: str
-) -> keras.KerasTensor:
-    """Convolution, batch normalization and, unless `activation` is False, ReLU6."""
-    from keras import layers
-
-    x = layers.Conv2D(
-        channels,
-        kernel,
-        strides=stride,
-        padding="same",
-        use_bias=False,
-        kernel_initializer=KERNEL_INITIALIZER,
-        name=f"{name}_conv",
-    )(x)
-    x = _norm(x, name=name)
-    return layers.ReLU(max_value=6, name=f"{name}_relu6")(x) if activation else x
-
-
-def _norm(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
-    from keras import layers
-
-    return layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON, name=f"{name}_bn")(x)
-
-
 def _letter(block: int) -> str:
     """a, b, ... z, then ba, bb, ...: the published names of blocks, for any depth."""
     return ("" if block < 26 else _letter(block // 26)) + chr(ord("a") + block % 26)
-
-
-def _rate(what: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < 1.0:
-        raise InputError(f"{what} must be a rate of at least 0 and under 1. Received: {value!r}")
-    return float(value)

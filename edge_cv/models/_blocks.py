@@ -1,0 +1,118 @@
+"""What several families are made of: rounding of channels, convolution with batch normalization, squeeze-and-excite.
+
+Every layer has a name that begins with its block's, so that figures layer by layer can be read. Strided convolutions
+pad as TensorFlow's "same" does, which is what the networks were trained with.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from converters.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+CHANNEL_STEP = 8  # channels come in multiples of 8, which suits vector units
+BATCH_NORM_EPSILON = 1e-3
+KERNEL_INITIALIZER = {
+    "class_name": "VarianceScaling",
+    "config": {"scale": 2.0, "mode": "fan_out", "distribution": "truncated_normal"},
+}
+
+
+def scaled_channels(channels: int, width: float = 1.0) -> int:
+    """`channels * width`, rounded to a multiple of 8 that is not more than 10 % under it."""
+    wanted = channels * width
+    rounded = max(CHANNEL_STEP, int(wanted + CHANNEL_STEP / 2) // CHANNEL_STEP * CHANNEL_STEP)
+    return rounded + CHANNEL_STEP if rounded < 0.9 * wanted else rounded
+
+
+def check_alpha(name: str, alpha: float, *, least: float) -> None:
+    """Raise InputError for a width multiplier under the one that keeps 8 channels in the narrowest layer."""
+    if alpha < least:
+        raise InputError(
+            f"alpha must keep {CHANNEL_STEP} channels in every stage: at least {least:.3g} for {name}. "
+            f"Received: {alpha}"
+        )
+
+
+def rate(what: str, value: float) -> float:
+    """`value`, when it is a rate of dropping; raises InputError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+        raise InputError(f"{what} must be a rate of at least 0 and under 1. Received: {value!r}")
+    return float(value)
+
+
+def conv(
+    x: keras.KerasTensor, channels: int, *, kernel: int = 1, stride: int = 1, activation: str | None, name: str
+) -> keras.KerasTensor:
+    """Convolution, batch normalization and an activation (see `activate`)."""
+    from keras import layers
+
+    x = layers.Conv2D(
+        channels,
+        kernel,
+        strides=stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=KERNEL_INITIALIZER,
+        name=f"{name}_conv",
+    )(x)
+    return activate(normalize(x, name=name), activation, name=name)
+
+
+def depthwise(
+    x: keras.KerasTensor, *, kernel: int, stride: int = 1, activation: str | None, name: str
+) -> keras.KerasTensor:
+    """A filter a channel, batch normalization and an activation (see `activate`)."""
+    from keras import layers
+
+    x = layers.DepthwiseConv2D(
+        kernel,
+        strides=stride,
+        padding="same",
+        use_bias=False,
+        depthwise_initializer=KERNEL_INITIALIZER,
+        name=f"{name}_conv",
+    )(x)
+    return activate(normalize(x, name=name), activation, name=name)
+
+
+def normalize(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
+    """Batch normalization."""
+    from keras import layers
+
+    return layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON, name=f"{name}_bn")(x)
+
+
+def activate(x: keras.KerasTensor, activation: str | None, *, name: str) -> keras.KerasTensor:
+    """`relu`, `relu6`, or a name that Keras knows such as `swish`; None leaves `x` as it is."""
+    from keras import layers
+
+    if activation is None:
+        return x
+    if activation in ("relu", "relu6"):  # layers of their own, which every converter fuses into the convolution
+        return layers.ReLU(max_value=6 if activation == "relu6" else None, name=f"{name}_{activation}")(x)
+    return layers.Activation(activation, name=f"{name}_{activation}")(x)
+
+
+def squeeze_excite(x: keras.KerasTensor, squeezed: int, *, activation: str, gate: str, name: str) -> keras.KerasTensor:
+    """Weigh each channel by what two small layers make of all channels' means.
+
+    Squeeze-and-Excitation Networks, Hu et al. 2017, https://arxiv.org/abs/1709.01507
+
+    Args:
+        x: `(batch, height, width, channels)`.
+        squeezed: channels between the two layers.
+        activation: of the first layer.
+        gate: of the second one, with values 0..1: `sigmoid`, or the `hard_sigmoid` of MobileNetV3.
+        name: prefix of the layers' names.
+    """
+    from keras import layers
+
+    weight = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
+    for part, channels, function in (("reduce", squeezed, activation), ("expand", x.shape[-1], gate)):
+        dense = layers.Conv2D(channels, 1, kernel_initializer=KERNEL_INITIALIZER, name=f"{name}_{part}")
+        weight = activate(dense(weight), function, name=f"{name}_{part}")
+    return layers.Multiply(name=f"{name}_excite")([x, weight])
