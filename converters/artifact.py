@@ -65,7 +65,8 @@ class Conversion:
             except (OSError, ValueError, AttributeError):
                 other = None
             if other != path.name:
-                raise InputError(f"the sidecar {sidecar} must not belong to another file. Received: it is {other}'s")
+                owner = f"it is {other}'s" if isinstance(other, str) else "it is no sidecar of ours"
+                raise InputError(f"the sidecar {sidecar} must not belong to another file. Received: {owner}")
         record = {
             "file": path.name,
             "sha256": hashlib.sha256(self.content).hexdigest(),

@@ -17,7 +17,6 @@ from converters.preprocessing import Preprocessing
 from converters.running import visit
 
 MAX_IMAGES = 1000  # the ranges have long settled; more only cost memory
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ def gather(
         )
     kept: list[np.ndarray] = []
     count = 0
-    for batch in [calibration] if getattr(calibration, "ndim", 0) == 4 else calibration:
+    for batch in [calibration] if getattr(calibration, "ndim", 0) in (3, 4) else calibration:
         if isinstance(batch, tuple | list | dict):
             raise InputError(
                 "calibration must yield arrays alone, without labels. "
@@ -78,7 +77,7 @@ def gather(
     if not count:
         raise InputError("calibration must hold at least one image. Received: none")
     images = np.concatenate([k.astype(np.float32) for k in kept] if len({k.dtype for k in kept}) > 1 else kept)
-    _check_range(images, takes_pixels)
+    _check_range(images, takes_pixels, preprocessing)
     return images
 
 
@@ -94,7 +93,7 @@ def _compact(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def _check_range(images: np.ndarray, takes_pixels: bool) -> None:
+def _check_range(images: np.ndarray, takes_pixels: bool, preprocessing: Preprocessing | None) -> None:
     low, high = float(images.min()), float(images.max())
     if takes_pixels:
         if low < 0 or high > 255:
@@ -106,6 +105,14 @@ def _check_range(images: np.ndarray, takes_pixels: bool) -> None:
                 "calibration images must be pixels 0..255, which this model takes (its normalization is inside). "
                 f"Received: {low:.4g}..{high:.4g}, which looks like images scaled to 0..1; multiply them by 255"
             )
+    elif preprocessing is not None:
+        ends = preprocessing.to_input(np.array([[0.0] * 3, [255.0] * 3]))
+        least, most = float(ends.min()), float(ends.max())
+        if low < least - 0.01 * (most - least) or high > most + 0.01 * (most - least):
+            raise InputError(
+                f"calibration images must be in {least:.4g}..{most:.4g}, as the model's preprocessing makes them. "
+                f"Received: {low:.4g}..{high:.4g}"
+            )
     if low == high:
         raise InputError(f"calibration images must differ. Received: every value is {low:.4g}")
 
@@ -113,7 +120,7 @@ def _check_range(images: np.ndarray, takes_pixels: bool) -> None:
 def _from_folder(
     folder: Path, input_shape: tuple[int, int, int], preprocessing: Preprocessing | None
 ) -> Iterable[np.ndarray]:
-    from converters.decoding import ImageError, decode
+    from converters.decoding import SUFFIXES, ImageError, decode_image
 
     if not folder.is_dir():
         raise InputError(f"the calibration folder must exist. Received: {folder}")
@@ -127,15 +134,15 @@ def _from_folder(
             f"the preprocessing's image_size must be the model's, {input_shape[0]}x{input_shape[1]}. "
             f"Received: {preprocessing.image_size}"
         )
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
-        raise InputError(f"the calibration folder must hold images ({', '.join(IMAGE_SUFFIXES)}). Received: {folder}")
+        raise InputError(f"the calibration folder must hold images ({', '.join(SUFFIXES)}). Received: {folder}")
     if len(files) > MAX_IMAGES:  # spread over the folder, so that no class is all there is
         files = [files[i * len(files) // MAX_IMAGES] for i in range(MAX_IMAGES)]
     skipped = 0
     for file in files:
         try:
-            yield preprocessing.to_input(preprocessing.crop_and_resize(decode(file)))[None]
+            yield preprocessing.to_input(preprocessing.crop_and_resize(decode_image(file)))[None]
         except ImageError as error:
             skipped += 1
             logger.warning("%s", error)

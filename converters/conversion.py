@@ -155,6 +155,8 @@ def verify(reference: Any, conversion: Conversion, images: Any) -> Parity:
     Raises:
         InputError: the images have another shape or range than the model takes.
     """
+    if not isinstance(conversion, Conversion):
+        raise InputError(f"what is verified must be a Conversion. Received: {type(conversion).__name__}")
     if isinstance(reference, Conversion):
         shape = tuple(reference.metadata["input"]["shape"][1:])
         takes_pixels = reference.metadata["input"]["takes_pixels"]
@@ -233,7 +235,9 @@ def _check_labels(labels: Sequence[str] | None, model: FloatModel) -> None:
         return
     graph = Graph(model.content)
     classes = graph.shape(graph.outputs[0])[-1]
-    if isinstance(labels, str) or len(labels) != classes:
+    if isinstance(labels, str) or not isinstance(labels, Sequence):
+        raise InputError(f"labels must be a list of {classes} class names. Received: {type(labels).__name__}")
+    if len(labels) != classes:
         raise InputError(f"labels must be {classes} class names, one an output. Received: {len(labels)}")
     wrong = [label for label in labels if not isinstance(label, str) or not label.strip() or "\n" in label]
     if wrong:

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import math
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -21,10 +22,12 @@ import numpy as np
 from converters.errors import CheckFailed
 from converters.graph import Graph
 from converters.preprocessing import Preprocessing
+from converters.quiet import import_tensorflow, log_level
 from converters.source import PIXELS_INPUT, Source
 
 KEPT_CONVERSIONS = 4  # of the models converted last; each is as large as its weights
 _kept: OrderedDict[str, FloatModel] = OrderedDict()
+_converting = threading.Lock()  # TensorFlow's converter is not made for several threads
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,6 @@ class Normalization:
     operators: tuple[int, ...]
     output: int
 
-    @property
-    def is_pixel_scaling(self) -> bool:
-        """Whether this is what one does to pixels 0..255: divide by 255, 127.5, 128 or so."""
-        return 1 / 300 < self.scale < 1 / 50
-
 
 @dataclass(frozen=True, eq=False)
 class FloatModel:
@@ -49,20 +47,24 @@ class FloatModel:
     Attributes:
         content: the file; its input is what the source takes, its operators are all float.
         source: the model that it was made from.
+        input_scale: what it first multiplies its input by, one number or one a channel; None if it does not.
     """
 
     content: bytes
     source: Source
+    input_scale: tuple[float, ...] | None = None
     _measured: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _measuring: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def once(self, what: str, images: np.ndarray, measure: Callable[[], Any]) -> Any:
         """`measure()`, or its result of the last time for the same images: schemes share what they measure."""
         key = what, images.shape, hashlib.blake2b(np.ascontiguousarray(images)).digest()
-        if key not in self._measured:
-            for old in [k for k in self._measured if k[0] == what]:
-                del self._measured[old]
-            self._measured[key] = measure()
-        return self._measured[key]
+        with self._measuring:
+            if key not in self._measured:
+                for old in [k for k in self._measured if k[0] == what]:
+                    del self._measured[old]
+                self._measured[key] = measure()
+            return self._measured[key]
 
     @functools.cached_property
     def normalization(self) -> Normalization | None:
@@ -76,21 +78,24 @@ class FloatModel:
             return self.source.preprocessing.takes_pixels
         if self.source.input_name == PIXELS_INPUT:
             return True
-        return self.normalization is not None and self.normalization.is_pixel_scaling
+        # pixels are divided by 255, 127.5, 128, or by 255 and their deviation
+        return self.input_scale is not None and all(1 / 300 < scale < 1 / 20 for scale in self.input_scale)
 
 
 def convert_float(source: Source) -> FloatModel:
     """The FloatModel of a source; the same one again for a source with the same digest that was converted lately."""
-    kept = _kept.get(source.digest)
-    if kept is None:
-        kept = _kept[source.digest] = FloatModel(_to_tflite(source), source)
-        while len(_kept) > KEPT_CONVERSIONS:
-            _kept.popitem(last=False)
-    _kept.move_to_end(source.digest)
-    return kept
+    with _converting:
+        kept = _kept.get(source.digest)
+        if kept is None:
+            kept = _kept[source.digest] = _to_tflite(source)
+            while len(_kept) > KEPT_CONVERSIONS:
+                _kept.popitem(last=False)
+        _kept.move_to_end(source.digest)
+        return kept
 
 
-def _to_tflite(source: Source) -> bytes:
+def _to_tflite(source: Source) -> FloatModel:
+    import_tensorflow()
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -98,9 +103,9 @@ def _to_tflite(source: Source) -> bytes:
     concrete = tf.function(source.call, input_signature=[spec]).get_concrete_function()
     # Handed over unfrozen, a Keras 3 model's weights are lost without an error.
     frozen = convert_variables_to_constants_v2(concrete)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
     try:
-        content = converter.convert()
+        with log_level("absl"):  # it advises the way by which Keras 3 models lose their weights
+            content = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
     except Exception as error:  # the converter raises its own ConverterError and plain ones
         operations = [line for line in str(error).splitlines() if "tf." in line or "Custom" in line]
         reason = (operations or str(error).splitlines() or ["no reason given"])[0].strip()[:300]
@@ -110,7 +115,7 @@ def _to_tflite(source: Source) -> bytes:
     graph = Graph(content)
     _name_tensors(graph, source)
     _sign(graph, source)
-    return graph.to_bytes()
+    return FloatModel(graph.to_bytes(), source, _input_scale(frozen))
 
 
 def _name_tensors(graph: Graph, source: Source) -> None:
@@ -181,6 +186,35 @@ def find_normalization(graph: Graph) -> Normalization | None:
     return Normalization(scale, offset, tuple(chain), at)
 
 
+def _input_scale(frozen: Any) -> tuple[float, ...] | None:
+    """What a frozen TensorFlow graph first multiplies its input by, all in all: one number, or one a channel.
+
+    Looked for here and not in the TFLite graph, whose first convolution may hold it already. None if there is none.
+    """
+    scale = None
+    at = next(operation for operation in frozen.graph.get_operations() if operation.type == "Placeholder").outputs[0]
+    while len(readers := at.consumers()) == 1:
+        operation = readers[0]
+        if operation.type in ("Mul", "RealDiv", "AddV2", "Add", "Sub"):
+            first = operation.inputs[0].op is at.op
+            other = operation.inputs[1 if first else 0]
+            if operation.type == "RealDiv" and not first:
+                break
+            try:
+                values = np.asarray(frozen.prune([], other)(), np.float64).reshape(-1)
+            except Exception:  # it depends on the input, which TensorFlow says in several ways
+                break
+            if values.size not in (1, 3):
+                break
+            if operation.type in ("Mul", "RealDiv"):
+                factors = values if operation.type == "Mul" else 1 / np.where(values == 0, math.nan, values)
+                scale = factors if scale is None else scale * factors
+        elif operation.type not in ("Identity", "Cast"):
+            break
+        at = operation.outputs[0]
+    return None if scale is None else tuple(scale.tolist())
+
+
 @dataclass(frozen=True)
 class Body:
     """A float model without its normalization, as integer schemes quantize it.
@@ -225,7 +259,9 @@ def split_body(model: FloatModel, preprocessing: Preprocessing | None) -> Body:
     rest = normalization.scale * (nearest - zero_pixel)  # what x is at the pixel that now stands for 0.0
     if abs(rest) > 1e-6 and not _shift_bias(graph, normalization.output, rest):
         return whole
+    name = graph.name(graph.inputs[0])
     graph.replace_input(graph.inputs[0], normalization.output)
+    graph.rename(normalization.output, name)
     graph.remove_operators(normalization.operators)
     return Body(graph.to_bytes(), normalization.scale, normalization.offset - rest, nearest - 128)
 

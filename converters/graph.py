@@ -7,6 +7,7 @@ few edits that the conversion needs. Schema: https://ai.google.dev/edge/litert
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -98,9 +99,11 @@ class Graph:
     def operators(self) -> Iterator[Operator]:
         for index, operator in enumerate(self.subgraph.operators):
             code = self.model.operatorCodes[operator.opcodeIndex]
-            name = _operator_names()[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            number = max(code.builtinCode, code.deprecatedBuiltinCode)
+            name = _operator_names().get(number, f"OPERATOR_{number}")
             inputs = () if operator.inputs is None else tuple(int(i) for i in operator.inputs)
-            yield Operator(index, name, inputs, tuple(int(i) for i in operator.outputs))
+            outputs = () if operator.outputs is None else tuple(int(i) for i in operator.outputs)
+            yield Operator(index, name, inputs, outputs)
 
     def name(self, tensor: int) -> str:
         return (self.tensors[tensor].name or b"").decode(errors="replace")
@@ -132,6 +135,26 @@ class Graph:
 
     def readers(self, tensor: int) -> list[Operator]:
         return [operator for operator in self.operators() if tensor in operator.inputs]
+
+    def part(self, operators: Sequence[int]) -> Graph:
+        """A graph of these operators alone: what they read and do not compute is its input, all they write its output.
+
+        It shares the constants' data with this graph, and nothing else.
+        """
+        chosen = [operator for operator in self.operators() if operator.index in set(operators)]
+        written = [t for operator in chosen for t in operator.outputs]
+        read = dict.fromkeys(t for operator in chosen for t in operator.inputs if t >= 0)
+        part = copy.copy(self)
+        part.model, part.subgraph = copy.copy(self.model), copy.copy(self.subgraph)
+        part.model.subgraphs, part.model.signatureDefs, part.model.metadata = [part.subgraph], None, None
+        part.subgraph.tensors = [copy.copy(t) for t in self.tensors]
+        part.model.buffers = [copy.copy(b) for b in self.model.buffers]
+        part.subgraph.operators = [copy.copy(self.subgraph.operators[operator.index]) for operator in chosen]
+        part.subgraph.inputs = np.array(
+            [t for t in read if t not in written and self.model.buffers[self.tensors[t].buffer].data is None], np.int32
+        )
+        part.subgraph.outputs = np.array(written, np.int32)
+        return part
 
     # editing
 

@@ -6,16 +6,15 @@ in ONNX Runtime than from Keras.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 from converters.errors import CheckFailed
 from converters.metadata import OWN_NAME
+from converters.quiet import import_tensorflow, log_level, native_remarks_hidden
 
 MIN_OPSET = 13
 
@@ -28,15 +27,17 @@ def max_opset() -> int:
 
 def from_float_tflite(content: bytes, opset: int) -> bytes:
     """The ONNX file of a float32 TFLite model, checked by ONNX's own checker."""
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    import_tensorflow()
     import onnx
     import tf2onnx
+
+    warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")  # tf2onnx uses it
 
     with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder:
         file = Path(folder) / "float.tflite"
         file.write_bytes(content)
         try:
-            with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            with native_remarks_hidden(), log_level("tf2onnx"):
                 model, _ = tf2onnx.convert.from_tflite(str(file), opset=opset)
                 onnx.checker.check_model(model)
         except Exception as error:  # tf2onnx raises whatever it stumbles on

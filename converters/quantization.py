@@ -6,8 +6,7 @@ ai-edge-quantizer, which knows every operator's rules.
 
 from __future__ import annotations
 
-import contextlib
-import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from converters.errors import CheckFailed
 from converters.float_model import Body
 from converters.graph import Graph
+from converters.quiet import native_remarks_hidden
 
 # TFLite runtimes up to 2.9 load a dense layer with a scale per channel and compute nonsense; NNAPI rejects it.
 DENSE_PER_TENSOR = "FULLY_CONNECTED"
@@ -60,13 +60,16 @@ def full_int8(body: Body, ranges: dict[str, tuple[float, float]], input_range: t
 def _quantize(content: bytes, recipe: Any, statistics: dict[str, Any] | None = None) -> bytes:
     from ai_edge_quantizer.quantizer import Quantizer
 
-    with contextlib.redirect_stderr(io.StringIO()):  # it draws progress bars of its own
-        quantizer = Quantizer(bytearray(content))
-        recipe(quantizer)
-        try:
+    # Its interpreter keeps every tensor, on purpose, and warns of that.
+    warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
+    try:
+        with native_remarks_hidden():
+            quantizer = Quantizer(bytearray(content))
+            recipe(quantizer)
             result = quantizer.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
-        except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
-            raise CheckFailed(f"the graph cannot be quantized: {str(error).strip().splitlines()[0][:300]}") from error
+    except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise CheckFailed(f"the graph cannot be quantized: {reason}") from error
     return bytes(result.quantized_model)
 
 
@@ -87,16 +90,16 @@ def with_io(content: bytes, io_type: str, body: Body) -> bytes:
     )
     shape = graph.shape(old_in)
     name_in, name_out = graph.name(old_in), graph.name(old_out)
+    graph.rename(old_in, f"{name_in}_int8")
+    graph.rename(old_out, f"{name_out}_int8")
     if io_type == "uint8":
-        new_in = graph.add_tensor(f"{name_in}_uint8", "UINT8", shape, scale=in_scale, zero_point=in_zero + 128)
-        new_out = graph.add_tensor(
-            f"{name_out}_uint8", "UINT8", graph.shape(old_out), scale=out_scale, zero_point=out_zero + 128
-        )
+        new_in = graph.add_tensor(name_in, "UINT8", shape, scale=in_scale, zero_point=in_zero + 128)
+        new_out = graph.add_tensor(name_out, "UINT8", graph.shape(old_out), scale=out_scale, zero_point=out_zero + 128)
         graph.add_operator("QUANTIZE", [new_in], [old_in], at=0)
         last = "QUANTIZE"
     else:
-        new_in = graph.add_tensor(f"{name_in}_float32", "FLOAT32", shape)
-        new_out = graph.add_tensor(f"{name_out}_float32", "FLOAT32", graph.shape(old_out))
+        new_in = graph.add_tensor(name_in, "FLOAT32", shape)
+        new_out = graph.add_tensor(name_out, "FLOAT32", graph.shape(old_out))
         at, place = new_in, 0
         for operator, number, options in (
             ("MUL", body.scale, schema.MulOptionsT()),

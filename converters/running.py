@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -11,15 +12,21 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
+from converters.quiet import native_remarks_hidden
+
+_remarked = False  # the runtime announces its delegate once a process
 
 
 def interpreter(content: bytes, *, threads: int = 1) -> Any:
     """An allocated LiteRT interpreter; InputError when the runtime refuses the content."""
     from ai_edge_litert.interpreter import Interpreter
 
+    global _remarked
     try:
         made = Interpreter(model_content=content, num_threads=threads)
-        made.allocate_tensors()
+        with contextlib.nullcontext() if _remarked else native_remarks_hidden():
+            made.allocate_tensors()
+        _remarked = True
     except (ValueError, RuntimeError) as error:
         raise InputError(f"the TFLite runtime refuses the model: {str(error).strip().splitlines()[0][:200]}") from error
     return made
@@ -93,6 +100,7 @@ def predict(content: bytes, images: np.ndarray, *, pixel_offset: int | None = No
 
 def predict_onnx(content: bytes, images: np.ndarray) -> np.ndarray:
     """Outputs `(n, classes)`, float32, of an ONNX model of batch 1 for images `(n, height, width, 3)`."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for it, and it writes into the temporary folder
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

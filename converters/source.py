@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +20,44 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.preprocessing import Preprocessing
+from converters.quiet import import_tensorflow
 
 PIXELS_INPUT = "pixels"  # a model whose input has this name takes RGB pixels 0..255
 MAX_UNPACKED_RATIO = 50  # weights hardly compress: an archive that does is a bomb
-HOSTILE_OPERATIONS = ("PyFunc", "PyFuncStateless", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles", "SaveV2")
+
+# What a classifier's graph may do besides computing: hold and read its variables, and draw random numbers.
+STATEFUL_OPERATIONS = frozenset(
+    [
+        "AssignVariableOp",
+        "DisableCopyOnRead",
+        "If",
+        "ReadVariableOp",
+        "ResourceGather",
+        "StatefulPartitionedCall",
+        "VarHandleOp",
+        "VarIsInitializedOp",
+        "While",
+        "Assert",
+        "RandomUniform",
+        "RandomUniformInt",
+        "RandomStandardNormal",
+        "TruncatedNormal",
+    ]
+)
+# Operations that reach outside although TensorFlow does not call them stateful.
+REACHING_OPERATIONS = frozenset(
+    [
+        "GenerateVocabRemapping",
+        "LoadAndRemapMatrix",
+        "MatchingFiles",
+        "PyFuncStateless",
+        "ReadFile",
+        "Restore",
+        "RestoreSlice",
+        "ShardedFilename",
+        "ShardedFilespec",
+    ]
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,19 +119,20 @@ def load(path: str | os.PathLike, *, unsafe: bool = False) -> Any:
     if unpacked > MAX_UNPACKED_RATIO * path.stat().st_size:
         raise InputError(f"{path} unpacks to {unpacked} bytes, over {MAX_UNPACKED_RATIO} times its size: refused")
 
+    _require_tensorflow_backend()
     import keras
 
-    _require_tensorflow_backend()
     try:
         return keras.models.load_model(path, compile=False, safe_mode=not unsafe)
     except Exception as error:  # Keras raises whatever the archive's content provokes
         text = str(error)
-        if "lambda" in text.lower() and not unsafe:
+        if not unsafe and ("safe_mode" in text or "safe mode" in text):
             raise InputError(
                 f"{path} holds a Lambda layer, which is Python code from the file; it is not run unless you trust "
                 "its author and say so (--unsafe, or converters.load(path, unsafe=True))"
             ) from error
-        reason = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
+        text = text.rpartition("Exception encountered:")[2].strip() or type(error).__name__
+        reason = text.splitlines()[0][:200]
         raise InputError(f"{path} cannot be loaded as a Keras 3 model: {reason}") from error
 
 
@@ -121,6 +157,8 @@ def open_source(model: Any, *, unsafe: bool = False) -> Source:
 
 
 def _require_tensorflow_backend() -> None:
+    if "keras" not in sys.modules and os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        import_tensorflow()
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -152,12 +190,12 @@ def _keras_model(model: Any, sidecar: Preprocessing | None = None) -> Source:
         )
     shape = _checked_input_shape(inputs[0].shape)
     _checked_output_shape(outputs[0].shape)
-    digest = hashlib.sha256(json.dumps(model.get_config(), sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(_architecture(model))
     for weight in model.get_weights():
         if not np.isfinite(weight).all():
             raise InputError(f"the model's weights must be finite. Received: {model.name!r} with NaN or infinity")
         digest.update(np.ascontiguousarray(weight))
-    structure = model.input
+    structure = getattr(model, "input", None)  # a Sequential that was not called yet has none
     name = next(iter(structure)) if isinstance(structure, dict) else inputs[0].name.split(":")[0]
 
     def call(images: Any) -> Any:
@@ -181,9 +219,49 @@ def _keras_model(model: Any, sidecar: Preprocessing | None = None) -> Source:
     )
 
 
+def _architecture(model: Any) -> bytes:
+    """What distinguishes the model from another with the same weights."""
+    try:
+        return json.dumps(model.get_config(), sort_keys=True, default=str).encode()
+    except NotImplementedError:  # a layer of the caller's own without get_config: no other model is known to be equal
+        return os.urandom(32)
+
+
+def _refuse_hostile(path: Path, meta_graph: Any) -> None:
+    """Raise InputError when anything but saving and restoring may reach outside the graph.
+
+    Every TensorFlow 2 SavedModel holds functions that save and restore its variables. They are what they are called
+    only as long as nothing else calls them.
+    """
+    from tensorflow.python.framework import op_def_registry
+
+    exposed = set(meta_graph.object_graph_def.concrete_functions)
+    functions = {function.signature.name: function for function in meta_graph.graph_def.library.function}
+    savers = {n for n in functions if n.startswith(("__inference__traced_save", "__inference__traced_restore"))}
+    for name, function in functions.items():
+        for node in function.node_def if name not in savers else ():
+            for attribute in node.attr.values():
+                exposed |= {attribute.func.name} | {called.name for called in attribute.list.func}
+    found = set()
+    for name, function in functions.items():
+        if name in savers and name not in exposed:
+            continue
+        for node in function.node_def:
+            definition = op_def_registry.get(node.op)
+            known = definition is not None or node.op in functions
+            stateful = definition is not None and definition.is_stateful and node.op not in STATEFUL_OPERATIONS
+            if not known or stateful or node.op in REACHING_OPERATIONS:
+                found.add(node.op)
+    if found:
+        raise InputError(
+            f"{path} holds operations that may reach outside the model, and is not run: {', '.join(sorted(found))}"
+        )
+
+
 def _saved_model(path: Path) -> Source:
     if not (path / "saved_model.pb").is_file():
         raise InputError(f"a SavedModel folder must hold saved_model.pb. Received: {path}")
+    import_tensorflow()
     import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -197,18 +275,15 @@ def _saved_model(path: Path) -> Source:
         proto = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
     except Exception as error:  # protobuf's DecodeError lives in different places in different versions
         raise InputError(f"{path} is not a SavedModel, or a corrupt one") from error
-    for graph in (meta.graph_def for meta in proto.meta_graphs):
-        for function in graph.library.function:
-            # saving and restoring the variables is part of every SavedModel and is not what a signature calls
-            if function.signature.name.startswith(("__inference__traced_save", "__inference__traced_restore")):
-                continue
-            found = {node.op for node in function.node_def} & set(HOSTILE_OPERATIONS)
-            if found:
-                raise InputError(f"{path} holds operations that reach outside the model ({', '.join(sorted(found))})")
+    if not proto.meta_graphs or not all(meta.object_graph_def.nodes for meta in proto.meta_graphs):
+        raise InputError(f"a SavedModel must be one that TensorFlow 2 saved. Received: {path}")
+    for meta_graph in proto.meta_graphs:
+        _refuse_hostile(path, meta_graph)
     try:
         loaded = tf.saved_model.load(str(path))
     except Exception as error:  # TensorFlow raises whatever the files provoke
-        raise InputError(f"{path} cannot be loaded as a SavedModel: {str(error).splitlines()[0][:200]}") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{path} cannot be loaded as a SavedModel: {reason}") from error
     signatures = dict(getattr(loaded, "signatures", {}))
     if "serving_default" not in signatures:
         raise InputError(
@@ -221,6 +296,8 @@ def _saved_model(path: Path) -> Source:
             "the model must have one input and one output. Received: "
             f"{len(specs)} inputs and {len(function.structured_outputs)} outputs"
         )
+    if any(v.dtype.is_floating and not np.isfinite(v.numpy()).all() for v in function.variables):
+        raise InputError(f"the model's weights must be finite. Received: {path} with NaN or infinity")
     (name, spec), (output, output_spec) = next(iter(specs.items())), next(iter(function.structured_outputs.items()))
     shape = _checked_input_shape(spec.shape)
     _checked_output_shape(output_spec.shape)

@@ -1,6 +1,88 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    import keras
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+def _small_layers(layers: Any, x: Any, classes: int) -> Any:
+    """Convolution, depthwise and pointwise with batch normalization and ReLU6, a residual, pooling and dense."""
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, name="stem")(x)
+    x = layers.BatchNormalization(name="stem_bn")(x)
+    x = stem = layers.ReLU(6.0, name="stem_relu")(x)
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
+    x = layers.BatchNormalization(name="depthwise_bn")(x)
+    x = layers.ReLU(6.0, name="depthwise_relu")(x)
+    x = layers.Conv2D(8, 1, use_bias=False, name="project")(x)
+    x = layers.BatchNormalization(name="project_bn")(x)
+    x = layers.Add(name="residual")([x, stem])
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return layers.Dense(classes, name="logits")(x)
+
+
+def _settle(model: Any) -> None:
+    """Weights and batch-norm statistics that are seeded and not trivial."""
+    rng = np.random.default_rng(7)
+    for weight in model.weights:
+        shape, name = tuple(weight.shape), getattr(weight, "path", weight.name)
+        if "variance" in name or "gamma" in name:
+            weight.assign(rng.uniform(0.5, 1.5, shape))
+        elif len(shape) == 1:
+            weight.assign(rng.normal(0, 0.3, shape))
+        elif len(shape) > 1:
+            weight.assign(rng.normal(0, 1.5 / np.sqrt(np.prod(shape[:-1])), shape))
+
+
+@pytest.fixture(scope="session")
+def small_network() -> Callable[..., keras.Model]:
+    """Makes small Keras 3 networks, 32x32 RGB to 10 logits, all with the same weights behind `front`.
+
+    `front` is called with Keras's layers and the input and returns the normalized input.
+    """
+
+    def make(front: Callable[[Any, Any], Any] | None = None, *, name: str = "small", classes: int = 10) -> keras.Model:
+        import keras
+
+        image = keras.Input((32, 32, 3), name="image")
+        x = image if front is None else front(keras.layers, image)
+        model = keras.Model(image, _small_layers(keras.layers, x, classes), name=name)
+        body = keras.Model(model.get_layer("stem").input, model.output)
+        _settle(body)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_model(small_network: Callable[..., keras.Model]) -> keras.Model:
+    """A small network that takes pixels 0..255 and normalizes them to -1..1 by Rescaling."""
+    return small_network(lambda layers, x: layers.Rescaling(1 / 127.5, -1, name="normalize")(x))
+
+
+@pytest.fixture(scope="session")
+def small_legacy_model() -> Any:
+    """The same network as `small_model` in tf_keras, with the same weights."""
+    import tf_keras
+
+    image = tf_keras.Input((32, 32, 3), name="image")
+    x = tf_keras.layers.Rescaling(1 / 127.5, -1)(image)
+    model = tf_keras.Model(image, _small_layers(tf_keras.layers, x, 10), name="small_legacy")
+    _settle(model)
+    return model
+
+
+@pytest.fixture(scope="session")
+def pixels() -> np.ndarray:
+    """48 seeded images of pixels 0..255, uint8 `(48, 32, 32, 3)`: smooth colours under noise."""
+    rng = np.random.default_rng(3)
+    coarse = rng.integers(0, 256, (48, 4, 4, 3)).repeat(8, 1).repeat(8, 2)
+    return np.clip(coarse + rng.normal(0, 20, (48, 32, 32, 3)), 0, 255).astype(np.uint8)

@@ -1,0 +1,283 @@
+"""`to_tflite`, `to_onnx`, `verify`: measured against Keras's own answers and TensorFlow's own converter."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from converters import CheckFailed, InputError, Int8, Preprocessing, to_onnx, to_tflite, verify
+from converters.running import predict
+
+NAMES = [f"class {i}" for i in range(10)]
+
+
+def _sqnr(reference: np.ndarray, other: np.ndarray) -> float:
+    return float(10 * np.log10(np.sum(reference**2.0) / np.sum((reference - other) ** 2.0)))
+
+
+@pytest.fixture(scope="module")
+def logits(small_model, pixels) -> np.ndarray:
+    return small_model.predict(pixels.astype(np.float32), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "min_sqnr_db"), [("float32", 90), ("float16", 45), ("dynamic_int8", 25), ("int8", 20)]
+)
+def test_each_scheme_answers_as_keras_does(small_model, pixels, logits, scheme, min_sqnr_db):
+    conversion = to_tflite(small_model, scheme, calibration=pixels, labels=NAMES)
+    outputs = predict(conversion.content, pixels, pixel_offset=conversion.pixel_offset)
+    assert _sqnr(logits, outputs) > min_sqnr_db
+    assert min(100, conversion.parity.sqnr_db) == pytest.approx(min(100, _sqnr(logits, outputs)), abs=0.5)
+    assert conversion.parity.top1_agreement == pytest.approx(np.mean(logits.argmax(1) == outputs.argmax(1)), abs=0.05)
+    assert conversion.parity.images == len(pixels)
+    assert conversion.scheme == scheme
+    assert conversion.labels == tuple(NAMES)
+    assert conversion.size_bytes == len(conversion.content)
+
+
+def test_int8_is_as_good_as_tensorflows_own_converter_makes_it(small_model, pixels, logits, tmp_path):
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    def representative():
+        for image in pixels:
+            yield [image[None].astype(np.float32)]
+
+    small_model.export(tmp_path, verbose=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = representative
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    peer = Interpreter(model_content=converter.convert())
+    peer.allocate_tensors()
+    theirs = []
+    for image in pixels:
+        peer.set_tensor(peer.get_input_details()[0]["index"], image[None].astype(np.float32))
+        peer.invoke()
+        theirs.append(peer.get_tensor(peer.get_output_details()[0]["index"])[0])
+    ours = to_tflite(small_model, "int8", calibration=pixels)
+    outputs = predict(ours.content, pixels, pixel_offset=ours.pixel_offset)
+    assert _sqnr(logits, outputs) > _sqnr(logits, np.array(theirs)) - 1.0
+
+
+def test_the_schemes_of_a_model_share_one_float_conversion(small_model, pixels, monkeypatch):
+    from converters import float_model
+
+    to_tflite(small_model, "float32")
+    monkeypatch.setattr(float_model, "_to_tflite", lambda source: pytest.fail("converted again"))
+    for scheme in ("float16", "dynamic_int8", "int8"):
+        to_tflite(small_model, scheme, calibration=pixels)
+
+
+def test_a_model_whose_weights_changed_is_converted_anew(small_network, pixels):
+    model = small_network()
+    x = pixels / np.float32(255)
+    before = predict(to_tflite(model, "float32").content, x)
+    kernel = model.get_layer("logits").kernel
+    kernel.assign(-kernel)
+    after = predict(to_tflite(model, "float32").content, x)
+    np.testing.assert_allclose(after, model.predict(x, verbose=0), atol=1e-4)
+    assert np.abs(before - after).max() > 0.1
+
+
+def test_equal_weights_behind_another_normalization_are_another_model(small_network, pixels):
+    first = small_network(lambda layers, x: layers.Rescaling(1 / 255)(x))
+    second = small_network(lambda layers, x: layers.Rescaling(1 / 127.5, -1)(x))
+    a, b = to_tflite(first, "float32"), to_tflite(second, "float32")
+    assert a.metadata["source_sha256"] != b.metadata["source_sha256"]
+    assert np.abs(predict(a.content, pixels) - predict(b.content, pixels)).max() > 0.01
+
+
+def test_a_conversion_without_images_is_checked_on_noise(small_model):
+    conversion = to_tflite(small_model, "dynamic_int8")
+    assert conversion.parity.images > 0
+    assert conversion.parity.sqnr_db > 20
+
+
+def test_a_result_under_the_limit_fails_its_check_with_its_number(small_model, pixels):
+    with pytest.raises(CheckFailed, match=r"at least 90 dB\. Measured: \d+\.\d dB"):
+        to_tflite(small_model, Int8(min_sqnr_db=90), calibration=pixels)
+
+
+def test_a_graph_that_stays_float_fails_the_share_of_integer_operators(small_network, pixels):
+    with pytest.raises(CheckFailed, match=r"operators must be integer\. Measured: 6 of 8"):
+        to_tflite(
+            small_network(lambda layers, x: layers.Rescaling(1 / 255)(x)),
+            Int8(io="float32", min_integer_share=1.0),
+            calibration=pixels,
+        )
+
+
+@pytest.mark.parametrize("wrong", ["int9", "INT8", "", None, 8])
+def test_an_unknown_scheme_is_refused_with_the_known_ones(small_model, wrong):
+    with pytest.raises(InputError, match="float32, float16, dynamic_int8, int8"):
+        to_tflite(small_model, wrong)
+
+
+def test_an_integer_scheme_without_calibration_is_refused(small_model):
+    with pytest.raises(InputError, match="calibration must be given"):
+        to_tflite(small_model, "int8")
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (NAMES[:9], "10 class names, one an output. Received: 9"),
+        ("cat", "Received: str"),
+        (iter(NAMES), "Received: list_iterator"),
+        ([*NAMES[:9], "two\nlines"], "one line"),
+        ([*NAMES[:9], 9], "one line. Received: 9"),
+        ([*NAMES[:9], " "], "one line"),
+    ],
+)
+def test_labels_that_are_not_one_name_an_output_are_refused(small_model, labels, says):
+    with pytest.raises(InputError, match=says):
+        to_tflite(small_model, "float32", labels=labels)
+
+
+def test_the_preprocessing_must_be_of_the_models_size(small_model):
+    with pytest.raises(InputError, match=r"32x32\. Received: 64"):
+        to_tflite(small_model, "float32", preprocessing=Preprocessing(64))
+
+
+def test_verify_measures_against_the_source_and_against_another_conversion(small_model, pixels, logits):
+    conversion = to_tflite(small_model, "int8", calibration=pixels)
+    outputs = predict(conversion.content, pixels, pixel_offset=conversion.pixel_offset)
+    parity = verify(small_model, conversion, pixels)
+    assert parity.sqnr_db == pytest.approx(_sqnr(logits, outputs), abs=0.01)
+    assert parity.max_abs_error == pytest.approx(np.abs(logits - outputs).max(), abs=1e-4)
+    assert parity.worst_layers
+    assert [e.sqnr_db for e in parity.worst_layers] == sorted(e.sqnr_db for e in parity.worst_layers)
+    again = verify(to_tflite(small_model, "float32"), conversion, iter(pixels.astype(np.float32)[:, None]))
+    assert again.sqnr_db == pytest.approx(parity.sqnr_db, abs=0.01)
+    assert verify(conversion, conversion, pixels).sqnr_db == 150
+
+
+def test_verify_refuses_a_reference_with_other_classes(small_model, small_network, pixels):
+    other = small_network(lambda layers, x: layers.Rescaling(1 / 255)(x), classes=7)
+    with pytest.raises(InputError, match=r"10\. Received: 7"):
+        verify(other, to_tflite(small_model, "float32"), pixels)
+
+
+@pytest.mark.parametrize("wrong", [b"bytes", "path.tflite", None])
+def test_verify_refuses_what_is_no_conversion(small_model, pixels, wrong):
+    with pytest.raises(InputError, match="must be a Conversion"):
+        verify(small_model, wrong, pixels)
+
+
+def test_a_stranger_who_takes_the_range_minus_one_to_one_keeps_it(small_network, pixels):
+    """Nothing is assumed about pixels, and the preprocessing that the caller tells is checked and written down."""
+    model = small_network()
+    x = pixels / np.float32(127.5) - 1
+    told = Preprocessing(32, mean=127.5, std=127.5)
+    for preprocessing in (None, told):
+        conversion = to_tflite(model, "int8", calibration=x, preprocessing=preprocessing)
+        assert conversion.pixel_offset is None
+        assert _sqnr(model.predict(x, verbose=0), predict(conversion.content, x)) > 20
+    assert conversion.metadata["preprocessing"]["mean"] == (127.5,) * 3
+    with pytest.raises(InputError, match=r"-1\.\.1, as the model's preprocessing makes them. Received: 0\.\.255"):
+        to_tflite(model, "int8", calibration=pixels, preprocessing=told)
+
+
+def test_threads_can_convert_at_once(small_network, pixels):
+    models = [small_network(lambda layers, x, k=k: layers.Rescaling(1 / (255 - k))(x), name=f"m{k}") for k in range(2)]
+    results, errors = {}, []
+
+    def work(index: int, scheme: str) -> None:
+        try:
+            results[index, scheme] = to_tflite(models[index], scheme, calibration=pixels).parity.sqnr_db
+        except Exception as error:
+            errors.append(error)
+
+    jobs = [threading.Thread(target=work, args=(i, s)) for i in range(2) for s in ("float32", "dynamic_int8", "int8")]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert not errors
+    assert len(results) == 6
+    assert sys.stderr is not None
+
+
+def test_an_interrupt_in_the_middle_leaves_nothing_behind(small_model, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    small_model.save(tmp_path / "small.keras")
+    script = textwrap.dedent(
+        """
+        import numpy as np
+        from converters import to_onnx, to_tflite
+        images = np.random.default_rng(0).integers(0, 256, (300, 32, 32, 3), np.uint8)
+        to_tflite("small.keras", "float32", calibration=images).save("out.tflite")
+        print("go", flush=True)
+        while True:
+            to_onnx("small.keras", calibration=images)
+            to_tflite("small.keras", "int8", calibration=np.roll(images, 1)).save("out.tflite")
+        """
+    )
+    env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "go\n"
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert "KeyboardInterrupt" in err
+    assert not list((tmp_path / "tmp").iterdir())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.json", "out.tflite", "small.keras", "tmp"]
+    assert json.loads((tmp_path / "out.json").read_text())["file"] == "out.tflite"
+
+
+def test_a_conversion_says_nothing_on_its_own(small_model, tmp_path):
+    """Neither TensorFlow's nor anybody's remarks reach the terminal when all is well."""
+    small_model.save(tmp_path / "small.keras")
+    script = textwrap.dedent(
+        """
+        import numpy as np
+        from converters import to_onnx, to_tflite
+        images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+        to_tflite("small.keras", "int8", calibration=images)
+        to_onnx("small.keras")
+        """
+    )
+    env = {k: v for k, v in os.environ.items() if k not in ("TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND")}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout == ""
+
+
+def test_importing_converters_loads_no_tensorflow():
+    script = "import sys, converters; converters.Int8; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_onnx_answers_as_keras_does(small_model, pixels, logits):
+    conversion = to_onnx(small_model, calibration=pixels, labels=NAMES)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(conversion.content)
+    name = session.get_inputs()[0].name
+    outputs = np.concatenate([session.run(None, {name: p[None].astype(np.float32)})[0] for p in pixels])
+    assert _sqnr(logits, outputs) > 90
+    assert conversion.format == "onnx"
+
+
+@pytest.mark.parametrize("opset", [12, 99, 17.0, "17", None])
+def test_an_opset_out_of_range_is_refused(small_model, opset):
+    with pytest.raises(InputError, match=r"opset must be a whole number in 13\.\."):
+        to_onnx(small_model, opset=opset)
+
+
+def test_an_unknown_onnx_scheme_is_refused(small_model):
+    with pytest.raises(InputError, match="unknown ONNX scheme"):
+        to_onnx(small_model, "int7")

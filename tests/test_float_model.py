@@ -1,0 +1,207 @@
+"""The normalization at a graph's beginning: recognised, and absorbed so that int8 takes `pixel - 128` exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converters import Int8, Preprocessing, to_tflite
+from converters.float_model import convert_float, find_normalization, split_body
+from converters.graph import Graph, count_operators
+from converters.running import interpreter, predict
+from converters.source import open_source
+
+# What a network's front does to pixels: its layers, x = scale * pixel + offset, and the zero points that stand for 0.0;
+# pixel 127.5 lies between two.
+FRONTS = {
+    "/255": (lambda layers, x: layers.Rescaling(1 / 255)(x), 1 / 255, 0.0, (-128,)),
+    "/127.5-1": (lambda layers, x: layers.Rescaling(1 / 127.5, -1)(x), 1 / 127.5, -1.0, (-1, 0)),
+    "/128-127/128": (lambda layers, x: layers.Rescaling(1 / 128, -127 / 128)(x), 1 / 128, -127 / 128, (-1,)),
+    "two": (lambda layers, x: layers.Rescaling(2, -1)(layers.Rescaling(1 / 255)(x)), 2 / 255, -1.0, (-1, 0)),
+}
+PER_CHANNEL = (np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375]) ** 2)
+
+
+def _int8_runner(content: bytes):
+    at = interpreter(content)
+    detail, out = at.get_input_details()[0], at.get_output_details()[0]
+
+    def run(q: np.ndarray) -> np.ndarray:
+        at.set_tensor(detail["index"], q[None].astype(detail["dtype"]))
+        at.invoke()
+        scale, zero_point = out["quantization"]
+        return scale * (at.get_tensor(out["index"])[0].astype(np.float32) - zero_point)
+
+    return run
+
+
+def _sqnr(reference: np.ndarray, other: np.ndarray) -> float:
+    return float(10 * np.log10(np.sum(reference**2.0) / np.sum((reference - other) ** 2.0)))
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_scaling_and_shift_are_found(small_network, front):
+    layer, scale, offset, _ = FRONTS[front]
+    model = convert_float(open_source(small_network(layer)))
+    assert model.input_scale == pytest.approx((scale,), rel=1e-6)
+    if offset:  # a scale alone is folded into the first convolution's weights by TensorFlow's converter
+        assert model.normalization.scale == pytest.approx(scale, rel=1e-6)
+        assert model.normalization.offset == pytest.approx(offset, abs=1e-6)
+    assert model.takes_pixels
+
+
+def test_a_model_without_normalization_has_none(small_network):
+    model = convert_float(open_source(small_network()))
+    assert model.normalization is None
+    assert model.input_scale is None
+    assert not model.takes_pixels
+
+
+def test_a_scaling_that_is_not_of_pixels_is_not_taken_for_one(small_network, pixels):
+    """A model that takes 0..1 and makes -1..1 of it keeps its range."""
+    network = small_network(lambda layers, x: layers.Rescaling(2.0, -1.0)(x))
+    model = convert_float(open_source(network))
+    assert not model.takes_pixels
+    x = pixels / np.float32(255)
+    conversion = to_tflite(network, "int8", calibration=x)
+    assert conversion.pixel_offset is None
+    assert _sqnr(network.predict(x, verbose=0), predict(conversion.content, x)) > 20
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_int8_takes_the_pixel_minus_128(small_network, pixels, front):
+    layer, scale, offset, zero_point = FRONTS[front]
+    network = small_network(layer)
+    expected = network.predict(pixels.astype(np.float32), verbose=0)
+    conversion = to_tflite(network, "int8", calibration=pixels)
+    assert conversion.pixel_offset == -128
+    entry = conversion.metadata["input"]
+    assert entry["scale"] == pytest.approx(scale if offset else 1.0, rel=1e-6)
+    assert entry["zero_point"] in zero_point
+    assert entry["name"] == "image"
+    graph = Graph(conversion.content)
+    assert next(graph.operators()).name == "CONV_2D", "the normalization costs nothing"
+    run = _int8_runner(conversion.content)
+    outputs = np.array([run(image.astype(np.int16) - 128) for image in pixels])
+    assert _sqnr(expected, outputs) > 20
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_absorbing_loses_nothing_against_tensorflows_converter_without_normalization(
+    small_network, pixels, front, tmp_path
+):
+    """TensorFlow quantizes the same network without its front; ours is fed raw pixels, theirs the scaled ones."""
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    layer, scale, offset, _ = FRONTS[front]
+    whole, bare = small_network(layer), small_network()
+    scaled = (np.float32(scale) * pixels + np.float32(offset)).astype(np.float32)
+    expected = bare.predict(scaled, verbose=0)
+    np.testing.assert_allclose(whole.predict(pixels.astype(np.float32), verbose=0), expected, atol=1e-4)
+
+    bare.export(tmp_path, verbose=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([x[None]] for x in scaled)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    content = converter.convert()
+    detail = Interpreter(model_content=content).get_input_details()[0]
+    in_scale, zero_point = detail["quantization"]
+    run = _int8_runner(content)
+    theirs = np.array([run(np.clip(np.rint(x / in_scale) + zero_point, -128, 127)) for x in scaled])
+
+    run = _int8_runner(to_tflite(whole, "int8", calibration=pixels).content)
+    ours = np.array([run(image.astype(np.int16) - 128) for image in pixels])
+    assert _sqnr(expected, ours) > _sqnr(expected, theirs) - 3
+
+
+def test_the_body_computes_what_the_whole_model_does(small_network, pixels):
+    """In float, exactly: also the shift of half a pixel that goes into the bias, away from the padding."""
+    for layer, *_ in FRONTS.values():
+        model = convert_float(open_source(small_network(layer)))
+        body = split_body(model, None)
+        assert find_normalization(Graph(body.content)) is None
+        whole, part = predict(model.content, pixels), predict(body.content, body.feed(pixels))
+        assert _sqnr(whole, part) > 40
+
+
+def test_half_a_pixel_in_the_bias_is_exact_where_nothing_is_padded(pixels):
+    import keras
+
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(image)
+    x = keras.layers.Conv2D(6, 3, padding="valid", activation="relu6")(x)
+    network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+    model = convert_float(open_source(network))
+    body = split_body(model, None)
+    assert body.zero_point is not None
+    expected = network.predict(pixels.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(predict(body.content, body.feed(pixels)), expected, atol=1e-5)
+
+
+def test_normalization_by_channel_stays_in_the_graph_and_takes_pixels(small_network, pixels):
+    mean, variance = PER_CHANNEL
+    network = small_network(lambda layers, x: layers.Normalization(mean=mean, variance=variance)(x))
+    model = convert_float(open_source(network))
+    assert model.takes_pixels
+    conversion = to_tflite(network, "int8", calibration=pixels)
+    assert conversion.pixel_offset == -128
+    assert (conversion.metadata["input"]["scale"], conversion.metadata["input"]["zero_point"]) == (1.0, -128)
+    integer, total = count_operators(Graph(conversion.content))
+    assert integer == total
+    expected = network.predict(pixels.astype(np.float32), verbose=0)
+    assert _sqnr(expected, predict(conversion.content, pixels, pixel_offset=-128)) > 20
+
+
+def test_scaling_then_normalization_by_channel_takes_pixels(small_network):
+    network = small_network(
+        lambda layers, x: layers.Normalization(mean=[0.485, 0.456, 0.406], variance=[0.0524, 0.0502, 0.0506])(
+            layers.Rescaling(1 / 255)(x)
+        )
+    )
+    assert convert_float(open_source(network)).takes_pixels
+
+
+def test_explicit_padding_before_the_first_convolution_keeps_the_answers(pixels):
+    """Padding with the normalized zero is not padding with the pixel zero."""
+    import keras
+
+    keras.utils.set_random_seed(5)
+    for scale, offset in ((1 / 255, 0.0), (1 / 127.5, -1.0), (1 / 128, -127 / 128)):
+        image = keras.Input((32, 32, 3))
+        x = keras.layers.ZeroPadding2D(3)(keras.layers.Rescaling(scale, offset)(image))
+        x = keras.layers.Conv2D(8, 7, strides=2, activation="relu")(x)
+        network = keras.Model(image, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))
+        conversion = to_tflite(network, "int8", calibration=pixels)
+        assert conversion.pixel_offset == -128
+        expected = network.predict(pixels.astype(np.float32), verbose=0)
+        assert _sqnr(expected, predict(conversion.content, pixels, pixel_offset=-128)) > 20
+
+
+def test_a_preprocessing_that_says_pixels_is_believed(small_network, pixels):
+    network = small_network()
+    conversion = to_tflite(network, "int8", calibration=pixels, preprocessing=Preprocessing(32))
+    assert conversion.pixel_offset == -128
+    assert conversion.metadata["input"]["scale"] == 1.0
+
+
+def test_uint8_takes_the_pixel_itself(small_model, pixels):
+    conversion = to_tflite(small_model, Int8(io="uint8"), calibration=pixels)
+    assert conversion.pixel_offset == 0
+    run, signed = _int8_runner(conversion.content), _int8_runner(to_tflite(small_model, calibration=pixels).content)
+    for image in pixels[:8]:
+        np.testing.assert_allclose(run(image), signed(image.astype(np.int16) - 128), atol=1e-6)
+
+
+def test_the_signature_names_input_and_output(small_model, pixels):
+    for scheme in ("float32", "int8", Int8(io="uint8"), Int8(io="float32")):
+        content = to_tflite(small_model, scheme, calibration=pixels).content
+        runner = interpreter(content).get_signature_runner("serving_default")
+        details = runner.get_input_details()
+        assert list(details) == ["image"]
+        assert list(runner.get_output_details()) == ["logits"]
+        assert details["image"]["name"] == "image"
+        dtype = details["image"]["dtype"]
+        assert runner(image=np.zeros((1, 32, 32, 3), dtype))["logits"].shape == (1, 10)
