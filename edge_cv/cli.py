@@ -90,7 +90,7 @@ def convert(
 
     parsed = [schemes.parse(name) for name in scheme]
     parsed = [Int8(io=io) if isinstance(s, Int8) else s for s in parsed]
-    names = _label_file(labels)
+    names = _label_file(labels) or _sidecar_labels(model)
     if calibration is None and any(s.integer for s in parsed):
         raise InputError("--calibration must name a folder of photos for an integer scheme. Received: none")
     if calibration is not None and not Path(calibration).is_dir():
@@ -100,6 +100,11 @@ def convert(
     preprocessing = _preprocessing(source, resize, mean, std)
     images = calibration
     if calibration is not None:
+        if preprocessing is None:
+            raise InputError(
+                "the model does not tell its preprocessing: say --resize RULE, and --mean and --std unless it takes "
+                f"pixels 0..255. Received: {model}"
+            )
         with shown("decoding calibration photos"):
             images = gather(calibration, source.input_shape, preprocessing=preprocessing, takes_pixels=False)
     done = []
@@ -142,8 +147,10 @@ def evaluate(
     from edge_cv.progress import shown
 
     for artifact in artifacts:
-        read_metadata(artifact)  # a missing or foreign file is named before any photo is looked for
-    source = sources.open(data, split=split)
+        record = read_metadata(artifact)  # a missing or foreign file is named before any photo is looked for
+    labels = (record or {}).get("labels")
+    own = labels if labels and len(labels) != len(sources.imagenet_labels()) else None
+    source = sources.open(data, split=split, classes=own)
     names = _row_names(artifacts)
     with shown(f"evaluating on {len(source.take(limit))} photos") as update:
         evaluation = measure_accuracy(
@@ -294,6 +301,14 @@ def _label_file(path: Path | None) -> list[str] | None:
         raise InputError(f"--labels must be a text file that can be read. Received: {path} ({error})") from error
 
 
+def _sidecar_labels(model: str) -> list[str] | None:
+    """The class names that a run wrote beside its `model.keras`."""
+    try:
+        return json.loads(Path(model).with_suffix(".json").read_text(encoding="utf-8"))["labels"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _preprocessing(source: Any, resize: str | None, mean: str | None, std: str | None) -> Any:
     """What the caller says of the model's input, else what the model says, else what our model of that name takes."""
     import dataclasses
@@ -316,11 +331,25 @@ def _preprocessing(source: Any, resize: str | None, mean: str | None, std: str |
     if source.name in zoo.names() and known is not None and height == width:
         known = zoo.preprocessing(source.name, height)
     if not said and resize is None:
-        return known
+        return known or _assumed(source)
     if height != width:
         raise InputError(f"--resize, --mean and --std are for square inputs. Received: a model of {height}x{width}")
     known = known or Preprocessing(height, rule="stretch")
     return dataclasses.replace(known, **said, **({} if resize is None else {"rule": resize}))
+
+
+def _assumed(source: Any) -> Any:
+    """For a model that rescales pixels itself, the usual crop, which calibration hardly depends on."""
+    from converters import Preprocessing
+    from converters.float_model import convert_float
+
+    height, width, _ = source.input_shape
+    if not convert_float(source).takes_pixels:
+        return None
+    logging.warning(
+        "the model does not tell how photos are cropped: %dx%d from the middle (see --resize)", width, height
+    )
+    return Preprocessing(height) if height == width else None
 
 
 def main() -> None:

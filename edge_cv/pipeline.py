@@ -5,6 +5,7 @@ model -> convert a scheme, each checked -> ONNX -> layer errors -> evaluate all 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import io
@@ -63,7 +64,7 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     from converters.schemes import parse
     from edge_cv.data.split import measure_and_calibrate
     from edge_cv.evaluation import environment
-    from edge_cv.models import names
+    from edge_cv.models import IMAGENET_CLASSES, names
     from edge_cv.report import Report
 
     if recipe.model.name not in names():
@@ -71,7 +72,10 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     for scheme in recipe.schemes:
         parse(scheme)
     measured, calibration = measure_and_calibrate(
-        recipe.data.measure, recipe.data.calibrate, recipe.data.calibration_images
+        recipe.data.measure,
+        recipe.data.calibrate,
+        recipe.data.calibration_images,
+        classes=None if recipe.model.classes == IMAGENET_CLASSES else (),
     )
     folder = Path(out_dir)
     stages = Stages(folder)
@@ -137,15 +141,16 @@ class _Model:
                 "parameters": int(sum(_size(v.shape) for v in model.trainable_variables)),
                 "labels": _labels(part.classes),
             }
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             temporary = self._path.with_name(".model.part.keras")
             try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
                 model.save(temporary)
                 os.replace(temporary, self._path)
             except OSError as error:
                 raise InputError(f"{self._path} cannot be written: {error.strerror or error}") from error
             finally:
-                temporary.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
             write_atomic(self._path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
         self._built = model
         return record, [self._path]
@@ -166,9 +171,11 @@ def _size(shape: Sequence[int]) -> int:
 
 
 def _labels(classes: int) -> list[str] | None:
-    if classes != 1000:
-        return None
     from edge_cv.data import imagenet_labels
+    from edge_cv.models import IMAGENET_CLASSES
+
+    if classes != IMAGENET_CLASSES:
+        return None
 
     return [label.name for label in imagenet_labels()]
 

@@ -150,13 +150,16 @@ def load_pixels(photo: Photo, preprocessing: Preprocessing) -> np.ndarray:
     return np.ascontiguousarray(pixels[:, ::-1]) if photo.flip else pixels
 
 
-def open(path_or_name: str | os.PathLike, *, split: str | None = None) -> ImageSource:
+def open(
+    path_or_name: str | os.PathLike, *, split: str | None = None, classes: Sequence[str] | None = None
+) -> ImageSource:
     """The source that a name or a folder stands for.
 
     Args:
         path_or_name: `sample`, `sample_calibration`, or a folder: with a labels.csv, of ILSVRC2012_val_*.JPEG, of
             class folders, or of unlabelled photos.
         split: one of the splits that labels.csv names; all of them by default.
+        classes: for class folders, as `folder` takes them.
 
     Raises:
         InputError: no such folder, no images in it, an unknown split, or labels that do not fit.
@@ -172,7 +175,7 @@ def open(path_or_name: str | os.PathLike, *, split: str | None = None) -> ImageS
     else:
         names = (entry.name for entry in _scan(path))
         is_validation = any(_VALIDATION_FILE.fullmatch(entry) for entry in names)
-        source = (lambda: imagenet_validation(path)) if is_validation else (lambda: folder(path))
+        source = (lambda: imagenet_validation(path)) if is_validation else (lambda: folder(path, classes=classes))
     if split is not None:
         raise InputError(f"a split must be named in a labels.csv, and {name} has none. Received: split={split!r}")
     return source()
@@ -187,7 +190,7 @@ def folder(path: str | os.PathLike, *, classes: Sequence[str] | None = None) -> 
 
     Args:
         path: the folder.
-        classes: the class names in order, when the model's classes are neither ImageNet's nor the sorted folders'.
+        classes: the class names in order, when the model's classes are not ImageNet's; empty is the sorted folders'.
 
     Raises:
         InputError: no such folder, no images in it, or class folders that do not fit `classes` or ImageNet.
@@ -392,6 +395,7 @@ def _classes_of_folders(
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """The index of each class folder in `used` (those with images), and all class names in order."""
     if classes is not None:
+        classes = classes or every
         positions = {name: index for index, name in enumerate(classes)}
         for name in used:
             if name not in positions:

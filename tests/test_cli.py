@@ -1,0 +1,269 @@
+"""The command line as a user meets it: results on stdout, one line for what was wrong, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_cv import cli
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("run", "convert", "evaluate", "benchmark", "report", "models")
+
+
+@pytest.fixture
+def edge_cv(monkeypatch, capsys):
+    """Runs a command in this process; gives exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["edge-cv", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = capsys.readouterr()
+        return stopped.value.code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Twelve photos in two class folders."""
+    folder = tmp_path_factory.mktemp("photos")
+    for index in range(12):
+        pixels = np.random.default_rng(index).integers(0, 256, (8, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+        place = folder / ("one", "two")[index % 2]
+        place.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def keras_file(tmp_path_factory):
+    """A stranger's classifier of two classes that rescales pixels itself."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(5)
+    image = keras.Input((32, 32, 3))
+    x = layers.Rescaling(1 / 255)(image)
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    path = tmp_path_factory.mktemp("model") / "mine.keras"
+    keras.Model(image, layers.Dense(2)(x), name="mine").save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def converted(keras_file, photos, tmp_path_factory):
+    """Float32 and int8 files of it, made by the command line."""
+    folder = tmp_path_factory.mktemp("converted")
+    labels = folder / "labels.txt"
+    labels.write_text("one\ntwo\n")
+    command = [sys.executable, "-m", "edge_cv.cli", "convert", keras_file, "--scheme", "float32", "--scheme", "int8"]
+    command += ["--calibration", photos, "--labels", labels, "--out", folder, "--json"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_helps_with_an_example(edge_cv, command):
+    code, out, _ = edge_cv(command, "--help")
+    assert code == 0
+    assert f"Example: edge-cv {command}" in " ".join(out.split())
+
+
+def test_models_lists_every_architecture(edge_cv):
+    from edge_cv import models
+
+    code, out, _ = edge_cv("models", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert [row["name"] for row in rows] == list(models.names())
+    assert next(row for row in rows if row["name"] == "efficientnet_lite0")["parameters"] == 4_652_008
+
+
+def test_convert_writes_checked_files_with_a_sidecar_each(converted):
+    _, done = converted
+    rows = json.loads(done.stdout)
+    assert [row["scheme"] for row in rows] == ["float32", "int8"]
+    for row in rows:
+        path = Path(row["file"])
+        sidecar = json.loads(path.with_suffix(".json").read_text())
+        assert sidecar["size_bytes"] == path.stat().st_size == row["size_bytes"]
+        assert sidecar["labels"] == ["one", "two"]
+        with zipfile.ZipFile(path) as archive:
+            assert archive.read("labels.txt") == b"one\ntwo\n"
+    assert rows[1]["sqnr_db"] > 15
+
+
+def test_nothing_but_progress_is_said_on_stderr(converted):
+    lines = converted[1].stderr.splitlines()
+    assert all(line.endswith(" s)") or line.startswith("the model does not tell how photos") for line in lines), lines
+
+
+def test_evaluate_and_benchmark_measure_what_convert_made(edge_cv, converted, photos):
+    folder, _ = converted
+    code, out, _ = edge_cv(
+        "evaluate", folder / "mine_float32.tflite", folder / "mine_int8.tflite", "--data", photos, "--json"
+    )
+    rows = json.loads(out)
+    assert code == 0
+    assert [row["images"] for row in rows] == [12, 12]
+    assert rows[0]["agreement"] == 1.0
+    assert rows[1]["sqnr_db"] > 15
+    code, out, _ = edge_cv("benchmark", folder / "mine_int8.tflite", "--threads", "1,2", "--runs", "5", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert [row["threads"] for row in rows] == [1, 2]
+    assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in rows)
+
+
+def test_a_table_in_a_pipe_keeps_every_figure(edge_cv, converted):
+    code, out, _ = edge_cv("benchmark", converted[0] / "mine_int8.tflite", "--runs", "5")
+    assert code == 0
+    assert "p50_ms" in out
+    assert "…" not in out
+
+
+def junk(tmp_path, name, content=b"junk\n"):
+    path = tmp_path / name
+    path.write_bytes(content)
+    return path
+
+
+BAD = {
+    "a missing model": lambda t, p, k: ["convert", t / "none.keras", "--scheme", "float32"],
+    "an unknown model name": lambda t, p, k: ["convert", "efficientnet_lite9", "--scheme", "float32"],
+    "a junk .keras": lambda t, p, k: ["convert", junk(t, "x.keras"), "--scheme", "float32"],
+    "an empty .keras": lambda t, p, k: ["convert", junk(t, "x.keras", b""), "--scheme", "float32"],
+    "a truncated .keras": lambda t, p, k: ["convert", junk(t, "x.keras", k.read_bytes()[:5000]), "--scheme", "float32"],
+    "a file of another kind": lambda t, p, k: ["convert", junk(t, "x.h5"), "--scheme", "float32"],
+    "an unknown scheme": lambda t, p, k: ["convert", k, "--scheme", "int9"],
+    "int8 without photos": lambda t, p, k: ["convert", k, "--scheme", "int8"],
+    "a calibration folder that is missing": lambda t, p, k: [
+        "convert",
+        k,
+        "--scheme",
+        "int8",
+        "--calibration",
+        t / "no",
+    ],
+    "a calibration folder without images": lambda t, p, k: ["convert", k, "--scheme", "int8", "--calibration", t],
+    "labels that are too few": lambda t, p, k: [
+        *("convert", k, "--scheme", "int8", "--calibration", p, "--labels", junk(t, "l.txt", b"one\n"))
+    ],
+    "a rule that is none": lambda t, p, k: [
+        "convert",
+        k,
+        "--scheme",
+        "int8",
+        "--calibration",
+        p,
+        "--resize",
+        "squeeze",
+    ],
+    "a mean that is none": lambda t, p, k: ["convert", k, "--scheme", "int8", "--calibration", p, "--mean", "grey"],
+    "an io that is none": lambda t, p, k: ["convert", k, "--scheme", "int8", "--calibration", p, "--io", "int4"],
+    "an output folder that is a file": lambda t, p, k: [
+        "convert",
+        k,
+        "--scheme",
+        "float32",
+        "--out",
+        junk(t, "f") / "x",
+    ],
+    "a junk .tflite": lambda t, p, k: ["evaluate", junk(t, "x.tflite"), "--data", p],
+    "a missing .tflite": lambda t, p, k: ["evaluate", t / "none.tflite", "--data", p],
+    "a junk .tflite to time": lambda t, p, k: ["benchmark", junk(t, "x.tflite")],
+    "no threads": lambda t, p, k: ["benchmark", junk(t, "x.tflite"), "--threads", "0"],
+    "threads that are no numbers": lambda t, p, k: ["benchmark", junk(t, "x.tflite"), "--threads", "many"],
+    "a missing recipe": lambda t, p, k: ["run", t / "none.py"],
+    "a recipe that has none": lambda t, p, k: ["run", junk(t, "r.py", b"RECIPE = 3\n")],
+    "a recipe that cannot be imported": lambda t, p, k: ["run", junk(t, "r.py", b"import nosuch\n")],
+    "a setting that is none": lambda t, p, k: ["run", ROOT / "recipes/demo.py", "--set", "measure.rans=3"],
+    "a data folder without images": lambda t, p, k: ["run", ROOT / "recipes/demo.py", "--data", t, "--out", t / "out"],
+    "a folder without a report": lambda t, p, k: ["report", t],
+    "an unknown command": lambda t, p, k: ["nosuchcommand"],
+    "an unknown option": lambda t, p, k: ["models", "--colour"],
+    "a missing argument": lambda t, p, k: ["convert"],
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(edge_cv, tmp_path, photos, keras_file, what):
+    arguments = BAD[what](tmp_path, photos, keras_file)
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = edge_cv(*arguments)
+    lines = [
+        line for line in err.splitlines() if not line.endswith(" s)") and not line.startswith("the model does not")
+    ]
+    assert code == 2
+    assert out == ""
+    assert len(lines) == 1, err
+    assert lines[0].startswith("edge-cv: ")
+    assert "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before, "something was written"
+
+
+def test_the_nearest_name_is_suggested(edge_cv, keras_file):
+    assert "Did you mean 'int8'?" in edge_cv("convert", keras_file, "--scheme", "int9")[2]
+    assert "Did you mean 'efficientnet_lite0'?" in edge_cv("convert", "eficientnet_lite0", "--scheme", "float32")[2]
+
+
+def test_a_lambda_layer_runs_only_when_it_is_allowed(edge_cv, tmp_path, monkeypatch):
+    import keras
+
+    image = keras.Input((32, 32, 3))
+    marker = tmp_path / "ran"
+    monkeypatch.setenv("EDGE_CV_TEST_MARKER", str(marker))
+    x = keras.layers.Lambda(lambda x: (open(__import__("os").environ["EDGE_CV_TEST_MARKER"], "w").close(), x)[1])(image)
+    x = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x))
+    keras.Model(image, x).save(tmp_path / "lambda.keras")
+    marker.unlink()
+    arguments = ("convert", tmp_path / "lambda.keras", "--scheme", "float32", "--out", tmp_path)
+    code, _, err = edge_cv(*arguments)
+    assert code == 2
+    assert "Lambda" in err
+    assert not marker.exists()
+    assert edge_cv(*arguments, "--unsafe")[0] == 0
+    assert marker.exists()
+
+
+def test_interrupting_a_run_leaves_one_that_goes_on(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "edge_cv.cli",
+        "run",
+        str(ROOT / "recipes/demo.py"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    command += ["--quick", "--set", "model.image_size=64", "--set", "onnx=()"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    wanted = tmp_path / "run" / "stages" / "convert_float32.json"
+    for _ in range(1200):
+        if wanted.exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert not [name for name in os.listdir(tmp_path / "run") if name.startswith(".")]
+    kept = wanted.stat().st_mtime_ns
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert wanted.stat().st_mtime_ns == kept

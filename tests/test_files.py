@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from converters.errors import InputError
+from converters.files import write_atomic, write_together
+
+
+def test_content_is_written_and_nothing_is_left_beside_it(tmp_path):
+    path = write_atomic(tmp_path / "deep" / "a.txt", "text")
+    assert path.read_text() == "text"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_files_have_the_usual_permissions(tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    assert write_atomic(tmp_path / "a", b"").stat().st_mode == plain.stat().st_mode
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/a\.bin cannot be written"):
+        write_atomic(tmp_path / "file" / "a.bin", b"x")
+
+
+def test_a_full_disk_leaves_the_old_content_of_all_files(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write then fails as on a full disk
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        with pytest.raises(InputError, match="b cannot be written"):
+            write_together({tmp_path / "a": b"new", tmp_path / "b": b"n" * 5000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [(tmp_path / name).read_bytes() for name in ("a", "b")] == [b"old", b"old"]
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_a_process_that_is_killed_while_writing_leaves_the_old_content(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    code = (
+        "import os, sys, signal\n"
+        "from converters import files\n"
+        "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.write_atomic(sys.argv[1], b'new' * 1000)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)])
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"

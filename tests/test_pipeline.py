@@ -1,0 +1,134 @@
+"""The whole chain on real photos and real weights, at the smallest size that shows what it does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+
+import pytest
+
+from converters.errors import InputError
+from edge_cv.pipeline import broken, run
+from edge_cv.recipe import Data, Limits, Measure, Model, Recipe
+from edge_cv.report import Report, Row
+
+RECIPE = Recipe(
+    name="trial",
+    model=Model("efficientnet_lite0", weights="imagenet", image_size=96),
+    data=Data(images=8, calibration_images=16),
+    onnx=("float32",),
+    measure=Measure(threads=(1,), runs=5, warmup=1),
+)
+ROW_KEYS = {
+    *("scheme", "file", "size_bytes", "gzip_bytes", "parameters", "macs", "images", "top1", "top5", "top1_ci95"),
+    *("agreement", "sqnr_db", "latency", "peak_memory_bytes"),
+}
+LATENCY_KEYS = {"host", "runtime", "threads", "p50_ms", "p90_ms", "p99_ms", "runs"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    run(RECIPE, folder)
+    return folder
+
+
+def test_a_run_leaves_the_model_its_artifacts_and_a_sidecar_each(folder):
+    names = {path.name for path in folder.iterdir()}
+    for scheme, suffix in (*((s, "tflite") for s in RECIPE.schemes), ("onnx_float32", "onnx")):
+        assert {f"efficientnet_lite0_{scheme}.{suffix}", f"efficientnet_lite0_{scheme}.json"} <= names
+    assert {"model.keras", "model.json", "report.json", "report.html"} <= names
+    assert not [name for name in names if name.startswith(".")]
+
+
+def test_report_json_has_the_agreed_form(folder):
+    report = json.loads((folder / "report.json").read_text())
+    assert {"recipe", "environment", "violations", "rows"} <= set(report)
+    assert [row["scheme"] for row in report["rows"]] == [*RECIPE.schemes, "onnx_float32"]
+    for row in report["rows"]:
+        assert set(row) >= ROW_KEYS
+        assert set(row["latency"][0]) >= LATENCY_KEYS
+        assert row["size_bytes"] == (folder / row["file"]).stat().st_size
+        assert row["parameters"] == 4_652_008
+        assert row["images"] == 8
+    assert report["environment"]["cpu"] in report["rows"][0]["latency"][0]["host"]
+
+
+def test_quantized_rows_are_smaller_and_agree(folder):
+    rows = {row.scheme: row for row in Report.load(folder).rows}
+    assert rows["float16"].size_bytes < 0.52 * rows["float32"].size_bytes
+    assert rows["int8"].size_bytes < 0.3 * rows["float32"].size_bytes
+    assert rows["float32"].agreement == 1.0
+    assert rows["int8"].sqnr_db > 10
+    assert rows["onnx_float32"].sqnr_db > 60
+    assert len(rows["int8"].layers) > 50
+
+
+def test_a_second_run_does_nothing_again_and_says_the_same(folder):
+    before = {
+        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name not in ("report.json", "report.html")
+    }
+    start = time.monotonic()
+    report = run(RECIPE, folder)
+    assert time.monotonic() - start < 20
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert report.rows == Report.load(folder).rows
+
+
+def test_a_run_that_lost_a_file_makes_only_that_one_again(folder):
+    kept = folder / "efficientnet_lite0_float32.tflite"
+    before = kept.stat().st_mtime_ns
+    lost = folder / "efficientnet_lite0_float16.tflite"
+    lost.unlink()
+    run(RECIPE, folder)
+    assert lost.is_file()
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_a_limit_that_is_broken_is_named_in_the_report(folder):
+    limited = dataclasses.replace(RECIPE, limits=(Limits("int8", max_size_bytes=1000, min_agreement=0.1),))
+    report = run(limited, folder)
+    assert len(report.violations) == 1
+    assert report.violations[0].startswith("int8: size in bytes must be at most 1000. Measured: ")
+
+
+def test_limits_by_closed_form():
+    def row(scheme, size, p50, top1, agreement):
+        latency = ({"host": "h", "runtime": "r", "threads": 1, "p50_ms": p50},)
+        return Row(scheme, "f", size_bytes=size, top1=top1, agreement=agreement, latency=latency, images=10)
+
+    rows = (row("float32", 100, 10.0, 0.9, 1.0), row("int8", 30, 6.0, 0.8, 0.9))
+    kept = Limits("int8", 30, 0.3, 6.0, 0.6, 0.9, 0.11)
+    assert broken(kept, rows) == []
+    for name, value in (
+        ("max_size_bytes", 29),
+        ("max_size_ratio", 0.29),
+        ("max_p50_ms", 5.9),
+        ("max_latency_ratio", 0.59),
+        ("min_agreement", 0.91),
+        ("max_top1_drop", 0.09),
+        ("min_sqnr_db", 1.0),
+    ):
+        assert len(broken(dataclasses.replace(kept, **{name: value}), rows)) == 1, name
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model": Model("efficientnet_lite9")},
+        {"schemes": ("float32", "int9")},
+        {"data": Data(measure="nosuchfolder")},
+        {"model": Model("efficientnet_lite3", weights="imagenet", image_size=32)},
+    ],
+)
+def test_what_is_not_there_is_said_before_anything_is_written(tmp_path, changed):
+    with pytest.raises(InputError):
+        run(dataclasses.replace(RECIPE, **changed), tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.*"))
+
+
+def test_a_folder_that_cannot_be_written_is_one_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        run(RECIPE, tmp_path / "file" / "out")

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from converters.errors import InputError
+from edge_cv import recipe as recipes
+from edge_cv.recipe import Data, Limits, Measure, Model, Recipe
+
+RECIPE = Recipe("trial", Model("efficientnet_lite0"), limits=(Limits("int8", max_size_ratio=0.3),))
+
+
+def test_a_recipe_is_plain_json():
+    assert json.loads(json.dumps(RECIPE.to_dict()))["model"]["name"] == "efficientnet_lite0"
+
+
+def test_lists_become_tuples():
+    assert Measure(threads=[1, 2]).threads == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Model(3),
+        lambda: Model("efficientnet_lite0", classes=0),
+        lambda: Model("efficientnet_lite0", classes=True),
+        lambda: Model("efficientnet_lite0", alpha="wide"),
+        lambda: Measure(threads=()),
+        lambda: Measure(threads=(0,)),
+        lambda: Measure(runs=0),
+        lambda: Data(images=0),
+        lambda: Limits("int8", min_agreement=98),
+        lambda: Recipe("", Model("efficientnet_lite0")),
+        lambda: Recipe("../x", Model("efficientnet_lite0")),
+        lambda: Recipe("x", "efficientnet_lite0"),
+        lambda: Recipe("x", Model("efficientnet_lite0"), schemes=()),
+        lambda: Recipe("x", Model("efficientnet_lite0"), schemes=("int8", "int8")),
+        lambda: Recipe("x", Model("efficientnet_lite0"), schemes=("float32",), limits=(Limits("int8"),)),
+    ],
+)
+def test_a_part_refuses_a_value_that_cannot_be(make):
+    with pytest.raises(InputError, match=r"must|scheme"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("setting", "path", "value"),
+    [
+        ("measure.runs=7", ("measure", "runs"), 7),
+        ("measure.threads=4", ("measure", "threads"), (4,)),
+        ("measure.threads=(1,4)", ("measure", "threads"), (1, 4)),
+        ("schemes=('float32','int8')", ("schemes",), ("float32", "int8")),
+        ("model.weights=imagenet", ("model", "weights"), "imagenet"),
+        ("data.calibrate=None", ("data", "calibrate"), None),
+    ],
+)
+def test_a_setting_replaces_one_field(setting, path, value):
+    changed = RECIPE.with_settings([setting])
+    at = changed
+    for name in path:
+        at = getattr(at, name)
+    assert at == value
+    assert changed != RECIPE
+    assert dataclasses.replace(changed, **{path[0]: getattr(RECIPE, path[0])}) == RECIPE
+
+
+@pytest.mark.parametrize("setting", ["measure.runs", "measure.rans=3", "measure.runs=many", "name.x=1", "measure=3"])
+def test_a_setting_that_does_not_fit_is_refused(setting):
+    with pytest.raises(InputError):
+        RECIPE.with_settings([setting])
+
+
+def test_the_nearest_field_is_suggested():
+    with pytest.raises(InputError, match="Did you mean 'runs'"):
+        RECIPE.with_settings(["measure.rans=3"])
+
+
+def test_quick_is_smaller_and_has_no_limits():
+    quick = RECIPE.quick()
+    assert quick.data.images <= 8
+    assert quick.measure.runs < RECIPE.measure.runs
+    assert quick.limits == ()
+    assert quick.schemes == RECIPE.schemes
+
+
+def test_a_recipe_file_is_run_and_gives_its_recipe(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from edge_cv.recipe import *\nRECIPE = Recipe('mine', Model('efficientnet_lite0'))\n")
+    assert recipes.load(path).name == "mine"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RECIPE = 3\n",
+        "import nosuch\n",
+        "x = 1\n",
+        "RECIPE = (\n",
+        "raise SystemExit(3)\n",
+        "from edge_cv.recipe import *\nModel(3)",
+    ],
+)
+def test_a_recipe_file_that_gives_none_is_named(tmp_path, text):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"mine\.py"):
+        recipes.load(path)
+
+
+def test_a_missing_recipe_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nosuch\.py"):
+        recipes.load(tmp_path / "nosuch.py")
