@@ -5,6 +5,8 @@ Every model takes a batch of RGB pixels 0..255, float32 `(batch, image_size, ima
 
 A family is one module of this package. It has `NAMES`, `published(name)`, `preprocessing(name, image_size=None)` and
 `network(name, *, classes, image_size, alpha, **options)`; the options that it takes are `network`'s own keywords.
+It may have `imagenet_file(name, *, alpha, image_size, **options)`, the published file of weights of such a network, and
+`default_image_size(name, **options)`, where options change the size of the paper's variant.
 Keras is loaded by the first `build`, not by the import.
 """
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import keras
 
     from converters.preprocessing import Preprocessing
+    from edge_cv.models.downloads import RemoteFile
 
 __all__ = ["Scale", "build", "compound_scale", "describe", "names", "preprocessing"]
 
@@ -71,14 +74,15 @@ def describe(name: str) -> dict[str, Any]:
     """
     from edge_cv.models.weights import origin
 
-    facts = _family(name).published(name)
+    family = _family(name)
+    facts = family.published(name)
     return {
         "name": name,
         "image_size": facts.image_size,
         "parameters": facts.parameters,
         "macs": facts.macs,
         "top1": facts.top1,
-        "weights": origin(name),
+        "weights": origin(name, _imagenet_file(family, name, facts.image_size, 1.0, {})),
     }
 
 
@@ -100,7 +104,8 @@ def build(
         alpha: width multiplier, on top of the variant's own; 0 < alpha <= 8, and as much as keeps 8 channels.
         weights: None for a random start; "imagenet" for pretrained weights, whose head is kept when `classes` is
             1000 and otherwise left random (a warning is logged); or a path to a `.keras` or `.weights.h5` file of the
-            same architecture and options. Only arrays are read from a file; nothing in it is executed.
+            same architecture and options, whose head is left random in the same way when it is of another size. Only
+            arrays are read from a file; nothing in it is executed.
         **options: options of the family, such as `dropout` of EfficientNet.
 
     Returns:
@@ -112,11 +117,12 @@ def build(
     """
     family = _family(name)
     _check_options(name, family, options)
+    if image_size is None and hasattr(family, "default_image_size"):
+        image_size = family.default_image_size(name, **options)
     contract = preprocessing(name, image_size)
     classes = _whole("classes", classes, at_least=1)
     alpha = _alpha(alpha)
-    if weights == "imagenet" and alpha != 1.0:
-        raise InputError(f'alpha must be 1 with weights="imagenet". Received: alpha={alpha}')
+    file = _imagenet_file(family, name, contract.image_size, alpha, options) if weights == "imagenet" else None
 
     model = family.network(name, classes=classes, image_size=contract.image_size, alpha=alpha, **options)
     model.preprocessing = contract
@@ -124,10 +130,21 @@ def build(
         from edge_cv.models import weights as sources
 
         if weights == "imagenet":
-            sources.load_imagenet(model, name, head=classes == IMAGENET_CLASSES)
+            sources.load_imagenet(model, name, file, head=classes == IMAGENET_CLASSES)
         else:
             sources.load_file(model, weights)
     return model
+
+
+def _imagenet_file(
+    family: ModuleType, name: str, image_size: int, alpha: float, options: dict[str, Any]
+) -> RemoteFile | None:
+    """The published weights of such a network; None for a family that has none, which then is of alpha 1."""
+    if hasattr(family, "imagenet_file"):
+        return family.imagenet_file(name, alpha=alpha, image_size=image_size, **options)
+    if alpha != 1.0:
+        raise InputError(f'alpha must be 1 with weights="imagenet". Received: alpha={alpha}')
+    return None
 
 
 def _check_options(name: str, family: ModuleType, options: dict[str, Any]) -> None:

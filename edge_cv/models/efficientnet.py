@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import keras
 
     from converters.preprocessing import Preprocessing
-    from edge_cv.models.weights import KerasFile
+    from edge_cv.models.downloads import RemoteFile
 
 
 class Scale(NamedTuple):
@@ -93,7 +93,7 @@ class Variant:
         dropout: rate before the last layer.
         parameters, macs: trainable parameters and multiply-accumulates with 1000 classes.
         top1: of the float32 network on ImageNet's 50,000 validation photos, as a share.
-        md5: of the weights' file that keras.applications publishes; None where it has none.
+        md5: of the weights' file that keras.applications publishes; "" where it has none.
     """
 
     width: float
@@ -103,7 +103,7 @@ class Variant:
     parameters: int
     macs: int
     top1: float
-    md5: str | None = None
+    md5: str = ""
 
 
 B_VARIANTS = {  # width, depth, image_size, dropout, parameters, macs, top1, md5
@@ -166,21 +166,21 @@ def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
     return Preprocessing(size, resize_to=size + CROP_MARGIN, rule="crop_then_resize", interpolation="bicubic")
 
 
-def keras_file(
+def imagenet_file(
     name: str, *, alpha: float = 1.0, phi: float | None = None, lite: bool | None = None, **_: Any
-) -> KerasFile | None:
+) -> RemoteFile | None:
     """The weights that keras.applications publishes of a B variant; None for the Lite ones."""
-    from edge_cv.models.weights import KerasFile
+    from edge_cv.models.downloads import RemoteFile
 
     for option, given, published_form in (
-        ("alpha", alpha, 1.0),
+        ("alpha", alpha, 1),
         ("phi", phi, None),
         ("lite", lite if lite is not None else name in LITE_VARIANTS, name in LITE_VARIANTS),
     ):
         if given != published_form:
             raise InputError(f'{option} must be {published_form} with weights="imagenet" of {name}. Received: {given}')
     md5 = VARIANTS[name].md5
-    return KerasFile(f"{name.replace('_', '')}.h5", URL, md5, ignored=("normalization",)) if md5 else None
+    return RemoteFile(f"{name.replace('_', '')}.h5", URL, md5) if md5 else None
 
 
 def network(

