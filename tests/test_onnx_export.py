@@ -1,0 +1,43 @@
+"""ONNX files: what ONNX's own tools say of them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from converters import to_onnx
+from converters.onnx_export import MIN_OPSET, max_opset
+from converters.running import predict_onnx
+
+
+@pytest.mark.parametrize("opset", [MIN_OPSET, 17, max_opset()])
+def test_every_opset_is_valid_and_answers_as_keras_does(small_model, pixels, opset):
+    conversion = to_onnx(small_model, calibration=pixels, opset=opset)
+    model = onnx.load_model_from_string(conversion.content)
+    onnx.checker.check_model(model, full_check=True)
+    assert [o.version for o in model.opset_import if o.domain == ""] == [opset]
+    assert conversion.metadata["options"] == {"opset": opset}
+    expected = small_model.predict(pixels.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(predict_onnx(conversion.content, pixels), expected, atol=1e-4)
+
+
+def test_input_is_one_image_as_the_model_takes_it(small_model):
+    model = onnx.load_model_from_string(to_onnx(small_model).content)
+    (image,) = model.graph.input
+    assert [d.dim_value for d in image.type.tensor_type.shape.dim] == [1, 32, 32, 3]
+    assert image.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_batch_normalization_is_folded(small_model):
+    model = onnx.load_model_from_string(to_onnx(small_model).content)
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+
+
+def test_the_record_is_in_the_file(small_model):
+    conversion = to_onnx(small_model, labels=[str(i) for i in range(10)])
+    model = onnx.load_model_from_string(conversion.content)
+    (entry,) = [p for p in model.metadata_props if p.key == "EDGE_CV_METADATA"]
+    assert json.loads(entry.value) == json.loads(json.dumps(conversion.metadata))
