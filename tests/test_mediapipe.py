@@ -1,6 +1,7 @@
 """A client of our files: MediaPipe's ImageClassifier, in a virtual environment of its own beside the project's.
 
-It pins other versions of what TensorFlow needs, so it cannot live in the same environment.
+It pins other versions of what TensorFlow needs, so it cannot live in the same environment. Its library is linked
+against OpenGL ES, which a bare Debian lacks: `apt-get install libegl1 libgles2`.
 """
 
 from __future__ import annotations
