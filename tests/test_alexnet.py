@@ -1,0 +1,406 @@
+from __future__ import annotations
+
+import collections
+import io
+import pickle
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from converters import to_onnx, to_tflite
+from converters.errors import InputError
+from converters.preprocessing import Preprocessing
+from edge_cv import models
+from edge_cv.models import alexnet, weights
+
+SMALL = {"alexnet": {"image_size": 63, "alpha": 0.125}, "alexnet_2012": {"image_size": 67, "alpha": 0.125}}
+
+
+def quick(name: str = "alexnet", **options) -> keras.Model:
+    """Narrow and small: seconds through every converter."""
+    keras.utils.set_random_seed(1)
+    return models.build(name, **{"classes": 5, **SMALL[name], **options})
+
+
+def photos(number: int, size: int) -> np.ndarray:
+    """Smooth random pictures of pixels 0..255."""
+    coarse = np.random.default_rng(0).integers(0, 256, (number, 7, 7, 3)).astype(np.float32)
+    repeats = -(-size // 7)
+    return np.kron(coarse, np.ones((1, repeats, repeats, 1), np.float32))[:, :size, :size]
+
+
+def logits_of(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    return keras.ops.convert_to_numpy(model(pixels, training=False))
+
+
+def sub_model(build, shape: tuple[int, ...]) -> keras.Model:
+    x = keras.Input(shape)
+    return keras.Model(x, build(x))
+
+
+# --- local response normalization -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+@pytest.mark.parametrize("deviation", [1.0, 200.0])
+def test_local_response_normalization_equals_tensorflows(channels: int, deviation: float):
+    x = np.random.default_rng(0).normal(0, deviation, (2, 5, 6, channels)).astype(np.float32)
+    model = sub_model(lambda y: alexnet._local_response_normalization(y, name="lrn1"), x.shape[1:])
+    expected = tf.nn.local_response_normalization(x, depth_radius=2, bias=2.0, alpha=1e-4, beta=0.75)
+
+    np.testing.assert_allclose(logits_of(model, x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_network_with_local_response_normalization_loads_without_custom_objects(tmp_path):
+    model = quick("alexnet_2012")
+    model.save(tmp_path / "model.keras")
+    pixels = photos(2, 67)
+    np.testing.assert_array_equal(
+        logits_of(keras.models.load_model(tmp_path / "model.keras"), pixels), logits_of(model, pixels)
+    )
+
+
+def test_norm_is_the_one_that_was_asked_for():
+    def kinds(name: str, **options) -> set[str]:
+        return {layer.name for layer in quick(name, **options).layers if layer.name in ("lrn1", "lrn2", "conv2_bn")}
+
+    assert kinds("alexnet") == set()
+    assert kinds("alexnet", norm="lrn") == kinds("alexnet_2012") == {"lrn1", "lrn2"}
+    assert kinds("alexnet", norm="batch_norm") == {"conv2_bn"}
+    assert kinds("alexnet_2012", norm=None) == set()
+    halves = [layer.name for layer in quick("alexnet_2012", norm="batch_norm").layers if layer.name.endswith("_bn")]
+    assert halves == [
+        "conv1_bn",
+        "conv2a_bn",
+        "conv2b_bn",
+        "conv3_bn",
+        "conv4a_bn",
+        "conv4b_bn",
+        "conv5a_bn",
+        "conv5b_bn",
+    ]
+    with pytest.raises(InputError, match=r"unknown norm: 'batchnorm'. Did you mean 'batch_norm'"):
+        quick(norm="batchnorm")
+
+
+# --- the two halves ---------------------------------------------------------------------------------------------------
+
+
+def test_halves_compute_the_grouped_convolution():
+    """Two halves of 8 channels, each with its own convolution, against one convolution of two groups."""
+    conv = alexnet.Conv(16, kernel=3, stride=1, padding=1, groups=2)
+
+    def halves(x):
+        parts = alexnet._cut(x, 2, name="in")
+        parts = [
+            alexnet._convolution(part, conv, alpha=1, batch_norm=False, name=name)
+            for part, name in zip(parts, "ab", strict=True)
+        ]
+        return alexnet._join(parts, name="out")
+
+    model = sub_model(halves, (9, 9, 12))
+    x = np.random.default_rng(0).normal(size=(2, 9, 9, 12)).astype(np.float32)
+    kernels = [model.get_layer(name).get_weights()[0] for name in "ab"]
+    expected = tf.nn.relu(tf.nn.conv2d(x, np.concatenate(kernels, axis=-1), 1, "SAME"))
+
+    np.testing.assert_allclose(logits_of(model, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_half_of_the_filters_sees_half_of_the_channels():
+    model = models.build("alexnet_2012", alpha=0.25, image_size=67)
+    assert model.get_layer("conv2a").kernel.shape == (5, 5, 12, 32)
+    assert model.get_layer("conv3").kernel.shape == (3, 3, 64, 96)
+    assert model.get_layer("conv5b").kernel.shape == (3, 3, 48, 32)
+    assert not any(getattr(layer, "groups", 1) > 1 for layer in model.layers)
+
+
+# --- any size ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", range(1, 17))
+def test_pooling_to_six_positions_averages_torchs_windows(size: int):
+    x = np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
+    expected = np.empty((2, 6, 6, 3), np.float32)
+    for i in range(6):
+        for j in range(6):
+            rows = slice(int(np.floor(i * size / 6)), int(np.ceil((i + 1) * size / 6)))
+            columns = slice(int(np.floor(j * size / 6)), int(np.ceil((j + 1) * size / 6)))
+            expected[:, i, j] = x[:, rows, columns].mean(axis=(1, 2))
+
+    np.testing.assert_allclose(logits_of(sub_model(alexnet._pool_to_fixed_size, x.shape[1:]), x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "least"), [("alexnet", 63), ("alexnet_2012", 67)])
+def test_smallest_image_is_the_one_that_the_poolings_leave_something_of(name: str, least: int):
+    assert quick(name, image_size=least).get_layer("pool5").output.shape[1:3] == (1, 1)
+    with pytest.raises(
+        InputError, match=rf"image_size must be at least {least} pixels for {name}.* Received: {least - 1}"
+    ):
+        quick(name, image_size=least - 1)
+
+
+def test_alpha_below_what_keeps_eight_channels_is_refused():
+    with pytest.raises(InputError, match=r"at least 0.125 for alexnet. Received: 0.1"):
+        quick(alpha=0.1)
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def test_normalization_is_torchvisions_or_the_mean_alone():
+    pixels = np.array([[[[0, 127, 255]]]], np.float32)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(
+        quick().get_layer("normalize")(pixels), (pixels / 255 - mean) / std, rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        quick("alexnet_2012").get_layer("normalize")(pixels), pixels - [123.68, 116.779, 103.939], rtol=1e-5
+    )
+
+
+def test_preprocessing_resizes_the_short_side_to_256_and_cuts_the_centre():
+    assert models.preprocessing("alexnet") == Preprocessing(224, 256, "resize_then_crop", "bilinear")
+    assert models.preprocessing("alexnet_2012") == Preprocessing(227, 256, "resize_then_crop", "bilinear")
+    assert models.preprocessing("alexnet", 112).resize_to == 128
+
+
+def test_dropout_stands_before_the_dense_layers_in_torchvisions_and_behind_them_in_2012():
+    def order(name: str, **options) -> list[str]:
+        kept = ("dropout6", "dense6", "dropout7", "dense7", "logits")
+        return [layer.name for layer in quick(name, **options).layers if layer.name in kept]
+
+    assert order("alexnet") == ["dropout6", "dense6", "dropout7", "dense7", "logits"]
+    assert order("alexnet_2012") == ["dense6", "dropout6", "dense7", "dropout7", "logits"]
+    assert order("alexnet", dropout=0) == ["dense6", "dense7", "logits"]
+
+
+# --- the whole chain --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("alexnet", {}), ("alexnet", {"norm": "batch_norm"}), ("alexnet_2012", {})], ids=str
+)
+def test_trains_and_converts_to_every_format(name: str, options: dict):
+    model = quick(name, **options)
+    images = photos(16, model.input_shape[1])
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0  # one step is enough for statistics that fit the data, as after training
+    before = [weight.numpy().copy() for weight in model.trainable_weights]
+    model.compile(keras.optimizers.SGD(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    assert np.isfinite(model.train_on_batch(images, np.arange(16) % 5))
+    assert all((old != new.numpy()).any() for old, new in zip(before, model.trainable_weights, strict=True))
+
+    assert to_tflite(model, "float32", calibration=[images]).parity.sqnr_db > 60
+    int8 = to_tflite(model, "int8", calibration=[images])
+    assert int8.metadata["operators"]["integer"] == int8.metadata["operators"]["total"]  # the roots of LRN too
+    assert int8.metadata["input"]["pixel_offset"] == -128
+    assert int8.parity.sqnr_db > 20
+    assert to_onnx(model, calibration=[images]).parity.sqnr_db > 60
+
+
+# --- torchvision's weights --------------------------------------------------------------------------------------------
+
+
+def torchvision_arrays(width: float, classes: int) -> dict[str, np.ndarray]:
+    """Random arrays with the names and shapes of torchvision's AlexNet, its widths scaled."""
+    rng = np.random.default_rng(7)
+    c1, c2, c3, c4, c5, hidden = (int(width * n) for n in (64, 192, 384, 256, 256, 4096))
+    shapes = {
+        "features.0": (c1, 3, 11, 11),
+        "features.3": (c2, c1, 5, 5),
+        "features.6": (c3, c2, 3, 3),
+        "features.8": (c4, c3, 3, 3),
+        "features.10": (c5, c4, 3, 3),
+        "classifier.1": (hidden, c5 * 36),
+        "classifier.4": (hidden, hidden),
+        "classifier.6": (classes, hidden),
+    }
+    arrays = {}
+    for name, shape in shapes.items():
+        arrays[f"{name}.weight"] = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
+        arrays[f"{name}.bias"] = rng.normal(0, 0.1, shape[0]).astype(np.float32)
+    return arrays
+
+
+def torchvision_forward(arrays: dict[str, np.ndarray], pixels: np.ndarray) -> np.ndarray:
+    """AlexNet as torchvision defines it, from pixels 0..255 `(batch, size, size, 3)`."""
+    x = (pixels / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    x = x.astype(np.float32)
+    for index, stride, padding, pool in ((0, 4, 2, 1), (3, 1, 2, 1), (6, 1, 1, 0), (8, 1, 1, 0), (10, 1, 1, 1)):
+        kernel = arrays[f"features.{index}.weight"].transpose(2, 3, 1, 0)
+        x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+        x = tf.nn.relu(tf.nn.conv2d(x, kernel, stride, "VALID") + arrays[f"features.{index}.bias"]).numpy()
+        if pool:
+            x = tf.nn.max_pool2d(x, 3, 2, "VALID").numpy()
+    x = x.transpose(0, 3, 1, 2)  # NCHW from here on, as torch flattens it
+    steps = [(i * x.shape[2] // 6, -(-(i + 1) * x.shape[2] // 6)) for i in range(6)]
+    x = np.stack([np.stack([x[:, :, a:b, c:d].mean(axis=(2, 3)) for c, d in steps], -1) for a, b in steps], -2)
+    x = x.reshape(len(x), -1)
+    for index in (1, 4, 6):
+        x = x @ arrays[f"classifier.{index}.weight"].T + arrays[f"classifier.{index}.bias"]
+        x = np.maximum(x, 0) if index != 6 else x
+    return x
+
+
+@pytest.mark.parametrize("image_size", [224, 160])
+def test_torchvision_arrays_give_torchvisions_logits(image_size: int):
+    arrays = torchvision_arrays(0.25, 7)
+    model = models.build("alexnet", alpha=0.25, classes=7, image_size=image_size)
+    weights.assign_torch_alexnet(model, arrays, head=True)
+    pixels = np.random.default_rng(3).integers(0, 256, (2, image_size, image_size, 3)).astype(np.float32)
+    expected = torchvision_forward(arrays, pixels)
+
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(logits_of(model, pixels), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_head_of_another_size_is_left_as_it_is():
+    model = quick(alpha=0.25, classes=3)
+    head = model.get_layer("logits").get_weights()[0]
+    weights.assign_torch_alexnet(model, torchvision_arrays(0.25, 7), head=False)
+    np.testing.assert_array_equal(model.get_layer("logits").get_weights()[0], head)
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    arrays = torchvision_arrays(0.25, 5)
+    with pytest.raises(InputError, match=r"kernel of the layer 'conv1' must have the shape \(11, 11, 3, 8\)"):
+        weights.assign_torch_alexnet(quick(), arrays, head=True)
+    with pytest.raises(InputError, match=r"weights fit the layers conv1, .* Received: conv1, conv1_bn"):
+        weights.assign_torch_alexnet(quick(alpha=0.25, norm="batch_norm"), arrays, head=True)
+    del arrays["features.3.bias"]
+    with pytest.raises(InputError, match="must be those of torchvision's AlexNet"):
+        weights.assign_torch_alexnet(quick(alpha=0.25), arrays, head=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("alexnet", {"norm": "lrn"}, "norm must be None"),
+        ("alexnet", {"alpha": 0.5}, "alpha must be 1"),
+        ("alexnet_2012", {}, r"must be one of alexnet, .* Received: 'alexnet_2012'"),
+    ],
+    ids=str,
+)
+def test_imagenet_weights_of_a_network_that_has_none_are_refused(name: str, options: dict, message: str):
+    with pytest.raises(InputError, match=message):
+        models.build(name, weights="imagenet", **options)
+
+
+def test_other_file_in_the_place_of_torchvisions_is_refused_by_its_hash(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_CV_WEIGHTS", str(tmp_path))
+    (tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"PK\x03\x04")
+    with pytest.raises(InputError, match="must have the sha256 7be5be79"):
+        models.build("alexnet", weights="imagenet")
+
+
+# --- torch's zip format -----------------------------------------------------------------------------------------------
+
+
+class Storage:
+    def __init__(self, kind: type, key: str, length: int):
+        self.identity = ("storage", kind, key, "cpu", length)
+
+
+class Rebuilt:
+    """Pickles as torch's tensors do: a call of `torch._utils._rebuild_tensor_v2`."""
+
+    def __init__(self, *call):
+        self.call = call[0], call[1:]
+
+    def __reduce__(self):
+        return self.call
+
+
+class TorchPickler(pickle.Pickler):
+    def persistent_id(self, value):
+        return value.identity if isinstance(value, Storage) else None
+
+
+@pytest.fixture
+def torch(monkeypatch) -> types.ModuleType:
+    """As much of torch as its file format names, so that files can be written without it."""
+    module, internal = types.ModuleType("torch"), types.ModuleType("torch._utils")
+    module.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
+
+    def rebuild(*_):
+        raise AssertionError("must never be called")
+
+    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", *["_rebuild_tensor_v2"] * 2
+    internal._rebuild_tensor_v2 = module._rebuild = rebuild
+    monkeypatch.setitem(sys.modules, "torch", module)
+    monkeypatch.setitem(sys.modules, "torch._utils", internal)
+    return module
+
+
+def torch_zip(
+    torch: types.ModuleType,
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    *,
+    declared: int = 0,
+    compression=zipfile.ZIP_STORED,
+) -> Path:
+    """What torch.save writes since version 1.6; `declared` is added to the lengths that the pickle states."""
+    state = collections.OrderedDict()
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for key, (name, array) in enumerate(arrays.items()):
+            strides = tuple(step // array.itemsize for step in array.strides)
+            storage = Storage(torch.FloatStorage, str(key), array.size + declared)
+            unused = collections.OrderedDict()
+            state[name] = Rebuilt(torch._rebuild, storage, 0, array.shape, strides, False, unused)
+            archive.writestr(f"archive/data/{key}", array.tobytes())
+        stream = io.BytesIO()
+        TorchPickler(stream, 2).dump(state)
+        archive.writestr("archive/data.pkl", stream.getvalue())
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+def test_zip_holds_the_arrays_that_were_written(torch, tmp_path):
+    arrays = torchvision_arrays(0.03125, 3)
+    read = weights.read_torch(torch_zip(torch, tmp_path / "weights.pth", arrays))
+
+    assert list(read) == list(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(read[name], array)
+
+
+def test_zip_that_is_compressed_too_short_truncated_or_big_endian_is_refused(torch, tmp_path):
+    arrays = {"a": np.arange(12, dtype=np.float32).reshape(3, 4)}
+    whole = torch_zip(torch, tmp_path / "whole.pth", arrays)
+    half = tmp_path / "half.pth"
+    half.write_bytes(whole.read_bytes()[:300])
+    big_endian = torch_zip(torch, tmp_path / "big.pth", arrays)
+    with zipfile.ZipFile(big_endian, "a") as archive:
+        archive.writestr("archive/byteorder", "big")
+    bad = [
+        torch_zip(torch, tmp_path / "bomb.pth", arrays, compression=zipfile.ZIP_DEFLATED),
+        torch_zip(torch, tmp_path / "short.pth", arrays, declared=1 << 40),
+        half,
+        big_endian,
+    ]
+    for path in bad:
+        with pytest.raises(InputError, match=rf"{path.name} must be a whole state dictionary"):
+            weights.read_torch(path)
+
+
+def test_zip_whose_pickle_calls_something_is_refused_and_not_run(tmp_path):
+    mark = tmp_path / "ran"
+
+    class Hostile:
+        def __reduce__(self):
+            return Path.touch, (mark,)
+
+    with zipfile.ZipFile(tmp_path / "hostile.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(Hostile(), 2))
+    with pytest.raises(InputError, match=r"must hold arrays alone\. Received: the global"):
+        weights.read_torch(tmp_path / "hostile.pth")
+    assert not mark.exists()
