@@ -1,0 +1,58 @@
+"""Networks from elsewhere, whole: keras.applications and tf_keras, random weights, batch-norm statistics from data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converters import to_onnx, to_tflite
+from converters.graph import Graph, count_operators
+
+pytestmark = pytest.mark.slow
+
+# library, network, whether it takes pixels 0..255 (else -1..1), the least SQNR of int8 in dB (measured: 6 dB more)
+NETWORKS = [
+    ("keras", "MobileNetV2", False, 30),
+    ("keras", "MobileNetV3Small", True, 28),  # raw operations, hard-swish
+    ("keras", "EfficientNetB0", True, 15),  # squeeze-and-excite, swish
+    ("tf_keras", "MobileNetV2", False, 30),
+]
+
+
+@pytest.fixture(scope="module")
+def photos() -> np.ndarray:
+    from converters import Preprocessing
+    from edge_cv import data
+
+    return np.stack([p for p, _ in data.open("sample_calibration").pixels(Preprocessing(96), limit=32)])
+
+
+def _build(library: str, name: str, images: np.ndarray) -> Any:
+    import importlib
+
+    keras = importlib.import_module(library)
+    keras.utils.set_random_seed(1)
+    build = getattr(keras.applications, name)
+    model = build(weights=None, input_shape=(96, 96, 3), classes=50, classifier_activation=None)
+    for layer in model.layers:
+        if "BatchNormalization" in type(layer).__name__:
+            layer.momentum = 0.3
+    for _ in range(4):
+        model(images[:16], training=True)
+    return model
+
+
+@pytest.mark.parametrize(("library", "name", "takes_pixels", "min_sqnr_db"), NETWORKS)
+def test_every_scheme_of_a_known_network(photos, library, name, takes_pixels, min_sqnr_db):
+    images = photos.astype(np.float32) if takes_pixels else photos / np.float32(127.5) - 1
+    model = _build(library, name, images)
+    least = {"float32": 90, "float16": 45, "dynamic_int8": 20, "int8": min_sqnr_db}
+    for scheme, sqnr_db in least.items():
+        conversion = to_tflite(model, scheme, calibration=images)
+        assert conversion.parity.sqnr_db > sqnr_db, scheme
+    integer, total = count_operators(Graph(conversion.content))
+    assert integer == total
+    assert conversion.pixel_offset == (-128 if takes_pixels else None)
+    assert to_onnx(model, calibration=images).parity.sqnr_db > 90
