@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SHOWN_PHOTOS = 24
 THUMBNAIL_PIXELS = 160
+BUSY_SHARE = 0.9  # of wall time; less means that other programs took the processor
 
 
 @dataclass(frozen=True)
@@ -86,17 +87,15 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     artifacts += [_convert(recipe, stages, model, images, f"onnx_{scheme}", progress) for scheme in recipe.onnx]
     layers = {a.scheme: _layers(stages, artifacts[0], a, images, progress) for a in artifacts if a.scheme == "int8"}
     evaluation = _evaluate(recipe, stages, artifacts, measured, model.preprocessing, progress)
-    rows = tuple(
-        _row(artifact, model, evaluation, _measure(recipe, stages, artifact, progress), layers.get(artifact.scheme, ()))
-        for artifact in artifacts
-    )
+    performance = _measure(recipe, stages, artifacts, progress)
+    rows = tuple(_row(a, model, evaluation, performance[a.scheme], layers.get(a.scheme, ())) for a in artifacts)
     report = Report(
         recipe=recipe.to_dict(),
         environment=environment(),
         violations=tuple(v for limits in recipe.limits for v in broken(limits, rows)),
         rows=rows,
         photos=_photos(measured, evaluation, recipe),
-        notes=(*recipe.notes, *_notes(measured, calibration, evaluation)),
+        notes=(*recipe.notes, *_notes(measured, calibration, evaluation, rows)),
     )
     report.save(folder)
     return report
@@ -324,24 +323,32 @@ def _worth_showing(predictions: Sequence[Any]) -> list[Any]:
     return different + same[::step][:room]
 
 
-def _measure(recipe: Recipe, stages: Stages, artifact: Artifact, progress: Progress) -> dict[str, Any]:
+def _measure(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], progress: Progress) -> dict[str, Any]:
+    """Latencies and memory by scheme; all are measured again when one is new, since they are compared."""
+    from edge_cv.evaluation import environment, measure_in_turns
+
     part = recipe.measure
 
     def work() -> tuple[Any, list[Path]]:
-        from edge_cv.evaluation import measure
-
-        with progress(f"measuring the latency of {artifact.scheme}") as update:
-            performance = measure(
-                artifact.path, threads=part.threads, runs=part.runs, warmup=part.warmup, on_progress=update
+        with progress("measuring latency") as update:
+            measured = measure_in_turns(
+                {artifact.scheme: artifact.path for artifact in artifacts},
+                threads=part.threads,
+                runs=part.runs,
+                warmup=part.warmup,
+                on_progress=update,
             )
-        latency = [entry.to_dict() for entry in performance.latency]
-        return {"latency": latency, "peak_memory_bytes": performance.peak_memory_bytes}, []
-
-    from edge_cv.evaluation import environment
+        return {
+            scheme: {
+                "latency": [entry.to_dict() for entry in performance.latency],
+                "peak_memory_bytes": performance.peak_memory_bytes,
+            }
+            for scheme, performance in measured.items()
+        }, []
 
     machine = environment()
-    inputs = [artifact.sha256, recipe.to_dict()["measure"], machine["cpu"], machine["cores"]]
-    return stages.once(f"measure_{artifact.scheme}", inputs, work)[0]
+    shas = [(artifact.scheme, artifact.sha256) for artifact in artifacts]
+    return stages.once("measure", [shas, recipe.to_dict()["measure"], machine["cpu"], machine["cores"]], work)[0]
 
 
 def _row(
@@ -451,11 +458,19 @@ def _thumbnail(photo: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def _notes(measured: ImageSource, calibration: ImageSource, evaluation: dict[str, Any]) -> tuple[str, ...]:
+def _notes(
+    measured: ImageSource, calibration: ImageSource, evaluation: dict[str, Any], rows: Sequence[Row]
+) -> tuple[str, ...]:
     notes = [
         f"Measured on {evaluation['images']} photos of “{measured.name}”; integer schemes calibrated on "
         f"{len(calibration)} others, of “{calibration.name}”."
     ]
+    share = min((e["cpu_share"] for row in rows for e in row.latency if e["threads"] == 1), default=1.0)
+    if share < BUSY_SHARE:
+        notes.append(
+            "The machine was busy while latency was measured: at one thread the runtime had a processor only "
+            f"{share:.0%} of the time. The latencies are too high; run again when nothing else runs (delete stages/measure.json)."
+        )
     if evaluation["skipped"]:
         first = ", ".join(Path(file).name for file, _ in evaluation["skipped"][:3])
         notes.append(f"{len(evaluation['skipped'])} photos could not be read and were left out: {first}.")

@@ -193,3 +193,25 @@ def test_environment_names_no_host():
     text = json.dumps({key: value for key, value in environment().items() if key != "versions"})
     assert len(name) < 4 or name not in text
     assert platform.node() == name or platform.node() not in text
+
+
+def test_measuring_in_turns_deals_out_the_runs_and_keeps_every_sample(dense_model):
+    from edge_cv.evaluation import measure_in_turns
+
+    told = []
+    measured = measure_in_turns(
+        {"a": dense_model, "b": dense_model},
+        threads=(1, 2),
+        runs=7,
+        warmup=0,
+        rounds=3,
+        on_progress=lambda *at: told.append(at),
+    )
+    assert list(measured) == ["a", "b"]
+    for performance in measured.values():
+        assert [entry.threads for entry in performance.latency] == [1, 2]
+        assert [entry.runs for entry in performance.latency] == [7, 7]
+        assert all(0 < entry.cpu_share <= 1 for entry in performance.latency)
+        assert performance.peak_memory_bytes > 0
+    assert told[-1] == (28, 28)
+    assert told == sorted(told)

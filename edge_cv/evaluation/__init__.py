@@ -16,6 +16,7 @@ _HOMES = {
     "environment": "machine",
     "evaluate": "accuracy",
     "measure": "latency",
+    "measure_in_turns": "latency",
     "sqnr_db": "scores",
     "wilson_interval": "scores",
 }

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class Latency:
         p50_ms, p90_ms, p99_ms: percentiles of the samples, in milliseconds, interpolated linearly.
         runs: number of samples.
         samples_ms: every inference, in the order they ran.
+        cpu_share: processor time against wall time and threads, 0..1. At one thread, clearly under 1 means that other
+            programs had the processor in between: the latencies are then too high.
     """
 
     host: str
@@ -41,6 +43,7 @@ class Latency:
     p99_ms: float
     runs: int
     samples_ms: tuple[float, ...]
+    cpu_share: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "samples_ms": list(self.samples_ms)}
@@ -102,15 +105,60 @@ def measure(
         elif kind == "progress" and on_progress is not None:
             on_progress(len(latency) * runs + event["done"], len(threads) * runs)
         elif kind == "latency":
-            latency.append(_latency(model, event["threads"], event["samples_ms"]))
+            latency.append(_latency(model, event["threads"], event["samples_ms"], event["cpu_ms"]))
     return Performance(tuple(latency), peak_memory_bytes)
 
 
-def _latency(model: dict[str, Any], threads: int, samples_ms: Sequence[float]) -> Latency:
-    p50, p90, p99 = (float(value) for value in np.percentile(samples_ms, (50, 90, 99)))
+def measure_in_turns(
+    artifacts: Mapping[str, str | os.PathLike],
+    *,
+    threads: Sequence[int] = (1,),
+    runs: int = 50,
+    warmup: int = 10,
+    rounds: int = 3,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Performance]:
+    """`measure` for several artifacts, one after the other, several times round, so that they can be compared.
+
+    A machine grows warm, and other programs come and go; taken in turns, all artifacts get their share of that.
+
+    Args:
+        artifacts: files by the names that the results will have.
+        threads, runs, warmup: as `measure` takes them; the runs are dealt out over the rounds.
+        rounds: how many times round, 1 or more; not more than there are runs.
+        on_progress: called with the numbers of measured inferences done and of all of them.
+    """
+    rounds = max(1, min(rounds, runs))
+    shares = [runs // rounds + (turn < runs % rounds) for turn in range(rounds)]
+    done, total = 0, runs * len(threads) * len(artifacts)
+    parts: dict[str, list[Performance]] = {name: [] for name in artifacts}
+    for share in shares:
+        for name, path in artifacts.items():
+            progress = None if on_progress is None else lambda part, _, before=done: on_progress(before + part, total)
+            parts[name].append(measure(path, threads=threads, runs=share, warmup=warmup, on_progress=progress))
+            done += share * len(threads)
+    return {name: _joined(measured) for name, measured in parts.items()}
+
+
+def _joined(parts: Sequence[Performance]) -> Performance:
+    latency = []
+    for same in zip(*(part.latency for part in parts), strict=True):
+        samples = tuple(sample for entry in same for sample in entry.samples_ms)
+        share = sum(entry.cpu_share * entry.runs for entry in same) / len(samples)
+        latency.append(_summary(same[0].host, same[0].runtime, same[0].threads, samples, share))
+    return Performance(tuple(latency), parts[0].peak_memory_bytes)
+
+
+def _latency(model: dict[str, Any], threads: int, samples_ms: Sequence[float], cpu_ms: float) -> Latency:
     cores = model["cores"]
     host = f"{model['cpu']} ({cores} core{'s' if cores > 1 else ''})"
-    return Latency(host, model["runtime"], threads, p50, p90, p99, len(samples_ms), tuple(samples_ms))
+    share = min(1.0, cpu_ms / (sum(samples_ms) * threads))
+    return _summary(host, model["runtime"], threads, samples_ms, share)
+
+
+def _summary(host: str, runtime: str, threads: int, samples_ms: Sequence[float], cpu_share: float) -> Latency:
+    p50, p90, p99 = (float(value) for value in np.percentile(samples_ms, (50, 90, 99)))
+    return Latency(host, runtime, threads, p50, p90, p99, len(samples_ms), tuple(samples_ms), round(cpu_share, 3))
 
 
 def _events(path: Path, threads: tuple[int, ...], runs: int, warmup: int):

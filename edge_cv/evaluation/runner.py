@@ -9,7 +9,7 @@ project. Each line on stdout is one JSON object with the key "event":
     memory    peak resident memory in bytes that the model cost, at one thread
     golden    the output for the seeded random input, as the file gives it (not dequantized)
     progress  threads, done, total
-    latency   threads and the milliseconds of every single inference
+    latency   threads, the milliseconds of every single inference, and the processor time that all of them took
     error     the one-line reason why there is nothing more; the exit code is then 2
 """
 
@@ -192,7 +192,9 @@ def measure(path: str, threads: list, runs: int, warmup: int, seed: int, emit: A
         _set_inputs(model, seed)
         for _ in range(warmup):
             _invoke(model)
-        emit(event="latency", threads=count, samples_ms=_time(model, runs, count, emit))
+        cpu = time.process_time()
+        samples = _time(model, runs, count, emit)
+        emit(event="latency", threads=count, samples_ms=samples, cpu_ms=1e3 * (time.process_time() - cpu))
         del model
 
 
