@@ -469,7 +469,8 @@ def _notes(
     if share < BUSY_SHARE:
         notes.append(
             "The machine was busy while latency was measured: at one thread the runtime had a processor only "
-            f"{share:.0%} of the time. The latencies are too high; run again when nothing else runs (delete stages/measure.json)."
+            f"{share:.0%} of the time. The latencies are too high; "
+            "delete stages/measure.json and run again when it is calm."
         )
     if evaluation["skipped"]:
         first = ", ".join(Path(file).name for file, _ in evaluation["skipped"][:3])
