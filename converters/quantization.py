@@ -6,6 +6,8 @@ ai-edge-quantizer, which knows every operator's rules.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
 from typing import Any
 
@@ -18,6 +20,7 @@ from converters.quiet import native_remarks_hidden
 
 # TFLite runtimes up to 2.9 load a dense layer with a scale per channel and compute nonsense; NNAPI rejects it.
 DENSE_PER_TENSOR = "FULLY_CONNECTED"
+MAX_BIAS_STEPS = 2**30  # half of int32, which the products with the inputs are added to
 
 
 def float16_weights(content: bytes) -> bytes:
@@ -48,13 +51,46 @@ def full_int8(body: Body, ranges: dict[str, tuple[float, float]], input_range: t
 
     graph = Graph(body.content)
     known = {**ranges, graph.name(graph.inputs[0]): input_range}
+    _keep_biases_in_int32(graph, known)
     statistics = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in known.items()}
 
     def recipe(quantizer: Any) -> None:
         quantizer.add_static_config(".*", "*", 8, 8)
         quantizer.add_static_config(".*", DENSE_PER_TENSOR, 8, 8, weight_granularity=QuantGranularity.TENSORWISE)
 
-    return _quantize(body.content, recipe, statistics)
+    return _quantize(graph.to_bytes(), recipe, statistics)
+
+
+def _keep_biases_in_int32(graph: Graph, ranges: dict[str, tuple[float, float]]) -> None:
+    """Give a channel whose weights are next to nothing beside its bias one weight that its scale can be taken from.
+
+    A bias is stored in steps of input scale times weight scale, so such a channel's would overflow and change its sign.
+    The weight is so small that the largest input moves the channel by less than 1/30,000 of the bias.
+    """
+    for operator in list(graph.operators()):
+        if operator.name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED") or len(operator.inputs) < 3:
+            continue
+        weights = graph.constant(operator.inputs[1])
+        bias = graph.constant(operator.inputs[2]) if operator.inputs[2] >= 0 else None
+        low, high = ranges.get(graph.name(operator.inputs[0]), (0.0, 0.0))
+        input_scale = (max(high, 0.0) - min(low, 0.0)) / 255
+        if weights is None or bias is None or input_scale <= 0:
+            continue
+        last = operator.name == "DEPTHWISE_CONV_2D"  # its channels come last, the others' first
+        rows = (np.moveaxis(weights, -1, 0) if last else weights).reshape(len(bias), -1)
+        if operator.name == DENSE_PER_TENSOR:
+            rows, bias = rows.reshape(1, -1), np.abs(bias).max(keepdims=True)
+        least = 127 * np.abs(bias) / (input_scale * MAX_BIAS_STEPS)
+        small = np.abs(rows).max(axis=1) < least
+        if small.any():
+            rows = rows.copy()
+            rows[small, 0] = least[small]
+            shape = np.moveaxis(weights, -1, 0).shape if last else weights.shape
+            rows = rows.reshape(shape)
+            own = graph.add_tensor(graph.name(operator.inputs[1]) + "/scaled", "FLOAT32", weights.shape)
+            graph.set_constant(own, (np.moveaxis(rows, 0, -1) if last else rows).astype(np.float32))
+            inputs = [operator.inputs[0], own, *operator.inputs[2:]]
+            graph.subgraph.operators[operator.index].inputs = np.array(inputs, np.int32)
 
 
 def _quantize(content: bytes, recipe: Any, statistics: dict[str, Any] | None = None) -> bytes:
@@ -63,7 +99,7 @@ def _quantize(content: bytes, recipe: Any, statistics: dict[str, Any] | None = N
     # Its interpreter keeps every tensor, on purpose, and warns of that.
     warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
     try:
-        with native_remarks_hidden():
+        with native_remarks_hidden(), contextlib.redirect_stderr(io.StringIO()):  # it draws progress bars of its own
             quantizer = Quantizer(bytearray(content))
             recipe(quantizer)
             result = quantizer.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)

@@ -278,8 +278,10 @@ def _row_names(artifacts: list[Path]) -> dict[str, Path]:
 
 def _named_or_path(model: str) -> Any:
     """A model of ours by name, with its ImageNet weights, or the path that was given."""
+    from converters.quiet import import_tensorflow
     from edge_cv import models as zoo
 
+    import_tensorflow()
     if model in zoo.names():
         return zoo.build(model, weights="imagenet")
     path = Path(model)

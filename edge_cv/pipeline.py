@@ -121,10 +121,12 @@ class _Model:
         self.sha256 = files[self._path.name]
 
     def _build(self) -> tuple[Any, list[Path]]:
+        from converters.quiet import import_tensorflow
         from edge_cv import models
 
         part = self._recipe.model
         with self._progress(f"building {part.name}"):
+            import_tensorflow()
             model = models.build(
                 part.name,
                 classes=part.classes,
