@@ -24,7 +24,7 @@ METHODS = ("rounding", "bias", "none")  # the best first
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 HELD_OUT = 5  # every fifth image does not correct: it decides whether correcting helped
 MEMORY_BYTES = 1_000_000_000  # of activations held at once; fewer images correct a model whose activations are larger
-MIN_SAMPLES, SAMPLES_PER_VALUE = 1024, 4  # positions to look at: for each value that an output is computed from, 4
+MIN_SAMPLES, SAMPLES_PER_VALUE = 512, 4  # positions to look at: for each value that an output is computed from, 4
 MAX_PATCH = 4800  # values that one output is computed from; the weights of a layer with more stay: too slow
 BLOCK = 64  # columns whose errors are carried on together
 MAX_BIAS = 2**30  # an int32 accumulator must not overflow
@@ -182,9 +182,10 @@ class _Geometry:
         rows, columns = rows[:, None], columns[None]
         inside = (rows >= 0) & (rows < values.shape[1]) & (columns >= 0) & (columns < values.shape[2])
         taken = values[image, rows.clip(0, values.shape[1] - 1), columns.clip(0, values.shape[2] - 1)]
-        taken = read(taken) * inside[..., None]
+        if not inside.all():
+            taken[~inside] = read.zero_point
         taken = taken.reshape(-1, len(picked), self.groups, values.shape[3] // self.groups)
-        return np.ascontiguousarray(taken.transpose(2, 1, 0, 3)).reshape(self.groups, len(picked), -1)
+        return read(np.ascontiguousarray(taken.transpose(2, 1, 0, 3)).reshape(self.groups, len(picked), -1))
 
     def mean_patch(self, values: np.ndarray, read: Reader) -> np.ndarray:
         """`(groups, 1, patch)`, the mean over all outputs of all images."""
@@ -211,6 +212,8 @@ class Reader:
     zero_point: int = 0
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
+        if self == Reader():
+            return values.astype(np.float32, copy=False)
         return (values.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
 
 

@@ -147,8 +147,7 @@ class Graph:
         part = copy.copy(self)
         part.model, part.subgraph = copy.copy(self.model), copy.copy(self.subgraph)
         part.model.subgraphs, part.model.signatureDefs, part.model.metadata = [part.subgraph], None, None
-        part.subgraph.tensors = [copy.copy(t) for t in self.tensors]
-        part.model.buffers = [copy.copy(b) for b in self.model.buffers]
+        part.subgraph.tensors = [copy.copy(t) if i in read or i in written else t for i, t in enumerate(self.tensors)]
         part.subgraph.operators = [copy.copy(self.subgraph.operators[operator.index]) for operator in chosen]
         part.subgraph.inputs = np.array(
             [t for t in read if t not in written and self.model.buffers[self.tensors[t].buffer].data is None], np.int32
