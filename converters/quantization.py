@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 import warnings
 from typing import Any
 
@@ -21,6 +22,7 @@ from converters.quiet import native_remarks_hidden
 # TFLite runtimes up to 2.9 load a dense layer with a scale per channel and compute nonsense; NNAPI rejects it.
 DENSE_PER_TENSOR = "FULLY_CONNECTED"
 MAX_BIAS_STEPS = 2**30  # half of int32, which the products with the inputs are added to
+_alone = threading.Lock()
 
 
 def float16_weights(content: bytes) -> bytes:
@@ -99,7 +101,8 @@ def _quantize(content: bytes, recipe: Any, statistics: dict[str, Any] | None = N
     # Its interpreter keeps every tensor, on purpose, and warns of that.
     warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
     try:
-        with native_remarks_hidden(), contextlib.redirect_stderr(io.StringIO()):  # it draws progress bars of its own
+        # It draws a progress bar, asked or not; sys.stderr belongs to all threads, hence one at a time.
+        with _alone, native_remarks_hidden(), contextlib.redirect_stderr(io.StringIO()):
             quantizer = Quantizer(bytearray(content))
             recipe(quantizer)
             result = quantizer.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)

@@ -92,3 +92,24 @@ def test_runs_twice_alike(small_model, pixels, int8):
     np.testing.assert_array_equal(
         predict(again.content, pixels, pixel_offset=-128), predict(int8.content, pixels, pixel_offset=-128)
     )
+
+
+@pytest.mark.parametrize("correction", ["none", "rounding"])
+@pytest.mark.parametrize("kind", ["Conv2D", "DepthwiseConv2D"])
+def test_a_channel_of_bias_alone_keeps_its_value(kind, correction, pixels):
+    import keras
+    from keras import layers
+
+    image = keras.Input((32, 32, 3))
+    layer = layers.Conv2D(3, 3, name="layer") if kind == "Conv2D" else layers.DepthwiseConv2D(3, name="layer")
+    x = layers.GlobalAveragePooling2D()(layer(layers.Rescaling(1 / 128, -127 / 128)(image)))
+    model = keras.Model(image, x)
+    weights = layer.get_weights()[0]
+    rng = np.random.default_rng(0)
+    weights = rng.normal(0, 0.3, weights.shape)
+    channel = np.moveaxis(weights, -1 if kind == "Conv2D" else 2, 0)
+    channel[0], channel[1] = 0.0, 1e-13  # one dead, one next to dead: scales from them would not hold these biases
+    layer.set_weights([weights, np.array([2.0, -1.5, 0.1])])
+    conversion = to_tflite(model, Int8(correction=correction), calibration=pixels)
+    logits = predict(conversion.content, pixels, pixel_offset=-128)
+    assert logits[:, :2] == pytest.approx(np.broadcast_to([2.0, -1.5], (len(pixels), 2)), abs=0.05)
