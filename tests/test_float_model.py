@@ -141,14 +141,37 @@ def test_half_a_pixel_in_the_bias_is_exact_where_nothing_is_padded(pixels):
     np.testing.assert_allclose(predict(body.content, body.feed(pixels)), expected, atol=1e-5)
 
 
-def test_normalization_by_channel_stays_in_the_graph_and_takes_pixels(small_network, pixels):
+def test_normalization_by_channel_is_absorbed_exactly_where_nothing_is_padded(pixels):
+    import keras
+
+    mean, variance = PER_CHANNEL
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Normalization(mean=mean, variance=variance)(image)
+    x = keras.layers.Conv2D(6, 3, padding="valid", activation="relu6")(x)
+    network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+    model = convert_float(open_source(network))
+    body = split_body(model, Preprocessing(32))
+    assert [operator.name for operator in Graph(body.content).operators()] == ["CONV_2D", "MEAN"]
+    expected = network.predict(pixels.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(predict(body.content, body.feed(pixels)), expected, atol=1e-5)
+
+
+def test_normalization_by_channel_far_apart_stays_in_the_graph(small_network, pixels):
+    network = small_network(lambda layers, x: layers.Rescaling(1 / 64, offset=[-0.5, -1.0, -2.0])(x))
+    model = convert_float(open_source(network))
+    assert split_body(model, Preprocessing(32)).content == model.content
+
+
+def test_normalization_by_channel_takes_pixels_and_costs_no_operator(small_network, pixels):
     mean, variance = PER_CHANNEL
     network = small_network(lambda layers, x: layers.Normalization(mean=mean, variance=variance)(x))
     model = convert_float(open_source(network))
     assert model.takes_pixels
     conversion = to_tflite(network, "int8", calibration=pixels)
     assert conversion.pixel_offset == -128
-    assert (conversion.metadata["input"]["scale"], conversion.metadata["input"]["zero_point"]) == (1.0, -128)
+    assert conversion.metadata["input"]["scale"] == pytest.approx(np.mean(1 / np.sqrt(variance)), rel=1e-6)
+    assert conversion.metadata["input"]["zero_point"] == 114 - 128  # the mean of the channels' means, weighed by scale
+    assert next(Graph(conversion.content).operators()).name == "CONV_2D"
     integer, total = count_operators(Graph(conversion.content))
     assert integer == total
     expected = network.predict(pixels.astype(np.float32), verbose=0)
