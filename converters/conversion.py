@@ -15,7 +15,7 @@ from converters import metadata
 from converters.artifact import Conversion
 from converters.calibration import gather
 from converters.errors import CheckFailed, InputError, unknown
-from converters.float_model import FloatModel, convert_float
+from converters.float_model import FloatModel, convert_float, output_values
 from converters.graph import Graph, count_macs, count_operators
 from converters.parity import Parity, compare, layer_errors, worst
 from converters.preprocessing import Preprocessing
@@ -136,7 +136,7 @@ def to_onnx(
         "format": "onnx",
         "options": {"opset": opset},
         "input": _input_record(float_model.content, None, source, preprocessing, images),
-        "output": {"dtype": "float32", "scale": None, "zero_point": None},
+        "output": _output_record(float_model.content),
     }
     return Conversion(embed_record(content, record), "float32", "onnx", record, parity)
 
@@ -346,4 +346,4 @@ def _input_record(
 
 def _output_record(content: bytes) -> dict[str, Any]:
     graph = Graph(content)
-    return _tensor_record(graph, graph.outputs[0])
+    return _tensor_record(graph, graph.outputs[0]) | {"values": output_values(graph)}

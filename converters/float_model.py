@@ -141,7 +141,7 @@ def _name_tensors(graph: Graph, source: Source) -> None:
 
 
 def output_values(graph: Graph) -> str:
-    """`probabilities` for a graph that ends in SOFTMAX or LOGISTIC, `logits` for any other; a (DE)QUANTIZE is passed by."""
+    """`probabilities` where the graph ends in SOFTMAX or LOGISTIC, before a QUANTIZE or not; else `logits`."""
     makers = {tensor: operator for operator in graph.operators() for tensor in operator.outputs}
     last = makers.get(graph.outputs[0])
     while last is not None and last.name in ("QUANTIZE", "DEQUANTIZE"):

@@ -159,9 +159,12 @@ def _standard(graph: Graph, record: dict[str, Any], labels: Sequence[str] | None
         text = strings(name=LABEL_FILE, description="Class names, one a line, in the order of the outputs.")
         file = table(5, {0: offset(text["name"]), 1: offset(text["description"]), 2: ("Int8", _TENSOR_AXIS_LABELS, 0)})
         fields[6] = offset(vector([file]))
-    text = strings(
-        name="logits", description="One logit a class; softmax of the dequantized logits is the probability."
-    )
+    meaning = {
+        "logits": "One logit a class; softmax of the dequantized logits is the probability.",
+        "probabilities": "One probability a class, after dequantizing.",
+    }
+    values = record["output"]["values"]
+    text = strings(name=values, description=meaning[values])
     tensor_out = table(7, {0: offset(text["name"]), 1: offset(text["description"]), **fields})
 
     # SubGraphMetadata: name, description, input_tensor_metadata, output_tensor_metadata, ...

@@ -272,7 +272,7 @@ def test_a_worker_that_dies_is_an_input_error_that_names_the_file(models, source
 def test_workers_import_neither_tensorflow_nor_keras(models, source):
     executor = accuracy._executor(1)
     try:
-        task = accuracy._Task(((str(models["float32"]), accuracy._Metadata(None, None)),), None, PREPROCESSING)
+        task = accuracy._Task(((str(models["float32"]), accuracy._Metadata(None, None, False)),), None, PREPROCESSING)
         executor.submit(accuracy._classify, task, source.photos[:2]).result()
         loaded = executor.submit(_top_level_modules).result()
     finally:
@@ -337,3 +337,30 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_model_that_ends_in_softmax_gives_its_own_probabilities(small_model, pixels, tmp_path):
+    import keras
+    from PIL import Image
+
+    from converters import to_tflite
+    from converters.running import predict
+    from edge_cv.data import folder
+
+    for number in range(4):
+        Image.fromarray(pixels[number]).save(tmp_path / f"{number}.png")
+    softmax = keras.Model(small_model.input, keras.layers.Softmax()(small_model.output))
+    stretch = Preprocessing(32, rule="stretch")
+    files = {
+        name: to_tflite(model, scheme, calibration=pixels, preprocessing=stretch).save(tmp_path / f"{name}.tflite")
+        for name, model, scheme in (
+            ("logits", small_model, "float32"),
+            ("own", softmax, "float32"),
+            ("int8", softmax, "int8"),
+        )
+    }
+    wanted = predict(files["own"].read_bytes(), pixels[:4])
+    for prediction, row in zip(evaluate(files, folder(tmp_path)).predictions, wanted, strict=True):
+        for name, tolerance in (("logits", 1e-5), ("own", 1e-6), ("int8", 0.05)):
+            for index, probability in prediction.top5[name]:
+                assert probability == pytest.approx(row[index], abs=tolerance), name

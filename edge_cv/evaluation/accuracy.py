@@ -224,7 +224,8 @@ def _metadata(file: Path) -> _Metadata:
         fields, offset = record.get("preprocessing"), (record.get("input") or {}).get("pixel_offset")
         if offset is not None and not isinstance(offset, int):
             raise InputError(f"pixel_offset must be a whole number or null. Received: {offset!r}")
-        return _Metadata(Preprocessing.from_dict(fields) if fields else None, offset)
+        probabilities = (record.get("output") or {}).get("values") == "probabilities"
+        return _Metadata(Preprocessing.from_dict(fields) if fields else None, offset, probabilities)
     except (InputError, AttributeError) as error:
         raise InputError(f"{file} has metadata that cannot be used: {error}") from error
 
@@ -356,6 +357,7 @@ class _Metadata:
 
     preprocessing: Preprocessing | None
     pixel_offset: int | None
+    probabilities: bool  # whether the outputs are those, and no logits
 
 
 @dataclass(frozen=True)
@@ -501,7 +503,7 @@ def _classify(task: _Task, photos: Sequence[Photo]) -> _ChunkResult:
         logits.append(values)
         seconds.append(spent)
 
-    best = [_top5(values) for values in logits]
+    best = [_top5(v, metadata.probabilities) for v, (_, metadata) in zip(logits, task.artifacts, strict=True)]
     signal_sums, noise_sums = np.zeros(count), np.zeros((count, len(logits)))
     if task.reference is not None:
         expected = logits[task.reference].astype(np.float64)
@@ -517,10 +519,12 @@ def _classify(task: _Task, photos: Sequence[Photo]) -> _ChunkResult:
     )
 
 
-def _top5(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and softmax probabilities `(n, 5)` of the five largest of logits `(n, classes)`; ties by the index."""
-    indices = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf))
+def _top5(outputs: np.ndarray, are_probabilities: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and probabilities `(n, 5)` of the five largest of outputs `(n, classes)`; ties by the index."""
+    indices = np.argsort(-outputs, axis=1, kind="stable")[:, :5]
+    if are_probabilities:
+        return indices.astype(np.int32), np.take_along_axis(outputs, indices, axis=1).clip(0, 1).astype(np.float32)
+    powers = np.exp(outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True, initial=-np.inf))
     probabilities = powers / powers.sum(axis=1, keepdims=True)
     return indices.astype(np.int32), np.take_along_axis(probabilities, indices, axis=1).astype(np.float32)
 
