@@ -225,12 +225,22 @@ def report(
     return BROKEN if merged.violations else 0
 
 
-@app.command(epilog="Example: edge-cv models --json")
-def models(as_json: Json = False) -> int:
-    """List the architectures."""
+@app.command(epilog="Example: edge-cv models --plot models.png")
+def models(
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw top-1 against MACs into a .png, .svg or .pdf.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """List the architectures: what was published of them, about how large their files are, where weights come from."""
     from edge_cv import models as zoo
 
-    _print_rows([zoo.describe(name) for name in zoo.names()], as_json)
+    rows = [zoo.describe(name) for name in zoo.names()]
+    if plot is not None:
+        from edge_cv.report.zoo import draw
+
+        draw(rows, plot)
+    _print_rows(rows, as_json)
     return 0
 
 

@@ -36,6 +36,7 @@ __all__ = ["Scale", "build", "compound_scale", "describe", "names", "preprocessi
 IMAGENET_CLASSES = 1000
 MIN_IMAGE_SIZE = 32  # pixels: every network here halves its input five times
 MAX_ALPHA = 8.0
+INT8_BYTES_PER_PARAMETER = 1.1  # with scales and biases: 1.00 (AlexNet) to 1.17 (EfficientNet B0) were measured
 
 
 @functools.cache
@@ -68,7 +69,8 @@ def describe(name: str) -> dict[str, Any]:
     """What was published of an architecture with 1000 classes, and where its weights come from; nothing is built.
 
     Returns:
-        `name`, `image_size` in pixels, `parameters`, `macs`, `top1` (a share 0..1) and `weights` (a sentence).
+        `name`, `image_size` in pixels, `parameters`, `macs`, `top1` (a share 0..1), `float32_bytes` and `int8_bytes`
+        (estimates of the TFLite files' sizes) and `weights` (where they come from, in words).
 
     Raises InputError for an unknown name.
     """
@@ -82,6 +84,8 @@ def describe(name: str) -> dict[str, Any]:
         "parameters": facts.parameters,
         "macs": facts.macs,
         "top1": facts.top1,
+        "float32_bytes": 4 * facts.parameters,
+        "int8_bytes": round(INT8_BYTES_PER_PARAMETER * facts.parameters),
         "weights": origin(name, _imagenet_file(family, name, facts.image_size, 1.0, {})),
     }
 

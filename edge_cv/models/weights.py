@@ -72,7 +72,7 @@ def origin(name: str, file: RemoteFile | None) -> str:
     """Where `weights="imagenet"` of an architecture comes from, in words; "none" when there are none."""
     if name in PACKAGES:
         return f"package {PACKAGES[name].module.replace('_', '-')}"
-    return f"{file.url.split('/')[2]}: {file.name}" if file else "none"
+    return f"download from {file.url.split('/')[2]}" if file else "none"
 
 
 def load_imagenet(model: keras.Model, name: str, file: RemoteFile | None, *, head: bool) -> None:
