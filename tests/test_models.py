@@ -24,13 +24,26 @@ class Expected(NamedTuple):
     image_size: int  # pixels
     trainable: int  # parameters
     macs: int  # millions
+    total: int | None = None  # parameters and statistics; EfficientNet's are without the 7 numbers of a Normalization
 
 
 TABLE = (
     Expected("alexnet", 224, 61_100_840, 714),
     Expected("alexnet_2012", 227, 60_965_224, 724),
+    Expected("mobilenet_v1", 224, 4_231_976, 569, total=4_253_864),
+    Expected("mobilenet_v2", 224, 3_504_872, 301, total=3_538_984),
+    Expected("mobilenet_v3_small", 224, 2_542_856, 57, total=2_554_968),
+    Expected("mobilenet_v3_large", 224, 5_483_032, 217, total=5_507_432),
     Expected("mobilenet_v4_conv_small", 224, 3_774_024, 186),
     Expected("mobilenet_v4_conv_medium", 256, 9_715_512, 1080),
+    Expected("efficientnet_b0", 224, 5_288_548, 386, total=5_330_571 - 7),
+    Expected("efficientnet_b1", 240, 7_794_184, 687, total=7_856_239 - 7),
+    Expected("efficientnet_b2", 260, 9_109_994, 994, total=9_177_569 - 7),
+    Expected("efficientnet_b3", 300, 12_233_232, 1827, total=12_320_535 - 7),
+    Expected("efficientnet_b4", 380, 19_341_616, 4394, total=19_466_823 - 7),
+    Expected("efficientnet_b5", 456, 30_389_784, 10266, total=30_562_527 - 7),
+    Expected("efficientnet_b6", 528, 43_040_704, 19068, total=43_265_143 - 7),
+    Expected("efficientnet_b7", 600, 66_347_960, 37746, total=66_658_687 - 7),
     Expected("efficientnet_lite0", 224, 4_652_008, 385),
     Expected("efficientnet_lite1", 240, 5_416_680, 600),
     Expected("efficientnet_lite2", 260, 6_092_072, 860),
@@ -60,11 +73,21 @@ def test_the_table_covers_every_model():
     assert {row.name for row in TABLE} == set(models.names())
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+LARGE = ("efficientnet_b4", "efficientnet_b5", "efficientnet_b6", "efficientnet_b7")  # seconds to build and to run
+
+
+def slow_when_large(name: str, value: object) -> object:
+    return pytest.param(value, marks=pytest.mark.slow, id=name) if name in LARGE else pytest.param(value, id=name)
+
+
+@pytest.mark.parametrize("row", [slow_when_large(row.name, row) for row in TABLE])
 def test_model_is_the_published_one(row: Expected):
     model = models.build(row.name)
 
     assert trainable_parameters(model) == row.trainable
+    assert row.total in (None, model.count_params())
+    assert (facts := models.describe(row.name))["parameters"] == row.trainable
+    assert round(facts["macs"] / 1e6) == row.macs
     assert round(count_macs(model) / 1e6) == row.macs
     (pixels,) = model.inputs
     assert (pixels.name, pixels.dtype, pixels.shape) == ("pixels", "float32", (None, row.image_size, row.image_size, 3))
@@ -76,7 +99,7 @@ def test_model_is_the_published_one(row: Expected):
     assert model.preprocessing.takes_pixels
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", [slow_when_large(name, name) for name in models.names()])
 def test_model_takes_another_size_and_other_classes(name: str):
     size = SMALLEST_IMAGE.get(name, 32)
     model = models.build(name, classes=10, image_size=size)
@@ -268,8 +291,19 @@ def test_broken_or_foreign_file_is_refused(small: keras.Model, tmp_path):
     for name in ("half.keras", "noise.weights.h5", "empty.keras", "deeper.weights.h5"):
         with pytest.raises(InputError, match=rf"{name} must hold the weights of {SMALLEST}"):
             models.build(SMALLEST, classes=4, image_size=32, weights=tmp_path / name)
-    with pytest.raises(InputError, match=r"must hold the weights"):
-        models.build(SMALLEST, classes=5, image_size=32, weights=tmp_path / "small.keras")
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_own_file_with_another_head_keeps_the_backbone_and_says_so(small: keras.Model, tmp_path, caplog, suffix: str):
+    path = tmp_path / f"small{suffix}"
+    small.save(path) if suffix == ".keras" else small.save_weights(path)
+    with caplog.at_level(logging.WARNING):
+        five = models.build(SMALLEST, classes=5, image_size=32, weights=path)
+
+    assert "without the head, which is of another size there; the layer 'logits' of 5 classes" in caplog.text
+    assert five.output_shape == (None, 5)
+    for ours, theirs in zip(five.get_weights()[:-2], small.get_weights()[:-2], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_imagenet_weights_with_other_classes_keep_the_backbone_and_say_so(caplog):

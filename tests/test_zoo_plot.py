@@ -27,5 +27,5 @@ def test_picture_is_of_the_format_that_its_ending_says(kind: str, start: bytes, 
 
 
 def test_another_format_is_refused(tmp_path):
-    with pytest.raises(InputError, match="models.doc"):
+    with pytest.raises(InputError, match=r"models\.doc"):
         zoo.draw([], tmp_path / "models.doc")

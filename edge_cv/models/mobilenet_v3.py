@@ -99,8 +99,8 @@ class Variant:
 
 
 VARIANTS = {
-    "mobilenet_v3_small": Variant(SMALL, 1024, 2_542_856, 56_500_000, 0.674),
-    "mobilenet_v3_large": Variant(LARGE, 1280, 5_483_032, 216_600_000, 0.752),
+    "mobilenet_v3_small": Variant(SMALL, 1024, 2_542_856, 56_510_400, 0.674),
+    "mobilenet_v3_large": Variant(LARGE, 1280, 5_483_032, 216_589_760, 0.752),
 }
 NAMES = tuple(VARIANTS)
 
