@@ -184,11 +184,10 @@ def network(
     for number, block in enumerate(blocks, 1):
         x = _bottleneck(x, block, scaled_channels(block.channels, alpha), name=f"block{number}")
     x = conv(x, scaled_channels(x.shape[-1] * HEAD_EXPAND), activation=activation, name="head")
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
     features = scaled_channels(variant.features, max(alpha, 1.0))
-    x = layers.Conv2D(features, 1, kernel_initializer=KERNEL_INITIALIZER, name="features_conv")(x)
+    x = layers.Dense(features, kernel_initializer=KERNEL_INITIALIZER, name="features")(x)
     x = activate(x, activation, name="features")
-    x = layers.Flatten(name="flatten")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     logits = layers.Dense(classes, name="logits")(x)
