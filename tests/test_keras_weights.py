@@ -61,7 +61,7 @@ def reference(case: Case, size: int) -> keras.Model:
         weights=None, classifier_activation=None, input_shape=(size, size, 3), **case.options
     )
     random = np.random.default_rng(7)
-    gain = 2.5 if case.theirs.startswith("Efficient") else 2  # swish and the gates of squeeze-and-excite weaken
+    gain = 2.2 if case.theirs.startswith("Efficient") else 2  # swish and the gates of squeeze-and-excite weaken
     for layer in model.layers:
         values = layer.get_weights()
         if not values:
