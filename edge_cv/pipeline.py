@@ -89,13 +89,14 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     evaluation = _evaluate(recipe, stages, artifacts, measured, model.preprocessing, progress)
     performance = _measure(recipe, stages, artifacts, progress)
     rows = tuple(_row(a, model, evaluation, performance[a.scheme], layers.get(a.scheme, ())) for a in artifacts)
+    machine = environment()
     report = Report(
         recipe=recipe.to_dict(),
-        environment=environment(),
+        environment=machine,
         violations=tuple(v for limits in recipe.limits for v in broken(limits, rows)),
         rows=rows,
         photos=_photos(measured, evaluation, recipe),
-        notes=(*recipe.notes, *_notes(measured, calibration, evaluation, rows)),
+        notes=(*recipe.notes, *_notes(measured, calibration, evaluation, rows, machine)),
     )
     report.save(folder)
     return report
@@ -461,7 +462,11 @@ def _thumbnail(photo: np.ndarray) -> bytes:
 
 
 def _notes(
-    measured: ImageSource, calibration: ImageSource, evaluation: dict[str, Any], rows: Sequence[Row]
+    measured: ImageSource,
+    calibration: ImageSource,
+    evaluation: dict[str, Any],
+    rows: Sequence[Row],
+    machine: dict[str, Any],
 ) -> tuple[str, ...]:
     notes = [
         f"Measured on {evaluation['images']} photos of “{measured.name}”; integer schemes calibrated on "
@@ -473,6 +478,11 @@ def _notes(
             "The machine was busy while latency was measured: at one thread the runtime had a processor only "
             f"{share:.0%} of the time. The latencies are too high; "
             "delete stages/measure.json and run again when it is calm."
+        )
+    if machine["int8_dot_product"] is False:
+        notes.append(
+            "This processor has no instruction that multiplies and adds int8 numbers (VNNI on x86, dot product on "
+            "ARM): int8 convolutions are hardly faster than float ones here, and may be much faster on the target."
         )
     if evaluation["skipped"]:
         first = ", ".join(Path(file).name for file, _ in evaluation["skipped"][:3])

@@ -6,7 +6,9 @@ wrote with their SHA-256, and its result. The record is written last, so a stage
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from typing import Any
 
 from converters.files import write_atomic
 
-VERSIONED = ("edge-cv", "tensorflow", "keras", "ai-edge-quantizer", "ai-edge-litert", "onnxruntime", "pillow")
+VERSIONED = ("tensorflow", "keras", "ai-edge-quantizer", "ai-edge-litert", "onnxruntime", "pillow")
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,7 @@ class Stages:
         Returns:
             The result and the SHA-256 of each file by its name.
         """
-        versions = {package: metadata.version(package) for package in VERSIONED}
-        text = json.dumps([name, inputs, versions], sort_keys=True, default=str)
+        text = json.dumps([name, inputs, _tools()], sort_keys=True, default=str)
         key = hashlib.sha256(text.encode()).hexdigest()
         place = self.folder / "stages" / f"{name}.json"
         try:
@@ -54,6 +55,17 @@ class Stages:
         text = json.dumps({"key": key, "files": files, "result": result}, allow_nan=False)
         write_atomic(place, text)
         return json.loads(text)["result"], files
+
+
+@functools.cache
+def _tools() -> dict[str, str]:
+    """What else a result depends on: the versions of the libraries and our own source, which changes between them."""
+    own = hashlib.sha256()
+    for package in ("converters", "edge_cv"):
+        for folder in importlib.import_module(package).__path__:
+            for path in sorted(Path(folder).rglob("*.py")):
+                own.update(path.read_bytes())
+    return {"source": own.hexdigest(), **{package: metadata.version(package) for package in VERSIONED}}
 
 
 def file_sha256(path: Path) -> str:

@@ -215,3 +215,21 @@ def test_measuring_in_turns_deals_out_the_runs_and_keeps_every_sample(dense_mode
         assert performance.peak_memory_bytes > 0
     assert told[-1] == (28, 28)
     assert told == sorted(told)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("processor : 0\nflags\t\t: fpu avx2 avx512f avx512_vnni\n", True),
+        ("processor : 0\nflags\t\t: fpu avx2\n", False),
+        ("processor : 0\nFeatures\t: fp asimd asimddp\n", True),
+        ("processor : 0\nFeatures\t: fp asimd\n", False),
+        ("processor : 0\n", None),
+    ],
+)
+def test_int8_dot_product_is_read_from_the_processors_features(monkeypatch, tmp_path, cpuinfo, expected):
+    from edge_cv.evaluation import machine
+
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(machine, "CPU_FEATURES", tmp_path / "cpuinfo")
+    assert machine.int8_dot_product() is expected
