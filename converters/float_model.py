@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import CheckFailed
-from converters.graph import Graph
+from converters.graph import Graph, Operator
 from converters.preprocessing import Preprocessing
 from converters.quiet import import_tensorflow, log_level
 from converters.source import PIXELS_INPUT, Source
@@ -298,12 +298,21 @@ def split_body(model: FloatModel, preprocessing: Preprocessing | None) -> Body:
     return Body(graph.to_bytes(), normalization.scale, -normalization.scale * nearest, nearest - 128)
 
 
+def _behind_padding(graph: Graph, tensor: int) -> list[Operator]:
+    """The operators that read a tensor, a PAD with zeros being passed by: it pads like a convolution itself."""
+    found = []
+    for reader in graph.readers(tensor):
+        padded = reader.name == "PAD" and reader.outputs[0] not in graph.outputs
+        found += _behind_padding(graph, reader.outputs[0]) if padded else [reader]
+    return found
+
+
 def _fold(graph: Graph, tensor: int, gain: np.ndarray, shift: np.ndarray) -> bool:
     """Let the readers of `tensor` compute what they would if it were `gain * tensor + shift`; False if they cannot.
 
     `gain` and `shift` are one number, or one for each channel of the tensor.
     """
-    readers = graph.readers(tensor)
+    readers = _behind_padding(graph, tensor)
     plain = all(
         reader.name == "CONV_2D"
         and len(reader.inputs) == 3

@@ -228,3 +228,19 @@ def test_the_signature_names_input_and_output(small_model, pixels):
         assert details["image"]["name"] == "image"
         dtype = details["image"]["dtype"]
         assert runner(image=np.zeros((1, 32, 32, 3), dtype))["logits"].shape == (1, 10)
+
+
+def test_normalization_by_channel_goes_through_explicit_padding(pixels):
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(3)
+    image = keras.Input((32, 32, 3))
+    mean, variance = PER_CHANNEL
+    x = layers.Rescaling(1 / np.sqrt(variance), -mean / np.sqrt(variance))(image)
+    x = layers.Conv2D(8, 5, strides=4, activation="relu")(layers.ZeroPadding2D(2)(x))
+    model = keras.Model(image, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+    conversion = to_tflite(model, "int8", calibration=pixels)
+    assert {"MUL", "ADD", "SUB"}.isdisjoint(op.name for op in Graph(conversion.content).operators())
+    assert conversion.pixel_offset == -128
+    assert conversion.parity.sqnr_db > 20

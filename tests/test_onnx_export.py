@@ -41,3 +41,16 @@ def test_the_record_is_in_the_file(small_model):
     model = onnx.load_model_from_string(conversion.content)
     (entry,) = [p for p in model.metadata_props if p.key == "EDGE_CV_METADATA"]
     assert json.loads(entry.value) == json.loads(json.dumps(conversion.metadata))
+
+
+def test_a_pointwise_convolution_of_pooled_features_keeps_its_bias(pixels):
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(3)
+    image = keras.Input((32, 32, 3))
+    x = layers.Conv2D(8, 3, strides=4, activation="relu")(layers.Rescaling(1 / 127.5, -1)(image))
+    x = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    x = layers.Conv2D(16, 1, activation="relu", bias_initializer="random_normal")(x)  # TFLite makes it dense, in 4-D
+    model = keras.Model(image, layers.Dense(10, bias_initializer="random_normal")(layers.Flatten()(x)))
+    assert to_onnx(model, calibration=pixels).parity.sqnr_db > 90

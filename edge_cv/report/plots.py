@@ -307,9 +307,10 @@ def _cost(
     """How bad a label's place is: labels and points are never to be covered, error bars rather not."""
     left, low, right, high = place
     pad = 2 * unit
+    apart = 8 * unit  # a browser's font may be wider than the one that is measured here
     cost = 0.0
     for other in taken:
-        if left < other[2] + pad and other[0] < right + pad and low < other[3] + pad and other[1] < high + pad:
+        if left < other[2] + apart and other[0] < right + apart and low < other[3] + pad and other[1] < high + pad:
             cost += 100
     for x, y in points:
         cost += 40 * (left - 2 * pad < x < right + 2 * pad and low - 2 * pad < y < high + 2 * pad)
