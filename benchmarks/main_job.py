@@ -22,8 +22,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-
-ROUNDS, INFERENCES = 40, 10
+from in_turns import INFERENCES, ROUNDS, medians_ms
 
 
 def main() -> None:
@@ -134,22 +133,7 @@ def print_answers(files: dict[str, Path], plain: Path, test, preprocessing) -> N
 
 def print_latency(our_file: Path, plain: Path) -> None:
     """Median latency at one thread, the two files taken alternately."""
-    from converters.running import interpreter
-
-    pair = [interpreter(path.read_bytes()) for path in (our_file, plain)]
-    noise = np.random.default_rng(0).integers(-128, 128, pair[0].get_input_details()[0]["shape"], np.int8)
-    samples: list[list[float]] = [[], []]
-    for at in pair:
-        at.set_tensor(at.get_input_details()[0]["index"], noise)
-        for _ in range(INFERENCES):
-            at.invoke()
-    for _ in range(ROUNDS):
-        for at, into in zip(pair, samples, strict=True):
-            for _ in range(INFERENCES):
-                start = time.perf_counter()
-                at.invoke()
-                into.append(1e3 * (time.perf_counter() - start))
-    own, peer = (statistics.median(s) for s in samples)
+    own, peer = medians_ms([our_file.read_bytes(), plain.read_bytes()])
     print(f"int8 latency, 1 thread, median of {ROUNDS * INFERENCES} each, alternately")
     print(f"  ours {own:.3f} ms, TensorFlow's {peer:.3f} ms: {own / peer:.3f} x (limit 1.02)\n")
 
