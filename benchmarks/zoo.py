@@ -35,7 +35,9 @@ def main() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 224, 224, 3)).astype(np.float32)
 
     def theirs(name: str) -> keras.Model:
-        return getattr(keras.applications, PAIRS[name])(weights=None, classifier_activation=None)
+        return getattr(keras.applications, PAIRS[name])(
+            input_shape=(224, 224, 3), weights=None, classifier_activation=None
+        )
 
     built = {"ours": lambda: models.build("efficientnet_b0"), "theirs": lambda: theirs("efficientnet_b0")}
     seconds = {who: [] for who in built}
