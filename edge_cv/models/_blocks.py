@@ -1,4 +1,4 @@
-"""What several families are made of: rounding of channels, convolution with batch normalization, squeeze-and-excite.
+"""What families share: rounding of channels, convolution with batch normalization, squeeze-and-excite, the crop.
 
 Every layer has a name that begins with its block's, so that figures layer by layer can be read. Strided convolutions
 pad as TensorFlow's "same" does, which is what the networks were trained with.
@@ -6,12 +6,14 @@ pad as TensorFlow's "same" does, which is what the networks were trained with.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from converters.errors import InputError
 
 if TYPE_CHECKING:
     import keras
+
+    from converters.preprocessing import Preprocessing
 
 CHANNEL_STEP = 8  # channels come in multiples of 8, which suits vector units
 BATCH_NORM_EPSILON = 1e-3
@@ -19,6 +21,23 @@ KERNEL_INITIALIZER = {
     "class_name": "VarianceScaling",
     "config": {"scale": 2.0, "mode": "fan_out", "distribution": "truncated_normal"},
 }
+
+
+class Published(NamedTuple):
+    """What the paper says of a network with 1000 classes: input in pixels, trainable parameters, MACs, top-1 share."""
+
+    image_size: int
+    parameters: int
+    macs: int
+    top1: float
+
+
+def slim_preprocessing(image_size: int) -> Preprocessing:
+    """The central 87.5 % of a photo, bilinear, as TF-slim evaluates the networks that it trained."""
+    from converters.preprocessing import Preprocessing
+
+    to = round(image_size / 0.875)
+    return Preprocessing(image_size, resize_to=to, rule="crop_then_resize", interpolation="bilinear")
 
 
 def scaled_channels(channels: int, width: float = 1.0) -> int:

@@ -13,11 +13,10 @@ https://arxiv.org/abs/1704.04861
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from edge_cv.models._blocks import check_alpha, conv, depthwise, rate
+from edge_cv.models._blocks import Published, check_alpha, conv, depthwise, rate, slim_preprocessing
 
 if TYPE_CHECKING:
     import keras
@@ -40,27 +39,14 @@ TRAINED_SIZES = (128, 160, 192, 224)  # pixels
 URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/"
 
 
-@dataclass(frozen=True)
-class Published:
-    """What the paper says of the network with 1000 classes: trainable parameters, multiply-accumulates, top-1."""
-
-    image_size: int = IMAGE_SIZE
-    parameters: int = 4_231_976
-    macs: int = 568_740_352
-    top1: float = 0.706
-
-
 def published(name: str) -> Published:
     """What the paper says: `image_size`, `parameters`, `macs` and `top1`."""
-    return Published()
+    return Published(IMAGE_SIZE, parameters=4_231_976, macs=568_740_352, top1=0.706)
 
 
 def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
     """What happens to a photo before the network sees it: the central 87.5 %, bilinear, as TF-slim evaluates."""
-    from converters.preprocessing import Preprocessing
-
-    size = image_size or IMAGE_SIZE
-    return Preprocessing(size, resize_to=round(size / 0.875), rule="crop_then_resize", interpolation="bilinear")
+    return slim_preprocessing(image_size or IMAGE_SIZE)
 
 
 def imagenet_file(name: str, *, alpha: float = 1.0, image_size: int = IMAGE_SIZE, **_: Any) -> RemoteFile:

@@ -13,11 +13,10 @@ MobileNetV2: Inverted Residuals and Linear Bottlenecks, Sandler et al. 2018, htt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from converters.errors import InputError
-from edge_cv.models._blocks import check_alpha, conv, depthwise, rate, scaled_channels
+from edge_cv.models._blocks import Published, check_alpha, conv, depthwise, rate, scaled_channels, slim_preprocessing
 
 if TYPE_CHECKING:
     import keras
@@ -55,27 +54,14 @@ TRAINED_SIZES = (96, 128, 160, 192, 224)  # pixels
 URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
 
 
-@dataclass(frozen=True)
-class Published:
-    """What the paper says of the network with 1000 classes: trainable parameters, multiply-accumulates, top-1."""
-
-    image_size: int = IMAGE_SIZE
-    parameters: int = 3_504_872
-    macs: int = 300_774_272
-    top1: float = 0.720
-
-
 def published(name: str) -> Published:
     """What the paper says: `image_size`, `parameters`, `macs` and `top1`."""
-    return Published()
+    return Published(IMAGE_SIZE, parameters=3_504_872, macs=300_774_272, top1=0.720)
 
 
 def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
     """What happens to a photo before the network sees it: the central 87.5 %, bilinear, as TF-slim evaluates."""
-    from converters.preprocessing import Preprocessing
-
-    size = image_size or IMAGE_SIZE
-    return Preprocessing(size, resize_to=round(size / 0.875), rule="crop_then_resize", interpolation="bilinear")
+    return slim_preprocessing(image_size or IMAGE_SIZE)
 
 
 def imagenet_file(name: str, *, alpha: float = 1.0, image_size: int = IMAGE_SIZE, **_: Any) -> RemoteFile:

@@ -19,7 +19,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from converters.errors import InputError
-from edge_cv.models._blocks import KERNEL_INITIALIZER, activate, check_alpha, conv, depthwise, rate, scaled_channels
+from edge_cv.models._blocks import (
+    KERNEL_INITIALIZER,
+    activate,
+    check_alpha,
+    conv,
+    depthwise,
+    rate,
+    scaled_channels,
+    slim_preprocessing,
+)
 from edge_cv.models._blocks import squeeze_excite as weigh_channels
 
 if TYPE_CHECKING:
@@ -121,10 +130,7 @@ def published(name: str) -> Variant:
 
 def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
     """What happens to a photo before the network sees it: the central 87.5 %, bilinear, as TF-slim evaluates."""
-    from converters.preprocessing import Preprocessing
-
-    size = image_size or IMAGE_SIZE
-    return Preprocessing(size, resize_to=round(size / 0.875), rule="crop_then_resize", interpolation="bilinear")
+    return slim_preprocessing(image_size or IMAGE_SIZE)
 
 
 def imagenet_file(name: str, *, alpha: float = 1.0, minimalistic: bool = False, **_: Any) -> RemoteFile:
