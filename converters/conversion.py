@@ -83,7 +83,7 @@ def to_tflite(
     record |= {
         "format": "tflite",
         "options": asdict(scheme),
-        "input": _input_record(converted.content, converted.pixel_offset, source, preprocessing, images),
+        "input": _input_record(converted.content, converted.pixel_offset, float_model, preprocessing, images),
         "output": _output_record(converted.content),
         "operators": {"integer": integer, "total": total},
     }
@@ -135,7 +135,7 @@ def to_onnx(
     record |= {
         "format": "onnx",
         "options": {"opset": opset},
-        "input": _input_record(float_model.content, None, source, preprocessing, images),
+        "input": _input_record(float_model.content, None, float_model, preprocessing, images),
         "output": _output_record(float_model.content),
     }
     return Conversion(embed_record(content, record), "float32", "onnx", record, parity)
@@ -309,13 +309,13 @@ def _tensor_record(graph: Graph, tensor: int) -> dict[str, Any]:
 def _input_record(
     content: bytes,
     pixel_offset: int | None,
-    source: Source,
+    model: FloatModel,
     preprocessing: Preprocessing | None,
     images: np.ndarray,
 ) -> dict[str, Any]:
     graph = Graph(content)
     record = _tensor_record(graph, graph.inputs[0])
-    takes_pixels = _takes_pixels(convert_float(source), preprocessing)
+    takes_pixels = _takes_pixels(model, preprocessing)
     mean, std = [0.0] * 3, [1.0] * 3
     if record["scale"] is not None and pixel_offset is not None:
         # What a reader gets who normalizes, then quantizes by the tensor's own numbers: pixel + pixel_offset again.

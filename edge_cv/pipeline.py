@@ -43,6 +43,8 @@ class Artifact:
     path: Path
     sha256: str
     macs: int
+    size_bytes: int
+    gzip_bytes: int
 
 
 def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = silent) -> Report:
@@ -239,11 +241,16 @@ def _convert(
                 source, name, calibration=images, labels=model.labels, preprocessing=model.preprocessing
             )
             conversion.save(path)
-        return {"macs": conversion.metadata["macs"]}, [path, path.with_suffix(".json")]
+        measured = {
+            "macs": conversion.metadata["macs"],
+            "size_bytes": conversion.size_bytes,
+            "gzip_bytes": len(gzip.compress(conversion.content, mtime=0)),
+        }
+        return measured, [path, path.with_suffix(".json")]
 
     inputs = {"model": model.sha256, "scheme": scheme, "calibration": calibration.key, "path": path.name}
     result, files = stages.once(f"convert_{scheme}", inputs, work)
-    return Artifact(scheme, path, files[path.name], result["macs"])
+    return Artifact(scheme, path, files[path.name], **result)
 
 
 def _layers(
@@ -363,13 +370,12 @@ def _row(
 ) -> Row:
     from edge_cv.report import Row
 
-    content = artifact.path.read_bytes()
     score = evaluation["scores"][artifact.scheme]
     return Row(
         scheme=artifact.scheme,
         file=artifact.path.name,
-        size_bytes=len(content),
-        gzip_bytes=len(gzip.compress(content, mtime=0)),
+        size_bytes=artifact.size_bytes,
+        gzip_bytes=artifact.gzip_bytes,
         parameters=model.parameters,
         macs=artifact.macs,
         images=score["images"],
