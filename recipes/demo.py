@@ -25,7 +25,7 @@ RECIPE = Recipe(
         Limits("float16", max_size_ratio=0.52, min_agreement=0.95),
     ),
     notes=(
-        "The 20 photos are ImageNet photos that the package foolbox carries, one a class for 20 of the 1000 classes; "
+        "The 20 photos are ImageNet photos that the package foolbox carries, of 19 of the 1000 classes; "
         "they are probably easier than the validation set, on which the float model is published to reach 75.1 %.",
     ),
 )
