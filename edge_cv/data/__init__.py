@@ -8,6 +8,8 @@ from __future__ import annotations
 from converters.decoding import ImageError, decode
 from converters.preprocessing import Preprocessing
 from edge_cv.data.labels import Label, imagenet_labels
+from edge_cv.data.layouts import open_samples
+from edge_cv.data.samples import Samples, check_disjoint, check_trainable, class_counts, shard
 from edge_cv.data.sources import (
     ImageSource,
     Photo,
@@ -26,6 +28,10 @@ __all__ = [
     "Label",
     "Photo",
     "Preprocessing",
+    "Samples",
+    "check_disjoint",
+    "check_trainable",
+    "class_counts",
     "decode",
     "folder",
     "imagenet_labels",
@@ -33,6 +39,8 @@ __all__ = [
     "labels_csv",
     "load_pixels",
     "open",
+    "open_samples",
     "sample",
     "sample_calibration",
+    "shard",
 ]
