@@ -24,6 +24,7 @@ from edge_cv.stages import Stages
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
     from converters.preprocessing import Preprocessing
     from edge_cv.data import ImageSource, Photo
@@ -209,8 +210,9 @@ class _Calibration:
 
 
 def _photos_key(photos: Sequence[Photo]) -> Any:
-    files = _fingerprint([photo.file for photo in photos])
-    return files, [(photo.label, photo.box, photo.flip) for photo in photos]
+    # An archive's photos are told apart by their names, and by what the archive is as a whole.
+    files = _fingerprint(sorted({Path(getattr(photo.place, "path", photo.file)) for photo in photos}))
+    return files, [(str(photo.file), photo.label, photo.box, photo.flip) for photo in photos]
 
 
 def _fingerprint(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
@@ -432,7 +434,6 @@ def broken(limits: Limits, rows: Sequence[Row]) -> list[str]:
 
 
 def _photos(source: ImageSource, evaluation: dict[str, Any], recipe: Recipe) -> tuple[Any, ...]:
-    from edge_cv.data import decode
     from edge_cv.report import PhotoResult
 
     names = source.classes or _labels(recipe.model.classes)
@@ -440,14 +441,15 @@ def _photos(source: ImageSource, evaluation: dict[str, Any], recipe: Recipe) -> 
     def class_name(index: int) -> str:
         return names[index] if names and index < len(names) else f"class {index}"
 
+    shown = {prediction["file"] for prediction in evaluation["predictions"]}
+    photos = {name: photo for photo in source.photos if (name := str(photo.file)) in shown}
     results = []
     for prediction in evaluation["predictions"]:
-        path = Path(prediction["file"])
         results.append(
             PhotoResult(
-                name=path.name,
+                name=Path(prediction["file"]).name,
                 label_name=None if prediction["label"] is None else class_name(prediction["label"]),
-                thumbnail_jpeg=_thumbnail(decode(path)),
+                thumbnail_jpeg=_thumbnail(photos[prediction["file"]].image()),
                 top5={
                     scheme: tuple((class_name(index), probability) for index, probability in top5)
                     for scheme, top5 in prediction["top5"].items()
@@ -457,10 +459,7 @@ def _photos(source: ImageSource, evaluation: dict[str, Any], recipe: Recipe) -> 
     return tuple(results)
 
 
-def _thumbnail(photo: np.ndarray) -> bytes:
-    from PIL import Image
-
-    image = Image.fromarray(photo)
+def _thumbnail(image: Image.Image) -> bytes:
     image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=80)

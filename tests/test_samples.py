@@ -8,7 +8,8 @@ import pytest
 from converters.decoding import ImageError, decode
 from converters.errors import InputError
 from edge_cv.data import open_samples
-from edge_cv.data.samples import FileSamples, Packed, check_trainable, shard
+from edge_cv.data.places import FilePart, Files, Packed
+from edge_cv.data.samples import Samples, check_trainable, shard
 
 
 def files(folder, contents, labels, classes):
@@ -16,9 +17,7 @@ def files(folder, contents, labels, classes):
         (folder / f"{index}").write_bytes(content)
     count = len(contents)
     paths = Packed(f"{index}".encode() for index in range(count))
-    return FileSamples(
-        "mine", classes, np.array(labels, np.int32), str(folder), paths, np.arange(count, dtype=np.int32)
-    )
+    return Samples("mine", classes, np.array(labels, np.int32), Files(str(folder), paths))
 
 
 def test_the_digits_are_scikit_learns_with_a_fixed_stratified_split():
@@ -65,7 +64,7 @@ def test_samples_are_the_same_in_another_process(tmp_path):
     samples = files(tmp_path, [b"one", b"two"], [0, 1], ("a", "b"))
     copy = pickle.loads(pickle.dumps(samples))  # noqa: S301
     assert [copy.encoded(i) for i in range(2)] == [b"one", b"two"]
-    assert copy.file(1) == (str(tmp_path / "1"), 0, None)
+    assert copy.place(1) == FilePart(str(tmp_path / "1"))
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

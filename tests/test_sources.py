@@ -115,7 +115,7 @@ def test_folders_without_photos_are_refused(tmp_path):
     (tmp_path / "class" / "notes.txt").touch()
     with pytest.raises(InputError, match="1 class folders hold none"):
         data.open(tmp_path)
-    with pytest.raises(InputError, match=r"one of sample, sample_calibration\. Received: .*absent"):
+    with pytest.raises(InputError, match=r"one of digits, sample, sample_calibration\. Received: .*absent"):
         data.open(tmp_path / "absent")
     with pytest.raises(InputError, match="must be a folder that"):
         data.open(tmp_path / "class" / "notes.txt")

@@ -1,6 +1,7 @@
 """What goes into a model: labels, photos and where they come from, and the `Preprocessing` between them.
 
-A source is an `ImageSource`: labelled photos in a fixed order. To add one, write one function in `sources.py`.
+`open_samples` opens whatever holds labelled images as `Samples`, to train on; `open` opens the same as an
+`ImageSource`, to measure and to calibrate on. To add a layout, write one function (see `opening.py`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from converters.decoding import ImageError, decode
 from converters.preprocessing import Preprocessing
 from edge_cv.data.labels import Label, imagenet_labels
-from edge_cv.data.layouts import open_samples
+from edge_cv.data.opening import open_samples, splits_of
 from edge_cv.data.samples import Samples, check_disjoint, check_trainable, class_counts, shard
 from edge_cv.data.sources import (
     ImageSource,
@@ -18,6 +19,7 @@ from edge_cv.data.sources import (
     labels_csv,
     load_pixels,
     open,
+    photos_of,
     sample,
     sample_calibration,
 )
@@ -40,7 +42,9 @@ __all__ = [
     "load_pixels",
     "open",
     "open_samples",
+    "photos_of",
     "sample",
     "sample_calibration",
     "shard",
+    "splits_of",
 ]

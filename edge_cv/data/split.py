@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from pathlib import Path
 
 from converters.errors import InputError
+from edge_cv.data.opening import splits_of
 from edge_cv.data.sources import ImageSource, open
 
 CALIBRATION_SHARE = 0.2  # of a small set of photos, when they must serve for both
@@ -19,9 +18,9 @@ def measure_and_calibrate(
 
     Args:
         measure: a sample's name or a folder.
-        calibrate: the same; None takes the calibration photos out of `measure`: its split `calibration` where a
-            labels.csv has one (the rest, or its split `test`, is measured), else photos spread evenly over it, at most
-            a fifth of them.
+        calibrate: the same; None takes the calibration photos out of `measure`: its split `calibration` or `train`
+            where it has one (of `test` and `validation` the first that has labels is measured), else photos spread
+            evenly over it, at most a fifth of them.
         images: at most so many photos to calibrate on.
         classes: as `open` takes them.
 
@@ -30,12 +29,15 @@ def measure_and_calibrate(
     """
     if calibrate is not None:
         return open(measure, classes=classes), open(calibrate, classes=classes).take(images)
-    splits = _splits(Path(measure).expanduser())
-    if "calibration" in splits:
-        rest = "test" if "test" in splits else next(iter(sorted(splits - {"calibration"})), None)
-        if rest is None:
-            raise InputError(f"{measure} must have photos to measure on. Received: a labels.csv with calibration alone")
-        return open(measure, split=rest), open(measure, split="calibration").take(images)
+    splits = splits_of(measure)
+    first = next((split for split in ("calibration", "train") if split in splits), None)
+    if first is not None:
+        others = [split for split in ("test", "validation", *splits) if split in splits and split != first]
+        if not others:
+            raise InputError(f"{measure} must have photos to measure on. Received: its split {first} alone")
+        measured = [open(measure, split=split, classes=classes) for split in others[:2]]
+        labelled = next((source for source in measured if source.photos[0].label is not None), measured[0])
+        return labelled, open(measure, split=first, classes=classes).take(images)
     every = open(measure, classes=classes)
     count = min(images, int(len(every) * CALIBRATION_SHARE))
     if count < 1:
@@ -48,14 +50,3 @@ def measure_and_calibrate(
     used = set(taken.photos)
     rest = tuple(photo for photo in every.photos if photo not in used)
     return ImageSource(every.name, rest, every.classes), taken
-
-
-def _splits(folder: Path) -> set[str]:
-    table = folder / "labels.csv"
-    if not table.is_file():
-        return set()
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            return {row["split"] for row in csv.DictReader(file) if row.get("split")}
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return set()  # `open` says what is wrong with it

@@ -1,0 +1,195 @@
+"""Where encoded images lie, and reading them there: a place is a small value that any thread or process can read.
+
+A table of places (`Files`, `Parts`, `Memory`) is flat: byte strings in one block and numbers in arrays, not an object
+an image.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from converters.decoding import ImageError
+
+MAX_ENCODED_BYTES = 256 * 2**20  # of one image: no photo comes near it, and a hostile length does not fill the memory
+
+
+class Place(Protocol):
+    """Where one image lies. `str(place)` is what a person finds it by."""
+
+    def read(self) -> bytes:
+        """The encoded image; ImageError when it cannot be read."""
+        ...
+
+
+class Places(Protocol):
+    """A table of places."""
+
+    def __len__(self) -> int: ...
+
+    def place(self, row: int) -> Place: ...
+
+    def key(self, row: int) -> bytes:
+        """What names the image within its source, wherever that lies: a relative path, a member's name."""
+        ...
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """An image that lies as it is in a regular file, so that a native reader can take it from there.
+
+    Attributes:
+        path: the file.
+        offset: of the first byte.
+        length: in bytes; None is up to the end of the file.
+        name: what the archive calls it; empty where it has no name.
+    """
+
+    path: str
+    offset: int = 0
+    length: int | None = None
+    name: str = ""
+
+    def __str__(self) -> str:
+        if self.length is None:
+            return self.path
+        return f"{self.path}:{self.name}" if self.name else f"{self.path}@{self.offset}+{self.length}"
+
+    def read(self) -> bytes:
+        try:
+            # Non-blocking, not to wait for ever for the other end of a pipe.
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                return self._read(descriptor)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            raise ImageError(str(self), "no such file") from None
+        except ImageError:
+            raise
+        except (OSError, ValueError) as error:
+            raise ImageError(str(self), getattr(error, "strerror", None) or str(error)) from error
+
+    def _read(self, descriptor: int) -> bytes:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(str(self), "it is not a regular file")
+        wanted = status.st_size - self.offset if self.length is None else self.length
+        if wanted > MAX_ENCODED_BYTES:
+            raise ImageError(str(self), f"its {wanted} bytes are more than the {MAX_ENCODED_BYTES} that are accepted")
+        content = os.pread(descriptor, wanted, self.offset)
+        while len(content) < wanted:  # some file systems give less than was asked for
+            more = os.pread(descriptor, wanted - len(content), self.offset + len(content))
+            if not more:
+                raise ImageError(str(self), f"the file ends after {len(content)} of its {wanted} bytes")
+            content += more
+        return content
+
+
+@dataclass(frozen=True)
+class Content:
+    """An image that lies in memory."""
+
+    name: str
+    content: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def read(self) -> bytes:
+        return self.content
+
+
+class Packed:
+    """Many byte strings in one block: a million paths are not a million objects."""
+
+    def __init__(self, strings: Iterable[bytes]) -> None:
+        blob, ends = bytearray(), [0]
+        for string in strings:
+            blob += string
+            ends.append(len(blob))
+        self._blob = bytes(blob)
+        self._ends = np.array(ends, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> bytes:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._blob[self._ends[index] : self._ends[index + 1]]
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Images that are a file each.
+
+    Attributes:
+        root: the folder that the paths are relative to.
+        paths: as the file system has them.
+    """
+
+    root: str
+    paths: Packed
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def place(self, row: int) -> FilePart:
+        return FilePart(os.path.join(self.root, os.fsdecode(self.paths[row])))
+
+    def key(self, row: int) -> bytes:
+        return self.paths[row]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Images many of which lie in one file: a tar archive, a TFRecord shard.
+
+    Attributes:
+        files: paths of the files.
+        file: int32 `(n,)`, which of them holds each image.
+        offset: int64 `(n,)`, where in the file it begins.
+        length: int64 `(n,)`, its bytes.
+        names: what the archive calls each; None where it does not.
+    """
+
+    files: tuple[str, ...]
+    file: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+    names: Packed | None = None
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def place(self, row: int) -> FilePart:
+        name = "" if self.names is None else self.names[row].decode(errors="replace")
+        return FilePart(self.files[self.file[row]], int(self.offset[row]), int(self.length[row]), name)
+
+    def key(self, row: int) -> bytes:
+        if self.names is not None:
+            return self.names[row]
+        return f"{os.path.basename(self.files[self.file[row]])}@{self.offset[row]}".encode()
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Images in memory, called `<name>[<number>]`."""
+
+    name: str
+    images: Packed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def place(self, row: int) -> Content:
+        return Content(f"{self.name}[{row}]", self.images[row])
+
+    def key(self, row: int) -> bytes:
+        return str(row).encode()
