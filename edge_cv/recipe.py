@@ -109,6 +109,200 @@ class Data(_Part):
 
 
 @dataclass(frozen=True)
+class Augment(_Part):
+    """How training images are changed; the order of the operations is in `edge_cv.data.augmentation`.
+
+    Attributes:
+        crop_scale: share of the photo's area that a random crop keeps, least and most; None is the largest central
+            square.
+        crop_ratio: width over height of the crop, least and most.
+        flip: probability that left and right are exchanged.
+        randaugment: operations of RandAugment an image; 0 is none.
+        magnitude: of these operations, 0..30.
+        brightness, contrast, saturation: colour jitter by a factor in 1 - x..1 + x.
+        hue: jitter by at most so large a part of a turn, 0..0.5.
+        lighting: standard deviation of AlexNet's PCA lighting; AlexNet has 0.1.
+        erasing: probability that a rectangle is erased.
+        label_smoothing: share of the target that all classes get alike.
+        mixup: alpha of Mixup's Beta distribution; 0 is none.
+        cutmix: alpha of CutMix's; with both each image gets one of them.
+    """
+
+    crop_scale: tuple[float, ...] | None = (0.08, 1.0)
+    crop_ratio: tuple[float, ...] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    randaugment: int = 0
+    magnitude: float = 9.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    lighting: float = 0.0
+    erasing: float = 0.0
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def check(self) -> None:
+        for name in ("crop_scale", "crop_ratio"):
+            value = getattr(self, name)
+            if value is not None and not (len(value) == 2 and 0 < value[0] <= value[1] < float("inf")):
+                raise InputError(f"Augment.{name} must be two positive numbers, least and most. Received: {value!r}")
+        most = {"flip": 1, "magnitude": 30, "brightness": 1, "contrast": 1, "saturation": 1, "hue": 0.5, "erasing": 1}
+        if self.crop_scale is not None and self.crop_scale[1] > 1:
+            raise InputError(f"Augment.crop_scale must be shares up to 1. Received: {self.crop_scale!r}")
+        for name, limit in most.items():
+            if not 0 <= getattr(self, name) <= limit:
+                raise InputError(f"Augment.{name} must be in 0..{limit}. Received: {getattr(self, name)!r}")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"Augment.label_smoothing must be in 0..1, less than 1. Received: {self.label_smoothing}")
+        for name in ("randaugment", "lighting", "mixup", "cutmix"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"Augment.{name} must be at least 0. Received: {getattr(self, name)!r}")
+
+
+OPTIMIZERS = ("sgd", "rmsprop", "adamw")
+SCHEDULES = ("cosine", "step", "plateau", "constant")
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Phase(_Part):
+    """A part of a training: what learns, for how long, how fast.
+
+    Attributes:
+        epochs: passes over the training images.
+        learning_rate: its highest value; the schedule and the warm-up run anew in each phase.
+        train: which layers learn: `all`, `head` (those that shape the logits, and nothing else), or the beginning of a
+            layer's name, such as `block12`: the first layer of that name and all that come after it.
+        freeze_batch_norm: keep the statistics, scales and shifts of batch normalization as they are.
+    """
+
+    epochs: int
+    learning_rate: float
+    train: str = "all"
+    freeze_batch_norm: bool = False
+
+    def check(self) -> None:
+        self.at_least(1, "epochs")
+        if not 0 < self.learning_rate < float("inf"):
+            raise InputError(f"{type(self).__name__}.learning_rate must be above 0. Received: {self.learning_rate}")
+        if not self.train.strip():
+            raise InputError(f"{type(self).__name__}.train must be all, head, or a layer's name. Received: none")
+
+
+@dataclass(frozen=True)
+class Teacher(_Part):
+    """A trained model whose answers are learnt from too.
+
+    Distilling the Knowledge in a Neural Network, Hinton et al. 2015, https://arxiv.org/abs/1503.02531
+
+    Attributes:
+        model: which; it sees the pixels that the student sees.
+        share: of the loss that is the distance from the teacher, 0..1; the rest is the distance from the labels.
+        temperature: both models' logits are divided by it before they are compared.
+    """
+
+    model: Model
+    share: float = 0.5
+    temperature: float = 2.0
+
+    def check(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InputError(f"Teacher.share must be above 0 and at most 1. Received: {self.share}")
+        if not 0 < self.temperature < float("inf"):
+            raise InputError(f"Teacher.temperature must be above 0. Received: {self.temperature}")
+
+
+@dataclass(frozen=True)
+class Fit(Phase):
+    """How the model is trained, or fine-tuned when it has weights already.
+
+    Attributes:
+        epochs, learning_rate, train, freeze_batch_norm: of the last or only phase, as `Phase` has them.
+        phases: what comes before it, in order: fine-tuning often trains the head alone first.
+        batch_size: images a step, over all devices and hosts together.
+        optimizer: `sgd` (with momentum), `rmsprop` as the MobileNet and EfficientNet papers have it, or `adamw`.
+        momentum: of sgd and rmsprop.
+        weight_decay: of kernels, never of biases and batch normalization. For sgd and rmsprop the L2 penalty in the
+            loss that the papers mean (gradient + weight_decay * weight), for adamw decoupled.
+        schedule: of the learning rate: `cosine` down to 0; `step`, times `decay_rate` every `decay_epochs`; `plateau`,
+            times `decay_rate` when `decay_epochs` epochs brought nothing better; or `constant`.
+        warmup_epochs: the rate grows linearly over so many first epochs of a phase.
+        decay_rate, decay_epochs: see `schedule`.
+        ema: decay a step of an average of the weights, which is what is validated and kept; None is none.
+        precision: of the arithmetic: `float32`, `bfloat16` or `float16` (with a scaled loss); weights stay float32.
+        accumulate: add up the gradients of so many steps before the weights move.
+        clip_norm: largest norm of all gradients together; None does not clip.
+        early_stopping: end when so many epochs brought nothing better; None goes on to the end.
+        balance: what to do about classes of different size: `loss` weighs each class by the inverse of its size,
+            `sampling` takes all equally often; None does nothing.
+        augment: how the images are changed.
+        teacher: a model to learn from too.
+        data: the labelled photos to train on, by name or folder; None trains on those of `Data.measure`'s source.
+        validation: photos that choose the best epoch; None takes the source's own, or some of the training photos.
+        seed: of the weights, the order and the augmentation.
+        batch_norm_momentum: of batch normalization's statistics; None keeps the layers' own, which is 0.99 here: too
+            slow for trainings of a few hundred steps.
+        checkpoint_seconds: how much work is lost at most when the process is killed.
+    """
+
+    epochs: int = 30
+    learning_rate: float = 0.05
+    phases: tuple[Phase, ...] = ()
+    batch_size: int = 64
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: str = "cosine"
+    warmup_epochs: float = 1.0
+    decay_rate: float = 0.1
+    decay_epochs: float = 10.0
+    ema: float | None = None
+    precision: str = "float32"
+    accumulate: int = 1
+    clip_norm: float | None = None
+    early_stopping: int | None = None
+    balance: str | None = None
+    batch_norm_momentum: float | None = None
+    augment: Augment = Augment()
+    teacher: Teacher | None = None
+    data: str | None = None
+    validation: str | None = None
+    seed: int = 0
+    checkpoint_seconds: float = 300.0
+
+    def check(self) -> None:
+        super().check()
+        self.at_least(1, "batch_size", "accumulate", "early_stopping")
+        self.at_least(0, "weight_decay", "warmup_epochs", "seed", "checkpoint_seconds")
+        for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in allowed:
+                raise unknown(f"Fit.{name}", getattr(self, name), allowed)
+        if self.balance not in (None, "loss", "sampling"):
+            raise unknown("Fit.balance", self.balance, ("loss", "sampling"))
+        for name in ("momentum", "ema", "batch_norm_momentum"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise InputError(f"Fit.{name} must be at least 0 and under 1. Received: {value}")
+        if not 0 < self.decay_rate < 1:
+            raise InputError(f"Fit.decay_rate must be between 0 and 1. Received: {self.decay_rate}")
+        for name in ("decay_epochs", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"Fit.{name} must be above 0. Received: {value}")
+        if self.schedule == "plateau" and self.warmup_epochs:
+            raise InputError(
+                f"Fit.warmup_epochs must be 0 with the schedule plateau, whose rate changes between epochs only. "
+                f"Received: {self.warmup_epochs}"
+            )
+
+    def all_phases(self) -> tuple[Phase, ...]:
+        """Every phase in order; this part itself is the last."""
+        return (*self.phases, self)
+
+
+@dataclass(frozen=True)
 class Measure(_Part):
     """How latency is measured on this host.
 

@@ -1,0 +1,55 @@
+"""What a training tells of itself: `history.csv` and TensorBoard's event files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from converters.files import write_atomic
+
+COLUMNS = (
+    "epoch",
+    "phase",
+    "learning_rate",
+    "loss",
+    "score",
+    "validation_loss",
+    "validation_score",
+    "images_per_second",
+    "seconds",
+)
+
+
+def write_csv(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    """One line an epoch, with `COLUMNS`; whole after every epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_atomic(path, text.getvalue())
+
+
+class TensorBoard:
+    """Event files of a training, which begin with the epochs that a resumed one had already."""
+
+    def __init__(self, folder: Path, history: Sequence[dict[str, Any]]) -> None:
+        from tensorboardX import SummaryWriter
+
+        shutil.rmtree(folder, ignore_errors=True)
+        self._writer = SummaryWriter(str(folder))
+        for entry in history:
+            self.add(entry)
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """One epoch."""
+        for name in COLUMNS[2:]:
+            if entry[name] is not None:
+                self._writer.add_scalar(name, entry[name], entry["epoch"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,114 @@
+"""What looks at a training between its steps: progress, checkpoints in time, and a loss that is not a number."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from converters.errors import InputError
+from edge_cv.progress import Update
+from edge_cv.training import checkpoint
+
+LOOK_SECONDS = 0.5  # looking waits for the device, so it is done by the clock and not each step
+
+
+class Watch(keras.callbacks.Callback):
+    """One epoch's; afterwards it has `logs`, `learning_rate`, `seconds` and `images_per_second`."""
+
+    def __init__(
+        self,
+        *,
+        first_step: int,
+        steps: int,
+        batch_size: int,
+        epoch: int,
+        seconds: float,
+        metrics: Sequence[np.ndarray],
+        save: Callable[[int, float, list[np.ndarray]], None],
+        save_seconds: float,
+        update: Update,
+    ) -> None:
+        """
+        Args:
+            first_step: with which the epoch is begun, or gone on with.
+            steps: of a whole epoch.
+            batch_size: images a step.
+            epoch: its number, counted from 1, for messages.
+            seconds: that the epoch took before it was interrupted.
+            metrics: the values of the metrics then; none at the beginning of an epoch.
+            save: called with the next step, the seconds and the metrics' values.
+            save_seconds: how often.
+            update: told the steps that are done.
+        """
+        super().__init__()
+        self.first_step = self.next_step = first_step
+        self.steps = steps
+        self.batch_size = batch_size
+        self.epoch = epoch
+        self.seconds_before = seconds
+        self.restored = list(metrics)
+        self.save = save
+        self.save_seconds = save_seconds
+        self.update = update
+        self.logs: dict[str, float] = {}
+        self.learning_rate = 0.0
+        self.images_per_second = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of the epoch's steps so far."""
+        return self.seconds_before + time.monotonic() - self.began
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.began = self.looked = self.saved = time.monotonic()
+        self.timed_from: tuple[int, float] | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if self.restored:  # Keras has just set them to zero
+            checkpoint.restore(self.model.metrics_variables, self.restored, "the metrics' checkpoint")
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.next_step = self.first_step + batch + 1
+        now = time.monotonic()
+        if self.timed_from is None:  # the first step compiles
+            self.timed_from = (self.next_step, now)
+        if now - self.looked >= LOOK_SECONDS:
+            self.looked = now
+            self._look()
+            self.update(self.next_step, self.steps, self._speed())
+        if now - self.saved >= self.save_seconds and self.next_step < self.steps:
+            self._look()
+            self.save(self.next_step, self.seconds, checkpoint.values(self.model.metrics_variables))
+            self.saved = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._look()
+        self.logs = {name: float(value) for name, value in logs.items()}
+        self.learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self._speed()
+        self.seconds_before, self.began = self.seconds, time.monotonic()
+
+    def _speed(self) -> str:
+        step, since = self.timed_from or (self.next_step, self.began)
+        done, seconds = self.next_step - step, time.monotonic() - since
+        if not done:  # an epoch of one step
+            done, seconds = self.next_step - self.first_step, time.monotonic() - self.began
+        self.images_per_second = done * self.batch_size / max(seconds, 1e-9)
+        return f"{self.images_per_second:,.0f} images/s"
+
+    def _look(self) -> None:
+        """Raise InputError when the loss was not a number; the checkpoint before it is kept."""
+        broken = int(keras.ops.convert_to_numpy(self.model.broken_at.value))
+        if broken >= 0:
+            rate = self.model.optimizer.learning_rate
+            if callable(self.model.optimizer._learning_rate):
+                rate = self.model.optimizer._learning_rate(broken)
+            raise InputError(
+                f"the loss must be a number. Received: NaN or infinity at step {broken} of the phase, in epoch "
+                f"{self.epoch}, at a learning rate of {float(keras.ops.convert_to_numpy(rate)):.3g}; the last good "
+                "checkpoint is kept. Try a lower fit.learning_rate, more fit.warmup_epochs, or fit.clip_norm=1"
+            )
