@@ -33,7 +33,7 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(staged[path], 0o666 & ~_umask())
+            os.chmod(staged[path], 0o666 & ~umask())
         for path in contents:
             os.replace(staged[path], path)
             del staged[path]
@@ -45,7 +45,8 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
                 os.unlink(temporary)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that new files of this process lack."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 
-
 class Update(Protocol):
     """Says how far a step is; `note` is what there is to tell of it meanwhile, and in the end."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import InputError
+from converters.files import umask
 
 if TYPE_CHECKING:
     import keras
@@ -38,7 +39,8 @@ def values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
     """Copies of the variables' values, in memory of the host."""
     import keras
 
-    return [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in variables]
+    tensors = (keras.ops.convert_to_tensor(variable) for variable in variables)  # of one replica, where there are more
+    return [np.array(keras.ops.convert_to_numpy(tensor)) for tensor in tensors]
 
 
 def restore(variables: Sequence[keras.Variable], arrays: Sequence[np.ndarray], where: str) -> None:
@@ -77,6 +79,7 @@ def save(path: Path, arrays: Mapping[str, Sequence[np.ndarray]], state: Mapping[
             np.savez(file, state=np.frombuffer(text.encode(), np.uint8), **named)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
         temporary = None
     except OSError as error:

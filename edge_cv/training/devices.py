@@ -7,6 +7,12 @@ import functools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from converters.errors import InputError
+
+if TYPE_CHECKING:
+    from edge_cv.data.batches import Batches
 
 
 @dataclass(frozen=True)
@@ -26,15 +32,48 @@ class Devices:
 
 @functools.cache
 def join_hosts() -> None:
-    """Meet the other hosts of a training on JAX, where KERAS_DISTRIBUTION_NUM_PROCESSES says that there are some.
+    """Meet the other hosts of a training, where the environment names some; to be done before anything is computed.
 
-    Keras reads KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID; it must be done before anything is
-    computed. TensorFlow's workers meet by TF_CONFIG when `all_devices` is entered.
+    Keras reads KERAS_DISTRIBUTION_JOB_ADDRESSES, KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID.
+    Without them there is one host and nothing to do.
+
+    Raises:
+        InputError: there are several hosts, and Keras runs on TensorFlow: its trainer (Keras 3.15) fails under
+            TensorFlow's strategy for several workers.
+    """
+    if int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", "1")) < 2 and "TF_CONFIG" not in os.environ:
+        return
+    import keras
+
+    if keras.backend.backend() != "jax":
+        raise InputError(f"several hosts train with KERAS_BACKEND=jax. Received: {keras.backend.backend()}")
+    keras.distribution.initialize()
+
+
+def spread(batches: Batches, number: int, first_step: int = 0) -> Any:
+    """An epoch as Keras's fit takes it: on TensorFlow's several replicas each batch is cut into their parts.
+
+    Raises InputError when the replicas of this host cannot share a batch evenly.
     """
     import keras
 
-    if keras.backend.backend() == "jax" and int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", "1")) > 1:
-        keras.distribution.initialize()
+    if keras.backend.backend() != "tensorflow":
+        return batches.epoch(number, first_step)
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return batches.epoch(number, first_step)
+    if batches.batch_size % replicas:
+        raise InputError(f"batch_size must be a multiple of the {replicas} devices. Received: {batches.batch_size}")
+    dataset = batches.epoch(number, first_step)
+    if not isinstance(dataset, tf.data.Dataset):
+        first = next(iter(dataset))
+        signature = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in first)
+        dataset = tf.data.Dataset.from_generator(lambda: batches.epoch(number, first_step), output_signature=signature)
+    parts = dataset.rebatch(batches.batch_size // replicas)
+    return strategy.distribute_datasets_from_function(lambda context: parts)
 
 
 @contextlib.contextmanager
@@ -43,8 +82,8 @@ def all_devices() -> Iterator[Devices]:
     import keras
 
     backend = keras.backend.backend()
+    join_hosts()
     if backend == "jax":
-        join_hosts()
         with _on_jax() as devices:
             yield devices
     elif backend == "tensorflow":
@@ -74,16 +113,9 @@ def _on_jax() -> Iterator[Devices]:
 def _on_tensorflow() -> Iterator[Devices]:
     import tensorflow as tf
 
-    if "TF_CONFIG" in os.environ:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    else:
-        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-        if len(tf.config.list_logical_devices(kind)) == 1:
-            yield Devices()
-            return
-        strategy = tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices(kind)])
-    resolver = strategy.cluster_resolver
-    index = resolver.task_id if resolver is not None and resolver.task_id is not None else 0
-    hosts = strategy.extended._num_workers if "TF_CONFIG" in os.environ else 1
-    with strategy.scope():
-        yield Devices(index, hosts, strategy.num_replicas_in_sync)
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) == 1:
+        yield Devices()
+        return
+    with tf.distribute.MirroredStrategy([device.name for device in devices]).scope():
+        yield Devices(replicas=len(devices))

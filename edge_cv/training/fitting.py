@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,9 +89,10 @@ def fit(
             fitted = training.run()
         except Exception as error:
             if _is_out_of_memory(error):
+                height, width = model.input_shape[1:3]
                 raise InputError(
-                    f"a batch of {settings.batch_size} images of {model.input_shape[1]}x{model.input_shape[2]} does not "
-                    f"fit into memory: try fit.batch_size={max(1, settings.batch_size // 2)} with fit.accumulate="
+                    f"a batch of {settings.batch_size} images of {height}x{width} does not fit into memory: "
+                    f"try fit.batch_size={max(1, settings.batch_size // 2)} with fit.accumulate="
                     f"{2 * settings.accumulate}, or fit.precision=bfloat16"
                 ) from error
             raise
@@ -174,6 +175,7 @@ class _Training:
         self.folder = None if folder is None else Path(folder)
         self.progress = progress
         self.writes = devices.host_index == 0
+        self.hosts = devices.hosts
         self.class_weights = None
         if settings.balance == "loss":
             total, classes = sum(class_counts), len(class_counts)
@@ -225,6 +227,7 @@ class _Training:
 
     def _phase(self, number: int, phase: Phase, found: Any, board: Any) -> None:
         from edge_cv.training import checkpoint
+        from edge_cv.training.devices import spread
         from edge_cv.training.optimization import l2_penalty, optimizer
         from edge_cv.training.trainee import Trainee, loss_and_metrics
         from edge_cv.training.watching import Watch
@@ -265,16 +268,17 @@ class _Training:
                 watch = Watch(
                     first_step=position.step,
                     steps=steps,
-                    batch_size=self.batches.batch_size,
+                    batch_size=self.batches.batch_size * self.hosts,
                     epoch=epoch + 1,
                     seconds=position.seconds,
                     metrics=metrics,
+                    rate_at=functools.partial(self._rate, rule, position.epoch * steps),
                     save=lambda step, seconds, values: self._save(trainee, rule, step, seconds, values),
                     save_seconds=settings.checkpoint_seconds,
                     update=update,
                 )
                 trainee.fit(
-                    self.batches.epoch(epoch, position.step),
+                    spread(self.batches, epoch, position.step),
                     epochs=1,
                     steps_per_epoch=steps - position.step,
                     shuffle=False,
@@ -288,13 +292,25 @@ class _Training:
             if board is not None:
                 board.add(entry)
 
+    def _rate(self, rule: Any, before: int, step: int) -> float:
+        """The learning rate at a step of the epoch; `before` are the steps of the phase's earlier epochs."""
+        inner = getattr(rule, "inner_optimizer", rule)
+        return _number(
+            inner.learning_rate if self.settings.schedule == "plateau" else inner._learning_rate(before + step)
+        )
+
     def _entry(self, trainee: Any, rule: Any, average: Any, watch: Any, epoch: int, number: int) -> dict[str, Any]:
         """The epoch in numbers; validated with the averaged weights, where there is an average."""
+        from edge_cv.training.devices import spread
+
         validated = {"loss": None, "score": None}
         if self.validation is not None:
             with _averaged(trainee, rule, average):
                 validated = trainee.evaluate(
-                    self.validation.epoch(0), steps=len(self.validation), verbose=0, return_dict=True
+                    spread(self.validation, 0),
+                    steps=len(self.validation),
+                    verbose=0,
+                    return_dict=True,
                 )
         return {
             "epoch": epoch + 1,
@@ -328,7 +344,7 @@ class _Training:
         position.plateau = 0 if improved else position.plateau + 1
         if settings.schedule == "plateau":
             if position.plateau >= settings.decay_epochs:
-                rule.learning_rate = float(rule.learning_rate.numpy()) * settings.decay_rate
+                rule.learning_rate = _number(rule.learning_rate) * settings.decay_rate
                 position.plateau = 0
             position.rate = _number(rule.learning_rate)
         position.step, position.seconds = 0, 0.0

@@ -45,9 +45,7 @@ def _chosen(layers: list[keras.Layer], train: str) -> set[keras.Layer]:
     if first is None:
         blocks = list(dict.fromkeys(layer.name.split("_")[0] for layer in weighted))
         shown = ", ".join(blocks if len(blocks) <= 30 else [*blocks[:5], "...", *blocks[-10:]])
-        raise InputError(
-            f"train must be all, head, or the beginning of a layer's name ({shown}). Received: {train!r}"
-        )
+        raise InputError(f"train must be all, head, or the beginning of a layer's name ({shown}). Received: {train!r}")
     return set(layers[first:])
 
 

@@ -81,7 +81,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         after = step - c["warmup_steps"]
         if c["kind"] == "cosine":
             progress = ops.clip(after / max(1, c["steps"] - c["warmup_steps"]), 0.0, 1.0)
-            rate = c["peak"] * 0.5 * (1 + ops.cos(float(3.141592653589793) * progress))
+            rate = c["peak"] * 0.5 * (1 + ops.cos(3.141592653589793 * progress))
         elif c["kind"] == "step":
             rate = c["peak"] * ops.power(c["decay_rate"], ops.floor(after / c["decay_steps"]))
         else:

@@ -46,8 +46,17 @@ class Trainee(keras.Model):
         if teacher is not None:
             teacher.trainable = False
         # The step at which the loss was first not a number, -1 while there is none: found without waiting each step.
-        self.broken_at = self.add_weight(
-            shape=(), dtype="int32", initializer=keras.initializers.Constant(-1), trainable=False, name="broken_at"
+        self.step = self._count(0, "step")
+        self.broken_at = self._count(-1, "broken_at")
+
+    def _count(self, start: int, name: str) -> keras.Variable:
+        return self.add_weight(
+            shape=(),
+            dtype="int32",
+            initializer=keras.initializers.Constant(start),
+            trainable=False,
+            aggregation="only_first_replica",
+            name=name,
         )
 
     def call(self, pixels: Any, training: bool = False) -> Any:
@@ -66,8 +75,10 @@ class Trainee(keras.Model):
             share = self.teaching.share
             loss = (1 - share) * loss + share * self._distance_from_teacher(x, y_pred)
         if training:
-            now = ops.logical_and(self.broken_at < 0, ops.logical_not(ops.isfinite(loss)))
-            self.broken_at.assign(ops.where(now, ops.cast(self.optimizer.iterations, "int32"), self.broken_at))
+            broken = self.broken_at.value
+            now = ops.logical_and(broken < 0, ops.logical_not(ops.isfinite(loss)))
+            self.broken_at.assign(ops.where(now, self.step.value, broken))
+            self.step.assign_add(1)
         return loss
 
     def _distance_from_teacher(self, pixels: Any, logits: Any) -> Any:

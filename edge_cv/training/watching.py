@@ -28,6 +28,7 @@ class Watch(keras.callbacks.Callback):
         epoch: int,
         seconds: float,
         metrics: Sequence[np.ndarray],
+        rate_at: Callable[[int], float],
         save: Callable[[int, float, list[np.ndarray]], None],
         save_seconds: float,
         update: Update,
@@ -40,6 +41,7 @@ class Watch(keras.callbacks.Callback):
             epoch: its number, counted from 1, for messages.
             seconds: that the epoch took before it was interrupted.
             metrics: the values of the metrics then; none at the beginning of an epoch.
+            rate_at: the learning rate at a step of the epoch.
             save: called with the next step, the seconds and the metrics' values.
             save_seconds: how often.
             update: told the steps that are done.
@@ -51,6 +53,7 @@ class Watch(keras.callbacks.Callback):
         self.epoch = epoch
         self.seconds_before = seconds
         self.restored = list(metrics)
+        self.rate_at = rate_at
         self.save = save
         self.save_seconds = save_seconds
         self.update = update
@@ -70,6 +73,7 @@ class Watch(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self.restored:  # Keras has just set them to zero
             checkpoint.restore(self.model.metrics_variables, self.restored, "the metrics' checkpoint")
+        self.model.step.assign(0)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.next_step = self.first_step + batch + 1
@@ -88,7 +92,7 @@ class Watch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._look()
         self.logs = {name: float(value) for name, value in logs.items()}
-        self.learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self.learning_rate = self.rate_at(self.next_step - 1)
         self._speed()
         self.seconds_before, self.began = self.seconds, time.monotonic()
 
@@ -102,13 +106,11 @@ class Watch(keras.callbacks.Callback):
 
     def _look(self) -> None:
         """Raise InputError when the loss was not a number; the checkpoint before it is kept."""
-        broken = int(keras.ops.convert_to_numpy(self.model.broken_at.value))
+        broken = int(checkpoint.values([self.model.broken_at])[0])
         if broken >= 0:
-            rate = self.model.optimizer.learning_rate
-            if callable(self.model.optimizer._learning_rate):
-                rate = self.model.optimizer._learning_rate(broken)
+            step = self.first_step + broken
             raise InputError(
-                f"the loss must be a number. Received: NaN or infinity at step {broken} of the phase, in epoch "
-                f"{self.epoch}, at a learning rate of {float(keras.ops.convert_to_numpy(rate)):.3g}; the last good "
-                "checkpoint is kept. Try a lower fit.learning_rate, more fit.warmup_epochs, or fit.clip_norm=1"
+                f"the loss must be a number. Received: NaN or infinity at step {step + 1} of {self.steps} of epoch "
+                f"{self.epoch}, at a learning rate of {self.rate_at(step):.3g}; the last good checkpoint is kept. "
+                "Try a lower fit.learning_rate, more fit.warmup_epochs, or fit.clip_norm=1"
             )
