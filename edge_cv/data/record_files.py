@@ -26,7 +26,7 @@ TFRECORD, ARRAY_RECORD = "tfrecord", "array_record"
 
 _TFRECORD_NAME = re.compile(r".*\.tfrec(ord)?s?([-_.].*)?", re.IGNORECASE)
 _ARRAY_RECORD_NAME = re.compile(r".*\.(array_?record|arecord)([-_.].*)?", re.IGNORECASE)
-_SHARD_NAME = re.compile(r"(?P<before>.*?)-?(?P<index>\d{5})-of-(?P<count>\d{5})(?P<after>.*)")
+_SHARD_NAME = re.compile(r"(?P<before>.*?)(?P<index>\d{5})-of-(?P<count>\d{5})(?P<after>.*)")
 _MAX_LABEL_BYTES = 2**33  # a table of several labels an image: ImageNet-21k's would just fit
 
 
@@ -94,7 +94,18 @@ class Records:
 @functools.lru_cache(maxsize=4096)
 def array_record_reader(path: str, process: int):
     """The reader of a file in this process; a forked one must open its own, for threads do not survive a fork."""
-    return array_record_module().ArrayRecordReader(path, options="readahead_buffer_size:0")
+    return open_array_record(path, "readahead_buffer_size:0")
+
+
+def open_array_record(path: str, options: str = ""):
+    """A reader of the library's own, or InputError."""
+    module = array_record_module()
+    if not Path(path).is_file():
+        raise InputError(f"{path} must be a file that exists")
+    reader = module.ArrayRecordReader(path, options)
+    if not reader.ok():
+        raise InputError(f"{path} must be an ArrayRecord file. Received: no such, or a part of one")
+    return reader
 
 
 def array_record_module():
@@ -158,7 +169,7 @@ def tfds(path: Path) -> Layout | None:
         counts = {
             split["name"]: [int(count) for count in split.get("shardLengths", ())] for split in info.get("splits", ())
         }
-    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} must have features.json with one image and one class label: {error!r}") from error
     if kind not in (TFRECORD, ARRAY_RECORD):
         raise InputError(f"{path}: the files must be of the format tfrecord or array_record. Received: {kind}")
@@ -235,10 +246,8 @@ def _scan_tfrecord(path: str, features: Features) -> _Scan:
 
 def _scan_array_record(path: str, features: Features) -> _Scan:
     """Reads the file whole: where a record begins only the library knows."""
-    if not Path(path).is_file():
-        raise InputError(f"{path} must be a file that exists")
+    reader = open_array_record(path)
     try:
-        reader = array_record_module().ArrayRecordReader(path)
 
         def contents() -> Iterator[tuple[Window, int, int]]:
             total, step = reader.num_records(), 64
@@ -356,7 +365,7 @@ def _check_complete(files: Sequence[Path]) -> None:
     for (before, count, after), indices in series.items():
         missing = sorted(set(range(min(int(count), 10**5))) - indices)
         if missing and len(files) > 1:
-            names = [f"{before}-{index:05d}-of-{count}{after}" for index in missing]
+            names = [f"{before}{index:05d}-of-{count}{after}" for index in missing]
             raise InputError(f"{files[0].parent} must hold all of its {int(count)} shards. Missing: {some(names)}")
 
 
@@ -382,9 +391,8 @@ def _tfds_features(described: dict) -> tuple[Features, str]:
     """What the image and the class label of features.json are called."""
     parts = described["featuresDict"]["features"]
     of_class = {name: str(part["pythonClassName"]).rsplit(".", 1)[-1] for name, part in parts.items()}
-    image, label = (
-        next(name for name, kind in of_class.items() if kind == wanted) for wanted in ("Image", "ClassLabel")
-    )
+    (image,) = (name for name, kind in of_class.items() if kind == "Image")
+    (label,) = (name for name, kind in of_class.items() if kind == "ClassLabel")
     return Features(image=(image.encode(),), label=(label.encode(),), wnid=(), text=()), label
 
 
