@@ -315,9 +315,9 @@ def test_a_file_that_shrinks_after_it_was_opened_is_an_image_error(tmp_path):
     path = tmp_path / "a.tfrecord"
     whole = small_file(path)
     samples = open_samples(path)
-    path.write_bytes(whole[:-100])
+    path.write_bytes(whole[:20])
     with pytest.raises(ImageError, match="the file ends after"):
-        samples.encoded(2)
+        samples.encoded(1)
 
 
 def test_files_of_two_kinds_are_refused(tmp_path):

@@ -14,7 +14,8 @@ from typing import Protocol
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _BYTES_LIST, _INT64_LIST = 1, 3  # field numbers of Feature
 _MAX_KEY = 256  # bytes; a longer name is none that we look for
-_MAX_INTS = 2**16  # values of one feature, 1 MB of the file: labels are few
+_MAX_INTS_BYTES = 2**20  # of one feature: labels are few
+_MAX_VARINT = 10  # bytes
 _READ_AHEAD = 4096  # bytes; the small features before and after an image come with one read
 
 Span = tuple[int, int]  # offset, length
@@ -106,11 +107,12 @@ def integers(window: Window, feature: Span) -> list[int]:
         for number, wire, begin, end in _fields(window, *_range(values)):
             if number != 1 or wire not in (_VARINT, _BYTES):
                 continue
-            while begin < end:
-                value, begin = _read_varint(window, begin, end)
+            if end - begin > _MAX_INTS_BYTES:
+                raise Malformed(f"a feature of more than {_MAX_INTS_BYTES} bytes of numbers")
+            piece, at = window.at(begin, end - begin), 0
+            while at < len(piece):
+                value, at = _read_varint(piece, at)
                 found.append(value - 2**64 if value >= 2**63 else value)
-                if len(found) > _MAX_INTS:
-                    raise Malformed(f"a feature of more than {_MAX_INTS} numbers")
     return found
 
 
@@ -126,29 +128,33 @@ def _parts(window: Window, start: int, stop: int, wanted: int) -> list[Span]:
 def _fields(window: Window, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
     """Number, wire type, begin and end of each field of a message."""
     while start < stop:
-        tag, start = _read_varint(window, start, stop)
+        piece = window.at(start, min(2 * _MAX_VARINT, stop - start))
+        tag, at = _read_varint(piece, 0)
         number, wire = tag >> 3, tag & 7
         if wire == _BYTES:
-            length, start = _read_varint(window, start, stop)
-            end = start + length
+            length, at = _read_varint(piece, at)
+            end = start + at + length
         elif wire == _VARINT:
-            _, end = _read_varint(window, start, stop)
+            end = start + _read_varint(piece, at)[1]
         elif wire in (_FIXED64, _FIXED32):
-            end = start + (8 if wire == _FIXED64 else 4)
+            end = start + at + (8 if wire == _FIXED64 else 4)
         else:
             raise Malformed(f"a field of wire type {wire}")
         if end > stop or not number:
             raise Malformed("a field that is longer than what it is in")
-        yield number, wire, start, end
+        yield number, wire, start + at, end
         start = end
 
 
-def _read_varint(window: Window, start: int, stop: int) -> tuple[int, int]:
+def _read_varint(piece: bytes, at: int) -> tuple[int, int]:
+    """A number that begins at a place in the piece, and the place after it."""
+    if at < len(piece) and piece[at] < 0x80:  # most are short
+        return piece[at], at + 1
     value = 0
-    for position, byte in enumerate(window.at(start, min(10, stop - start))):
+    for position, byte in enumerate(piece[at : at + _MAX_VARINT]):
         value |= (byte & 0x7F) << (7 * position)
         if byte < 0x80:
-            return value % 2**64, start + position + 1
+            return value % 2**64, at + position + 1
     raise Malformed("a number that does not end")
 
 
