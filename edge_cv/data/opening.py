@@ -15,6 +15,7 @@ from pathlib import Path
 from converters.errors import InputError, unknown
 from edge_cv.data import folders, packaged, record_files
 from edge_cv.data.layout import SPLIT_WORDS, Layout
+from edge_cv.data.prepared import prepared
 from edge_cv.data.samples import Samples, split_by_name, with_classes
 from edge_cv.data.tables import table
 from edge_cv.data.tar_archives import tar
@@ -114,6 +115,7 @@ def _class_folders(path: Path) -> Layout | None:
 
 
 LAYOUTS: tuple[Callable[[Path], Layout | None], ...] = (
+    prepared,
     table,
     record_files.tfds,
     record_files.shards,

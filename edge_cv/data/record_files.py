@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,13 +21,17 @@ from edge_cv.data.folders import imagenet_names, scan
 from edge_cv.data.labels import wnid_to_index
 from edge_cv.data.layout import SPLIT_WORDS, Layout
 from edge_cv.data.places import Packed, Parts
+from edge_cv.data.processes import in_processes
 from edge_cv.data.samples import UNKNOWN, Samples, some
+
+logger = logging.getLogger(__name__)
 
 TFRECORD, ARRAY_RECORD = "tfrecord", "array_record"
 
 _TFRECORD_NAME = re.compile(r".*\.tfrec(ord)?s?([-_.].*)?", re.IGNORECASE)
 _ARRAY_RECORD_NAME = re.compile(r".*\.(array_?record|arecord)([-_.].*)?", re.IGNORECASE)
 _SHARD_NAME = re.compile(r"(?P<before>.*?)(?P<index>\d{5})-of-(?P<count>\d{5})(?P<after>.*)")
+_LARGE_BYTES = 2**30  # of files together; below, starting processes takes longer than they save
 _MAX_LABEL_BYTES = 2**33  # a table of several labels an image: ImageNet-21k's would just fit
 
 
@@ -59,7 +64,7 @@ class Record:
     def read(self) -> bytes:
         try:
             content = array_record_reader(self.path, os.getpid()).read([self.number])[0]
-            offset, length = _image(BytesWindow(content), 0, len(content), self.features)
+            offset, length = encoded_image(content, self.features)
         except (InputError, Malformed, IndexError, RuntimeError, ValueError) as error:
             raise ImageError(str(self), str(error)) from error
         return content[offset : offset + length]
@@ -199,7 +204,7 @@ def _open(
     """The samples of record files; `lengths`, when known, is how many records each must hold."""
     _check_complete(files)
     scan_file = _scan_tfrecord if kind == TFRECORD else _scan_array_record
-    scanned = _in_processes(functools.partial(scan_file, features=features), [str(file) for file in files])
+    scanned = _scan_all(functools.partial(scan_file, features=features), [str(file) for file in files])
     for file, found, length in zip(files, scanned, lengths or [None] * len(files), strict=True):
         if length is not None and len(found.offset) != length:
             raise InputError(f"{file} must hold {length} records. Received: {len(found.offset)}")
@@ -270,7 +275,7 @@ def _scanned(path: str, contents: Iterator[tuple[Window, int, int]], features: F
     for number, (window, start, length) in enumerate(contents):
         try:
             spans = find(window, start, start + length, features.names)
-            offset, size = _image(window, start, start + length, features, spans)
+            offset, size = _image(window, spans, features)
             offsets.append(offset)
             lengths.append(size)
 
@@ -299,11 +304,13 @@ def _scanned(path: str, contents: Iterator[tuple[Window, int, int]], features: F
     )
 
 
-def _image(
-    window: Window, start: int, stop: int, features: Features, spans: dict[bytes, tuple[int, int]] | None = None
-) -> tuple[int, int]:
-    """Offset and length of the encoded image in an Example."""
-    spans = find(window, start, stop, features.image) if spans is None else spans
+def encoded_image(record: bytes, features: Features) -> tuple[int, int]:
+    """Offset and length of the encoded image in a serialized Example; Malformed when there is none."""
+    window = BytesWindow(record)
+    return _image(window, find(window, 0, len(record), features.image), features)
+
+
+def _image(window: Window, spans: Mapping[bytes, tuple[int, int]], features: Features) -> tuple[int, int]:
     for key in features.image:
         strings = byte_strings(window, spans[key]) if key in spans else ()
         if strings:
@@ -413,12 +420,12 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"{path} must be a text file that can be read: {error}") from error
 
 
-def _in_processes(work: Callable[[str], _Scan], paths: Sequence[str]) -> list[_Scan]:
+def _scan_all(work: Callable[[str], _Scan], paths: Sequence[str]) -> list[_Scan]:
     """`work(path)` for each file, on all cores where the files are large."""
-    large = 2**30  # bytes; below, starting processes takes longer than they save
-    if len(paths) == 1 or sum(os.path.getsize(path) for path in paths) < large:
+    size = sum(os.path.getsize(path) for path in paths)
+    if len(paths) == 1 or size < _LARGE_BYTES:
         return [work(path) for path in paths]
-    import loky
-
-    with loky.ProcessPoolExecutor(min(loky.cpu_count(), len(paths))) as executor:
-        return list(executor.map(work, paths))
+    logger.warning(
+        "indexing %d files of %.0f GB; `edge-cv data prepare` writes shards that open at once", len(paths), size / 1e9
+    )
+    return list(in_processes(work, paths))

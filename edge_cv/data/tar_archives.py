@@ -14,7 +14,7 @@ import os
 import re
 import tarfile
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -26,6 +26,7 @@ from converters.errors import InputError
 from edge_cv.data.folders import VALIDATION_FILE, classes_of_names, scan, validation_labels
 from edge_cv.data.layout import SPLIT_WORDS, Layout
 from edge_cv.data.places import Packed, Parts
+from edge_cv.data.processes import in_processes
 from edge_cv.data.samples import UNKNOWN, Samples
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ _CLASS_ARCHIVE = re.compile(r"n\d{8}\.tar")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 # tarfile reads a header, or a long name, at a time; whoever asks for more has been led astray by the archive.
 _MAX_HEADER_BYTES = 2**20
+_LARGE_BYTES = 2**30  # of archives together; below, starting processes takes longer than they save
 
 
 def tar(path: Path) -> Layout | None:
@@ -79,7 +81,8 @@ def _open(title: str, files: Sequence[Path], classes: Sequence[str] | None) -> S
     archives = [_Archive(str(file), 0, os.path.getsize(file), file.stem if several else "") for file in files]
     if not several:
         archives = list(_class_archives(archives[0])) or archives
-    found = _in_processes(_images, archives)
+    large = len(archives) > 1 and sum(archive.size for archive in archives) > _LARGE_BYTES
+    found = list(in_processes(_images, archives) if large else map(_images, archives))
     counts = [len(images.names) for images in found]
     if not sum(counts):
         raise InputError(f"{title} must hold images ({', '.join(SUFFIXES)}), and there is none")
@@ -205,14 +208,3 @@ class _Section(io.RawIOBase):
         content = os.pread(self._file.fileno(), size, self._archive.offset + self._position)
         self._position += len(content)
         return content
-
-
-def _in_processes(work: Callable[[_Archive], _Images], archives: Sequence[_Archive]) -> list[_Images]:
-    """`work(archive)` for each, on all cores where the archives are large."""
-    large = 2**30  # bytes; below, starting processes takes longer than they save
-    if len(archives) == 1 or sum(archive.size for archive in archives) < large:
-        return [work(archive) for archive in archives]
-    import loky
-
-    with loky.ProcessPoolExecutor(min(loky.cpu_count(), len(archives))) as executor:
-        return list(executor.map(work, archives, chunksize=4))
