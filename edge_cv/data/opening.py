@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from converters.errors import InputError, unknown
-from edge_cv.data import folders, packaged
+from edge_cv.data import folders, packaged, record_files
 from edge_cv.data.layout import SPLIT_WORDS, Layout
+from edge_cv.data.prepared import prepared
 from edge_cv.data.samples import Samples, split_by_name, with_classes
 from edge_cv.data.tables import table
+from edge_cv.data.tar_archives import tar
 
 VALIDATION_SHARE = 0.2  # of the images of a source that brings no split of its own
 
@@ -113,7 +115,11 @@ def _class_folders(path: Path) -> Layout | None:
 
 
 LAYOUTS: tuple[Callable[[Path], Layout | None], ...] = (
+    prepared,
     table,
+    record_files.tfds,
+    record_files.shards,
+    tar,
     folders.tiny_imagenet,
     _flat_validation,
     folders.split_folders,
