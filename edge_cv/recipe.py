@@ -109,6 +109,59 @@ class Data(_Part):
 
 
 @dataclass(frozen=True)
+class Augment(_Part):
+    """How training images are changed; the order of the operations is in `edge_cv.data.augmentation`.
+
+    Attributes:
+        crop_scale: share of the photo's area that a random crop keeps, least and most; None is the largest central
+            square.
+        crop_ratio: width over height of the crop, least and most.
+        flip: probability that left and right are exchanged.
+        randaugment: operations of RandAugment an image; 0 is none.
+        magnitude: of these operations, 0..30.
+        brightness, contrast, saturation: colour jitter by a factor in 1 - x..1 + x.
+        hue: jitter by at most so large a part of a turn, 0..0.5.
+        lighting: standard deviation of AlexNet's PCA lighting; AlexNet has 0.1.
+        erasing: probability that a rectangle is erased.
+        label_smoothing: share of the target that all classes get alike.
+        mixup: alpha of Mixup's Beta distribution; 0 is none.
+        cutmix: alpha of CutMix's; with both each image gets one of them.
+    """
+
+    crop_scale: tuple[float, ...] | None = (0.08, 1.0)
+    crop_ratio: tuple[float, ...] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    randaugment: int = 0
+    magnitude: float = 9.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    lighting: float = 0.0
+    erasing: float = 0.0
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def check(self) -> None:
+        for name in ("crop_scale", "crop_ratio"):
+            value = getattr(self, name)
+            if value is not None and not (len(value) == 2 and 0 < value[0] <= value[1] < float("inf")):
+                raise InputError(f"Augment.{name} must be two positive numbers, least and most. Received: {value!r}")
+        most = {"flip": 1, "magnitude": 30, "brightness": 1, "contrast": 1, "saturation": 1, "hue": 0.5, "erasing": 1}
+        if self.crop_scale is not None and self.crop_scale[1] > 1:
+            raise InputError(f"Augment.crop_scale must be shares up to 1. Received: {self.crop_scale!r}")
+        for name, limit in most.items():
+            if not 0 <= getattr(self, name) <= limit:
+                raise InputError(f"Augment.{name} must be in 0..{limit}. Received: {getattr(self, name)!r}")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"Augment.label_smoothing must be in 0..1, less than 1. Received: {self.label_smoothing}")
+        for name in ("randaugment", "lighting", "mixup", "cutmix"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"Augment.{name} must be at least 0. Received: {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
 class Measure(_Part):
     """How latency is measured on this host.
 
