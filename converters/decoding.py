@@ -75,8 +75,16 @@ def decode(file: str | os.PathLike | bytes) -> np.ndarray:
     return np.asarray(decode_image(file))
 
 
-def decode_image(file: str | os.PathLike | bytes) -> Image.Image:
-    """As `decode`, but a Pillow image of mode RGB: what `Preprocessing.crop_and_resize` takes without a copy."""
+def decode_image(file: str | os.PathLike | bytes, *, reduce: int = 1) -> Image.Image:
+    """As `decode`, but a Pillow image of mode RGB: what `Preprocessing.crop_and_resize` takes without a copy.
+
+    Args:
+        file: a path, or the content of an image file.
+        reduce: 2, 4 or 8 decodes a JPEG at that part of its size, rounded up, in a fraction of the time.
+
+    Raises:
+        ImageError: as `decode`.
+    """
     _prepare_pillow()
     content = isinstance(file, (bytes, bytearray, memoryview))
     name = "<bytes>" if content else os.fspath(file)
@@ -91,6 +99,8 @@ def decode_image(file: str | os.PathLike | bytes) -> Image.Image:
                 )
             if width < 1 or height < 1:
                 raise ImageError(name, f"it has no pixels ({width} x {height})")
+            if reduce > 1:
+                image.draft(None, (max(1, width // reduce), max(1, height // reduce)))
             image.load()
             rgb = image if image.mode == "RGB" and "transparency" not in image.info else _to_rgb(image)
             turn = _UPRIGHT.get(_orientation(image))

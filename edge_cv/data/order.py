@@ -65,14 +65,14 @@ class Order:
         return every[np.arange(start, start + self.batch_size) % self.count]
 
     def following(self, epoch: int, step: int, row: int, nth: int) -> int:
-        """The image that is taken when `nth - 1` before it could not be read: the epoch's nth next one."""
+        """The image of a row of the batch, or the epoch's nth after it, which stands in where those before fail."""
         position = step * self.batch_size * self.shard_count + self.rows.start + row + nth
         return int(_epoch(self, epoch)[position % self.count])
 
 
 @functools.lru_cache(maxsize=4)
 def _epoch_of(count: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(count)
+    return np.random.default_rng([seed, epoch, 1]).permutation(count)
 
 
 def _epoch(order: Order, epoch: int) -> np.ndarray:
@@ -83,7 +83,7 @@ def _epoch(order: Order, epoch: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def _balanced_epoch(count: int, seed: int, epoch: int, labels: bytes, dtype: str) -> np.ndarray:
-    rng = np.random.default_rng([seed, epoch])
+    rng = np.random.default_rng([seed, epoch, 1])
     shuffled = rng.permutation(count)
     of = np.frombuffer(labels, dtype)[shuffled]
     by_class = [shuffled[of == label] for label in np.unique(of)]
