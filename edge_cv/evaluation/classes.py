@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from converters.errors import InputError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -63,6 +65,13 @@ class ClassScores:
     confusions: tuple[Confusion, ...] = ()
     matrix_names: tuple[str, ...] = ()
     matrix: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        columns = (self.images, self.recall, self.precision, self.f1)
+        if any(len(column) != len(self.names) for column in columns):
+            raise InputError(f"each of the {len(self.names)} classes must have its images, recall, precision and f1")
+        if {len(self.matrix), *map(len, self.matrix)} not in ({len(self.matrix_names)}, {0}):
+            raise InputError(f"a confusion matrix must be square, of {len(self.matrix_names)} classes")
 
 
 def class_scores(labels: np.ndarray, answers: np.ndarray, names: Sequence[str]) -> ClassScores | None:
