@@ -1,6 +1,7 @@
 """From a recipe to a report: the stages in order, each skipped when nothing that it depends on has changed.
 
-model -> convert a scheme, each checked -> ONNX -> layer errors -> evaluate all -> measure each -> report
+model -> convert a scheme, each checked -> ONNX -> layer errors -> evaluate all -> what the answers tell -> measure each
+-> report
 """
 
 from __future__ import annotations
@@ -8,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import gzip
-import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 
     from converters.preprocessing import Preprocessing
     from edge_cv.data import ImageSource, Photo
-    from edge_cv.evaluation import Evaluation
+    from edge_cv.evaluation.accuracy import Predictions
     from edge_cv.report import Report, Row
 
-SHOWN_PHOTOS = 24
-THUMBNAIL_PIXELS = 160
+PREDICTIONS = "predictions.npz"
 BUSY_SHARE = 0.9  # of wall time; less means that other programs took the processor
 
 
@@ -67,8 +66,11 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     from converters.schemes import parse
     from edge_cv.data.split import measure_and_calibrate
     from edge_cv.evaluation import environment
+    from edge_cv.evaluation.accuracy import Predictions
+    from edge_cv.evaluation.findings import class_names
     from edge_cv.models import IMAGENET_CLASSES, names
     from edge_cv.report import Report
+    from edge_cv.report.photos import photo_results
 
     if recipe.model.name not in names():
         raise unknown("model", recipe.model.name, names())
@@ -89,16 +91,25 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     artifacts += [_convert(recipe, stages, model, images, f"onnx_{scheme}", progress) for scheme in recipe.onnx]
     layers = {a.scheme: _layers(stages, artifacts[0], a, images, progress) for a in artifacts if a.scheme == "int8"}
     evaluation = _evaluate(recipe, stages, artifacts, measured, model.preprocessing, progress)
+    predictions = Predictions.load(folder / PREDICTIONS)
+    classes = class_names(predictions, measured.classes or model.labels or ())
+    found = _findings(recipe, stages, evaluation, measured.classes or model.labels or (), predictions, progress)
+    robust = _robustness(recipe, stages, artifacts, measured, model.preprocessing, progress)
+    explained = _explained(recipe, stages, evaluation, model, predictions, classes, progress)
     performance = _measure(recipe, stages, artifacts, progress)
-    rows = tuple(_row(a, model, evaluation, performance[a.scheme], layers.get(a.scheme, ())) for a in artifacts)
+    rows = tuple(
+        _row(a, model, evaluation, performance[a.scheme], layers.get(a.scheme, ()), found[a.scheme], robust)
+        for a in artifacts
+    )
     machine = environment()
     report = Report(
         recipe=recipe.to_dict(),
         environment=machine,
         violations=tuple(v for limits in recipe.limits for v in broken(limits, rows)),
         rows=rows,
-        photos=_photos(measured, evaluation, recipe),
+        photos=photo_results(predictions, classes),
         notes=(*recipe.notes, *_notes(measured, calibration, evaluation, rows, machine)),
+        explained=explained,
     )
     report.save(folder)
     return report
@@ -162,9 +173,16 @@ class _Model:
     @functools.cached_property
     def source(self) -> Any:
         """The model as `converters` takes it."""
-        from converters.source import load, open_source
+        from converters.source import open_source
 
-        return open_source(self._built if self._built is not None else load(self._path))
+        return open_source(self.network)
+
+    @functools.cached_property
+    def network(self) -> Any:
+        """The Keras model."""
+        from converters.source import load
+
+        return self._built if self._built is not None else load(self._path)
 
 
 def _size(shape: Sequence[int]) -> int:
@@ -284,7 +302,7 @@ def _evaluate(
     preprocessing: Preprocessing,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Scores by scheme, skipped photos, and the photos worth showing, as JSON has them."""
+    """Scores by scheme, skipped photos and the SHA-256 of the predictions, which are a file, as JSON has them."""
     source = source.take(recipe.data.images)
 
     def work() -> tuple[Any, list[Path]]:
@@ -298,39 +316,99 @@ def _evaluate(
                 reference=artifacts[0].scheme,
                 on_progress=update,
             )
-        return _plain(evaluation), []
+        path = stages.folder / PREDICTIONS
+        evaluation.predictions.save(path)
+        return {
+            "images": evaluation.images,
+            "skipped": [list(pair) for pair in evaluation.skipped],
+            "scores": {name: asdict(score) for name, score in evaluation.scores.items()},
+        }, [path]
 
     inputs = {
         "artifacts": [(artifact.scheme, artifact.sha256) for artifact in artifacts],
         "photos": _photos_key(source.photos),
         "preprocessing": preprocessing.to_dict(),
     }
-    return stages.once("evaluate", inputs, work)[0]
+    result, files = stages.once("evaluate", inputs, work)
+    return {**result, "predictions": files[PREDICTIONS]}
 
 
-def _plain(evaluation: Evaluation) -> dict[str, Any]:
-    from dataclasses import asdict
+def _findings(
+    recipe: Recipe,
+    stages: Stages,
+    evaluation: dict[str, Any],
+    classes: Sequence[str],
+    predictions: Predictions,
+    progress: Progress,
+) -> dict[str, Any]:
+    """What the predictions tell, by scheme."""
+    from edge_cv.evaluation.findings import findings
+    from edge_cv.evaluation.groups import read_columns
 
-    shown = _worth_showing(evaluation.predictions)
-    return {
-        "images": evaluation.images,
-        "skipped": [list(pair) for pair in evaluation.skipped],
-        "scores": {name: asdict(score) for name, score in evaluation.scores.items()},
-        "predictions": [{"file": str(p.file), "label": p.label, "top5": p.top5} for p in shown],
-    }
+    by = recipe.explain.by
+    table = Path(recipe.explain.metadata or Path(recipe.data.measure) / "labels.csv").expanduser() if by else None
+
+    def work() -> tuple[Any, list[Path]]:
+        with progress("looking at the answers class by class"):
+            columns = read_columns(table, by, predictions.files) if table is not None else None
+            return findings(predictions, classes, columns), []
+
+    inputs = [evaluation["predictions"], list(classes), by, _fingerprint([table] if table is not None else [])]
+    return stages.once("findings", inputs, work)[0]
 
 
-def _worth_showing(predictions: Sequence[Any]) -> list[Any]:
-    """The photos on which the artifacts disagree, then others, spread evenly, up to what a page shows."""
+def _robustness(
+    recipe: Recipe,
+    stages: Stages,
+    artifacts: Sequence[Artifact],
+    source: ImageSource,
+    preprocessing: Preprocessing,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Accuracy under corruptions, by scheme: of the float model and int8, since a photo takes 76 inferences each."""
+    if not recipe.explain.corruptions:
+        return {}
+    chosen = [a for a in artifacts if a.scheme == "int8" or a is artifacts[0]]
+    source = source.take(recipe.explain.corruptions)
 
-    def disagree(prediction: Any) -> bool:
-        return len({top5[0][0] for top5 in prediction.top5.values()}) > 1
+    def work() -> tuple[Any, list[Path]]:
+        from edge_cv.evaluation.robustness import robustness
 
-    different = [p for p in predictions if disagree(p)][:SHOWN_PHOTOS]
-    room = SHOWN_PHOTOS - len(different)
-    same = [p for p in predictions if not disagree(p)]
-    step = max(1, len(same) // room) if room else 1
-    return different + same[::step][:room]
+        with progress(f"evaluating on {len(source)} photos under 15 corruptions at 5 severities") as update:
+            files = {artifact.scheme: artifact.path for artifact in chosen}
+            found = robustness(files, source, preprocessing, on_progress=update)
+        return {scheme: asdict(value) for scheme, value in found.items()}, []
+
+    inputs = [[(a.scheme, a.sha256) for a in chosen], _photos_key(source.photos), preprocessing.to_dict()]
+    return stages.once("robustness", inputs, work)[0]
+
+
+def _explained(
+    recipe: Recipe,
+    stages: Stages,
+    evaluation: dict[str, Any],
+    model: _Model,
+    predictions: Predictions,
+    classes: Sequence[str],
+    progress: Progress,
+) -> list[Any]:
+    """Photos with where the model looks, for the first scheme's answers."""
+    from edge_cv.evaluation.attention import explain, worth_explaining
+    from edge_cv.report.values import plain_json
+
+    if not recipe.explain.attention:
+        return []
+    scheme, count = recipe.schemes[0], recipe.explain.attention
+
+    def work() -> tuple[Any, list[Path]]:
+        misses = 2 * count // 3
+        places = worth_explaining(predictions, scheme, misses, count - misses)
+        with progress("drawing where the model looks"):
+            photos = explain(model.network, model.preprocessing, predictions, scheme, places, classes)
+        return plain_json([asdict(photo) for photo in photos]), []
+
+    inputs = [evaluation["predictions"], model.sha256, scheme, count, list(classes)]
+    return stages.once("attention", inputs, work)[0]
 
 
 def _measure(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], progress: Progress) -> dict[str, Any]:
@@ -367,6 +445,8 @@ def _row(
     evaluation: dict[str, Any],
     performance: dict[str, Any],
     layers: tuple[dict[str, Any], ...],
+    found: dict[str, Any],
+    robust: dict[str, Any],
 ) -> Row:
     from edge_cv.report import Row
 
@@ -388,6 +468,8 @@ def _row(
         latency=tuple(performance["latency"]),
         peak_memory_bytes=performance["peak_memory_bytes"],
         layers=layers,
+        robustness=robust.get(artifact.scheme),
+        **found,
     )
 
 
@@ -429,42 +511,6 @@ def broken(limits: Limits, rows: Sequence[Row]) -> list[str]:
         elif (value > limit) if side == "at most" else (value < limit):
             sentences.append(f"{limits.scheme}: {what} must be {side} {limit:g}. Measured: {value:.4g}")
     return sentences
-
-
-def _photos(source: ImageSource, evaluation: dict[str, Any], recipe: Recipe) -> tuple[Any, ...]:
-    from edge_cv.data import decode
-    from edge_cv.report import PhotoResult
-
-    names = source.classes or _labels(recipe.model.classes)
-
-    def class_name(index: int) -> str:
-        return names[index] if names and index < len(names) else f"class {index}"
-
-    results = []
-    for prediction in evaluation["predictions"]:
-        path = Path(prediction["file"])
-        results.append(
-            PhotoResult(
-                name=path.name,
-                label_name=None if prediction["label"] is None else class_name(prediction["label"]),
-                thumbnail_jpeg=_thumbnail(decode(path)),
-                top5={
-                    scheme: tuple((class_name(index), probability) for index, probability in top5)
-                    for scheme, top5 in prediction["top5"].items()
-                },
-            )
-        )
-    return tuple(results)
-
-
-def _thumbnail(photo: np.ndarray) -> bytes:
-    from PIL import Image
-
-    image = Image.fromarray(photo)
-    image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=80)
-    return stream.getvalue()
 
 
 def _notes(

@@ -49,6 +49,8 @@ class Predictions(Sequence[Prediction]):
         labels: their classes `(photos,)`, int32; -1 where nobody said.
         indices: classes `(photos, artifacts, 5)`, int32, likeliest first.
         probabilities: theirs, of the same shape, float32.
+        truth: where a photo may show several classes, which it does: bool `(photos, classes)`; else None.
+        outputs: then each artifact's outputs `(photos, classes)`, float16, by its name.
     """
 
     def __init__(
@@ -58,9 +60,12 @@ class Predictions(Sequence[Prediction]):
         labels: np.ndarray,
         indices: np.ndarray,
         probabilities: np.ndarray,
+        truth: np.ndarray | None = None,
+        outputs: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.names, self.files = tuple(names), tuple(files)
         self.labels, self.indices, self.probabilities = labels, indices, probabilities
+        self.truth, self.outputs = truth, dict(outputs or {})
 
     def answers(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The first class of each photo and its probability, each `(photos,)`, as artifact `name` has them."""

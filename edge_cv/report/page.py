@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_cv.report import plots, sentences
 from edge_cv.report.comparison import latency_on, main_rows, reference_of, settings, size_ratio, speed_up
-from edge_cv.report.values import PhotoResult, Report, Row, _plain_json
+from edge_cv.report.values import PhotoResult, Report, Row, plain_json
 
 MOST_PHOTOS = 24
 """How many photos the page shows; it says how many more there are."""
@@ -81,7 +81,7 @@ def render(report: Report) -> str:
         timed=sentences.how_timed(rows),
         environment=[(k, v) for k, v in _flat(report.environment) if not k.startswith("versions.")],
         versions=[(k.removeprefix("versions."), v) for k, v in _flat(report.environment) if k.startswith("versions.")],
-        recipe=json.dumps(_plain_json(report.recipe), indent=2, ensure_ascii=False),
+        recipe=json.dumps(plain_json(report.recipe), indent=2, ensure_ascii=False),
     )
 
 

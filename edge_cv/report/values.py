@@ -157,7 +157,7 @@ class PhotoResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The photo as `report.json` has it, its thumbnail in base64."""
-        return _plain_json(vars(self))
+        return plain_json(vars(self))
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as `report.json` has it: what cannot be told in JSON (infinities, paths) is null or text."""
-        return _plain_json(
+        return plain_json(
             {
                 "schema": SCHEMA,
                 "recipe": self.recipe,
@@ -420,22 +420,22 @@ def _photo(fields: Any) -> PhotoResult:
     return PhotoResult(fields.get("name", ""), fields.get("label_name"), thumbnail, fields.get("top5", {}))
 
 
-def _plain_json(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """`value` made of what JSON has: tuples become lists, numbers of numpy become numbers, infinities null."""
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, Mapping):
-        return {str(k): _plain_json(v) for k, v in value.items()}
+        return {str(k): plain_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain_json(v) for v in value]
+        return [plain_json(v) for v in value]
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-        return _plain_json(value.item())
+        return plain_json(value.item())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain_json(vars(value))
+        return plain_json(vars(value))
     return str(value)
