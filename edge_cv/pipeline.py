@@ -82,6 +82,7 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
         recipe.data.calibration_images,
         classes=None if recipe.model.classes == IMAGENET_CLASSES else (),
     )
+    _check_explain(recipe, measured)
     folder = Path(out_dir)
     stages = Stages(folder)
     model = _Model(recipe, stages, progress)
@@ -333,6 +334,23 @@ def _evaluate(
     return {**result, "predictions": files[PREDICTIONS]}
 
 
+def _check_explain(recipe: Recipe, source: ImageSource) -> None:
+    """Raise InputError for what the last stages would refuse, before the first one runs."""
+    from edge_cv.data.corruptions import check_installed
+    from edge_cv.evaluation.groups import read_columns
+
+    if recipe.explain.by:
+        files = [photo.file for photo in source.take(recipe.data.images).photos]
+        read_columns(_table(recipe), recipe.explain.by, files)
+    if recipe.explain.corruptions:
+        check_installed()
+
+
+def _table(recipe: Recipe) -> Path:
+    """The CSV that groups the photos."""
+    return Path(recipe.explain.metadata or Path(recipe.data.measure) / "labels.csv").expanduser()
+
+
 def _findings(
     recipe: Recipe,
     stages: Stages,
@@ -345,15 +363,14 @@ def _findings(
     from edge_cv.evaluation.findings import findings
     from edge_cv.evaluation.groups import read_columns
 
-    by = recipe.explain.by
-    table = Path(recipe.explain.metadata or Path(recipe.data.measure) / "labels.csv").expanduser() if by else None
+    by, table = recipe.explain.by, _table(recipe)
 
     def work() -> tuple[Any, list[Path]]:
         with progress("looking at the answers class by class"):
-            columns = read_columns(table, by, predictions.files) if table is not None else None
+            columns = read_columns(table, by, predictions.files) if by else None
             return findings(predictions, classes, columns), []
 
-    inputs = [evaluation["predictions"], list(classes), by, _fingerprint([table] if table is not None else [])]
+    inputs = [evaluation["predictions"], list(classes), by, _fingerprint([table] if by else [])]
     return stages.once("findings", inputs, work)[0]
 
 

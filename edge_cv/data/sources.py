@@ -41,14 +41,18 @@ class Photo:
         label: the index of its class, or None where it is not known.
         box: left, top, right, bottom of the part that counts, as fractions 0..1 of the upright photo; None is all.
         flip: whether left and right are exchanged.
+        labels: where a photo may show several classes, the indices of all that it shows; `label` is None then.
     """
 
     file: Path
     label: int | None = None
     box: Box | None = None
     flip: bool = False
+    labels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.label is not None and self.labels is not None:
+            raise InputError(f"a photo must have label or labels. Received: both for {self.file}")
         if self.box is not None:
             left, top, right, bottom = self.box
             if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
@@ -72,12 +76,16 @@ class ImageSource:
     def __post_init__(self) -> None:
         if not self.photos:
             raise InputError(f"{self.name} must hold at least one photo. Received: none")
+        several = self.photos[0].labels is not None
         for photo in self.photos:
-            if photo.label is not None and not 0 <= photo.label < len(self.classes):
-                raise InputError(
-                    f"a label must be in 0..{len(self.classes) - 1}, for {len(self.classes)} classes. "
-                    f"Received: {photo.label} for {photo.file}"
-                )
+            if (photo.labels is not None) != several:
+                raise InputError(f"all photos must have labels, or none. Received: {self.photos[0].file}, {photo.file}")
+            for label in photo.labels or (() if photo.label is None else (photo.label,)):
+                if not 0 <= label < len(self.classes):
+                    raise InputError(
+                        f"a label must be in 0..{len(self.classes) - 1}, for {len(self.classes)} classes. "
+                        f"Received: {label} for {photo.file}"
+                    )
 
     def __len__(self) -> int:
         return len(self.photos)

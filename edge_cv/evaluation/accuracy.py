@@ -33,11 +33,13 @@ class Prediction:
         file: the photo.
         label: its true class, an index into the model's outputs; None when nobody said.
         top5: for each artifact's name the five likeliest classes, best first, as (index, probability 0..1).
+        labels: its true classes, where a photo may show several.
     """
 
     file: Path
     label: int | None
     top5: dict[str, tuple[tuple[int, float], ...]]
+    labels: tuple[int, ...] | None = None
 
 
 class Predictions(Sequence[Prediction]):
@@ -50,7 +52,7 @@ class Predictions(Sequence[Prediction]):
         indices: classes `(photos, artifacts, 5)`, int32, likeliest first.
         probabilities: theirs, of the same shape, float32.
         truth: where a photo may show several classes, which it does: bool `(photos, classes)`; else None.
-        outputs: then each artifact's outputs `(photos, classes)`, float16, by its name.
+        outputs: then every artifact's `(photos, artifacts, classes)`, float32; else None.
     """
 
     def __init__(
@@ -61,11 +63,11 @@ class Predictions(Sequence[Prediction]):
         indices: np.ndarray,
         probabilities: np.ndarray,
         truth: np.ndarray | None = None,
-        outputs: Mapping[str, np.ndarray] | None = None,
+        outputs: np.ndarray | None = None,
     ) -> None:
         self.names, self.files = tuple(names), tuple(files)
         self.labels, self.indices, self.probabilities = labels, indices, probabilities
-        self.truth, self.outputs = truth, dict(outputs or {})
+        self.truth, self.outputs = truth, outputs
 
     def answers(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The first class of each photo and its probability, each `(photos,)`, as artifact `name` has them."""
@@ -82,6 +84,7 @@ class Predictions(Sequence[Prediction]):
             labels=self.labels,
             indices=self.indices,
             probabilities=self.probabilities,
+            **({} if self.truth is None else {"truth": self.truth, "outputs": self.outputs}),
         )
         write_atomic(path, stream.getvalue())
 
@@ -90,7 +93,8 @@ class Predictions(Sequence[Prediction]):
         """The predictions that `save` wrote."""
         with np.load(path, allow_pickle=False) as arrays:
             names, files = arrays["names"].tolist(), [Path(file) for file in arrays["files"].tolist()]
-            return cls(names, files, arrays["labels"], arrays["indices"], arrays["probabilities"])
+            several = [arrays[name] for name in ("truth", "outputs") if name in arrays]
+            return cls(names, files, arrays["labels"], arrays["indices"], arrays["probabilities"], *several)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -101,7 +105,12 @@ class Predictions(Sequence[Prediction]):
         label = int(self.labels[position])
         pairs = zip(self.indices[position].tolist(), self.probabilities[position].tolist(), strict=True)
         top5 = [tuple(zip(indices, probabilities, strict=True)) for indices, probabilities in pairs]
-        return Prediction(self.files[position], label if label >= 0 else None, dict(zip(self.names, top5, strict=True)))
+        return Prediction(
+            self.files[position],
+            label if label >= 0 else None,
+            dict(zip(self.names, top5, strict=True)),
+            None if self.truth is None else tuple(np.flatnonzero(self.truth[position]).tolist()),
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other))  # noqa: B905
@@ -142,12 +151,13 @@ def evaluate(
 
     An artifact is a .tflite or .onnx file with one input `(1, height, width, 3)`, RGB, and one output of logits. The
     range of its input is what its metadata says; without metadata it is `preprocessing.to_input`'s. Among equal logits
-    (frequent in int8) the lower class comes first. Probabilities are the softmax of the dequantized logits.
+    (frequent in int8) the lower class comes first. Probabilities are the softmax of the dequantized logits; where photos
+    may show several classes, the sigmoid. Only then all the outputs are kept; else no more than five a photo.
 
     Args:
         artifacts: files by the names that the results will have.
-        source: the photos. Labels are indices into the artifacts' outputs; photos without one do not count for
-            `top1` and `top5`.
+        source: the photos. Labels are indices into the artifacts' outputs; photos without one, or with several, do not
+            count for `top1` and `top5`.
         preprocessing: how a photo is resized and cropped. Default: as the artifacts' metadata say.
         reference: the name of the artifact that the others are compared with.
         limit: take only so many of the photos, spread evenly over the source.
@@ -211,7 +221,13 @@ def _summary(
             seconds_per_image=float(seconds[column]) / len(kept),
         )
     files = [Path(photo.file) for photo in kept]
-    return Evaluation(len(kept), skipped, scores, Predictions(names, files, labels, indices, probabilities), runtimes)
+    predictions = Predictions(names, files, labels, indices, probabilities)
+    if kept[0].labels is not None:
+        predictions.outputs = np.concatenate([result.outputs for result in results])
+        predictions.truth = np.zeros((len(kept), predictions.outputs.shape[2]), bool)
+        for row, photo in enumerate(kept):
+            predictions.truth[row, list(photo.labels)] = True
+    return Evaluation(len(kept), skipped, scores, predictions, runtimes)
 
 
 def _ordered_sum(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -226,6 +242,7 @@ class _ChunkResult:
     Attributes:
         reasons: for every photo of the chunk why it could not be read, or None.
         indices, probabilities: the five likeliest classes, `(n, a, 5)`.
+        outputs: all the outputs `(n, a, classes)` where photos may show several classes, else None.
         signal: sum of the squared reference logits, `(n,)`; zeros without a reference.
         noise: sum of the squared differences from them, `(n, a)`.
         seconds: time in inferences, `(a,)`.
@@ -234,6 +251,7 @@ class _ChunkResult:
     reasons: tuple[str | None, ...]
     indices: np.ndarray
     probabilities: np.ndarray
+    outputs: np.ndarray | None
     signal: np.ndarray
     noise: np.ndarray
     seconds: np.ndarray
@@ -243,7 +261,8 @@ def _classify(task: classifying.Task, photos: Sequence[Photo]) -> _ChunkResult:
     pixels, reasons = classifying.decode(task, photos)
     read = [photo for photo, reason in zip(photos, reasons, strict=True) if reason is None]
     logits, seconds = classifying.classify(task, pixels, read)
-    best = [_top5(v, metadata.probabilities) for v, (_, metadata) in zip(logits, task.artifacts, strict=True)]
+    several = photos[0].labels is not None
+    best = [_top5(v, metadata.probabilities, several) for v, (_, metadata) in zip(logits, task.artifacts, strict=True)]
     signal_sums, noise_sums = np.zeros(len(read)), np.zeros((len(read), len(logits)))
     if task.reference is not None:
         expected = logits[task.reference].astype(np.float64)
@@ -253,17 +272,21 @@ def _classify(task: classifying.Task, photos: Sequence[Photo]) -> _ChunkResult:
         reasons,
         np.stack([indices for indices, _ in best], axis=1),
         np.stack([probabilities for _, probabilities in best], axis=1),
+        np.stack(logits, axis=1) if several else None,
         signal_sums,
         noise_sums,
         seconds,
     )
 
 
-def _top5(outputs: np.ndarray, are_probabilities: bool) -> tuple[np.ndarray, np.ndarray]:
+def _top5(outputs: np.ndarray, are_probabilities: bool, several: bool) -> tuple[np.ndarray, np.ndarray]:
     """Indices and probabilities `(n, 5)` of the five largest of outputs `(n, classes)`; ties by the index."""
     indices = np.argsort(-outputs, axis=1, kind="stable")[:, :5]
     if are_probabilities:
         return indices.astype(np.int32), np.take_along_axis(outputs, indices, axis=1).clip(0, 1).astype(np.float32)
+    if several:
+        chosen = np.take_along_axis(outputs, indices, axis=1).astype(np.float64)
+        return indices.astype(np.int32), (1 / (1 + np.exp(-chosen.clip(-700)))).astype(np.float32)
     powers = np.exp(outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True, initial=-np.inf))
     probabilities = powers / powers.sum(axis=1, keepdims=True)
     return indices.astype(np.int32), np.take_along_axis(probabilities, indices, axis=1).astype(np.float32)

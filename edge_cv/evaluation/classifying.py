@@ -217,10 +217,11 @@ def _check_fit(files: Mapping[str, Path], described: Mapping[str, _Description],
 
 def _check_labels(photos: Sequence[Photo], classes: int) -> None:
     for photo in photos:
-        if photo.label is not None and not 0 <= photo.label < classes:
-            raise InputError(
-                f"labels must be in 0..{classes - 1}, the model's outputs. Received: {photo.label} for {photo.file}"
-            )
+        for label in photo.labels or (() if photo.label is None else (photo.label,)):
+            if not 0 <= label < classes:
+                raise InputError(
+                    f"labels must be in 0..{classes - 1}, the model's outputs. Received: {label} for {photo.file}"
+                )
 
 
 def _in_order(

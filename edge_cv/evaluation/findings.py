@@ -32,7 +32,7 @@ def findings(
     """
     names, labels = class_names(predictions, classes), predictions.labels
     found = {}
-    for name in predictions.names:
+    for place, name in enumerate(predictions.names):
         answers, probabilities = predictions.answers(name)
         labelled = labels >= 0
         right = [bool(hit) if known else None for hit, known in zip(answers == labels, labelled, strict=True)]
@@ -43,7 +43,7 @@ def findings(
             "multi_label": None,
         }
         if predictions.truth is not None:
-            values["multi_label"] = multi_label(predictions.truth, predictions.outputs[name], names)
+            values["multi_label"] = multi_label(predictions.truth, predictions.outputs[:, place], names)
         found[name] = {field: None if value is None else asdict(value) for field, value in values.items()}
         found[name]["groups"] = [asdict(grouping) for grouping in group_scores(columns or {}, right)]
     return found

@@ -15,6 +15,7 @@ WORST_CLASSES, BEST_CLASSES = 20, 5
 """Up to 25 classes all are shown; of more, the 20 with the lowest recall and the 5 with the highest."""
 
 SHOWN_PAIRS = 12
+FEW_PHOTOS = 10
 SIGNIFICANT = 0.05
 
 
@@ -40,12 +41,11 @@ def classes(report: Report) -> Section | None:
     )
     shown = _pair(rows)
     first = shown[0].classes
-    unseen = (
-        f"The photos are of {len(first.names):,} classes, with {min(first.images):,} to {max(first.images):,} "
-        f"photos each."
-        if min(first.images) != max(first.images)
-        else f"The photos are of {len(first.names):,} classes, with {_photos(first.images[0])} each."
-    )
+    fewest, most = min(first.images), max(first.images)
+    said = f"The photos are of {len(first.names):,} classes, "
+    said += f"{_photos(most)} each." if fewest == most else f"{fewest:,} to {_photos(most)} each."
+    if most < FEW_PHOTOS:
+        said += " So few say little about any one class."
     figures = tuple(
         Figure(
             f"What {row.name} takes for what",
@@ -61,15 +61,13 @@ def classes(report: Report) -> Section | None:
         for row in shown
         if (svg := plots.confusion_matrix(row))
     )
-    tables = [summary, _class_table(shown)]
-    if confused := _confusions(shown):
-        tables.append(confused)
+    tables = [table for table in (summary, _confusions(shown), _class_table(shown)) if table is not None]
     notes = (
         "Recall is the share of a class's photos that were recognized, precision the share of the photos taken for a "
         "class that are of it, F1 their harmonic mean. Balanced accuracy is the mean recall; macro means count every "
         "class the same, weighted ones by its photos. Classes without photos do not count.",
     )
-    return Section("Class by class", (unseen,), tuple(tables), figures, notes=notes)
+    return Section("Class by class", (said,), tuple(tables), figures, notes=notes)
 
 
 def multi_label(report: Report) -> Section | None:

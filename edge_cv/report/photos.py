@@ -27,7 +27,7 @@ def photo_results(predictions: Predictions, names: Sequence[str]) -> tuple[Photo
     return tuple(
         PhotoResult(
             name=prediction.file.name,
-            label_name=None if prediction.label is None else names[prediction.label],
+            label_name=_label(prediction, names),
             thumbnail_jpeg=_thumbnail(prediction.file),
             top5={
                 scheme: tuple((names[index], probability) for index, probability in top5)
@@ -36,6 +36,12 @@ def photo_results(predictions: Predictions, names: Sequence[str]) -> tuple[Photo
         )
         for prediction in worth_showing(predictions)
     )
+
+
+def _label(prediction: Prediction, names: Sequence[str]) -> str | None:
+    if prediction.labels is not None:
+        return ", ".join(names[label] for label in prediction.labels) or "none of the classes"
+    return None if prediction.label is None else names[prediction.label]
 
 
 def worth_showing(predictions: Sequence[Prediction]) -> list[Prediction]:
