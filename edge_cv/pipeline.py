@@ -229,7 +229,7 @@ class _Calibration:
 
 def _photos_key(photos: Sequence[Photo]) -> Any:
     files = _fingerprint([photo.file for photo in photos])
-    return files, [(photo.label, photo.box, photo.flip) for photo in photos]
+    return files, [(photo.label, photo.labels, photo.box, photo.flip) for photo in photos]
 
 
 def _fingerprint(paths: Sequence[Path]) -> list[tuple[str, int, int]]:

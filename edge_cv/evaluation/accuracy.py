@@ -151,8 +151,8 @@ def evaluate(
 
     An artifact is a .tflite or .onnx file with one input `(1, height, width, 3)`, RGB, and one output of logits. The
     range of its input is what its metadata says; without metadata it is `preprocessing.to_input`'s. Among equal logits
-    (frequent in int8) the lower class comes first. Probabilities are the softmax of the dequantized logits; where photos
-    may show several classes, the sigmoid. Only then all the outputs are kept; else no more than five a photo.
+    (frequent in int8) the lower class comes first. Probabilities are the softmax of the dequantized logits, or
+    the sigmoid where photos may show several classes. Only then all outputs are kept, else no more than five a photo.
 
     Args:
         artifacts: files by the names that the results will have.

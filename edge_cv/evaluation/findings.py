@@ -52,6 +52,7 @@ def findings(
 def class_names(predictions: Predictions, classes: Sequence[str]) -> tuple[str, ...]:
     """A name, each once, for every class that the source or an artifact speaks of."""
     count = 1 + max(int(predictions.indices.max(initial=-1)), int(predictions.labels.max(initial=-1)))
+    count = max(count, 0 if predictions.truth is None else predictions.truth.shape[1])
     return distinct([*classes, *(f"class {index}" for index in range(len(classes), count))])
 
 
