@@ -9,12 +9,16 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from converters.errors import CheckFailed, InputError, unknown
+
+if TYPE_CHECKING:
+    from edge_cv.report import Row
 
 BROKEN, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -131,47 +135,105 @@ def convert(
     return 0
 
 
-@app.command(epilog="Example: edge-cv evaluate runs/demo/*.tflite --data sample")
+@app.command(epilog="Example: edge-cv evaluate runs/demo/*.tflite --data photos --by sex,age --metadata people.csv")
 def evaluate(
     artifacts: Annotated[list[Path], typer.Argument(help=".tflite or .onnx files; the first is the reference.")],
     data: Annotated[str, typer.Option(help="Folder of photos, or `sample`.")],
     split: Annotated[str | None, typer.Option(help="A split that the folder's labels.csv names.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many photos, spread evenly.")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Columns of --metadata, with commas: accuracy by their values.")
+    ] = None,
+    metadata: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV with a column file; default: the folder's labels.csv.")
+    ] = None,
+    corruptions: Annotated[
+        int, typer.Option(metavar="PHOTOS", help="Measure so many photos under 15 corruptions at 5 severities too.")
+    ] = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write report.json and report.html there.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
     as_json: Json = False,
 ) -> int:
     """Measure accuracy on photos; agreement and SQNR are against the first file."""
     from converters import read_metadata
     from edge_cv import data as sources
-    from edge_cv.evaluation import evaluate as measure_accuracy
+    from edge_cv.appraisal import appraise
     from edge_cv.progress import shown
 
-    for artifact in artifacts:
-        record = read_metadata(artifact)  # a missing or foreign file is named before any photo is looked for
-    labels = (record or {}).get("labels")
+    columns = [column.strip() for column in by.split(",") if column.strip()] if by else []
+    if metadata is not None and not columns:
+        raise InputError(f"--by must name the columns of --metadata to look at. Received: only --metadata {metadata}")
+    if corruptions < 0:
+        raise InputError(f"--corruptions must be a number of photos, 0 or more. Received: {corruptions}")
+    # a missing or foreign file is named before any photo is looked for
+    records = [read_metadata(artifact) or {} for artifact in artifacts]
+    labels = records[-1].get("labels")
     own = labels if labels and len(labels) != len(sources.imagenet_labels()) else None
     source = sources.open(data, split=split, classes=own)
-    names = _row_names(artifacts)
-    with shown(f"evaluating on {len(source.take(limit))} photos") as update:
-        evaluation = measure_accuracy(
-            names, source, reference=next(iter(names)), limit=limit, workers=workers, on_progress=update
-        )
-    for file, why in evaluation.skipped:
+    names = _row_names(artifacts, [record.get("scheme") for record in records])
+    appraisal = appraise(
+        names,
+        source,
+        by=columns,
+        metadata=metadata or Path(data) / "labels.csv",
+        corruptions=corruptions,
+        limit=limit,
+        workers=workers,
+        progress=shown,
+    )
+    for file, why in appraisal.evaluation.skipped:
         print(f"skipped: {file}: {why}", file=sys.stderr)
+    found = [(str(names[row.scheme]), row) for row in appraisal.report.rows]
     rows = [
         {
-            "file": str(names[name]),
-            "images": score.images,
-            "top1": score.top1,
-            "top1_ci95": score.top1_ci95,
-            "top5": score.top5,
-            "agreement": score.agreement,
-            "sqnr_db": score.sqnr_db,
+            "file": file,
+            "images": row.images,
+            "top1": row.top1,
+            "top1_ci95": row.top1_ci95,
+            "top5": row.top5,
+            "agreement": row.agreement,
+            "sqnr_db": row.sqnr_db,
+            "balanced_accuracy": row.classes and row.classes.balanced_accuracy,
+            "ece": row.confidence and row.confidence.ece,
         }
-        for name, score in evaluation.scores.items()
+        for file, row in found
     ]
-    _print_rows(rows, as_json)
+    if as_json:
+        details = ("groups", "robustness", "multi_label")
+        full = appraisal.report.to_dict()["rows"]
+        print(json.dumps([r | {d: f[d] for d in details if f[d]} for r, f in zip(rows, full, strict=True)], indent=1))
+    else:
+        _print_rows(rows, as_json)
+        _print_details(appraisal.report.rows)
+    if out is not None:
+        print(f"report: {appraisal.report.save(out)}", file=sys.stderr)
     return 0
+
+
+def _print_details(rows: Sequence[Row]) -> None:
+    """Accuracy group by group and severity by severity, where they were asked for."""
+    from edge_cv.report.explanation import gaps
+
+    groups = [
+        {"by": column.column, "group": group.name, "images": group.images}
+        | {row.name: row.groups[i].groups[j].accuracy for row in rows}
+        | {f"{row.name} ci95": row.groups[i].groups[j].accuracy_ci95 for row in rows}
+        for i, column in enumerate(rows[0].groups)
+        for j, group in enumerate(column.groups)
+    ]
+    severities = [
+        {"name": row.name, "images": row.robustness.images, "clean": row.robustness.clean}
+        | {f"severity {n}": row.robustness.at_severity(n) for n in range(1, 6)}
+        | {"corruption_error": row.robustness.mean_corruption_error}
+        for row in rows
+        if row.robustness
+    ]
+    for lines in (groups, severities):
+        if lines:
+            print()
+            _print_rows(lines, False)
+    sentences = [gaps(row.name, grouping) for row in rows for grouping in row.groups]
+    print(*(["", *sentences] if sentences else []), sep="\n", end="\n" if sentences else "")
 
 
 @app.command(epilog="Example: edge-cv benchmark runs/demo/efficientnet_lite0_int8.tflite --threads 1,2 --runs 200")
@@ -279,11 +341,14 @@ def _written(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _row_names(artifacts: list[Path]) -> dict[str, Path]:
-    names = {str(path): path for path in artifacts}
-    if len(names) < len(artifacts):
+def _row_names(artifacts: list[Path], schemes: list[str | None]) -> dict[str, Path]:
+    """The files by the names of their rows: their schemes, if the first is float32 and they differ, or their stems."""
+    if len(set(artifacts)) < len(artifacts):
         raise InputError(f"each artifact must be named once. Received: {', '.join(map(str, artifacts))}")
-    return names
+    for names in (schemes, [path.stem for path in artifacts]):
+        if all(names) and len(set(names)) == len(names) and (names is not schemes or schemes[0] == "float32"):
+            return dict(zip(names, artifacts, strict=True))
+    return {str(path): path for path in artifacts}
 
 
 def _named_or_path(model: str) -> Any:

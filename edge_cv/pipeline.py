@@ -1,6 +1,7 @@
 """From a recipe to a report: the stages in order, each skipped when nothing that it depends on has changed.
 
-model -> convert a scheme, each checked -> ONNX -> layer errors -> evaluate all -> measure each -> report
+model -> convert a scheme, each checked -> ONNX -> layer errors -> evaluate all -> what the answers tell -> measure each
+-> report
 """
 
 from __future__ import annotations
@@ -8,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import gzip
-import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +24,13 @@ from edge_cv.stages import Stages
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
 
     from converters.preprocessing import Preprocessing
     from edge_cv.data import ImageSource, Photo
-    from edge_cv.evaluation import Evaluation
+    from edge_cv.evaluation.accuracy import Predictions
     from edge_cv.report import Report, Row
 
-SHOWN_PHOTOS = 24
-THUMBNAIL_PIXELS = 160
+PREDICTIONS = "predictions.npz"
 BUSY_SHARE = 0.9  # of wall time; less means that other programs took the processor
 
 
@@ -68,8 +66,11 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     from converters.schemes import parse
     from edge_cv.data.split import measure_and_calibrate
     from edge_cv.evaluation import environment
+    from edge_cv.evaluation.accuracy import Predictions
+    from edge_cv.evaluation.findings import class_names
     from edge_cv.models import IMAGENET_CLASSES, names
     from edge_cv.report import Report
+    from edge_cv.report.photos import photo_results
 
     if recipe.model.name not in names():
         raise unknown("model", recipe.model.name, names())
@@ -81,6 +82,7 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
         recipe.data.calibration_images,
         classes=None if recipe.model.classes == IMAGENET_CLASSES else (),
     )
+    _check_explain(recipe, measured)
     folder = Path(out_dir)
     stages = Stages(folder)
     model = _Model(recipe, stages, progress)
@@ -90,16 +92,25 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     artifacts += [_convert(recipe, stages, model, images, f"onnx_{scheme}", progress) for scheme in recipe.onnx]
     layers = {a.scheme: _layers(stages, artifacts[0], a, images, progress) for a in artifacts if a.scheme == "int8"}
     evaluation = _evaluate(recipe, stages, artifacts, measured, model.preprocessing, progress)
+    predictions = Predictions.load(folder / PREDICTIONS)
+    classes = class_names(predictions, measured.classes or model.labels or ())
+    found = _findings(recipe, stages, evaluation, measured.classes or model.labels or (), predictions, progress)
+    robust = _robustness(recipe, stages, artifacts, measured, model.preprocessing, progress)
+    explained = _explained(recipe, stages, evaluation, model, predictions, classes, measured, progress)
     performance = _measure(recipe, stages, artifacts, progress)
-    rows = tuple(_row(a, model, evaluation, performance[a.scheme], layers.get(a.scheme, ())) for a in artifacts)
+    rows = tuple(
+        _row(a, model, evaluation, performance[a.scheme], layers.get(a.scheme, ()), found[a.scheme], robust)
+        for a in artifacts
+    )
     machine = environment()
     report = Report(
         recipe=recipe.to_dict(),
         environment=machine,
         violations=tuple(v for limits in recipe.limits for v in broken(limits, rows)),
         rows=rows,
-        photos=_photos(measured, evaluation, recipe),
+        photos=photo_results(predictions, classes, measured),
         notes=(*recipe.notes, *_notes(measured, calibration, evaluation, rows, machine)),
+        explained=explained,
     )
     report.save(folder)
     return report
@@ -163,9 +174,16 @@ class _Model:
     @functools.cached_property
     def source(self) -> Any:
         """The model as `converters` takes it."""
-        from converters.source import load, open_source
+        from converters.source import open_source
 
-        return open_source(self._built if self._built is not None else load(self._path))
+        return open_source(self.network)
+
+    @functools.cached_property
+    def network(self) -> Any:
+        """The Keras model."""
+        from converters.source import load
+
+        return self._built if self._built is not None else load(self._path)
 
 
 def _size(shape: Sequence[int]) -> int:
@@ -212,7 +230,7 @@ class _Calibration:
 def _photos_key(photos: Sequence[Photo]) -> Any:
     # An archive's photos are told apart by their names, and by what the archive is as a whole.
     files = _fingerprint(sorted({Path(getattr(photo.place, "path", photo.file)) for photo in photos}))
-    return files, [(str(photo.file), photo.label, photo.box, photo.flip) for photo in photos]
+    return files, [(str(photo.file), photo.label, photo.labels, photo.box, photo.flip) for photo in photos]
 
 
 def _fingerprint(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
@@ -286,7 +304,7 @@ def _evaluate(
     preprocessing: Preprocessing,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Scores by scheme, skipped photos, and the photos worth showing, as JSON has them."""
+    """Scores by scheme, skipped photos and the SHA-256 of the predictions, which are a file, as JSON has them."""
     source = source.take(recipe.data.images)
 
     def work() -> tuple[Any, list[Path]]:
@@ -300,39 +318,116 @@ def _evaluate(
                 reference=artifacts[0].scheme,
                 on_progress=update,
             )
-        return _plain(evaluation), []
+        path = stages.folder / PREDICTIONS
+        evaluation.predictions.save(path)
+        return {
+            "images": evaluation.images,
+            "skipped": [list(pair) for pair in evaluation.skipped],
+            "scores": {name: asdict(score) for name, score in evaluation.scores.items()},
+        }, [path]
 
     inputs = {
         "artifacts": [(artifact.scheme, artifact.sha256) for artifact in artifacts],
         "photos": _photos_key(source.photos),
         "preprocessing": preprocessing.to_dict(),
     }
-    return stages.once("evaluate", inputs, work)[0]
+    result, files = stages.once("evaluate", inputs, work)
+    return {**result, "predictions": files[PREDICTIONS]}
 
 
-def _plain(evaluation: Evaluation) -> dict[str, Any]:
-    from dataclasses import asdict
+def _check_explain(recipe: Recipe, source: ImageSource) -> None:
+    """Raise InputError for what the last stages would refuse, before the first one runs."""
+    from edge_cv.data.corruptions import check_installed
+    from edge_cv.evaluation.groups import read_columns
 
-    shown = _worth_showing(evaluation.predictions)
-    return {
-        "images": evaluation.images,
-        "skipped": [list(pair) for pair in evaluation.skipped],
-        "scores": {name: asdict(score) for name, score in evaluation.scores.items()},
-        "predictions": [{"file": str(p.file), "label": p.label, "top5": p.top5} for p in shown],
-    }
+    if recipe.explain.by:
+        files = [photo.file for photo in source.take(recipe.data.images).photos]
+        read_columns(_table(recipe), recipe.explain.by, files)
+    if recipe.explain.corruptions:
+        check_installed()
 
 
-def _worth_showing(predictions: Sequence[Any]) -> list[Any]:
-    """The photos on which the artifacts disagree, then others, spread evenly, up to what a page shows."""
+def _table(recipe: Recipe) -> Path:
+    """The CSV that groups the photos."""
+    return Path(recipe.explain.metadata or Path(recipe.data.measure) / "labels.csv").expanduser()
 
-    def disagree(prediction: Any) -> bool:
-        return len({top5[0][0] for top5 in prediction.top5.values()}) > 1
 
-    different = [p for p in predictions if disagree(p)][:SHOWN_PHOTOS]
-    room = SHOWN_PHOTOS - len(different)
-    same = [p for p in predictions if not disagree(p)]
-    step = max(1, len(same) // room) if room else 1
-    return different + same[::step][:room]
+def _findings(
+    recipe: Recipe,
+    stages: Stages,
+    evaluation: dict[str, Any],
+    classes: Sequence[str],
+    predictions: Predictions,
+    progress: Progress,
+) -> dict[str, Any]:
+    """What the predictions tell, by scheme."""
+    from edge_cv.evaluation.findings import findings
+    from edge_cv.evaluation.groups import read_columns
+
+    by, table = recipe.explain.by, _table(recipe)
+
+    def work() -> tuple[Any, list[Path]]:
+        with progress("looking at the answers class by class"):
+            columns = read_columns(table, by, predictions.files) if by else None
+            return findings(predictions, classes, columns), []
+
+    inputs = [evaluation["predictions"], list(classes), by, _fingerprint([table] if by else [])]
+    return stages.once("findings", inputs, work)[0]
+
+
+def _robustness(
+    recipe: Recipe,
+    stages: Stages,
+    artifacts: Sequence[Artifact],
+    source: ImageSource,
+    preprocessing: Preprocessing,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Accuracy under corruptions, by scheme: of the float model and int8, since a photo takes 76 inferences each."""
+    if not recipe.explain.corruptions:
+        return {}
+    chosen = [a for a in artifacts if a.scheme == "int8" or a is artifacts[0]]
+    source = source.take(recipe.explain.corruptions)
+
+    def work() -> tuple[Any, list[Path]]:
+        from edge_cv.evaluation.robustness import robustness
+
+        with progress(f"evaluating on {len(source)} photos under 15 corruptions at 5 severities") as update:
+            files = {artifact.scheme: artifact.path for artifact in chosen}
+            found = robustness(files, source, preprocessing, on_progress=update)
+        return {scheme: asdict(value) for scheme, value in found.items()}, []
+
+    inputs = [[(a.scheme, a.sha256) for a in chosen], _photos_key(source.photos), preprocessing.to_dict()]
+    return stages.once("robustness", inputs, work)[0]
+
+
+def _explained(
+    recipe: Recipe,
+    stages: Stages,
+    evaluation: dict[str, Any],
+    model: _Model,
+    predictions: Predictions,
+    classes: Sequence[str],
+    source: ImageSource,
+    progress: Progress,
+) -> list[Any]:
+    """Photos with where the model looks, for the first scheme's answers."""
+    from edge_cv.evaluation.attention import explain, worth_explaining
+    from edge_cv.report.values import plain_json
+
+    if not recipe.explain.attention:
+        return []
+    scheme, count = recipe.schemes[0], recipe.explain.attention
+
+    def work() -> tuple[Any, list[Path]]:
+        misses = 2 * count // 3
+        places = worth_explaining(predictions, scheme, misses, count - misses)
+        with progress("drawing where the model looks"):
+            photos = explain(model.network, model.preprocessing, predictions, scheme, places, classes, source)
+        return plain_json([asdict(photo) for photo in photos]), []
+
+    inputs = [evaluation["predictions"], model.sha256, scheme, count, list(classes)]
+    return stages.once("attention", inputs, work)[0]
 
 
 def _measure(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], progress: Progress) -> dict[str, Any]:
@@ -369,6 +464,8 @@ def _row(
     evaluation: dict[str, Any],
     performance: dict[str, Any],
     layers: tuple[dict[str, Any], ...],
+    found: dict[str, Any],
+    robust: dict[str, Any],
 ) -> Row:
     from edge_cv.report import Row
 
@@ -390,6 +487,8 @@ def _row(
         latency=tuple(performance["latency"]),
         peak_memory_bytes=performance["peak_memory_bytes"],
         layers=layers,
+        robustness=robust.get(artifact.scheme),
+        **found,
     )
 
 
@@ -431,39 +530,6 @@ def broken(limits: Limits, rows: Sequence[Row]) -> list[str]:
         elif (value > limit) if side == "at most" else (value < limit):
             sentences.append(f"{limits.scheme}: {what} must be {side} {limit:g}. Measured: {value:.4g}")
     return sentences
-
-
-def _photos(source: ImageSource, evaluation: dict[str, Any], recipe: Recipe) -> tuple[Any, ...]:
-    from edge_cv.report import PhotoResult
-
-    names = source.classes or _labels(recipe.model.classes)
-
-    def class_name(index: int) -> str:
-        return names[index] if names and index < len(names) else f"class {index}"
-
-    shown = {prediction["file"] for prediction in evaluation["predictions"]}
-    photos = {name: photo for photo in source.photos if (name := str(photo.file)) in shown}
-    results = []
-    for prediction in evaluation["predictions"]:
-        results.append(
-            PhotoResult(
-                name=Path(prediction["file"]).name,
-                label_name=None if prediction["label"] is None else class_name(prediction["label"]),
-                thumbnail_jpeg=_thumbnail(photos[prediction["file"]].image()),
-                top5={
-                    scheme: tuple((class_name(index), probability) for index, probability in top5)
-                    for scheme, top5 in prediction["top5"].items()
-                },
-            )
-        )
-    return tuple(results)
-
-
-def _thumbnail(image: Image.Image) -> bytes:
-    image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=80)
-    return stream.getvalue()
 
 
 def _notes(

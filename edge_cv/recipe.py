@@ -324,6 +324,26 @@ class Measure(_Part):
 
 
 @dataclass(frozen=True)
+class Explain(_Part):
+    """What the report tells of the answers beyond how many are right.
+
+    Attributes:
+        by: columns of `metadata`; accuracy is told for each of their values.
+        metadata: a CSV with a column `file` that names the photos; None is the measured folder's labels.csv.
+        corruptions: measure so many photos under the 15 common corruptions at five severities too; 0 is none.
+        attention: show where the model looks (Grad-CAM) on so many photos, confident misses first; 0 is none.
+    """
+
+    by: tuple[str, ...] = ()
+    metadata: str | None = None
+    corruptions: int = 0
+    attention: int = 9
+
+    def check(self) -> None:
+        self.at_least(0, "corruptions", "attention")
+
+
+@dataclass(frozen=True)
 class Limits(_Part):
     """What one scheme's artifact must keep; a run that breaks one ends with exit code 1 and says which.
 
@@ -364,6 +384,7 @@ class Recipe(_Part):
         schemes: TFLite files to make; the first is the reference when it is `float32`, which it should be.
         onnx: ONNX files to make: `float32`.
         measure: how latency is measured.
+        explain: what the report tells of the answers.
         limits: what the artifacts must keep.
         notes: sentences for the report's reader.
     """
@@ -374,6 +395,7 @@ class Recipe(_Part):
     schemes: tuple[str, ...] = ("float32", "float16", "dynamic_int8", "int8")
     onnx: tuple[str, ...] = ()
     measure: Measure = Measure()
+    explain: Explain = Explain()
     limits: tuple[Limits, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -394,7 +416,8 @@ class Recipe(_Part):
         """The same chain on few photos and few timed runs: whether it works, not what it is worth."""
         data = dataclasses.replace(self.data, images=min(8, self.data.images or 8), calibration_images=8)
         measure = dataclasses.replace(self.measure, runs=5, warmup=1, threads=self.measure.threads[:1])
-        return dataclasses.replace(self, data=data, measure=measure, limits=())
+        explain = dataclasses.replace(self.explain, corruptions=min(2, self.explain.corruptions))
+        return dataclasses.replace(self, data=data, measure=measure, explain=explain, limits=())
 
     def with_data(self, folder: str) -> Recipe:
         """The recipe on the photos of one folder, for measuring and, others of them, for calibration."""

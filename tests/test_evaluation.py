@@ -14,7 +14,7 @@ import pytest
 from converters.errors import InputError
 from converters.preprocessing import Preprocessing
 from edge_cv.data import ImageSource, Photo
-from edge_cv.evaluation import accuracy, evaluate
+from edge_cv.evaluation import accuracy, classifying, evaluate
 
 SIZE, CLASSES = 32, 10
 PREPROCESSING = Preprocessing(image_size=SIZE)
@@ -144,7 +144,7 @@ def test_scores_equal_a_plain_loop_over_the_interpreter(models, source):
 def test_results_do_not_depend_on_the_number_of_workers_or_the_chunks(models, source, monkeypatch):
     artifacts = {"float32": models["float32"], "int8": models["int8"]}
     one = evaluate(artifacts, source, PREPROCESSING, reference="float32", workers=1)
-    monkeypatch.setattr(accuracy, "_CHUNK", 3)
+    monkeypatch.setattr(classifying, "CHUNK", 3)
     assert evaluate(artifacts, source, PREPROCESSING, reference="float32", workers=3) == one
 
 
@@ -167,17 +167,17 @@ def test_onnx_artifacts_are_classified_by_onnxruntime(models, source):
 def test_the_models_own_range_is_respected(models, source):
     """(pixel - 100) / 50 of a linear model moves its logits by what the algebra says."""
     normalized = Preprocessing(image_size=SIZE, mean=(100,) * 3, std=(50,) * 3)
-    feed = accuracy._Feed("float32", None, None, None, normalized)
+    feed = classifying.Feed("float32", None, None, None, normalized)
     pixels = np.arange(2 * SIZE * SIZE * 3).reshape(2, SIZE, SIZE, 3).astype(np.uint8)
     np.testing.assert_allclose(feed(pixels), (pixels.astype(np.float64) - 100) / 50, rtol=1e-6)
-    int8 = accuracy._Feed("int8", 0.02, -28, None, normalized)
+    int8 = classifying.Feed("int8", 0.02, -28, None, normalized)
     np.testing.assert_array_equal(int8(pixels), pixels.astype(int) - 128)
 
 
 def test_pixels_are_shifted_exactly_whatever_the_tensors_own_scale(source):
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     for dtype, offset in (("int8", -128), ("uint8", 0)):
-        feed = accuracy._Feed(dtype, 1 / 128, -1, offset, PREPROCESSING)
+        feed = classifying.Feed(dtype, 1 / 128, -1, offset, PREPROCESSING)
         np.testing.assert_array_equal(feed(pixels), pixels.astype(int) + offset)
         assert feed(pixels).dtype == dtype
 
@@ -264,15 +264,17 @@ def test_corrupt_artifacts_are_input_errors_even_when_they_kill_the_worker(model
 
 
 def test_a_worker_that_dies_is_an_input_error_that_names_the_file(models, source, monkeypatch):
-    monkeypatch.setattr(accuracy, "_describe", lambda file: os.kill(os.getpid(), signal.SIGSEGV))
+    monkeypatch.setattr(classifying, "_describe", lambda file: os.kill(os.getpid(), signal.SIGSEGV))
     with pytest.raises(InputError, match=r"float32\.tflite killed the process"):
         evaluate({"float32": models["float32"]}, source, PREPROCESSING, workers=1)
 
 
 def test_workers_import_neither_tensorflow_nor_keras(models, source):
-    executor = accuracy._executor(1)
+    executor = classifying._executor(1)
     try:
-        task = accuracy._Task(((str(models["float32"]), accuracy._Metadata(None, None, False)),), None, PREPROCESSING)
+        task = classifying.Task(
+            ((str(models["float32"]), classifying.Metadata(None, None, False)),), None, PREPROCESSING
+        )
         executor.submit(accuracy._classify, task, source.photos[:2]).result()
         loaded = executor.submit(_top_level_modules).result()
     finally:

@@ -44,6 +44,7 @@ class Photo:
         box: left, top, right, bottom of the part that counts, as fractions 0..1 of the upright photo; None is all.
         flip: whether left and right are exchanged.
         place: where it lies, when it is not a file of its own.
+        labels: where a photo may show several classes, the indices of all that it shows; `label` is None then.
     """
 
     file: Path
@@ -51,8 +52,11 @@ class Photo:
     box: Box | None = None
     flip: bool = False
     place: Place | None = None
+    labels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.label is not None and self.labels is not None:
+            raise InputError(f"a photo must have label or labels. Received: both for {self.file}")
         if self.box is not None:
             left, top, right, bottom = self.box
             if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
@@ -81,11 +85,15 @@ class _Photos(Sequence[Photo]):
         if isinstance(position, slice):
             return tuple(self[i] for i in range(*position.indices(len(self))))
         samples = self.samples
-        label = None if samples.multi_label or samples.labels[position] == UNKNOWN else int(samples.labels[position])
+        label = labels = None
+        if samples.multi_label:
+            labels = tuple(np.flatnonzero(samples.labels[position]).tolist())
+        elif samples.labels[position] != UNKNOWN:
+            label = int(samples.labels[position])
         place = samples.place(position)
         if isinstance(place, FilePart) and place.length is None:
-            return Photo(Path(place.path), label)
-        return Photo(Path(str(place)), label, place=place)
+            return Photo(Path(place.path), label, labels=labels)
+        return Photo(Path(str(place)), label, place=place, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -107,15 +115,24 @@ class ImageSource:
             return  # samples have been checked
         if not self.photos:
             raise InputError(f"{self.name} must hold at least one photo. Received: none")
+        several = self.photos[0].labels is not None
         for photo in self.photos:
-            if photo.label is not None and not 0 <= photo.label < len(self.classes):
-                raise InputError(
-                    f"a label must be in 0..{len(self.classes) - 1}, for {len(self.classes)} classes. "
-                    f"Received: {photo.label} for {photo.file}"
-                )
+            if (photo.labels is not None) != several:
+                raise InputError(f"all photos must have labels, or none. Received: {self.photos[0].file}, {photo.file}")
+            for label in photo.labels or (() if photo.label is None else (photo.label,)):
+                if not 0 <= label < len(self.classes):
+                    raise InputError(
+                        f"a label must be in 0..{len(self.classes) - 1}, for {len(self.classes)} classes. "
+                        f"Received: {label} for {photo.file}"
+                    )
 
     def __len__(self) -> int:
         return len(self.photos)
+
+    def by_file(self, files: Iterable[Path]) -> dict[Path, Photo]:
+        """The photos of these files."""
+        wanted = set(files)
+        return {photo.file: photo for photo in self.photos if photo.file in wanted}
 
     def take(self, count: int | None) -> ImageSource:
         """The source with `count` of its photos, evenly spread over all of them; None or too many is all.

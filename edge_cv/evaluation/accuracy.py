@@ -1,33 +1,28 @@
 """What artifacts answer on labelled photos: top-1, top-5, agreement with a reference and what is left of its logits.
 
-The photos are dealt out in chunks to worker processes, one a core. A worker decodes a chunk once, then runs one
-artifact after the other over the whole chunk, so that an interpreter finds its weights and its code in the caches. A
-worker keeps its interpreters between chunks and never imports TensorFlow. Each photo's figures are computed for itself
-and summed in the source's order: the result is the same for any number of workers.
+Each photo's figures are computed for itself, in worker processes (see `classifying`), and summed in the source's order:
+the result is the same for any number of workers.
 """
 
 from __future__ import annotations
 
+import io
 import os
-import signal
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.errors import InputError, unknown
+from converters.errors import InputError
+from converters.files import write_atomic
 from converters.preprocessing import Preprocessing
-from edge_cv.evaluation import runner
+from edge_cv.evaluation import classifying
 from edge_cv.evaluation.scores import Score, sqnr_db, wilson_interval
 
 if TYPE_CHECKING:
     from edge_cv.data import ImageSource, Photo
-
-_CHUNK = 16  # photos; enough for hot caches, few enough that a chunk's float pixels stay under 100 MB at 600 x 600
 
 
 @dataclass(frozen=True)
@@ -38,41 +33,84 @@ class Prediction:
         file: the photo.
         label: its true class, an index into the model's outputs; None when nobody said.
         top5: for each artifact's name the five likeliest classes, best first, as (index, probability 0..1).
+        labels: its true classes, where a photo may show several.
     """
 
     file: Path
     label: int | None
     top5: dict[str, tuple[tuple[int, float], ...]]
+    labels: tuple[int, ...] | None = None
 
 
 class Predictions(Sequence[Prediction]):
-    """The predictions in the source's order: a tuple to its users, 40 bytes an artifact and photo in memory."""
+    """The predictions in the source's order: a tuple to its users, 40 bytes an artifact and photo in memory.
+
+    Attributes:
+        names: of the artifacts.
+        files: the photos that could be read.
+        labels: their classes `(photos,)`, int32; -1 where nobody said.
+        indices: classes `(photos, artifacts, 5)`, int32, likeliest first.
+        probabilities: theirs, of the same shape, float32.
+        truth: where a photo may show several classes, which it does: bool `(photos, classes)`; else None.
+        outputs: then every artifact's `(photos, artifacts, classes)`, float32; else None.
+    """
 
     def __init__(
-        self, photos: Sequence[Photo], names: Sequence[str], indices: np.ndarray, probabilities: np.ndarray
+        self,
+        names: Sequence[str],
+        files: Sequence[Path],
+        labels: np.ndarray,
+        indices: np.ndarray,
+        probabilities: np.ndarray,
+        truth: np.ndarray | None = None,
+        outputs: np.ndarray | None = None,
     ) -> None:
-        """
-        Args:
-            photos: those that could be read.
-            names: of the artifacts.
-            indices: classes `(photos, artifacts, 5)`, int32, likeliest first.
-            probabilities: theirs, of the same shape, float32.
-        """
-        self._photos = tuple(photos)
-        self._names = tuple(names)
-        self._indices = indices
-        self._probabilities = probabilities
+        self.names, self.files = tuple(names), tuple(files)
+        self.labels, self.indices, self.probabilities = labels, indices, probabilities
+        self.truth, self.outputs = truth, outputs
+
+    def answers(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The first class of each photo and its probability, each `(photos,)`, as artifact `name` has them."""
+        column = self.names.index(name)
+        return self.indices[:, column, 0], self.probabilities[:, column, 0]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write them as a compressed .npz: the attributes, by their names."""
+        stream = io.BytesIO()
+        np.savez_compressed(
+            stream,
+            names=np.array(self.names, dtype=np.str_),
+            files=np.array([str(file) for file in self.files], dtype=np.str_),
+            labels=self.labels,
+            indices=self.indices,
+            probabilities=self.probabilities,
+            **({} if self.truth is None else {"truth": self.truth, "outputs": self.outputs}),
+        )
+        write_atomic(path, stream.getvalue())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Predictions:
+        """The predictions that `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            names, files = arrays["names"].tolist(), [Path(file) for file in arrays["files"].tolist()]
+            several = [arrays[name] for name in ("truth", "outputs") if name in arrays]
+            return cls(names, files, arrays["labels"], arrays["indices"], arrays["probabilities"], *several)
 
     def __len__(self) -> int:
-        return len(self._photos)
+        return len(self.files)
 
     def __getitem__(self, position):
         if isinstance(position, slice):
             return tuple(self[i] for i in range(*position.indices(len(self))))
-        photo = self._photos[position]
-        pairs = zip(self._indices[position].tolist(), self._probabilities[position].tolist(), strict=True)
+        label = int(self.labels[position])
+        pairs = zip(self.indices[position].tolist(), self.probabilities[position].tolist(), strict=True)
         top5 = [tuple(zip(indices, probabilities, strict=True)) for indices, probabilities in pairs]
-        return Prediction(Path(photo.file), photo.label, dict(zip(self._names, top5, strict=True)))
+        return Prediction(
+            self.files[position],
+            label if label >= 0 else None,
+            dict(zip(self.names, top5, strict=True)),
+            None if self.truth is None else tuple(np.flatnonzero(self.truth[position]).tolist()),
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other))  # noqa: B905
@@ -95,7 +133,7 @@ class Evaluation:
     images: int
     skipped: tuple[tuple[str, str], ...]
     scores: dict[str, Score]
-    predictions: Sequence[Prediction] = field(repr=False)
+    predictions: Predictions = field(repr=False)
     runtimes: dict[str, str]
 
 
@@ -113,12 +151,13 @@ def evaluate(
 
     An artifact is a .tflite or .onnx file with one input `(1, height, width, 3)`, RGB, and one output of logits. The
     range of its input is what its metadata says; without metadata it is `preprocessing.to_input`'s. Among equal logits
-    (frequent in int8) the lower class comes first. Probabilities are the softmax of the dequantized logits.
+    (frequent in int8) the lower class comes first. Probabilities are the softmax of the dequantized logits, or
+    the sigmoid where photos may show several classes. Only then all outputs are kept, else no more than five a photo.
 
     Args:
         artifacts: files by the names that the results will have.
-        source: the photos. Labels are indices into the artifacts' outputs; photos without one do not count for
-            `top1` and `top5`.
+        source: the photos. Labels are indices into the artifacts' outputs; photos without one, or with several, do not
+            count for `top1` and `top5`.
         preprocessing: how a photo is resized and cropped. Default: as the artifacts' metadata say.
         reference: the name of the artifact that the others are compared with.
         limit: take only so many of the photos, spread evenly over the source.
@@ -129,170 +168,18 @@ def evaluate(
         InputError: an artifact cannot be read or run or takes no RGB image, the artifacts do not fit one another, a
             label is outside the outputs, no photo can be read.
     """
-    files = {name: Path(file) for name, file in artifacts.items()}
-    photos = _photos(source, limit)
-    _check(files, reference, workers)
-
-    import loky
-    from loky.process_executor import BrokenProcessPool
-
-    workers = min(workers or loky.cpu_count(), len(photos))
-    executor = _executor(workers)
-    try:
-        opening = {name: executor.submit(_describe, str(file)) for name, file in files.items()}
-        metadata = {name: _metadata(file) for name, file in files.items()}  # while the workers start
-        try:
-            described = {name: future.result() for name, future in opening.items()}
-        except BrokenProcessPool as error:
-            raise _killer(files) from error
-        preprocessing = preprocessing or _agreed_preprocessing(files, metadata)
-        classes = _check_fit(files, described, preprocessing)
-        _check_labels(photos, classes)
-
-        task = _Task(
-            tuple((str(file), metadata[name]) for name, file in files.items()), _index(files, reference), preprocessing
-        )
-        results, done = [], 0
-        try:
-            for chunk, result in _in_order(executor, task, photos, workers):
-                results.append(result)
-                done += len(chunk)
-                if on_progress is not None:
-                    on_progress(done, len(photos))
-        except BrokenProcessPool as error:
-            raise InputError(
-                f"a worker process died while it ran {', '.join(map(str, files.values()))}: "
-                f"a file must be corrupt, or memory ran out ({workers} workers)"
-            ) from error
-    finally:
-        executor.shutdown(wait=True, kill_workers=True)
-    runtimes = {name: description.runtime for name, description in described.items()}
-    return _summary(photos, tuple(files), reference, results, runtimes)
+    photos = labelled_photos(source, limit)
+    results, runtimes = classifying.run(
+        _classify, artifacts, photos, preprocessing, reference=reference, workers=workers, on_progress=on_progress
+    )
+    return _summary(photos, tuple(artifacts), reference, results, runtimes)
 
 
-# ---------------------------------------------------------------------------------------------- in the calling process
-
-
-def _photos(source: ImageSource, limit: int | None) -> Sequence[Photo]:
+def labelled_photos(source: ImageSource, limit: int | None) -> Sequence[Photo]:
+    """Those photos of the source that are measured on."""
     if limit is not None and limit < 1:
         raise InputError(f"limit must be 1 or more. Received: {limit}")
     return source.take(limit).photos
-
-
-def _check(files: Mapping[str, Path], reference: str | None, workers: int | None) -> None:
-    if not files:
-        raise InputError("artifacts must name at least one .tflite or .onnx file. Received: none")
-    for file in files.values():
-        if not file.is_file():
-            raise InputError(f"{file} must be a .tflite or .onnx file. Received: no such file")
-    if reference is not None and reference not in files:
-        raise unknown("reference", reference, files)
-    if workers is not None and workers < 1:
-        raise InputError(f"workers must be 1 or more. Received: {workers}")
-
-
-def _executor(workers: int):
-    import loky
-
-    # Every worker would otherwise start a thread pool as large as the machine when numpy is imported.
-    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return loky.ProcessPoolExecutor(workers, initializer=_ignore_interrupts, env=single)
-
-
-def _killer(files: Mapping[str, Path]) -> InputError:
-    """The error that names the file whose opening ends a process, found by opening each in a process of its own."""
-    from loky.process_executor import BrokenProcessPool
-
-    for file in files.values():
-        executor = _executor(1)
-        try:
-            executor.submit(_describe, str(file)).result()
-        except BrokenProcessPool:
-            return InputError(f"{file} killed the process that opened it: the file must be corrupt, or memory ran out")
-        except InputError as error:
-            return error
-        finally:
-            executor.shutdown(wait=True, kill_workers=True)
-    return InputError(f"a worker process died while it opened {', '.join(map(str, files.values()))}: memory ran out")
-
-
-def _metadata(file: Path) -> _Metadata:
-    from converters import metadata
-
-    record = metadata.read(file) or {}
-    try:
-        fields, offset = record.get("preprocessing"), (record.get("input") or {}).get("pixel_offset")
-        if offset is not None and not isinstance(offset, int):
-            raise InputError(f"pixel_offset must be a whole number or null. Received: {offset!r}")
-        probabilities = (record.get("output") or {}).get("values") == "probabilities"
-        return _Metadata(Preprocessing.from_dict(fields) if fields else None, offset, probabilities)
-    except (InputError, AttributeError) as error:
-        raise InputError(f"{file} has metadata that cannot be used: {error}") from error
-
-
-def _index(files: Mapping[str, Path], reference: str | None) -> int | None:
-    return None if reference is None else list(files).index(reference)
-
-
-def _agreed_preprocessing(files: Mapping[str, Path], metadata: Mapping[str, _Metadata]) -> Preprocessing:
-    known = {name: value.preprocessing for name, value in metadata.items() if value.preprocessing is not None}
-    if not known:
-        without = ", ".join(map(str, files.values()))
-        raise InputError(f"preprocessing must be given for artifacts that have no metadata. Received: {without}")
-    first = next(iter(known))
-    for name, preprocessing in known.items():
-        if _geometry(preprocessing) != _geometry(known[first]):
-            raise InputError(
-                f"the artifacts must resize and crop alike to be measured on the same pixels. Received: {files[first]} "
-                f"with {_geometry(known[first])} and {files[name]} with {_geometry(preprocessing)}"
-            )
-    return known[first]
-
-
-def _geometry(preprocessing: Preprocessing) -> tuple:
-    p = preprocessing
-    return p.image_size, p.resize_to or p.image_size, p.rule, p.interpolation
-
-
-def _check_fit(files: Mapping[str, Path], described: Mapping[str, _Description], preprocessing: Preprocessing) -> int:
-    """The number of classes, which every artifact must share."""
-    size, first = preprocessing.image_size, next(iter(files))
-    for name, description in described.items():
-        if description.shape != (1, size, size, 3):
-            raise InputError(
-                f"{files[name]} must take the preprocessing's (1, {size}, {size}, 3). Received: {description.shape}"
-            )
-        if description.classes != described[first].classes:
-            raise InputError(
-                f"the artifacts must have the same classes. Received: {described[first].classes} in {files[first]}, "
-                f"{description.classes} in {files[name]}"
-            )
-    return described[first].classes
-
-
-def _check_labels(photos: Sequence[Photo], classes: int) -> None:
-    for photo in photos:
-        if photo.label is not None and not 0 <= photo.label < classes:
-            raise InputError(
-                f"labels must be in 0..{classes - 1}, the model's outputs. Received: {photo.label} for {photo.file}"
-            )
-
-
-def _in_order(
-    executor, task: _Task, photos: Sequence[Photo], workers: int
-) -> Iterator[tuple[Sequence[Photo], _ChunkResult]]:
-    """Chunks and their results in the source's order, with only some of them under way, so that memory stays flat."""
-    under_way: deque = deque()
-    start = 0
-    while start < len(photos) or under_way:
-        while start < len(photos) and len(under_way) < 4 * workers:
-            # smaller ones at the end, so that the workers finish together
-            count = max(1, min(_CHUNK, (len(photos) - start) // (2 * workers)))
-            chunk = photos[start : start + count]
-            under_way.append((chunk, executor.submit(_classify, task, chunk)))
-            start += count
-        chunk, future = under_way.popleft()
-        yield chunk, future.result()
 
 
 def _summary(
@@ -313,7 +200,7 @@ def _summary(
     noise_sum = _ordered_sum([result.noise for result in results])
     seconds = np.sum([result.seconds for result in results], axis=0)
 
-    labels = np.array([-1 if photo.label is None else photo.label for photo in kept])
+    labels = np.array([-1 if photo.label is None else photo.label for photo in kept], np.int32)
     labelled = labels >= 0
     trials = int(labelled.sum())
     scores = {}
@@ -333,38 +220,19 @@ def _summary(
             sqnr_db=None if reference is None else sqnr_db(float(signal_sum), float(noise_sum[column])),
             seconds_per_image=float(seconds[column]) / len(kept),
         )
-    return Evaluation(len(kept), skipped, scores, Predictions(kept, names, indices, probabilities), runtimes)
+    files = [Path(photo.file) for photo in kept]
+    predictions = Predictions(names, files, labels, indices, probabilities)
+    if kept[0].labels is not None:
+        predictions.outputs = np.concatenate([result.outputs for result in results])
+        predictions.truth = np.zeros((len(kept), predictions.outputs.shape[2]), bool)
+        for row, photo in enumerate(kept):
+            predictions.truth[row, list(photo.labels)] = True
+    return Evaluation(len(kept), skipped, scores, predictions, runtimes)
 
 
 def _ordered_sum(parts: Sequence[np.ndarray]) -> np.ndarray:
     """The sum over photos; numpy adds in an order that depends on the length only, never on the chunks."""
     return np.concatenate(parts).sum(axis=0)
-
-
-# ------------------------------------------------------------------------------------------------ in a worker process
-
-
-@dataclass(frozen=True)
-class _Task:
-    artifacts: tuple[tuple[str, _Metadata], ...]  # each with its file
-    reference: int | None  # its place among them
-    preprocessing: Preprocessing
-
-
-@dataclass(frozen=True)
-class _Metadata:
-    """What an artifact says of its input: None where it does not."""
-
-    preprocessing: Preprocessing | None
-    pixel_offset: int | None
-    probabilities: bool  # whether the outputs are those, and no logits
-
-
-@dataclass(frozen=True)
-class _Description:
-    shape: tuple[int, ...]
-    classes: int
-    runtime: str
 
 
 @dataclass(frozen=True)
@@ -374,6 +242,7 @@ class _ChunkResult:
     Attributes:
         reasons: for every photo of the chunk why it could not be read, or None.
         indices, probabilities: the five likeliest classes, `(n, a, 5)`.
+        outputs: all the outputs `(n, a, classes)` where photos may show several classes, else None.
         signal: sum of the squared reference logits, `(n,)`; zeros without a reference.
         noise: sum of the squared differences from them, `(n, a)`.
         seconds: time in inferences, `(a,)`.
@@ -382,153 +251,42 @@ class _ChunkResult:
     reasons: tuple[str | None, ...]
     indices: np.ndarray
     probabilities: np.ndarray
+    outputs: np.ndarray | None
     signal: np.ndarray
     noise: np.ndarray
     seconds: np.ndarray
 
 
-@dataclass(frozen=True)
-class _Feed:
-    """How pixels become one artifact's input: by adding `pixel_offset`, or in the range of `preprocessing`."""
-
-    dtype: str
-    scale: float | None
-    zero_point: int | None
-    pixel_offset: int | None
-    preprocessing: Preprocessing
-
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """The inputs `(n, height, width, 3)` in the artifact's type for uint8 pixels of that shape."""
-        dtype = np.dtype(self.dtype)
-        if dtype.kind in "iu" and self.pixel_offset is not None:
-            return _clipped(pixels.astype(np.int32) + self.pixel_offset, dtype)
-        values = self.preprocessing.to_input(pixels)
-        if dtype.kind == "f":
-            return values.astype(dtype, copy=False)
-        if self.scale is not None:
-            values = np.rint(values / np.float32(self.scale)) + self.zero_point
-        return _clipped(values, dtype)
-
-
-class _Artifact:
-    """An open model with its one input and output."""
-
-    def __init__(self, file: str) -> None:
-        try:
-            self.model = runner.open_model(file, threads=1)
-        except runner.ModelError as error:
-            raise InputError(f"{file} cannot be opened: {error}") from error
-        for what, tensors in (("input", self.model.inputs), ("output", self.model.outputs)):
-            if len(tensors) != 1:
-                raise InputError(f"{file} must have one {what}. Received: {len(tensors)}")
-        self.file = file
-        self.input, self.output = self.model.inputs[0], self.model.outputs[0]
-        shape = self.input.shape
-        if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
-            raise InputError(f"{file} must take one RGB image, (1, height, width, 3). Received: {shape}")
-        self.classes = int(np.prod(self.output.shape))
-
-    def feed(self, metadata: _Metadata, preprocessing: Preprocessing) -> _Feed:
-        """The artifact's own range goes before the caller's: the caller decides only what part of a photo is seen."""
-        tensor, own = self.input, metadata.preprocessing or preprocessing
-        return _Feed(tensor.dtype.name, tensor.scale, tensor.zero_point, metadata.pixel_offset, own)
-
-    def logits(self, inputs: np.ndarray) -> tuple[np.ndarray, float]:
-        """Dequantized logits `(n, classes)`, float32, of inputs `(n, height, width, 3)`, and the seconds it took."""
-        stored = np.empty((len(inputs), self.classes), self.output.dtype)
-        seconds = 0.0
-        for i in range(len(inputs)):
-            self.model.set_input(inputs[i : i + 1])
-            start = time.perf_counter()
-            self.model.invoke()
-            seconds += time.perf_counter() - start
-            stored[i] = self.model.output().ravel()
-        if self.output.scale is None:
-            return stored.astype(np.float32), seconds
-        return (stored.astype(np.float32) - self.output.zero_point) * np.float32(self.output.scale), seconds
-
-
-_opened: dict[str, _Artifact] = {}  # a worker lives for one evaluation and keeps its interpreters through it
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the one that was called ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _artifact(file: str) -> _Artifact:
-    if file not in _opened:
-        _opened[file] = _Artifact(file)
-    return _opened[file]
-
-
-def _describe(file: str) -> _Description:
-    """Opens an artifact and runs it once: a corrupt file shows itself here, by an error or by this process's death."""
-    artifact = _artifact(file)
-    try:
-        artifact.logits(np.zeros(artifact.input.shape, artifact.input.dtype))
-    except Exception as error:  # onnxruntime's derive from Exception directly
-        raise InputError(f"{file} cannot be run: {' '.join(str(error).split())}") from error
-    return _Description(artifact.input.shape, artifact.classes, artifact.model.runtime)
-
-
-def _classify(task: _Task, photos: Sequence[Photo]) -> _ChunkResult:
-    from edge_cv.data import load_pixels
-
-    size = task.preprocessing.image_size
-    pixels = np.empty((len(photos), size, size, 3), np.uint8)
-    reasons: list[str | None] = []
-    count = 0
-    for photo in photos:
-        try:
-            pixels[count] = load_pixels(photo, task.preprocessing)
-            count += 1
-            reasons.append(None)
-        except InputError as error:
-            reasons.append(str(error))
-    pixels = pixels[:count]
+def _classify(task: classifying.Task, photos: Sequence[Photo]) -> _ChunkResult:
+    pixels, reasons = classifying.decode(task, photos)
     read = [photo for photo, reason in zip(photos, reasons, strict=True) if reason is None]
-
-    logits, seconds, inputs = [], [], {}
-    for file, metadata in task.artifacts:
-        artifact = _artifact(file)
-        feed = artifact.feed(metadata, task.preprocessing)
-        if feed not in inputs:
-            inputs[feed] = feed(pixels)
-        values, spent = artifact.logits(inputs[feed])
-        finite = np.isfinite(values).all(axis=1)
-        if not finite.all():
-            photo = read[int(np.argmin(finite))]
-            raise InputError(f"{file} must give finite logits. Received: NaN or infinity for {photo.file}")
-        logits.append(values)
-        seconds.append(spent)
-
-    best = [_top5(v, metadata.probabilities) for v, (_, metadata) in zip(logits, task.artifacts, strict=True)]
-    signal_sums, noise_sums = np.zeros(count), np.zeros((count, len(logits)))
+    logits, seconds = classifying.classify(task, pixels, read)
+    several = photos[0].labels is not None
+    best = [_top5(v, metadata.probabilities, several) for v, (_, metadata) in zip(logits, task.artifacts, strict=True)]
+    signal_sums, noise_sums = np.zeros(len(read)), np.zeros((len(read), len(logits)))
     if task.reference is not None:
         expected = logits[task.reference].astype(np.float64)
         signal_sums = np.square(expected).sum(axis=1)
         noise_sums = np.stack([np.square(expected - values).sum(axis=1) for values in logits], axis=1)
     return _ChunkResult(
-        tuple(reasons),
+        reasons,
         np.stack([indices for indices, _ in best], axis=1),
         np.stack([probabilities for _, probabilities in best], axis=1),
+        np.stack(logits, axis=1) if several else None,
         signal_sums,
         noise_sums,
-        np.array(seconds),
+        seconds,
     )
 
 
-def _top5(outputs: np.ndarray, are_probabilities: bool) -> tuple[np.ndarray, np.ndarray]:
+def _top5(outputs: np.ndarray, are_probabilities: bool, several: bool) -> tuple[np.ndarray, np.ndarray]:
     """Indices and probabilities `(n, 5)` of the five largest of outputs `(n, classes)`; ties by the index."""
     indices = np.argsort(-outputs, axis=1, kind="stable")[:, :5]
     if are_probabilities:
         return indices.astype(np.int32), np.take_along_axis(outputs, indices, axis=1).clip(0, 1).astype(np.float32)
+    if several:
+        chosen = np.take_along_axis(outputs, indices, axis=1).astype(np.float64)
+        return indices.astype(np.int32), (1 / (1 + np.exp(-chosen.clip(-700)))).astype(np.float32)
     powers = np.exp(outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True, initial=-np.inf))
     probabilities = powers / powers.sum(axis=1, keepdims=True)
     return indices.astype(np.int32), np.take_along_axis(probabilities, indices, axis=1).astype(np.float32)
-
-
-def _clipped(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    limits = np.iinfo(dtype)
-    return np.clip(values, limits.min, limits.max).astype(dtype)

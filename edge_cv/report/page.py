@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_cv.report import plots, sentences
+from edge_cv.report import explanation, plots, sentences
 from edge_cv.report.comparison import latency_on, main_rows, reference_of, settings, size_ratio, speed_up
-from edge_cv.report.values import PhotoResult, Report, Row, _plain_json
+from edge_cv.report.section import Figure
+from edge_cv.report.values import PhotoResult, Report, Row, plain_json
 
 MOST_PHOTOS = 24
 """How many photos the page shows; it says how many more there are."""
@@ -36,15 +37,16 @@ class Column:
     cells: tuple[Cell, ...]
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One plot: its title, what it says in words for who cannot see it, and its SVG."""
-
-    title: str
-    caption: str
-    alt: str
-    svg: str
-    list: tuple[tuple[str, str], ...] = ()
+SECTIONS = (
+    explanation.classes,
+    explanation.multi_label,
+    explanation.confidence,
+    explanation.mistakes,
+    explanation.groups,
+    explanation.robustness,
+    explanation.attention,
+)
+"""From a report to a section of the page, or None; in the page's order."""
 
 
 def render(report: Report) -> str:
@@ -60,6 +62,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = _unbroken
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     rows = report.rows
     reference, row = main_rows(rows)
     photos, differing, total = _photos(report, reference, row)
@@ -73,6 +76,11 @@ def render(report: Report) -> str:
         names=[(r.name, r.file) for r in rows],
         columns=columns(rows),
         figures=[(figure, Markup(figure.svg)) for figure in figures(rows, row)],
+        sections=[
+            (section, [(figure, Markup(figure.svg)) for figure in section.figures])
+            for section in (make(report) for make in SECTIONS)
+            if section is not None
+        ],
         photos=photos,
         photos_differing=differing,
         photos_total=total,
@@ -81,7 +89,7 @@ def render(report: Report) -> str:
         timed=sentences.how_timed(rows),
         environment=[(k, v) for k, v in _flat(report.environment) if not k.startswith("versions.")],
         versions=[(k.removeprefix("versions."), v) for k, v in _flat(report.environment) if k.startswith("versions.")],
-        recipe=json.dumps(_plain_json(report.recipe), indent=2, ensure_ascii=False),
+        recipe=json.dumps(plain_json(report.recipe), indent=2, ensure_ascii=False),
     )
 
 

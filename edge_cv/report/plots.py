@@ -209,6 +209,96 @@ def layer_errors(row: Row) -> str | None:
     return _svg("layer-errors", draw)
 
 
+def reliability(rows: Sequence[Row]) -> str | None:
+    """Accuracy against confidence, a line for each row, the more photos a point has the larger, as SVG."""
+    rows = [row for row in rows if row.confidence is not None]
+    if not rows:
+        return None
+
+    def draw(figure: Any, axes: Any) -> None:
+        axes.plot([0, 100], [0, 100], ":", color=_MUTED, linewidth=1.2)
+        for row in rows:
+            bins, colour = row.confidence.bins, _colour(row)
+            xs, ys = [100 * b.confidence for b in bins], [100 * b.accuracy for b in bins]
+            areas = [12 + 160 * b.images / row.confidence.images for b in bins]
+            axes.plot(xs, ys, color=colour, linewidth=1.3, alpha=0.7, label=_middle(row.name, 26))
+            axes.scatter(xs, ys, s=areas, color=colour, alpha=0.6, linewidths=0)
+        axes.set_xlim(0, 103)
+        axes.set_ylim(-3, 104)
+        axes.grid(axis="y")
+        axes.set_xlabel("confidence, %")
+        axes.set_ylabel("accuracy, %")
+        _legend(axes, "upper left")
+
+    return _svg("reliability", draw, 4.2)
+
+
+def confusion_matrix(row: Row) -> str | None:
+    """The share of each class's photos that each answer got, as SVG; None where the whole matrix is not kept."""
+    scores = row.classes
+    if scores is None or not scores.matrix:
+        return None
+    count = len(scores.matrix)
+
+    def draw(figure: Any, axes: Any) -> None:
+        from matplotlib.patches import Rectangle
+
+        colour = _colour(row)
+        for y, counts in enumerate(scores.matrix):
+            for x, number in enumerate(counts):
+                if number:
+                    share = number / sum(counts)
+                    axes.add_patch(
+                        Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, alpha=0.12 + 0.75 * share, linewidth=0)
+                    )
+                    if count <= 12:
+                        axes.text(x, y, str(number), ha="center", va="center", fontsize=9 if count > 8 else 10)
+        axes.set_xlim(-0.5, count - 0.5)
+        axes.set_ylim(count - 0.5, -0.5)
+        axes.set_aspect("equal")
+        size = 10 if count <= 12 else max(5.0, 130 / count)
+        names = [_short(name, 14) for name in scores.matrix_names]
+        places = range(0, count, 1 if count <= 26 else 2)
+        axes.set_yticks(places, [names[n] for n in places], fontsize=max(size, 7))
+        axes.set_xticks(places, [names[n] for n in places], fontsize=max(size, 7), rotation=90)
+        axes.tick_params(length=0)
+        axes.set_xlabel("answer")
+        axes.set_ylabel("true class")
+
+    return _svg(f"confusion-{_identifier(row.name)}", draw, 5.0)
+
+
+def against_severity(rows: Sequence[Row]) -> str | None:
+    """Mean top-1 over the corruptions against their severity, a line for each row, as SVG."""
+    rows = [row for row in rows if row.robustness is not None]
+    if not rows:
+        return None
+
+    def draw(figure: Any, axes: Any) -> None:
+        for row in rows:
+            ys = [100 * row.robustness.at_severity(severity) for severity in range(6)]
+            axes.plot(range(6), ys, "o-", color=_colour(row), linewidth=1.5, markersize=5, label=_middle(row.name, 26))
+        axes.set_ylim(0, 104)
+        axes.set_xticks(range(6), ["clean", *map(str, range(1, 6))])
+        axes.grid(axis="y")
+        axes.set_xlabel("severity")
+        axes.set_ylabel("top-1 accuracy, %")
+        _legend(axes, "upper right")
+
+    return _svg("severity", draw)
+
+
+def _legend(axes: Any, place: str) -> None:
+    legend = axes.legend(loc=place, frameon=False, fontsize=10, handlelength=1.4)
+    for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True):
+        text.set_color(line.get_color())
+
+
+def _identifier(name: str) -> str:
+    """`name` as a part of an id, a different one for each name."""
+    return "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):x}" for c in name)
+
+
 def _colour(row: Row) -> str:
     return _SERIES[_SCHEME_COLOURS.get(row.scheme, sum(map(ord, row.scheme)) % len(_SERIES))]
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import json
 import math
 import os
+import types
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.files import write_atomic
+from edge_cv.evaluation.attention import Explained
+from edge_cv.evaluation.classes import ClassScores
+from edge_cv.evaluation.confidence import Confidence
+from edge_cv.evaluation.groups import Grouping
+from edge_cv.evaluation.mistakes import Mistakes
+from edge_cv.evaluation.multilabel import MultiLabel
+from edge_cv.evaluation.robustness import Robustness
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,6 +57,9 @@ class Row:
         peak_memory_bytes: peak resident memory of the process that ran the artifact.
         layers: dicts with `layer` and `sqnr_db`, in the network's order.
         run: the run that the row comes from, when a report compares several.
+        classes, confidence, mistakes, groups, robustness, multi_label: what the answers tell class by class, of the
+            confidence, of how far off wrong ones are, by the columns of a table, under corruptions, and with several
+            labels a photo; each as `edge_cv.evaluation` has it.
     """
 
     scheme: str
@@ -66,6 +79,12 @@ class Row:
     agreement_ci95: tuple[float, float] | None = None
     layers: tuple[dict[str, Any], ...] = ()
     run: str = ""
+    classes: ClassScores | None = None
+    confidence: Confidence | None = None
+    mistakes: Mistakes | None = None
+    groups: tuple[Grouping, ...] = ()
+    robustness: Robustness | None = None
+    multi_label: MultiLabel | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -90,6 +109,9 @@ class Row:
                 put(name, None if low is None or high is None else (low, high))
         put("latency", tuple(_latency(entry) for entry in _items(self.latency, "a row's latency")))
         put("layers", tuple(_layer(entry) for entry in _items(self.layers, "a row's layers")))
+        hints = typing.get_type_hints(Row)
+        for name in ("classes", "confidence", "mistakes", "groups", "robustness", "multi_label"):
+            put(name, _typed(hints[name], getattr(self, name), f"a row's {name}"))
 
     @property
     def name(self) -> str:
@@ -135,10 +157,7 @@ class PhotoResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The photo as `report.json` has it, its thumbnail in base64."""
-        fields = {**vars(self)}
-        if self.thumbnail_jpeg is not None:
-            fields["thumbnail_jpeg"] = base64.b64encode(self.thumbnail_jpeg).decode()
-        return fields
+        return plain_json(vars(self))
 
 
 @dataclass(frozen=True)
@@ -152,6 +171,7 @@ class Report:
         rows: one for each artifact; the first `float32` one is the reference that the others are compared with.
         photos: what each artifact saw in each photo. Thumbnails belong only to those few that are worth showing.
         notes: sentences that a reader must know, such as where the photos come from.
+        explained: some photos and where the model looked in them.
     """
 
     recipe: dict[str, Any]
@@ -160,6 +180,7 @@ class Report:
     rows: tuple[Row, ...] = ()
     photos: tuple[PhotoResult, ...] = ()
     notes: tuple[str, ...] = ()
+    explained: tuple[Explained, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("recipe", "environment"):
@@ -174,6 +195,8 @@ class Report:
             if any(not isinstance(value, kind) for value in values):
                 raise InputError(f"a report's {name} must be {kind.__name__} values. Received: {values!r:.80}")
             object.__setattr__(self, name, values)
+        explained = _typed(tuple[Explained, ...], self.explained, "a report's explained photos")
+        object.__setattr__(self, "explained", explained)
 
     @property
     def name(self) -> str:
@@ -189,7 +212,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as `report.json` has it: what cannot be told in JSON (infinities, paths) is null or text."""
-        return _plain_json(
+        return plain_json(
             {
                 "schema": SCHEMA,
                 "recipe": self.recipe,
@@ -198,6 +221,7 @@ class Report:
                 "rows": [row.to_dict() for row in self.rows],
                 "photos": [photo.to_dict() for photo in self.photos],
                 "notes": self.notes,
+                "explained": [dataclasses.asdict(photo) for photo in self.explained],
             }
         )
 
@@ -222,6 +246,7 @@ class Report:
             rows=tuple(_from_fields(Row, row, ("scheme", "file")) for row in fields["rows"]),
             photos=tuple(_photo(photo) for photo in _items(fields.get("photos", ()), "a report's photos")),
             notes=fields.get("notes", ()),
+            explained=fields.get("explained", ()),
         )
 
     def save(self, folder: str | os.PathLike) -> Path:
@@ -297,6 +322,44 @@ def _number(value: Any, what: str, least: float = -math.inf, most: float = math.
     return int(value) if isinstance(value, int) else number
 
 
+def _typed(hint: Any, value: Any, what: str) -> Any:
+    """`value` as the type `hint` has it: dicts become its dataclasses, lists tuples, base64 text bytes.
+
+    Raises InputError where it is something else, or a number is not finite.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return None if value is None else _typed(arguments[0], value, what)
+    if origin is tuple:
+        items = _items(value, what)
+        if arguments[-1] is not Ellipsis and len(items) != len(arguments):
+            raise InputError(f"{what} must be {len(arguments)} values. Received: {value!r:.80}")
+        return tuple(_typed(arguments[0], item, what) for item in items)
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, hint):
+            return value
+        if not isinstance(value, Mapping):
+            raise InputError(f"{what} must be an object. Received: {value!r:.80}")
+        hints = typing.get_type_hints(hint)
+        for field in dataclasses.fields(hint):
+            if field.name not in value and field.default is dataclasses.MISSING:
+                raise InputError(f"{what} must have {field.name}. Received: {', '.join(map(str, value))!r:.80}")
+        return hint(
+            **{name: _typed(kind, value[name], f"{what}.{name}") for name, kind in hints.items() if name in value}
+        )
+    if hint is bytes and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(value, validate=True)
+    if hint in (int, float):
+        number = _number(value, what)
+        if number is None or (hint is int and number != int(number)):
+            raise InputError(f"{what} must be a number. Received: {value!r:.80}")
+        return hint(number)
+    if not isinstance(value, hint):
+        raise InputError(f"{what} must be {hint.__name__}. Received: {value!r:.80}")
+    return value
+
+
 def _items(values: Any, what: str) -> tuple[Any, ...]:
     if not isinstance(values, list | tuple):
         raise InputError(f"{what} must be a list. Received: {values!r:.80}")
@@ -357,20 +420,22 @@ def _photo(fields: Any) -> PhotoResult:
     return PhotoResult(fields.get("name", ""), fields.get("label_name"), thumbnail, fields.get("top5", {}))
 
 
-def _plain_json(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """`value` made of what JSON has: tuples become lists, numbers of numpy become numbers, infinities null."""
     if value is None or isinstance(value, bool | str):
         return value
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     if isinstance(value, Mapping):
-        return {str(k): _plain_json(v) for k, v in value.items()}
+        return {str(k): plain_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain_json(v) for v in value]
+        return [plain_json(v) for v in value]
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-        return _plain_json(value.item())
+        return plain_json(value.item())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain_json(vars(value))
+        return plain_json(vars(value))
     return str(value)

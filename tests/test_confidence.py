@@ -1,0 +1,71 @@
+"""Calibration of confidences: closed forms, and scikit-learn's reliability curve."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_cv.evaluation.confidence import BINS, confidence_of
+
+
+def drawn(photos: int, temperature: float = 1.0, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Confidences and hits: each answer is right with just the probability `p`, and says `p ** temperature`."""
+    rng = np.random.default_rng(seed)
+    truth = rng.beta(4, 2, photos)
+    return (truth**temperature).astype(np.float32), rng.random(photos) < truth
+
+
+def test_the_bins_are_scikit_learns_reliability_curve():
+    from sklearn.calibration import calibration_curve
+
+    confidences, right = drawn(3000)
+    found = confidence_of(confidences, right)
+    accuracy, mean = calibration_curve(right, confidences, n_bins=BINS, strategy="uniform")
+    np.testing.assert_allclose([b.accuracy for b in found.bins], accuracy)
+    np.testing.assert_allclose([b.confidence for b in found.bins], mean, rtol=1e-6)
+    assert sum(b.images for b in found.bins) == found.images == 3000
+    weights = np.array([b.images for b in found.bins]) / 3000
+    assert found.ece == pytest.approx(float(np.sum(weights * np.abs(accuracy - mean))), rel=1e-5)
+
+
+def test_the_error_of_constant_confidence_is_its_distance_from_the_accuracy():
+    right = np.arange(100) < 60
+    assert confidence_of(np.full(100, 0.9), right).ece == pytest.approx(0.3)
+    assert confidence_of(np.full(100, 0.6), right).ece == pytest.approx(0.0, abs=1e-12)
+    sure = confidence_of(np.ones(100), right)
+    assert (sure.ece, sure.confidence, sure.accuracy) == (pytest.approx(0.4), 1.0, 0.6)
+
+
+def test_a_bin_holds_its_upper_end_and_zero_is_in_the_first():
+    found = confidence_of(np.array([0.0, 1 / BINS, 1.5 / BINS, 1.0]), np.array([False, False, True, True]))
+    assert [b.images for b in found.bins] == [2, 1, 1]
+
+
+def test_calibrated_models_are_within_chance_in_nineteen_cases_of_twenty():
+    found = [confidence_of(*drawn(300, seed=seed)) for seed in range(100)]
+    within = sum(one.ece <= one.ece_by_chance_95 for one in found)
+    assert 88 <= within <= 99  # binomial(100, 0.95) lies there with 99.5 %
+    assert np.mean([one.ece for one in found]) == pytest.approx(np.mean([one.ece_by_chance for one in found]), rel=0.05)
+
+
+def test_an_overconfident_model_is_beyond_chance():
+    proud = confidence_of(*drawn(2000, 0.3))
+    assert proud.ece > 2 * proud.ece_by_chance_95
+    assert proud.confidence > proud.accuracy
+
+
+def test_chance_makes_more_of_fewer_photos_as_the_square_root():
+    few, many = (confidence_of(*drawn(photos)).ece_by_chance for photos in (200, 5000))
+    assert few / many == pytest.approx(5, rel=0.2)  # sqrt(25)
+
+
+def test_without_photos_there_is_nothing():
+    assert confidence_of(np.zeros(0), np.zeros(0, bool)) is None
+
+
+def test_it_takes_a_second_at_most_for_fifty_thousand_photos():
+    import time
+
+    start = time.process_time()
+    confidence_of(*drawn(50_000))
+    assert time.process_time() - start < 2

@@ -1,0 +1,80 @@
+"""Accuracy under corruptions, against a plain loop over the interpreter."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from converters import to_tflite
+from converters.errors import InputError
+from converters.preprocessing import Preprocessing
+from edge_cv.data import ImageSource, Photo, load_pixels
+from edge_cv.data.corruptions import NAMES, corrupt
+from edge_cv.evaluation.robustness import Robustness, robustness
+
+PREPROCESSING = Preprocessing(32)
+
+
+@pytest.fixture(scope="module")
+def artifact(small_model, tmp_path_factory) -> Path:
+    return to_tflite(small_model, "float32", preprocessing=PREPROCESSING).save(
+        tmp_path_factory.mktemp("model") / "small.tflite"
+    )
+
+
+@pytest.fixture(scope="module")
+def source(pixels, artifact, tmp_path_factory) -> ImageSource:
+    """Photos whose labels are the model's own answers, and one without a label, and one that is broken."""
+    folder = tmp_path_factory.mktemp("photos")
+    photos = [Photo(folder / f"{n}.png") for n in range(4)]
+    for n, photo in enumerate(photos):
+        Image.fromarray(pixels[n]).save(photo.file)
+    labels = [int(_logits(artifact, load_pixels(photo, PREPROCESSING)).argmax()) for photo in photos]
+    photos = [Photo(photo.file, label) for photo, label in zip(photos, labels, strict=True)]
+    (folder / "broken.png").write_bytes(b"no photo")
+    photos += [Photo(photos[0].file), Photo(folder / "broken.png", 0)]
+    return ImageSource("small", tuple(photos), tuple(f"class {n}" for n in range(10)))
+
+
+def _logits(file: Path, pixels: np.ndarray) -> np.ndarray:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(file), num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels[None].astype(np.float32))
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
+
+
+def test_it_is_what_a_plain_loop_finds(artifact, source):
+    progress = []
+    found = robustness({"float32": artifact}, source, workers=2, on_progress=lambda *n: progress.append(n))["float32"]
+    expected = np.zeros((len(NAMES), 5))
+    for photo in source.photos[:4]:
+        seen = load_pixels(photo, PREPROCESSING)
+        seed = zlib.crc32(photo.file.name.encode())
+        for row, name in enumerate(NAMES):
+            for severity in range(1, 6):
+                answer = _logits(artifact, corrupt(seen, name, severity, seed=seed)).argmax()
+                expected[row, severity - 1] += (answer == photo.label) / 4
+    assert found.images == 4
+    assert found.clean == 1.0
+    assert found.corruptions == NAMES
+    np.testing.assert_allclose(found.accuracy, expected)
+    assert found.mean_corruption_error == pytest.approx(1 - expected.mean())
+    assert found.relative_corruption_error == found.mean_corruption_error  # nothing is wrong on clean photos
+    assert [found.at_severity(n) for n in (0, 5)] == [1.0, pytest.approx(expected[:, 4].mean())]
+    assert 0 < expected.mean() < 1
+    assert progress[-1] == (5, 5)
+
+
+def test_photos_without_labels_and_figures_that_do_not_fit_are_refused(artifact, source):
+    unlabelled = ImageSource("unlabelled", (Photo(source.photos[0].file),), ())
+    with pytest.raises(InputError, match="must have labels"):
+        robustness({"float32": artifact}, unlabelled)
+    with pytest.raises(InputError, match="each of 5 severities"):
+        Robustness(1, 1.0, (0.0, 1.0), ("fog",), ((1.0, 0.5),), 0.5, 0.5)
