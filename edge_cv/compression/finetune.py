@@ -106,6 +106,7 @@ def fine_tune(
                     f"Received: {history.history['loss'][-1]} in epoch {epoch + 1}"
                 )
             _save(checkpoint, model, optimizer, epoch + 1)
+    model.compiled = False  # a saved or copied model shall not ask for a loss that only this file has
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
 
