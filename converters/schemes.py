@@ -136,7 +136,7 @@ def names() -> tuple[str, ...]:
 
 def parse(scheme: str | Scheme) -> Scheme:
     """The scheme with its default options for a name; a scheme as it is. Raises InputError for anything else."""
-    if isinstance(scheme, SCHEMES):
+    if hasattr(scheme, "convert"):
         return scheme
     for known in SCHEMES:
         if scheme == known.name:

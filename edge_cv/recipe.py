@@ -374,6 +374,152 @@ class Limits(_Part):
 
 
 @dataclass(frozen=True)
+class Tuning(_Part):
+    """How a model is trained after, or while, it is compressed.
+
+    Attributes:
+        epochs: over the training images.
+        learning_rate: of Adam at the beginning; it falls to 0 along a cosine.
+        distillation: the share of the loss, 0..1, that is learned from the model before this compression; the rest is
+            learned from the labels.
+    """
+
+    epochs: int = 5
+    learning_rate: float = 1e-3
+    distillation: float = 0.5
+
+    def check(self) -> None:
+        self.at_least(1, "epochs")
+        if not 0 < self.learning_rate < 1:
+            raise InputError(f"Tuning.learning_rate must be above 0 and under 1. Received: {self.learning_rate}")
+        if not 0 <= self.distillation <= 1:
+            raise InputError(f"Tuning.distillation must be a share in 0..1. Received: {self.distillation}")
+
+
+@dataclass(frozen=True)
+class ChannelPrune(_Part):
+    """Removing whole channels, which makes a network smaller and faster everywhere.
+
+    Attributes:
+        keep: the share, above 0 and under 1, of `target` that may remain.
+        target: `macs`, or `latency`, measured with LiteRT at one thread on this machine.
+        importance: what says how much a channel matters: `l1`, the size of the weights that make it, or `batch_norm`,
+            the scale of its batch normalization (l1 where there is none).
+        exclude: patterns of the names of layers whose outputs keep all channels.
+        tuning: the training afterwards.
+    """
+
+    keep: float = 0.5
+    target: str = "macs"
+    importance: str = "batch_norm"
+    exclude: tuple[str, ...] = ()
+    tuning: Tuning = Tuning()
+
+    def check(self) -> None:
+        _share(self, "keep")
+        if self.target not in ("macs", "latency"):
+            raise unknown("target of ChannelPrune", self.target, ("macs", "latency"))
+        if self.importance not in ("batch_norm", "l1"):
+            raise unknown("importance of ChannelPrune", self.importance, ("batch_norm", "l1"))
+
+
+@dataclass(frozen=True)
+class Prune(_Part):
+    """Single weights to zero: a smaller file once it is compressed, not a faster network.
+
+    Attributes:
+        sparsity: the share of the weights, above 0 and under 1, that become zero.
+        schedule: `polynomial`, from 0 to the sparsity, or `constant`, at once.
+        begin_epoch, end_epoch: when the schedule begins and ends, in epochs and fractions of them; the end is
+            two thirds of the tuning when it is None.
+        pattern: `any` weight, or `2:4`, two of each four neighbours along a layer's input channels.
+        exclude: patterns of the names of layers that stay dense, such as `logits` or `block1*`.
+        tuning: the training meanwhile and afterwards.
+    """
+
+    sparsity: float = 0.75
+    schedule: str = "polynomial"
+    begin_epoch: float = 0.0
+    end_epoch: float | None = None
+    pattern: str = "any"
+    exclude: tuple[str, ...] = ()
+    tuning: Tuning = Tuning()
+
+    def end(self) -> float:
+        """When the schedule ends, in epochs."""
+        last = max(self.begin_epoch, self.tuning.epochs * 2 / 3)
+        return last if self.end_epoch is None else self.end_epoch
+
+    def check(self) -> None:
+        _share(self, "sparsity")
+        self.at_least(0, "begin_epoch")
+        if self.schedule not in ("polynomial", "constant"):
+            raise unknown("schedule of Prune", self.schedule, ("polynomial", "constant"))
+        if self.pattern not in ("any", "2:4"):
+            raise unknown("pattern of Prune", self.pattern, ("any", "2:4"))
+        if self.pattern == "2:4" and (self.sparsity, self.schedule) != (0.5, "constant"):
+            raise InputError(
+                "Prune with the pattern 2:4 must have sparsity=0.5 and schedule='constant': two of four are half, from "
+                f"the beginning. Received: sparsity={self.sparsity}, schedule={self.schedule!r}"
+            )
+        if self.end() < self.begin_epoch or self.end() > self.tuning.epochs or self.begin_epoch >= self.tuning.epochs:
+            raise InputError(
+                f"Prune's schedule must lie within its training, 0..{self.tuning.epochs} epochs. "
+                f"Received: {self.begin_epoch:g}..{self.end():g}"
+            )
+
+
+@dataclass(frozen=True)
+class Cluster(_Part):
+    """Few different weights a layer: a smaller file once it is compressed, not a faster network.
+
+    Attributes:
+        clusters: different values a layer, at least 3 (one of them is 0 in a pruned model).
+        exclude: patterns of the names of layers that keep their weights.
+        tuning: the training meanwhile.
+    """
+
+    clusters: int = 16
+    exclude: tuple[str, ...] = ()
+    tuning: Tuning = Tuning(epochs=2, learning_rate=1e-4)
+
+    def check(self) -> None:
+        self.at_least(3, "clusters")
+
+
+@dataclass(frozen=True)
+class Qat(_Part):
+    """Quantization-aware training: the model learns with the rounding of int8. Zeros and clusters are kept.
+
+    Attributes:
+        freeze_epoch: from when on, in whole epochs, batch normalization and the activations' ranges stay as they are;
+            None is after two thirds of the tuning.
+        tuning: the training.
+    """
+
+    freeze_epoch: int | None = None
+    tuning: Tuning = Tuning(epochs=3, learning_rate=1e-4)
+
+    def freeze(self) -> int:
+        """From which epoch on statistics and ranges are frozen."""
+        return -(-self.tuning.epochs * 2 // 3) if self.freeze_epoch is None else self.freeze_epoch
+
+    def check(self) -> None:
+        self.at_least(0, "freeze_epoch")
+        if self.freeze_epoch is not None and self.freeze_epoch > self.tuning.epochs:
+            raise InputError(
+                f"Qat.freeze_epoch must lie within its training, 0..{self.tuning.epochs} epochs. "
+                f"Received: {self.freeze_epoch}"
+            )
+
+
+def _share(part: _Part, name: str) -> None:
+    value = getattr(part, name)
+    if not 0 < value < 1:
+        raise InputError(f"{type(part).__name__}.{name} must be a share above 0 and under 1. Received: {value}")
+
+
+@dataclass(frozen=True)
 class Recipe(_Part):
     """One run, from a model to a report.
 
