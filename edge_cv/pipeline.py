@@ -1,15 +1,14 @@
 """From a recipe to a report: the stages in order, each skipped when nothing that it depends on has changed.
 
-model -> convert a scheme, each checked -> ONNX -> layer errors -> evaluate all -> what the answers tell -> measure each
--> report
+model, trained where the recipe says so -> convert a scheme, each checked -> ONNX -> layer errors -> evaluate all
+-> what the answers tell -> measure each -> report
 """
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import functools
 import gzip
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,16 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, unknown
-from converters.files import write_atomic
+from edge_cv import network
+from edge_cv.network import Network, photos_key
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import Limits, Recipe
-from edge_cv.stages import Stages
+from edge_cv.stages import Stages, fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
 
     from converters.preprocessing import Preprocessing
-    from edge_cv.data import ImageSource, Photo
+    from edge_cv.data import ImageSource
+    from edge_cv.data.split import Shares
     from edge_cv.evaluation.accuracy import Predictions
     from edge_cv.report import Report, Row
 
@@ -64,28 +65,20 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
         CheckFailed: a conversion did not pass its check; what was made before it stays.
     """
     from converters.schemes import parse
-    from edge_cv.data.split import measure_and_calibrate
     from edge_cv.evaluation import environment
     from edge_cv.evaluation.accuracy import Predictions
     from edge_cv.evaluation.findings import class_names
-    from edge_cv.models import IMAGENET_CLASSES, names
     from edge_cv.report import Report
     from edge_cv.report.photos import photo_results
 
-    if recipe.model.name not in names():
-        raise unknown("model", recipe.model.name, names())
     for scheme in recipe.schemes:
         parse(scheme)
-    measured, calibration = measure_and_calibrate(
-        recipe.data.measure,
-        recipe.data.calibrate,
-        recipe.data.calibration_images,
-        classes=None if recipe.model.classes == IMAGENET_CLASSES else (),
-    )
+    recipe, photos = _opened(recipe)
+    measured, calibration = photos.measured, photos.calibration
     _check_explain(recipe, measured)
     folder = Path(out_dir)
     stages = Stages(folder)
-    model = _Model(recipe, stages, progress)
+    model = network.of(recipe, photos, stages, progress)
     images = _Calibration(calibration, model.preprocessing, progress)
 
     artifacts = [_convert(recipe, stages, model, images, scheme, progress) for scheme in recipe.schemes]
@@ -116,91 +109,55 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     return report
 
 
-class _Model:
-    """The recipe's model: saved in the run's folder, and built or loaded only when a stage needs it."""
+def train(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = silent) -> Network:
+    """Train the recipe's model and no more: `model.keras` in the folder, with its checkpoints, curves and logs.
 
-    def __init__(self, recipe: Recipe, stages: Stages, progress: Progress) -> None:
-        self._recipe, self._progress = recipe, progress
-        self._path = stages.folder / "model.keras"
-        self._built: Any = None
-        part = recipe.model
-        inputs: dict[str, Any] = {"model": recipe.to_dict()["model"]}
-        if part.weights not in (None, "imagenet") and Path(part.weights).is_file():
-            inputs["weights"] = _fingerprint([Path(part.weights)])
-        record, files = stages.once("model", inputs, self._build)
-        from converters.preprocessing import Preprocessing
+    It needs no TensorFlow when Keras runs on JAX. `run` with the same recipe and folder goes on from there.
 
-        self.preprocessing = Preprocessing.from_dict(record["preprocessing"])
-        self.parameters: int = record["parameters"]
-        self.labels: list[str] | None = record["labels"]
-        self.sha256 = files[self._path.name]
+    Args:
+        recipe: with a part `fit`.
+        out_dir: the run's folder; made when it is missing.
+        progress: told what is being done.
 
-    def _build(self) -> tuple[Any, list[Path]]:
-        from converters.quiet import import_tensorflow
-        from edge_cv import models
-
-        part = self._recipe.model
-        with self._progress(f"building {part.name}"):
-            import_tensorflow()
-            model = models.build(
-                part.name,
-                classes=part.classes,
-                image_size=part.image_size,
-                alpha=part.alpha,
-                weights=part.weights,
-                **part.options,
-            )
-            record = {
-                "file": self._path.name,
-                "name": part.name,
-                "preprocessing": model.preprocessing.to_dict(),
-                "parameters": int(sum(_size(v.shape) for v in model.trainable_variables)),
-                "labels": _labels(part.classes),
-            }
-            temporary = self._path.with_name(".model.part.keras")
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                model.save(temporary)
-                os.replace(temporary, self._path)
-            except OSError as error:
-                raise InputError(f"{self._path} cannot be written: {error.strerror or error}") from error
-            finally:
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
-            write_atomic(self._path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
-        self._built = model
-        return record, [self._path]
-
-    @functools.cached_property
-    def source(self) -> Any:
-        """The model as `converters` takes it."""
-        from converters.source import open_source
-
-        return open_source(self.network)
-
-    @functools.cached_property
-    def network(self) -> Any:
-        """The Keras model."""
-        from converters.source import load
-
-        return self._built if self._built is not None else load(self._path)
+    Raises:
+        InputError: as `run`, or the recipe has no part `fit`.
+    """
+    if recipe.fit is None:
+        raise InputError(f"to train, the recipe {recipe.name} must have a part fit. Received: none")
+    recipe, photos = _opened(recipe)
+    return network.of(recipe, photos, Stages(Path(out_dir)), progress)
 
 
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for n in shape:
-        size *= int(n)
-    return size
+def _opened(recipe: Recipe) -> tuple[Recipe, Shares]:
+    """The recipe with its number of classes, and the photos by what they are used for."""
+    from edge_cv.data.split import Shares, measure_and_calibrate, train_and_measure
+    from edge_cv.models import IMAGENET_CLASSES, names
 
-
-def _labels(classes: int) -> list[str] | None:
-    from edge_cv.data import imagenet_labels
-    from edge_cv.models import IMAGENET_CLASSES
-
-    if classes != IMAGENET_CLASSES:
-        return None
-
-    return [label.name for label in imagenet_labels()]
+    if recipe.model.name not in names():
+        raise unknown("model", recipe.model.name, names())
+    data, fit, classes = recipe.data, recipe.fit, recipe.model.classes
+    if fit is None:
+        classes = classes or IMAGENET_CLASSES
+        wanted = None if classes == IMAGENET_CLASSES else ()
+        pair = measure_and_calibrate(data.measure, data.calibrate, data.calibration_images, classes=wanted)
+        photos = Shares(None, None, *pair)
+    else:
+        photos = train_and_measure(
+            data.measure,
+            data.calibrate,
+            data.calibration_images,
+            train=fit.data,
+            validation=fit.validation,
+            classes=None if classes == IMAGENET_CLASSES else (),
+            seed=fit.seed,
+        )
+        found = len(photos.train.classes)
+        if classes not in (None, found):
+            raise InputError(f"model.classes must be those of the training photos, {found}. Received: {classes}")
+        classes = found
+        if fit.images is not None:
+            photos = dataclasses.replace(photos, train=photos.train.take(fit.images))
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, classes=classes)), photos
 
 
 @dataclass(frozen=True)
@@ -224,29 +181,11 @@ class _Calibration:
 
     @functools.cached_property
     def key(self) -> Any:
-        return _photos_key(self.source.photos)
-
-
-def _photos_key(photos: Sequence[Photo]) -> Any:
-    # An archive's photos are told apart by their names, and by what the archive is as a whole.
-    files = _fingerprint(sorted({Path(getattr(photo.place, "path", photo.file)) for photo in photos}))
-    return files, [(str(photo.file), photo.label, photo.labels, photo.box, photo.flip) for photo in photos]
-
-
-def _fingerprint(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """What tells a changed file from the same one, without reading it."""
-    found = []
-    for path in paths:
-        try:
-            status = path.stat()
-            found.append((str(path), status.st_size, status.st_mtime_ns))
-        except OSError:
-            found.append((str(path), -1, 0))  # the decoder names it
-    return found
+        return photos_key(self.source.photos)
 
 
 def _convert(
-    recipe: Recipe, stages: Stages, model: _Model, calibration: _Calibration, scheme: str, progress: Progress
+    recipe: Recipe, stages: Stages, model: Network, calibration: _Calibration, scheme: str, progress: Progress
 ) -> Artifact:
     onnx = scheme.startswith("onnx_")
     path = stages.folder / f"{recipe.model.name}_{scheme}{'.onnx' if onnx else '.tflite'}"
@@ -328,7 +267,7 @@ def _evaluate(
 
     inputs = {
         "artifacts": [(artifact.scheme, artifact.sha256) for artifact in artifacts],
-        "photos": _photos_key(source.photos),
+        "photos": photos_key(source.photos),
         "preprocessing": preprocessing.to_dict(),
     }
     result, files = stages.once("evaluate", inputs, work)
@@ -371,7 +310,7 @@ def _findings(
             columns = read_columns(table, by, predictions.files) if by else None
             return findings(predictions, classes, columns), []
 
-    inputs = [evaluation["predictions"], list(classes), by, _fingerprint([table] if by else [])]
+    inputs = [evaluation["predictions"], list(classes), by, fingerprint([table] if by else [])]
     return stages.once("findings", inputs, work)[0]
 
 
@@ -397,7 +336,7 @@ def _robustness(
             found = robustness(files, source, preprocessing, on_progress=update)
         return {scheme: asdict(value) for scheme, value in found.items()}, []
 
-    inputs = [[(a.scheme, a.sha256) for a in chosen], _photos_key(source.photos), preprocessing.to_dict()]
+    inputs = [[(a.scheme, a.sha256) for a in chosen], photos_key(source.photos), preprocessing.to_dict()]
     return stages.once("robustness", inputs, work)[0]
 
 
@@ -405,7 +344,7 @@ def _explained(
     recipe: Recipe,
     stages: Stages,
     evaluation: dict[str, Any],
-    model: _Model,
+    model: Network,
     predictions: Predictions,
     classes: Sequence[str],
     source: ImageSource,
@@ -423,7 +362,7 @@ def _explained(
         misses = 2 * count // 3
         places = worth_explaining(predictions, scheme, misses, count - misses)
         with progress("drawing where the model looks"):
-            photos = explain(model.network, model.preprocessing, predictions, scheme, places, classes, source)
+            photos = explain(model.model, model.preprocessing, predictions, scheme, places, classes, source)
         return plain_json([asdict(photo) for photo in photos]), []
 
     inputs = [evaluation["predictions"], model.sha256, scheme, count, list(classes)]
@@ -460,7 +399,7 @@ def _measure(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], prog
 
 def _row(
     artifact: Artifact,
-    model: _Model,
+    model: Network,
     evaluation: dict[str, Any],
     performance: dict[str, Any],
     layers: tuple[dict[str, Any], ...],

@@ -68,7 +68,7 @@ class Model(_Part):
     Attributes:
         name: an architecture of `edge-cv models`.
         weights: `imagenet`, the path of our own `.keras` or `.weights.h5` file, or None for a random start.
-        classes: number of logits.
+        classes: number of logits; None is as many as the photos that it is trained on have, else ImageNet's 1000.
         image_size: height and width of the input in pixels; None is the architecture's own.
         alpha: width multiplier.
         options: the architecture family's own options.
@@ -76,7 +76,7 @@ class Model(_Part):
 
     name: str
     weights: str | None = None
-    classes: int = 1000
+    classes: int | None = None
     image_size: int | None = None
     alpha: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
@@ -241,6 +241,7 @@ class Fit(Phase):
         teacher: a model to learn from too.
         data: the labelled photos to train on, by name or folder; None trains on those of `Data.measure`'s source.
         validation: photos that choose the best epoch; None takes the source's own, or some of the training photos.
+        images: train on at most so many, spread evenly; None is all.
         seed: of the weights, the order and the augmentation.
         batch_norm_momentum: of batch normalization's statistics; None keeps the layers' own, which is 0.99 here: too
             slow for trainings of a few hundred steps.
@@ -269,12 +270,13 @@ class Fit(Phase):
     teacher: Teacher | None = None
     data: str | None = None
     validation: str | None = None
+    images: int | None = None
     seed: int = 0
     checkpoint_seconds: float = 300.0
 
     def check(self) -> None:
         super().check()
-        self.at_least(1, "batch_size", "accumulate", "early_stopping")
+        self.at_least(1, "batch_size", "accumulate", "early_stopping", "images")
         self.at_least(0, "weight_decay", "warmup_epochs", "seed", "checkpoint_seconds")
         for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in allowed:
@@ -296,6 +298,12 @@ class Fit(Phase):
                 f"Fit.warmup_epochs must be 0 with the schedule plateau, whose rate changes between epochs only. "
                 f"Received: {self.warmup_epochs}"
             )
+
+    def quick(self) -> Fit:
+        """The same phases of one epoch each, on few images."""
+        phases = tuple(dataclasses.replace(phase, epochs=1) for phase in self.phases)
+        images = min(256, self.images or 256)
+        return dataclasses.replace(self, phases=phases, epochs=1, images=images, batch_size=min(32, self.batch_size))
 
     def all_phases(self) -> tuple[Phase, ...]:
         """Every phase in order; this part itself is the last."""
@@ -527,6 +535,7 @@ class Recipe(_Part):
         name: of the run, in the report.
         model: the network and its weights.
         data: the photos.
+        fit: how the model is trained; None takes it as it is.
         schemes: TFLite files to make; the first is the reference when it is `float32`, which it should be.
         onnx: ONNX files to make: `float32`.
         measure: how latency is measured.
@@ -538,6 +547,7 @@ class Recipe(_Part):
     name: str
     model: Model
     data: Data = Data()
+    fit: Fit | None = None
     schemes: tuple[str, ...] = ("float32", "float16", "dynamic_int8", "int8")
     onnx: tuple[str, ...] = ()
     measure: Measure = Measure()
@@ -563,11 +573,14 @@ class Recipe(_Part):
         data = dataclasses.replace(self.data, images=min(8, self.data.images or 8), calibration_images=8)
         measure = dataclasses.replace(self.measure, runs=5, warmup=1, threads=self.measure.threads[:1])
         explain = dataclasses.replace(self.explain, corruptions=min(2, self.explain.corruptions))
-        return dataclasses.replace(self, data=data, measure=measure, explain=explain, limits=())
+        fit = None if self.fit is None else self.fit.quick()
+        return dataclasses.replace(self, data=data, fit=fit, measure=measure, explain=explain, limits=())
 
     def with_data(self, folder: str) -> Recipe:
-        """The recipe on the photos of one folder, for measuring and, others of them, for calibration."""
-        return dataclasses.replace(self, data=dataclasses.replace(self.data, measure=str(folder), calibrate=None))
+        """The recipe on the photos of one folder: each for training, for calibration or for measuring."""
+        data = dataclasses.replace(self.data, measure=str(folder), calibrate=None)
+        fit = self.fit and dataclasses.replace(self.fit, data=None, validation=None)
+        return dataclasses.replace(self, data=data, fit=fit)
 
     def with_settings(self, settings: typing.Iterable[str]) -> Recipe:
         """The recipe with fields replaced: `measure.runs=20`, `schemes=('float32','int8')`, `model.weights=None`.

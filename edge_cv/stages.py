@@ -65,7 +65,21 @@ def _tools() -> dict[str, str]:
         for folder in importlib.import_module(package).__path__:
             for path in sorted(Path(folder).rglob("*.py")):
                 own.update(path.read_bytes())
-    return {"source": own.hexdigest(), **{package: metadata.version(package) for package in VERSIONED}}
+    installed = {distribution.name.lower() for distribution in metadata.distributions()}
+    versions = {package: metadata.version(package) for package in VERSIONED if package in installed}
+    return {"source": own.hexdigest(), **versions}
+
+
+def fingerprint(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """What tells a changed file from the same one, without reading it."""
+    found = []
+    for path in paths:
+        try:
+            status = path.stat()
+            found.append((str(path), status.st_size, status.st_mtime_ns))
+        except OSError:
+            found.append((str(path), -1, 0))  # whoever reads it names it
+    return found
 
 
 def file_sha256(path: Path) -> str:

@@ -1,14 +1,19 @@
-"""Two sets of photos that share none: one to calibrate on, one to measure on."""
+"""Sets of photos that share none: to train on, to validate on, to calibrate on and to measure on."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from converters.errors import InputError
-from edge_cv.data.opening import splits_of
-from edge_cv.data.sources import ImageSource, open
+from edge_cv.data.opening import open_samples, splits_of
+from edge_cv.data.samples import Samples, check_disjoint, check_trainable, split_by_name
+from edge_cv.data.sources import ImageSource, open, photos_of
 
 CALIBRATION_SHARE = 0.2  # of a small set of photos, when they must serve for both
+VALIDATION_SHARE = 0.1  # of the training photos, to choose the best epoch by
+MOST_VALIDATION = 10_000  # photos; more do not choose better
 
 
 def measure_and_calibrate(
@@ -50,3 +55,78 @@ def measure_and_calibrate(
     used = set(taken.photos)
     rest = tuple(photo for photo in every.photos if photo not in used)
     return ImageSource(every.name, rest, every.classes), taken
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What the photos of a run are used for; no photo is in two of these, but for calibration.
+
+    Attributes:
+        train: to learn from; every class has a photo. None where nothing is trained.
+        validation: to choose the best epoch by.
+        measured: to measure on, which nothing was chosen by.
+        calibration: some of those that were learned from, or others.
+    """
+
+    train: Samples | None
+    validation: Samples | None
+    measured: ImageSource
+    calibration: ImageSource
+
+
+def train_and_measure(
+    measure: str,
+    calibrate: str | None,
+    images: int,
+    *,
+    train: str | None = None,
+    validation: str | None = None,
+    classes: Sequence[str] | None = (),
+    seed: int = 0,
+) -> Shares:
+    """Photos to train, validate, measure and calibrate on.
+
+    Args:
+        measure: a name or a folder. Of its splits `test`, else `validation`, the first that has labels is measured;
+            without splits a fifth of the photos, drawn class by class.
+        calibrate: the same; None takes training photos.
+        images: at most so many photos to calibrate on.
+        train: the source to train on: its split `train`, or all of it. None trains on the rest of `measure`.
+        validation: the source to validate on. None takes the training source's split `validation` when another one is
+            measured, else a tenth of the training photos, at most 10,000.
+        classes: as `open_samples` takes them; what is measured has the training's.
+        seed: which photos are drawn.
+
+    Raises:
+        InputError: as `open_samples`; a class without a training photo; photos that would be in two shares.
+    """
+    source = measure if train is None else train
+    splits = splits_of(source)
+    if train is not None and not splits and train != measure:
+        learned = open_samples(train, classes=classes)
+    else:
+        learned = open_samples(source, "train", classes, seed=seed)
+    check_trainable(learned)
+    # A source whose own split is kept apart is measured by that; any other by the part that is drawn from it.
+    parts = [split for split in ("test", "validation") if split in splits_of(measure)]
+    drawn = ["validation"] if source == measure and not splits else [None]
+    for split in parts or drawn:
+        measured = open_samples(measure, split, learned.classes, seed=seed)
+        if measured.multi_label or (measured.labels >= 0).any():
+            break
+    if validation is not None:
+        own = "validation" if "validation" in splits_of(validation) else None
+        validated = open_samples(validation, own, learned.classes)
+    elif train is None and "validation" in parts and split != "validation":
+        validated = open_samples(source, "validation", learned.classes)
+    else:
+        share = min(VALIDATION_SHARE, MOST_VALIDATION / len(learned))
+        learned, validated = split_by_name(learned, share, seed + 1)
+        validated = dataclasses.replace(validated, name=f"{validated.name} (drawn from it)")
+    for name, other in (("validation", validated), ("measured", measured)):
+        try:
+            check_disjoint(learned, other)
+        except InputError as error:
+            raise InputError(f"{name} photos: {error}") from error
+    calibration = photos_of(learned) if calibrate is None else open(calibrate, classes=learned.classes)
+    return Shares(learned, validated, photos_of(measured), calibration.take(images))

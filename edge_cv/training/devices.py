@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from converters.errors import InputError
-
-if TYPE_CHECKING:
-    from edge_cv.data.batches import Batches
 
 
 @dataclass(frozen=True)
@@ -50,30 +47,42 @@ def join_hosts() -> None:
     keras.distribution.initialize()
 
 
-def spread(batches: Batches, number: int, first_step: int = 0) -> Any:
-    """An epoch as Keras's fit takes it: on TensorFlow's several replicas each batch is cut into their parts.
+def spread(make: Callable[[], Iterable[Any]], batch_size: int) -> Any:
+    """Batches as Keras's fit takes them: on TensorFlow's several replicas each is cut into their parts.
 
-    Raises InputError when the replicas of this host cannot share a batch evenly.
+    Args:
+        make: gives the batches of images and targets, each time from the first.
+        batch_size: images in each, but for a smaller last one.
+
+    Raises:
+        InputError: the replicas cannot share a batch evenly.
     """
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        return batches.epoch(number, first_step)
+        return make()
     import tensorflow as tf
 
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
-        return batches.epoch(number, first_step)
-    if batches.batch_size % replicas:
-        raise InputError(f"batch_size must be a multiple of the {replicas} devices. Received: {batches.batch_size}")
-    dataset = batches.epoch(number, first_step)
+        return make()
+    if batch_size % replicas:
+        raise InputError(f"fit.batch_size must be a multiple of the {replicas} devices. Received: {batch_size}")
+    dataset = make()
     if not isinstance(dataset, tf.data.Dataset):
-        first = next(iter(dataset))
-        signature = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in first)
-        dataset = tf.data.Dataset.from_generator(lambda: batches.epoch(number, first_step), output_signature=signature)
-    parts = dataset.rebatch(batches.batch_size // replicas)
+        signature = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in next(iter(dataset)))
+        dataset = tf.data.Dataset.from_generator(make, output_signature=signature)
+    parts = dataset.rebatch(batch_size // replicas)
     return strategy.distribute_datasets_from_function(lambda context: parts)
+
+
+def even(batches: Iterable[Any], replicas: int) -> Iterator[Any]:
+    """The batches without the images that the replicas cannot share: of a smaller last batch some may be left out."""
+    for arrays in batches:
+        kept = len(arrays[0]) // replicas * replicas
+        if kept:
+            yield tuple(array[:kept] for array in arrays)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +33,8 @@ class Fitted:
     """What a training came to; the model itself holds the best weights.
 
     Attributes:
-        history: an entry an epoch, with the names of `logs.COLUMNS`; `score` is top-1 as a share 0..1, or the mean
-            average precision of several labels an image.
+        history: an entry an epoch, with the names of `logs.COLUMNS`; `loss` is the cross-entropy, `score` top-1 as a
+            share 0..1, or the mean average precision of several labels an image.
         best_epoch: the one whose weights were kept, counted from 1.
         score: of the validation images in that epoch; None without any.
     """
@@ -49,7 +49,7 @@ def fit(
     batches: Batches,
     settings: Fit,
     *,
-    validation: Batches | None = None,
+    validation: Iterable[Any] | None = None,
     teacher: keras.Model | None = None,
     class_counts: Sequence[int] | None = None,
     folder: str | os.PathLike | None = None,
@@ -64,7 +64,7 @@ def fit(
         model: from pixels `(batch, height, width, 3)`, RGB 0..255, to logits `(batch, classes)`.
         batches: the training images; its order and augmentation must depend on the epoch and the step alone.
         settings: how; `data`, `validation` and `augment` are the caller's, who made the batches.
-        validation: images that choose the best epoch, as they are.
+        validation: batches of images and targets, the same each time, that choose the best epoch.
         teacher: the trained model that `settings.teacher` speaks of.
         class_counts: images of each class, int `(classes,)`, for `balance="loss"`.
         folder: for `checkpoint.npz`, `best.weights.h5`, `history.csv` and TensorBoard's files; made when missing.
@@ -160,7 +160,7 @@ class _Training:
         network: keras.Model,
         batches: Batches,
         settings: Fit,
-        validation: Batches | None,
+        validation: Iterable[Any] | None,
         teacher: keras.Model | None,
         class_counts: Sequence[int] | None,
         folder: str | os.PathLike | None,
@@ -175,7 +175,7 @@ class _Training:
         self.folder = None if folder is None else Path(folder)
         self.progress = progress
         self.writes = devices.host_index == 0
-        self.hosts = devices.hosts
+        self.hosts, self.replicas = devices.hosts, devices.replicas
         self.class_weights = None
         if settings.balance == "loss":
             total, classes = sum(class_counts), len(class_counts)
@@ -278,7 +278,7 @@ class _Training:
                     update=update,
                 )
                 trainee.fit(
-                    spread(self.batches, epoch, position.step),
+                    spread(functools.partial(self.batches.epoch, epoch, position.step), self.batches.batch_size),
                     epochs=1,
                     steps_per_epoch=steps - position.step,
                     shuffle=False,
@@ -301,14 +301,13 @@ class _Training:
 
     def _entry(self, trainee: Any, rule: Any, average: Any, watch: Any, epoch: int, number: int) -> dict[str, Any]:
         """The epoch in numbers; validated with the averaged weights, where there is an average."""
-        from edge_cv.training.devices import spread
+        from edge_cv.training.devices import even, spread
 
-        validated = {"loss": None, "score": None}
+        validated: dict[str, Any] = {"cross_entropy": None, "score": None}
         if self.validation is not None:
             with _averaged(trainee, rule, average):
                 validated = trainee.evaluate(
-                    spread(self.validation, 0),
-                    steps=len(self.validation),
+                    spread(lambda: even(self.validation, self.replicas), self.batches.batch_size),
                     verbose=0,
                     return_dict=True,
                 )
@@ -316,9 +315,9 @@ class _Training:
             "epoch": epoch + 1,
             "phase": number + 1,
             "learning_rate": watch.learning_rate,
-            "loss": _finite(watch.logs["loss"]),
+            "loss": _finite(watch.logs["cross_entropy"]),
             "score": _finite(watch.logs["score"]),
-            "validation_loss": _finite(validated["loss"]),
+            "validation_loss": _finite(validated["cross_entropy"]),
             "validation_score": _finite(validated["score"]),
             "images_per_second": round(watch.images_per_second, 1),
             "seconds": round(watch.seconds, 3),

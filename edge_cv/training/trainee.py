@@ -95,15 +95,23 @@ class Trainee(keras.Model):
 
 
 def loss_and_metrics(multi_label: bool, classes: int) -> dict[str, Any]:
-    """What Keras compiles a trainee with: its loss and the metric that epochs are compared by, called `score`."""
+    """What Keras compiles a trainee with.
+
+    Its metrics are `score`, by which epochs are compared, and `cross_entropy`: the loss without penalty and teacher,
+    the same for images to train and to validate on.
+    """
     if multi_label:
         return {
             "loss": keras.losses.BinaryCrossentropy(from_logits=True),
             "metrics": [
-                keras.metrics.AUC(curve="PR", multi_label=True, num_labels=classes, from_logits=True, name="score")
+                keras.metrics.AUC(curve="PR", multi_label=True, num_labels=classes, from_logits=True, name="score"),
+                keras.metrics.BinaryCrossentropy(from_logits=True, name="cross_entropy"),
             ],
         }
     return {
         "loss": keras.losses.CategoricalCrossentropy(from_logits=True),
-        "metrics": [keras.metrics.CategoricalAccuracy(name="score")],
+        "metrics": [
+            keras.metrics.CategoricalAccuracy(name="score"),
+            keras.metrics.CategoricalCrossentropy(from_logits=True, name="cross_entropy"),
+        ],
     }
