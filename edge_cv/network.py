@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -132,7 +133,7 @@ def _trained(recipe: Recipe, shares: Shares, stages: Stages, progress: Progress)
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def make() -> tuple[Any, dict[str, Any]]:
-        import keras
+        keras = _import_keras()
 
         from edge_cv.training import fit
         from edge_cv.training.devices import all_devices, join_hosts
@@ -202,17 +203,25 @@ def _inputs(recipe: Recipe) -> dict[str, Any]:
 
 
 def _built(part: Model, classes: int) -> Any:
-    import keras
-
     from edge_cv import models
 
-    if keras.backend.backend() == "tensorflow":
+    _import_keras()
+    model = models.build(
+        part.name, classes=classes, image_size=part.image_size, alpha=part.alpha, weights=part.weights, **part.options
+    )
+    model.preprocessing = dataclasses.replace(model.preprocessing, **part.preprocessing)
+    return model
+
+
+def _import_keras() -> Any:
+    """Keras, and before it TensorFlow without its remarks, where Keras would load it."""
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
         from converters.quiet import import_tensorflow
 
         import_tensorflow()
-    return models.build(
-        part.name, classes=classes, image_size=part.image_size, alpha=part.alpha, weights=part.weights, **part.options
-    )
+    import keras
+
+    return keras
 
 
 def _class_counts(samples: Samples) -> Sequence[int] | None:

@@ -72,6 +72,8 @@ class Model(_Part):
         image_size: height and width of the input in pixels; None is the architecture's own.
         alpha: width multiplier.
         options: the architecture family's own options.
+        preprocessing: fields of `converters.Preprocessing` that differ from the architecture's own, such as
+            `{"resize_to": None}`: the whole square of a photo, not its middle.
     """
 
     name: str
@@ -80,9 +82,13 @@ class Model(_Part):
     image_size: int | None = None
     alpha: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         self.at_least(1, "classes", "image_size")
+        for name in self.preprocessing:
+            if name not in ("resize_to", "rule", "interpolation"):
+                raise unknown("field of Model.preprocessing", name, ("resize_to", "rule", "interpolation"))
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,17 @@ from edge_cv.recipe import Augment, Data, Explain, Fit, Limits, Measure, Model, 
 
 RECIPE = Recipe(
     name="digits",
-    model=Model("mobilenet_v2", image_size=64, alpha=0.35),
+    # the whole square of a digit, where a photo's middle would do
+    model=Model("mobilenet_v2", image_size=64, alpha=0.35, preprocessing={"resize_to": None}),
     data=Data(measure="digits", calibrate=None, calibration_images=200),
     fit=Fit(
         epochs=25,
         batch_size=64,
-        learning_rate=0.05,
+        learning_rate=0.1,
         warmup_epochs=2,
         batch_norm_momentum=0.9,
         # a digit that is mirrored is another sign
-        augment=Augment(crop_scale=(0.7, 1.0), crop_ratio=(0.9, 1.1), flip=0.0),
+        augment=Augment(crop_scale=(0.7, 1.0), crop_ratio=(0.9, 1.1), flip=0.0, label_smoothing=0.1),
     ),
     schemes=("float32", "int8"),
     onnx=("float32",),

@@ -47,15 +47,12 @@ def join_hosts() -> None:
     keras.distribution.initialize()
 
 
-def spread(make: Callable[[], Iterable[Any]], batch_size: int) -> Any:
+def spread(make: Callable[[], Iterable[Any]]) -> Any:
     """Batches as Keras's fit takes them: on TensorFlow's several replicas each is cut into their parts.
 
     Args:
-        make: gives the batches of images and targets, each time from the first.
-        batch_size: images in each, but for a smaller last one.
-
-    Raises:
-        InputError: the replicas cannot share a batch evenly.
+        make: gives the batches of images and targets, each time from the first; their sizes are multiples of the
+            replicas.
     """
     import keras
 
@@ -67,14 +64,16 @@ def spread(make: Callable[[], Iterable[Any]], batch_size: int) -> Any:
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
         return make()
-    if batch_size % replicas:
-        raise InputError(f"fit.batch_size must be a multiple of the {replicas} devices. Received: {batch_size}")
     dataset = make()
     if not isinstance(dataset, tf.data.Dataset):
         signature = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in next(iter(dataset)))
         dataset = tf.data.Dataset.from_generator(make, output_signature=signature)
-    parts = dataset.rebatch(batch_size // replicas)
-    return strategy.distribute_datasets_from_function(lambda context: parts)
+
+    def parts(*arrays: tf.Tensor) -> tf.data.Dataset:
+        cut = (tf.reshape(array, (replicas, -1, *array.shape[1:])) for array in arrays)
+        return tf.data.Dataset.from_tensor_slices(tuple(cut))
+
+    return strategy.distribute_datasets_from_function(lambda context: dataset.flat_map(parts))
 
 
 def even(batches: Iterable[Any], replicas: int) -> Iterator[Any]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from converters.errors import InputError
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import Fit, Phase
@@ -81,6 +83,11 @@ def fit(
 
     _check(model, batches, settings, teacher, class_counts)
     with all_devices() as devices:
+        if (batches.batch_size * devices.hosts) % devices.replicas:
+            raise InputError(
+                f"fit.batch_size must be a multiple of the {devices.replicas} devices. "
+                f"Received: {batches.batch_size * devices.hosts}"
+            )
         network, taught = model, teacher
         if devices.replicas > 1:  # the variables have to be made where they are to lie
             network, taught = _copied(model), None if teacher is None else _copied(teacher)
@@ -251,6 +258,8 @@ class _Training:
             **loss_and_metrics(self.batches.multi_label, len(self.batches.classes)),
         )
         rule.build(trainee.trainable_variables)
+        shape = (1, len(self.batches.classes))
+        trainee.compute_metrics(None, np.zeros(shape, np.float32), np.zeros(shape, np.float32))  # which makes them
         metrics: list[Any] = []
         if found is not None:
             where = str(self.folder / CHECKPOINT)
@@ -278,7 +287,7 @@ class _Training:
                     update=update,
                 )
                 trainee.fit(
-                    spread(functools.partial(self.batches.epoch, epoch, position.step), self.batches.batch_size),
+                    spread(functools.partial(self.batches.epoch, epoch, position.step)),
                     epochs=1,
                     steps_per_epoch=steps - position.step,
                     shuffle=False,
@@ -307,7 +316,7 @@ class _Training:
         if self.validation is not None:
             with _averaged(trainee, rule, average):
                 validated = trainee.evaluate(
-                    spread(lambda: even(self.validation, self.replicas), self.batches.batch_size),
+                    spread(lambda: even(self.validation, self.replicas)),
                     verbose=0,
                     return_dict=True,
                 )
