@@ -26,14 +26,13 @@ from converters.decoding import ImageError
 from converters.errors import InputError, unknown
 from converters.files import write_atomic
 from edge_cv.data import example, tfrecord
-from edge_cv.data.folders import imagenet_names
 from edge_cv.data.image_files import look
-from edge_cv.data.opening import open_samples, splits_of
+from edge_cv.data.opening import classes_to_train, open_samples, splits_of
 from edge_cv.data.places import Packed
 from edge_cv.data.prepared import FORMATS, MANIFEST, Manifest, Shard, Split, index_content, index_name, verify
 from edge_cv.data.processes import in_processes
 from edge_cv.data.record_files import ARRAY_RECORD, TFRECORD, Features, array_record_module, encoded_image
-from edge_cv.data.samples import Samples, class_counts
+from edge_cv.data.samples import Samples
 from edge_cv.progress import Progress, silent
 from edge_cv.stages import file_sha256
 
@@ -92,7 +91,7 @@ def prepare(
         out: a folder that is empty or not there, or that holds a part of the same set.
         plan: how.
         split: one of the source's; by default each that it brings, or `train` and `validation` drawn from it.
-        classes: as `open_samples` takes them; None are ImageNet's only if the source has all of them.
+        classes: as `open_samples` takes them; by default as `classes_to_train` says.
         progress: tells a person how far it is.
 
     Raises:
@@ -103,11 +102,9 @@ def prepare(
     if plan.format == ARRAY_RECORD:
         array_record_module()  # missing, it is named before any work
     splits: tuple[str | None, ...] = (split,) if split is not None else splits_of(source)
-    first = open_samples(source, "train" if "train" in splits else next(iter(splits), None), classes)
+    classes = classes_to_train(source) if classes is None else classes
     if not splits:
-        splits = ("train", "validation") if first.classes else (None,)
-    if classes is None and first.classes == imagenet_names() and not class_counts(first).all():
-        classes = ()  # a part of ImageNet is a set of its own
+        splits = ("train", "validation") if open_samples(source, None, classes).classes else (None,)
     manifest = _begun(out)
     for name in splits:
         samples = open_samples(source, name, classes)

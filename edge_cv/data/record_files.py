@@ -129,12 +129,12 @@ def shards(path: Path) -> Layout | None:
     What they hold is in tf.train.Example, by default as tf/slim names it (image/encoded, image/class/label).
     """
     if path.is_dir():
-        files = [path / entry.name for entry in scan(path) if _format(entry.name) and (path / entry.name).is_file()]
+        files = [path / entry.name for entry in scan(path) if format_of(entry.name) and (path / entry.name).is_file()]
     else:
-        files = [path] if path.is_file() and _format(path.name) else []
+        files = [path] if path.is_file() and format_of(path.name) else []
     if not files:
         return None
-    formats = {_format(file.name) for file in files}
+    formats = {format_of(file.name) for file in files}
     if len(formats) > 1:
         raise InputError(f"{path} must hold record files of one kind. Received: {' and '.join(sorted(formats))}")
     (kind,) = formats
@@ -376,7 +376,8 @@ def _check_complete(files: Sequence[Path]) -> None:
             raise InputError(f"{files[0].parent} must hold all of its {int(count)} shards. Missing: {some(names)}")
 
 
-def _format(name: str) -> str | None:
+def format_of(name: str) -> str | None:
+    """`tfrecord`, `array_record`, or None for a file that has the name of neither."""
     if _ARRAY_RECORD_NAME.fullmatch(name):
         return ARRAY_RECORD
     match = _SHARD_NAME.fullmatch(name)

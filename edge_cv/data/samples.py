@@ -178,7 +178,7 @@ def check_trainable(samples: Samples) -> None:
     if len(empty):
         raise InputError(
             f"{samples.name}: each of the {len(samples.classes)} classes must have an image to train on. "
-            f"Received: none for {some([samples.classes[i] for i in empty])} (classes=() counts the source's own)"
+            f"Received: none for {some([samples.classes[i] for i in empty])} (see `classes_to_train`)"
         )
 
 
