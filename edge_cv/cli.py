@@ -479,7 +479,9 @@ def main() -> None:
     except OSError as error:
         code = _fail(error, BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("interrupted; what was finished stays, and the same command goes on from there", INTERRUPTED)
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # typer itself turns Ctrl-C into this code
+        _fail("interrupted; what was finished stays, and the same command goes on from there", INTERRUPTED)
     sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else 0)
 

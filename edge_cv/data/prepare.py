@@ -42,6 +42,7 @@ _UNFINISHED = ".unfinished"  # folder of the records of finished shards, until a
 _SHARD_BYTES = 128 * 2**20  # as many as a disk reads in a second or less, and few files
 _SIZED = 200  # images whose size tells that of all
 _JPEG_QUALITY = 95
+_SMALL = 100  # images; so few are written before processes have started
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ def _with_split(
         given = (samples, plan, parts, [str(out / file) for file in files], str(records))
         if missing:
             try:
-                for i in in_processes(_write_shard, missing, start=_receive, given=given):
+                small = len(samples) < _SMALL
+                for i in in_processes(_write_shard, missing, start=_receive, given=given, small=small):
                     found[i] = _Written.read(records / f"{i}.npz", out / files[i])
                     done += len(parts[i])
                     update(done, len(samples))

@@ -167,7 +167,8 @@ def verify(
         _open(folder, manifest, name, None)
     shards = [shard for part in chosen.values() for shard in part.shards]
     total, done = sum(shard.images for shard in shards), 0
-    for shard in in_processes(functools.partial(_check_shard, folder, manifest.format), shards):
+    small = sum(shard.bytes for shard in shards) < 2**28  # read before processes have started
+    for shard in in_processes(functools.partial(_check_shard, folder, manifest.format), shards, small=small):
         done += shard.images
         if on_progress is not None:
             on_progress(done, total)
