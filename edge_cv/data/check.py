@@ -27,7 +27,7 @@ from edge_cv.data.record_files import TFRECORD, format_of
 from edge_cv.data.samples import UNKNOWN, Samples, class_counts
 from edge_cv.progress import Progress, silent
 
-NEAR_BITS = 3  # of 64: another size or compression changes 0 to 2
+NEAR_BITS = 4  # of 64: see `converters.image_hash`
 TINY_PIXELS = 32  # side; a smaller image has too few frequencies to be told from its like
 ODD_ASPECT = 4.0  # long side over short side
 IMBALANCE = 10.0  # images of the largest class over those of the smallest
