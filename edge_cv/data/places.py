@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -109,7 +110,7 @@ class Packed:
     """Many byte strings in one block: a million paths are not a million objects."""
 
     def __init__(self, strings: Iterable[bytes]) -> None:
-        blob, ends = bytearray(), [0]
+        blob, ends = bytearray(), array("q", [0])
         for string in strings:
             blob += string
             ends.append(len(blob))
