@@ -141,8 +141,8 @@ def convert(
 @app.command(epilog="Example: edge-cv evaluate runs/demo/*.tflite --data sample")
 def evaluate(
     artifacts: Annotated[list[Path], typer.Argument(help=".tflite or .onnx files; the first is the reference.")],
-    data: Annotated[str, typer.Option(help="Folder of photos, or `sample`.")],
-    split: Annotated[str | None, typer.Option(help="A split that the folder's labels.csv names.")] = None,
+    data: Annotated[str, typer.Option(help="Labelled photos as folder, .tar, .csv or shards, or `sample`.")],
+    split: Annotated[str | None, typer.Option(help="A split of the photos, such as validation.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many photos, spread evenly.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
     as_json: Json = False,
