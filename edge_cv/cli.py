@@ -256,7 +256,7 @@ def prepare(
     source: Annotated[str, typer.Argument(help="Folder, .tar, .csv or shards of labelled images, or `digits`.")],
     out: Annotated[Path | None, typer.Argument(help="Folder for the shards.")] = None,
     format: Annotated[str, typer.Option(help="tfrecord or array_record.")] = "tfrecord",
-    shards: Annotated[int | None, typer.Option(help="Files of each split; default: one for every 128 MB.")] = None,
+    shards: Annotated[int | None, typer.Option(help="Files of each split; default: one for every 256 MB.")] = None,
     split: Annotated[str | None, typer.Option(help="Only this one of the source's splits.")] = None,
     max_side: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Make images with a longer side smaller, as JPEG.")

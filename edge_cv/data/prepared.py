@@ -206,7 +206,7 @@ def _open(folder: Path, manifest: Manifest, split: str, classes: Sequence[str] |
             raise InputError(f"{index} must point into the {len(files)} shards, and does not")
         places = Parts(files, shard, offset, length, names)
     else:
-        places = Records(files, shard, offset.astype(np.int32))
+        places = Records(files, shard, offset.astype(np.int32), names=names)
     return Samples(f"{manifest.name} ({split})", manifest.classes, labels, places)
 
 

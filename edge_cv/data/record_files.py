@@ -20,7 +20,7 @@ from edge_cv.data.example import BytesWindow, FileWindow, Malformed, Window, byt
 from edge_cv.data.folders import imagenet_names, scan
 from edge_cv.data.labels import wnid_to_index
 from edge_cv.data.layout import SPLIT_WORDS, Layout
-from edge_cv.data.places import Packed, Parts
+from edge_cv.data.places import Packed, Parts, Places
 from edge_cv.data.processes import in_processes
 from edge_cv.data.samples import UNKNOWN, Samples, some
 
@@ -52,14 +52,15 @@ class Features:
 
 @dataclass(frozen=True)
 class Record:
-    """An image within one record of an ArrayRecord file."""
+    """An image within one record of an ArrayRecord file; `name` is what it was called before, where that is known."""
 
     path: str
     number: int
     features: Features = field(default=Features(), repr=False)
+    name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.path}[{self.number}]"
+        return f"{self.path}:{self.name}" if self.name else f"{self.path}[{self.number}]"
 
     def read(self) -> bytes:
         try:
@@ -79,24 +80,29 @@ class Records:
         file: int32 `(n,)`, which of them holds each image.
         number: int32 `(n,)`, the record's number in it.
         features: what the image is called in a record.
+        names: what each was called before; None where that is not known.
     """
 
     files: tuple[str, ...]
     file: np.ndarray
     number: np.ndarray
     features: Features = field(default=Features())
+    names: Packed | None = None
 
     def __len__(self) -> int:
         return len(self.file)
 
     def place(self, row: int) -> Record:
-        return Record(self.files[self.file[row]], int(self.number[row]), self.features)
+        name = "" if self.names is None else os.fsdecode(self.names[row])
+        return Record(self.files[self.file[row]], int(self.number[row]), self.features, name)
 
     def key(self, row: int) -> bytes:
+        if self.names is not None:
+            return self.names[row]
         return f"{os.path.basename(self.files[self.file[row]])}[{self.number[row]}]".encode()
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=512)  # a reader keeps its file open, and a process may open 1024
 def array_record_reader(path: str, process: int):
     """The reader of a file in this process; a forked one must open its own, for threads do not survive a fork."""
     return open_array_record(path, "readahead_buffer_size:0")
@@ -203,8 +209,7 @@ def _open(
 ) -> Samples:
     """The samples of record files; `lengths`, when known, is how many records each must hold."""
     _check_complete(files)
-    scan_file = _scan_tfrecord if kind == TFRECORD else _scan_array_record
-    scanned = _scan_all(functools.partial(scan_file, features=features), [str(file) for file in files])
+    scanned = _scan_all(kind, features, tuple(_stamp(file) for file in files))
     for file, found, length in zip(files, scanned, lengths or [None] * len(files), strict=True):
         if length is not None and len(found.offset) != length:
             raise InputError(f"{file} must hold {length} records. Received: {len(found.offset)}")
@@ -213,12 +218,13 @@ def _open(
         raise InputError(f"{title} must hold at least one record. Received: none")
     paths, file = tuple(map(str, files)), np.repeat(np.arange(len(files), dtype=np.int32), counts)
     first, second = (np.concatenate([getattr(found, column) for found in scanned]) for column in ("offset", "length"))
+    has_names = all(len(found.names) == count for found, count in zip(scanned, counts, strict=True))
+    names = Packed(found.names[i] for found in scanned for i in range(len(found.names))) if has_names else None
+    places: Places
     if kind == TFRECORD:
-        has_names = all(len(found.names) == count for found, count in zip(scanned, counts, strict=True))
-        names = Packed(found.names[i] for found in scanned for i in range(len(found.names))) if has_names else None
         places = Parts(paths, file, first, second, names)
     else:
-        places = Records(paths, file, first.astype(np.int32), features)
+        places = Records(paths, file, first.astype(np.int32), features, names)
     labels, class_names = _labels(title, scanned, classes)
     return Samples(title, class_names, labels, places)
 
@@ -421,12 +427,19 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"{path} must be a text file that can be read: {error}") from error
 
 
-def _scan_all(work: Callable[[str], _Scan], paths: Sequence[str]) -> list[_Scan]:
-    """`work(path)` for each file, on all cores where the files are large."""
-    size = sum(os.path.getsize(path) for path in paths)
-    if len(paths) == 1 or size < _LARGE_BYTES:
-        return [work(path) for path in paths]
-    logger.warning(
-        "indexing %d files of %.0f GB; `edge-cv data prepare` writes shards that open at once", len(paths), size / 1e9
-    )
-    return list(in_processes(work, paths))
+def _stamp(file: Path) -> tuple[str, int, int]:
+    """What tells a changed file from the same one: path, size and time."""
+    status = file.stat()
+    return str(file), status.st_size, status.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=2)  # who opens a training and a validation part, or asks for the classes before
+def _scan_all(kind: str, features: Features, files: tuple[tuple[str, int, int], ...]) -> list[_Scan]:
+    """What the files say, found on all cores where they are large."""
+    work = functools.partial(_scan_tfrecord if kind == TFRECORD else _scan_array_record, features=features)
+    size = sum(size for _, size, _ in files)
+    small = size < _LARGE_BYTES
+    if not small:
+        count, gigabytes = len(files), size / 1e9
+        logger.warning("indexing %d files of %.0f GB; data prepare writes shards that open at once", count, gigabytes)
+    return list(in_processes(work, [path for path, _, _ in files], small=small))
