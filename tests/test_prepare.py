@@ -325,6 +325,15 @@ def test_a_folder_of_something_else_is_not_written_into(photos, tmp_path):
             Plan(**wrong)
 
 
+def test_a_split_whose_name_leads_elsewhere_is_refused(tmp_path):
+    for seed in range(2):
+        write(tmp_path / "in" / f"{seed}.jpg", encoded(seed))
+    (tmp_path / "in" / "labels.csv").write_text("file,label,split\n0.jpg,a b,../../x\n1.jpg,c d,../../x\n")
+    with pytest.raises(InputError, match="a name that files can have"):
+        prepare(tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_part_of_imagenet_is_a_set_of_its_own(tmp_path):
     for wnid in ("n01440764", "n02099601"):
         for i in range(2):

@@ -235,6 +235,10 @@ def test_tensorflow_datasets_imagenet2012(tmp_path):
     shard.unlink()
     with pytest.raises(InputError, match="the shard is missing"):
         open_samples(version, "train")
+    info = json.loads((version / "dataset_info.json").read_text())
+    (version / "dataset_info.json").write_text(json.dumps({**info, "name": "../../x"}))
+    with pytest.raises(InputError, match="names that files can have"):
+        open_samples(version, "train")
     (version / "features.json").write_text('{"featuresDict": {"features": {}}}')
     with pytest.raises(InputError, match="one image and one class label"):
         open_samples(version, "train")

@@ -93,6 +93,8 @@ def _recognise(path_or_name: str | os.PathLike) -> Layout:
     path = Path(name).expanduser()
     if name in NAMED and not path.exists():
         return NAMED[name]
+    if name == "sample_calibration" and not path.exists():
+        raise InputError("sample_calibration is crops to calibrate on, which have no labels: give other images")
     if not path.exists():
         raise InputError(f"data must be a folder or file of images, or one of {', '.join(NAMES)}. Received: {name}")
     for layout in LAYOUTS:

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -126,6 +127,8 @@ def _with_split(
     out: Path, manifest: Manifest | None, name: str, samples: Samples, plan: Plan, progress: Progress
 ) -> Manifest:
     """The manifest with one more split, whose shards have been written and verified."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"a split must have a name that files can have. Received: {name!r}")
     if manifest is None:
         manifest = Manifest(
             Path(samples.name.partition(" (")[0]).name, plan.format, samples.classes, samples.multi_label, {}

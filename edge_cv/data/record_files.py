@@ -178,10 +178,13 @@ def tfds(path: Path) -> Layout | None:
         features, label = _tfds_features(described)
         name, kind = str(info["name"]), info.get("fileFormat", TFRECORD)
         counts = {
-            split["name"]: [int(count) for count in split.get("shardLengths", ())] for split in info.get("splits", ())
+            str(split["name"]): [int(count) for count in split.get("shardLengths", ())]
+            for split in info.get("splits", ())
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} must have features.json with one image and one class label: {error!r}") from error
+    if not all(re.fullmatch(r"\w[\w.-]*", part) for part in (name, label, *counts)):
+        raise InputError(f"{path} must have names that files can have. Received: {name!r}, {label!r}, {list(counts)}")
     if kind not in (TFRECORD, ARRAY_RECORD):
         raise InputError(f"{path}: the files must be of the format tfrecord or array_record. Received: {kind}")
     labels = path / f"{label}.labels.txt"
