@@ -325,6 +325,33 @@ def test_a_folder_of_something_else_is_not_written_into(photos, tmp_path):
             Plan(**wrong)
 
 
+def test_a_test_part_without_labels_keeps_them_unknown(tmp_path):
+    class_folders(tmp_path / "in" / "train", CLASSES, 2)
+    class_folders(tmp_path / "in" / "val", CLASSES[1:], 1, first=50)
+    write(tmp_path / "in" / "test" / "x.jpg", encoded(99))
+    manifest = prepare(tmp_path / "in", tmp_path / "out")
+    assert list(manifest.splits) == ["train", "test", "validation"]
+    test = open_samples(tmp_path / "out", "test")
+    assert (test.classes, test.labels.tolist(), test.encoded(0)) == (CLASSES, [-1], encoded(99))
+    assert open_samples(tmp_path / "out", "validation").classes == CLASSES
+
+
+def test_a_shard_that_was_damaged_before_the_end_is_written_again(photos, tmp_path, monkeypatch):
+    def damaged(out, update, name, manifest):
+        if not (tmp_path / "damaged").exists():
+            (tmp_path / "damaged").touch()
+            change_byte(next(out.glob("train-00001*")))
+        return verify(out, update, name, manifest)
+
+    monkeypatch.setattr("edge_cv.data.prepare.verify", damaged)
+    with pytest.raises(InputError, match=r"train-00001.* must have the"):
+        prepare(photos, tmp_path / "out", Plan(shards=3), split="train")
+    first = (tmp_path / "out" / "train-00000-of-00003.tfrecord").stat().st_mtime_ns
+    prepare(photos, tmp_path / "out", Plan(shards=3), split="train")
+    assert verify(tmp_path / "out").splits["train"].images == len(open_samples(photos, "train"))
+    assert (tmp_path / "out" / "train-00000-of-00003.tfrecord").stat().st_mtime_ns == first
+
+
 def test_a_split_whose_name_leads_elsewhere_is_refused(tmp_path):
     for seed in range(2):
         write(tmp_path / "in" / f"{seed}.jpg", encoded(seed))

@@ -30,7 +30,7 @@ from edge_cv.data import example, tfrecord
 from edge_cv.data.image_files import look
 from edge_cv.data.opening import classes_to_train, open_samples, splits_of
 from edge_cv.data.places import Packed
-from edge_cv.data.prepared import FORMATS, MANIFEST, Manifest, Shard, Split, index_content, index_name, verify
+from edge_cv.data.prepared import FORMATS, MANIFEST, Manifest, Shard, Split, index_content, index_name, is_whole, verify
 from edge_cv.data.processes import in_processes
 from edge_cv.data.record_files import ARRAY_RECORD, TFRECORD, Features, array_record_module, encoded_image
 from edge_cv.data.samples import Samples
@@ -108,8 +108,13 @@ def prepare(
     if not splits:
         splits = ("train", "validation") if open_samples(source, None, classes).classes else (None,)
     manifest = _begun(out)
-    for name in splits:
+    for name in sorted(splits, key=lambda name: name != "train"):  # the classes are the training part's
         samples = open_samples(source, name, classes)
+        if manifest is None:
+            title = Path(os.fspath(source)).name
+            manifest = Manifest(title, plan.format, samples.classes, samples.multi_label, {})
+        if not samples.classes:  # a test part without labels
+            samples = dataclasses.replace(samples, classes=manifest.classes)
         manifest = _with_split(out, manifest, name or "all", samples, plan, progress)
     return manifest
 
@@ -123,16 +128,10 @@ def _begun(out: Path) -> Manifest | None:
     return manifest
 
 
-def _with_split(
-    out: Path, manifest: Manifest | None, name: str, samples: Samples, plan: Plan, progress: Progress
-) -> Manifest:
+def _with_split(out: Path, manifest: Manifest, name: str, samples: Samples, plan: Plan, progress: Progress) -> Manifest:
     """The manifest with one more split, whose shards have been written and verified."""
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"a split must have a name that files can have. Received: {name!r}")
-    if manifest is None:
-        manifest = Manifest(
-            Path(samples.name.partition(" (")[0]).name, plan.format, samples.classes, samples.multi_label, {}
-        )
     if (manifest.format, manifest.classes, manifest.multi_label) != (plan.format, samples.classes, samples.multi_label):
         raise InputError(f"the splits in {out} must have one format and the same classes. Received: others for {name}")
     count = plan.shards or _shards_for(samples)
@@ -181,7 +180,13 @@ def _with_split(
     pending = out / _UNFINISHED / MANIFEST
     write_atomic(pending, manifest.to_json())
     with progress(f"verifying {name}") as update:
-        verify(out, update, name, manifest)
+        try:
+            verify(out, update, name, manifest)
+        except InputError:
+            for number, one in enumerate(written):  # the next call writes again what is not as it was written
+                if not is_whole(out, one.shard):
+                    (records / f"{number}.npz").unlink(missing_ok=True)
+            raise
     os.replace(pending, out / MANIFEST)
     shutil.rmtree(records)
     if not any(entry.is_dir() for entry in (out / _UNFINISHED).iterdir()):
@@ -220,7 +225,8 @@ def _shards_for(samples: Samples) -> int:
 
 def _key(samples: Samples, order: np.ndarray, plan: Plan, count: int) -> str:
     """What the shards depend on but for the images' content: names, labels, their order, and the plan."""
-    digest = hashlib.sha256(json.dumps([dataclasses.asdict(plan), count, samples.classes]).encode())
+    how = dataclasses.asdict(dataclasses.replace(plan, shards=count))
+    digest = hashlib.sha256(json.dumps([how, samples.classes]).encode())
     digest.update(samples.labels.tobytes())
     digest.update(order.astype(np.int64).tobytes())
     for index in range(len(samples)):

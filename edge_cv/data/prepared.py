@@ -175,9 +175,15 @@ def verify(
     return manifest
 
 
+def is_whole(folder: Path, shard: Shard) -> bool:
+    """Whether a shard's file has the bytes that were written."""
+    path = folder / shard.file
+    return path.is_file() and path.stat().st_size == shard.bytes and file_sha256(path) == shard.sha256
+
+
 def _check_shard(folder: Path, format: str, shard: Shard) -> Shard:
     path = folder / shard.file
-    if not path.is_file() or path.stat().st_size != shard.bytes or file_sha256(path) != shard.sha256:
+    if not is_whole(folder, shard):
         raise InputError(f"{path} must have the {shard.bytes} bytes that the manifest says. Received: others, or none")
     images = tfrecord.check_data(path) if format == TFRECORD else open_array_record(str(path)).num_records()
     if images != shard.images:

@@ -156,7 +156,9 @@ def shards(path: Path) -> Layout | None:
         return lambda classes: _open(title, groups[split], kind, Features(), names or classes)
 
     splits = {split: opener(split) for split in groups if split}
-    return Layout(splits, opener("") if "" in groups and not splits else None)
+    if splits and "" in groups:
+        logger.warning("%d record files in %s whose names tell no split are not used", len(groups[""]), path)
+    return Layout(splits, None if splits else opener(""))
 
 
 def tfds(path: Path) -> Layout | None:
@@ -173,9 +175,9 @@ def tfds(path: Path) -> Layout | None:
         if not versions:
             return None
         path = max(versions, key=lambda p: tuple(map(int, p.name.split("."))))
-    info, described = _json(path / "dataset_info.json"), _json(path / "features.json")
+    info = _json(path / "dataset_info.json")
     try:
-        features, label = _tfds_features(described)
+        features, label = _tfds_features(_json(path / "features.json"))
         name, kind = str(info["name"]), info.get("fileFormat", TFRECORD)
         counts = {
             str(split["name"]): [int(count) for count in split.get("shardLengths", ())]
