@@ -39,6 +39,10 @@ class Places(Protocol):
         """What names the image within its source, wherever that lies: a relative path, a member's name."""
         ...
 
+    def location(self, row: int) -> bytes:
+        """Where the image lies as a path: of its file, or of the file that holds it and of its beginning in there."""
+        ...
+
 
 @dataclass(frozen=True)
 class FilePart:
@@ -147,6 +151,9 @@ class Files:
     def key(self, row: int) -> bytes:
         return self.paths[row]
 
+    def location(self, row: int) -> bytes:
+        return os.fsencode(self.root) + b"/" + self.paths[row]
+
 
 @dataclass(frozen=True, eq=False)
 class Parts:
@@ -178,6 +185,9 @@ class Parts:
             return self.names[row]
         return f"{os.path.basename(self.files[self.file[row]])}@{self.offset[row]}".encode()
 
+    def location(self, row: int) -> bytes:
+        return os.fsencode(f"{self.files[self.file[row]]}/{self.offset[row]}")
+
 
 @dataclass(frozen=True, eq=False)
 class Memory:
@@ -194,3 +204,6 @@ class Memory:
 
     def key(self, row: int) -> bytes:
         return str(row).encode()
+
+    def location(self, row: int) -> bytes:
+        return f"{self.name}/{row}".encode()

@@ -101,6 +101,9 @@ class Records:
             return self.names[row]
         return f"{os.path.basename(self.files[self.file[row]])}[{self.number[row]}]".encode()
 
+    def location(self, row: int) -> bytes:
+        return os.fsencode(f"{self.files[self.file[row]]}/{self.number[row]}")
+
 
 @functools.lru_cache(maxsize=512)  # a reader keeps its file open, and a process may open 1024
 def array_record_reader(path: str, process: int):
