@@ -33,6 +33,13 @@ app = typer.Typer(
     epilog="Example: edge-cv run recipes/demo.py --out runs/demo",
 )
 
+data_app = typer.Typer(
+    no_args_is_help=True,
+    help="Look at labelled images, and write them as shards.",
+    epilog="Example: edge-cv data check photos",
+)
+app.add_typer(data_app, name="data")
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Few photos and few runs: does the chain work?")]
 
@@ -138,8 +145,8 @@ def convert(
 @app.command(epilog="Example: edge-cv evaluate runs/demo/*.tflite --data photos --by sex,age --metadata people.csv")
 def evaluate(
     artifacts: Annotated[list[Path], typer.Argument(help=".tflite or .onnx files; the first is the reference.")],
-    data: Annotated[str, typer.Option(help="Folder of photos, or `sample`.")],
-    split: Annotated[str | None, typer.Option(help="A split that the folder's labels.csv names.")] = None,
+    data: Annotated[str, typer.Option(help="Labelled photos as folder, .tar, .csv or shards, or `sample`.")],
+    split: Annotated[str | None, typer.Option(help="A split of the photos, such as validation.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many photos, spread evenly.")] = None,
     by: Annotated[
         str | None, typer.Option(help="Columns of --metadata, with commas: accuracy by their values.")
@@ -306,6 +313,97 @@ def models(
     return 0
 
 
+@data_app.command(epilog="Example: edge-cv data prepare photos shards --max-side 512")
+def prepare(
+    source: Annotated[str, typer.Argument(help="Folder, .tar, .csv or shards of labelled images, or `digits`.")],
+    out: Annotated[Path | None, typer.Argument(help="Folder for the shards.")] = None,
+    format: Annotated[str, typer.Option(help="tfrecord or array_record.")] = "tfrecord",
+    shards: Annotated[int | None, typer.Option(help="Files of each split; default: one for every 256 MB.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only this one of the source's splits.")] = None,
+    max_side: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Make images with a longer side smaller, as JPEG.")
+    ] = None,
+    broken: Annotated[str, typer.Option(help="Broken images: skip them and name them, or refuse.")] = "skip",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Write nothing: check the shards in SOURCE, counts and checksums.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Write labelled images as shards that open at once. Stopped, the same command goes on; at the end all is verified.
+
+    Images without splits of their own are divided into train and validation, by a hash of their names.
+    """
+    from edge_cv.data import prepare as preparing
+    from edge_cv.data import prepared
+    from edge_cv.progress import shown
+
+    if verify:
+        with shown(f"verifying {source}") as update:
+            manifest = prepared.verify(Path(source), update)
+    elif out is None:
+        raise InputError("OUT must name the folder for the shards. Received: none")
+    else:
+        plan = preparing.Plan(format, shards, max_side, broken)
+        manifest = preparing.prepare(source, out, plan, split=split, progress=shown)
+    for part in manifest.splits.values():
+        for name, why in part.skipped:
+            print(f"skipped: {name}: {why}", file=sys.stderr)
+    rows = [
+        {
+            "split": name,
+            "images": part.images,
+            "classes": len(manifest.classes),
+            "skipped": len(part.skipped),
+            "shards": len(part.shards),
+            "bytes": sum(shard.bytes for shard in part.shards),
+        }
+        for name, part in manifest.splits.items()
+    ]
+    _print_rows(rows, as_json)
+    return 0
+
+
+@data_app.command(epilog="Example: edge-cv data check photos/train --against photos/val")
+def check(
+    source: Annotated[str, typer.Argument(help="Folder, .tar, .csv or shards of labelled images, or `digits`.")],
+    against: Annotated[
+        str | None, typer.Option(help="Other images that must not be the same, such as the test set.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only this one of the source's splits.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Look for broken and odd images, duplicates within and across splits, and classes with few or none.
+
+    The exit code is 1 when something was found that harms training or measuring.
+    """
+    import dataclasses
+
+    from edge_cv.data.check import check as look
+    from edge_cv.progress import shown
+
+    found = look(source, against, split=split, progress=shown)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found), indent=1))
+        return BROKEN if found.harms else 0
+    _print_rows(list(found.parts), as_json)
+    rows = [
+        {
+            "": "harms" if finding.harms else "note",
+            "split": finding.part,
+            "count": finding.count,
+            "what": finding.what,
+            "such as": "\n".join(finding.examples),
+        }
+        for finding in found.findings
+    ]
+    print()
+    if rows:
+        _print_rows(rows, as_json)
+    else:
+        print("nothing found")
+    return BROKEN if found.harms else 0
+
+
 def _show(report: Any, as_json: bool) -> None:
     if as_json:
         print(json.dumps(report.to_dict(), indent=1))
@@ -446,7 +544,9 @@ def main() -> None:
     except OSError as error:
         code = _fail(error, BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("interrupted; what was finished stays, and the same command goes on from there", INTERRUPTED)
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # typer itself turns Ctrl-C into this code
+        _fail("interrupted; what was finished stays, and the same command goes on from there", INTERRUPTED)
     sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else 0)
 

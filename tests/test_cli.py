@@ -18,7 +18,7 @@ from PIL import Image
 from edge_cv import cli
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("run", "convert", "evaluate", "benchmark", "report", "models")
+COMMANDS = ("run", "convert", "evaluate", "benchmark", "report", "models", "data prepare", "data check")
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def converted(keras_file, photos, tmp_path_factory):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_helps_with_an_example(edge_cv, command):
-    code, out, _ = edge_cv(command, "--help")
+    code, out, _ = edge_cv(*command.split(), "--help")
     assert code == 0
     assert f"Example: edge-cv {command}" in " ".join(out.split())
 

@@ -116,8 +116,9 @@ def test_imagenet_as_downloaded(tmp_path):
     assert (own.classes, own.labels.tolist()) == (("n01440764", "n02099601"), [0, 1])
     with pytest.raises(InputError, match="at least one photo"):
         open_samples(tmp_path, "validation", classes=())
-    with pytest.raises(InputError, match=r"each of the 1000 classes must have an image.*classes=\(\)"):
+    with pytest.raises(InputError, match=r"each of the 1000 classes must have an image.*classes_to_train"):
         data.check_trainable(train)
+    assert data.classes_to_train(tmp_path) == ()
     data.check_trainable(own)
 
 

@@ -9,6 +9,7 @@ import random
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,10 @@ def test_tensorflow_datasets_imagenet2012(tmp_path):
     shard.unlink()
     with pytest.raises(InputError, match="the shard is missing"):
         open_samples(version, "train")
+    info = json.loads((version / "dataset_info.json").read_text())
+    (version / "dataset_info.json").write_text(json.dumps({**info, "name": "../../x"}))
+    with pytest.raises(InputError, match="names that files can have"):
+        open_samples(version, "train")
     (version / "features.json").write_text('{"featuresDict": {"features": {}}}')
     with pytest.raises(InputError, match="one image and one class label"):
         open_samples(version, "train")
@@ -252,6 +257,9 @@ def test_array_record_shards(tmp_path):
     assert [samples.encoded(i) for i in (0, 69, 70, 139)] == [encoded(0), encoded(69), encoded(0), encoded(69)]
     assert samples.labels[:4].tolist() == [0, 1, 0, 1]
     program = "import pickle, sys; print(len(pickle.load(sys.stdin.buffer).encoded(139)))"
+    with ThreadPoolExecutor(8) as threads:
+        order = np.random.default_rng(0).integers(0, 140, 2000)
+        assert all(threads.map(lambda i: samples.encoded(i) == encoded(i % 70), order))
     done = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(samples), capture_output=True, check=True)
     assert int(done.stdout) == len(encoded(69))
     source = data.open(tmp_path, split="train").take(6)

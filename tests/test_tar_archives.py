@@ -6,6 +6,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pictures import encoded, write
 
@@ -61,6 +62,16 @@ def test_imagenets_archive_of_class_archives_is_read_in_place(tmp_path):
     assert open_samples(tmp_path / "ILSVRC2012_img_train.tar", classes=()).classes == ("n01440764", "n02099601")
     measured = data.open(tmp_path, split="validation")
     assert [label for _, label in measured.pixels(data.Preprocessing(8))] == [65, 970]
+
+
+def test_the_same_images_of_an_archive_are_told_from_others(tmp_path):
+    photos = {f"{name}/{i}.jpg": encoded(i) for name in ("a b", "c d") for i in range(3)}
+    samples = open_samples(archive(tmp_path / "photos.tar", photos))
+    (tmp_path / "again.tar").symlink_to("photos.tar")
+    again = open_samples(tmp_path / "again.tar")
+    data.check_disjoint(samples.select(np.arange(3)), again.select(np.arange(3, 6)))
+    with pytest.raises(InputError, match=r"Received: 1 of 4, such as .*again.tar:a b/2.jpg"):
+        data.check_disjoint(samples.select(np.arange(3)), again.select(np.arange(2, 6)))
 
 
 def test_a_folder_of_class_archives(tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from converters.decoding import ImageError, decode
 from converters.preprocessing import Preprocessing
 from edge_cv.data.labels import Label, imagenet_labels
-from edge_cv.data.opening import open_samples, splits_of
+from edge_cv.data.opening import classes_to_train, open_samples, splits_of
 from edge_cv.data.samples import Samples, check_disjoint, check_trainable, class_counts, shard
 from edge_cv.data.sources import (
     ImageSource,
@@ -34,6 +34,7 @@ __all__ = [
     "check_disjoint",
     "check_trainable",
     "class_counts",
+    "classes_to_train",
     "decode",
     "folder",
     "imagenet_labels",

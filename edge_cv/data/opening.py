@@ -16,7 +16,7 @@ from converters.errors import InputError, unknown
 from edge_cv.data import folders, packaged, record_files
 from edge_cv.data.layout import SPLIT_WORDS, Layout
 from edge_cv.data.prepared import prepared
-from edge_cv.data.samples import Samples, split_by_name, with_classes
+from edge_cv.data.samples import Samples, class_counts, split_by_name, with_classes
 from edge_cv.data.tables import table
 from edge_cv.data.tar_archives import tar
 
@@ -78,11 +78,23 @@ def splits_of(path_or_name: str | os.PathLike) -> tuple[str, ...]:
     return tuple(_recognise(path_or_name).splits)
 
 
+def classes_to_train(path_or_name: str | os.PathLike) -> tuple[str, ...] | None:
+    """What `open_samples` is to be given as `classes` to train a model on all that a source shows, and on nothing else.
+
+    None, unless the source has a part of ImageNet's classes only: these are then counted as the source's own.
+    """
+    splits = splits_of(path_or_name)
+    samples = open_samples(path_or_name, "train" if "train" in splits else next(iter(splits), None))
+    return () if samples.classes == folders.imagenet_names() and not class_counts(samples).all() else None
+
+
 def _recognise(path_or_name: str | os.PathLike) -> Layout:
     name = os.fspath(path_or_name)
     path = Path(name).expanduser()
     if name in NAMED and not path.exists():
         return NAMED[name]
+    if name == "sample_calibration" and not path.exists():
+        raise InputError("sample_calibration is crops to calibrate on, which have no labels: give other images")
     if not path.exists():
         raise InputError(f"data must be a folder or file of images, or one of {', '.join(NAMES)}. Received: {name}")
     for layout in LAYOUTS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -36,6 +37,10 @@ class Places(Protocol):
 
     def key(self, row: int) -> bytes:
         """What names the image within its source, wherever that lies: a relative path, a member's name."""
+        ...
+
+    def location(self, row: int) -> bytes:
+        """Where the image lies as a path: of its file, or of the file that holds it and of its beginning in there."""
         ...
 
 
@@ -109,7 +114,7 @@ class Packed:
     """Many byte strings in one block: a million paths are not a million objects."""
 
     def __init__(self, strings: Iterable[bytes]) -> None:
-        blob, ends = bytearray(), [0]
+        blob, ends = bytearray(), array("q", [0])
         for string in strings:
             blob += string
             ends.append(len(blob))
@@ -146,6 +151,9 @@ class Files:
     def key(self, row: int) -> bytes:
         return self.paths[row]
 
+    def location(self, row: int) -> bytes:
+        return os.fsencode(self.root) + b"/" + self.paths[row]
+
 
 @dataclass(frozen=True, eq=False)
 class Parts:
@@ -177,6 +185,9 @@ class Parts:
             return self.names[row]
         return f"{os.path.basename(self.files[self.file[row]])}@{self.offset[row]}".encode()
 
+    def location(self, row: int) -> bytes:
+        return os.fsencode(f"{self.files[self.file[row]]}/{self.offset[row]}")
+
 
 @dataclass(frozen=True, eq=False)
 class Memory:
@@ -193,3 +204,6 @@ class Memory:
 
     def key(self, row: int) -> bytes:
         return str(row).encode()
+
+    def location(self, row: int) -> bytes:
+        return f"{self.name}/{row}".encode()

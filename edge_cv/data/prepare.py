@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -26,23 +27,23 @@ from converters.decoding import ImageError
 from converters.errors import InputError, unknown
 from converters.files import write_atomic
 from edge_cv.data import example, tfrecord
-from edge_cv.data.folders import imagenet_names
 from edge_cv.data.image_files import look
-from edge_cv.data.opening import open_samples, splits_of
+from edge_cv.data.opening import classes_to_train, open_samples, splits_of
 from edge_cv.data.places import Packed
-from edge_cv.data.prepared import FORMATS, MANIFEST, Manifest, Shard, Split, index_content, index_name, verify
+from edge_cv.data.prepared import FORMATS, MANIFEST, Manifest, Shard, Split, index_content, index_name, is_whole, verify
 from edge_cv.data.processes import in_processes
 from edge_cv.data.record_files import ARRAY_RECORD, TFRECORD, Features, array_record_module, encoded_image
-from edge_cv.data.samples import Samples, class_counts
+from edge_cv.data.samples import Samples
 from edge_cv.progress import Progress, silent
 from edge_cv.stages import file_sha256
 
 BROKEN = ("skip", "refuse")
 
 _UNFINISHED = ".unfinished"  # folder of the records of finished shards, until all are
-_SHARD_BYTES = 128 * 2**20  # as many as a disk reads in a second or less, and few files
+_SHARD_BYTES = 256 * 2**20  # a second's reading, and for ImageNet some 550 files
 _SIZED = 200  # images whose size tells that of all
 _JPEG_QUALITY = 95
+_SMALL = 100  # images; so few are written before processes have started
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Plan:
 
     Attributes:
         format: `tfrecord` or `array_record`.
-        shards: number of files; None is one for every 128 MB.
+        shards: number of files; None is one for every 256 MB.
         max_side: images with a longer side are made smaller, in pixels; None keeps them as they are.
         broken: `skip` images that cannot be read and name them, or `refuse` the set.
         seed: which image goes into which shard.
@@ -92,7 +93,7 @@ def prepare(
         out: a folder that is empty or not there, or that holds a part of the same set.
         plan: how.
         split: one of the source's; by default each that it brings, or `train` and `validation` drawn from it.
-        classes: as `open_samples` takes them; None are ImageNet's only if the source has all of them.
+        classes: as `open_samples` takes them; by default as `classes_to_train` says.
         progress: tells a person how far it is.
 
     Raises:
@@ -103,14 +104,17 @@ def prepare(
     if plan.format == ARRAY_RECORD:
         array_record_module()  # missing, it is named before any work
     splits: tuple[str | None, ...] = (split,) if split is not None else splits_of(source)
-    first = open_samples(source, "train" if "train" in splits else next(iter(splits), None), classes)
+    classes = classes_to_train(source) if classes is None else classes
     if not splits:
-        splits = ("train", "validation") if first.classes else (None,)
-    if classes is None and first.classes == imagenet_names() and not class_counts(first).all():
-        classes = ()  # a part of ImageNet is a set of its own
+        splits = ("train", "validation") if open_samples(source, None, classes).classes else (None,)
     manifest = _begun(out)
-    for name in splits:
+    for name in sorted(splits, key=lambda name: name != "train"):  # the classes are the training part's
         samples = open_samples(source, name, classes)
+        if manifest is None:
+            title = Path(os.fspath(source)).name
+            manifest = Manifest(title, plan.format, samples.classes, samples.multi_label, {})
+        if not samples.classes:  # a test part without labels
+            samples = dataclasses.replace(samples, classes=manifest.classes)
         manifest = _with_split(out, manifest, name or "all", samples, plan, progress)
     return manifest
 
@@ -124,14 +128,10 @@ def _begun(out: Path) -> Manifest | None:
     return manifest
 
 
-def _with_split(
-    out: Path, manifest: Manifest | None, name: str, samples: Samples, plan: Plan, progress: Progress
-) -> Manifest:
+def _with_split(out: Path, manifest: Manifest, name: str, samples: Samples, plan: Plan, progress: Progress) -> Manifest:
     """The manifest with one more split, whose shards have been written and verified."""
-    if manifest is None:
-        manifest = Manifest(
-            Path(samples.name.partition(" (")[0]).name, plan.format, samples.classes, samples.multi_label, {}
-        )
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"a split must have a name that files can have. Received: {name!r}")
     if (manifest.format, manifest.classes, manifest.multi_label) != (plan.format, samples.classes, samples.multi_label):
         raise InputError(f"the splits in {out} must have one format and the same classes. Received: others for {name}")
     count = plan.shards or _shards_for(samples)
@@ -158,7 +158,8 @@ def _with_split(
         given = (samples, plan, parts, [str(out / file) for file in files], str(records))
         if missing:
             try:
-                for i in in_processes(_write_shard, missing, start=_receive, given=given):
+                small = len(samples) < _SMALL
+                for i in in_processes(_write_shard, missing, start=_receive, given=given, small=small):
                     found[i] = _Written.read(records / f"{i}.npz", out / files[i])
                     done += len(parts[i])
                     update(done, len(samples))
@@ -179,7 +180,13 @@ def _with_split(
     pending = out / _UNFINISHED / MANIFEST
     write_atomic(pending, manifest.to_json())
     with progress(f"verifying {name}") as update:
-        verify(out, update, name, manifest)
+        try:
+            verify(out, update, name, manifest)
+        except InputError:
+            for number, one in enumerate(written):  # the next call writes again what is not as it was written
+                if not is_whole(out, one.shard):
+                    (records / f"{number}.npz").unlink(missing_ok=True)
+            raise
     os.replace(pending, out / MANIFEST)
     shutil.rmtree(records)
     if not any(entry.is_dir() for entry in (out / _UNFINISHED).iterdir()):
@@ -205,7 +212,7 @@ def _check_begun(records: Path, key: str, out: Path, name: str) -> None:
 
 
 def _shards_for(samples: Samples) -> int:
-    """One for every 128 MB, by the size of some of the images."""
+    """One for every 256 MB, by the size of some of the images."""
     some = samples.take(_SIZED)
     sizes = []
     for index in range(len(some)):
@@ -218,7 +225,8 @@ def _shards_for(samples: Samples) -> int:
 
 def _key(samples: Samples, order: np.ndarray, plan: Plan, count: int) -> str:
     """What the shards depend on but for the images' content: names, labels, their order, and the plan."""
-    digest = hashlib.sha256(json.dumps([dataclasses.asdict(plan), count, samples.classes]).encode())
+    how = dataclasses.asdict(dataclasses.replace(plan, shards=count))
+    digest = hashlib.sha256(json.dumps([how, samples.classes]).encode())
     digest.update(samples.labels.tobytes())
     digest.update(order.astype(np.int64).tobytes())
     for index in range(len(samples)):

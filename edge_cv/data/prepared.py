@@ -167,16 +167,23 @@ def verify(
         _open(folder, manifest, name, None)
     shards = [shard for part in chosen.values() for shard in part.shards]
     total, done = sum(shard.images for shard in shards), 0
-    for shard in in_processes(functools.partial(_check_shard, folder, manifest.format), shards):
+    small = sum(shard.bytes for shard in shards) < 2**28  # read before processes have started
+    for shard in in_processes(functools.partial(_check_shard, folder, manifest.format), shards, small=small):
         done += shard.images
         if on_progress is not None:
             on_progress(done, total)
     return manifest
 
 
+def is_whole(folder: Path, shard: Shard) -> bool:
+    """Whether a shard's file has the bytes that were written."""
+    path = folder / shard.file
+    return path.is_file() and path.stat().st_size == shard.bytes and file_sha256(path) == shard.sha256
+
+
 def _check_shard(folder: Path, format: str, shard: Shard) -> Shard:
     path = folder / shard.file
-    if not path.is_file() or path.stat().st_size != shard.bytes or file_sha256(path) != shard.sha256:
+    if not is_whole(folder, shard):
         raise InputError(f"{path} must have the {shard.bytes} bytes that the manifest says. Received: others, or none")
     images = tfrecord.check_data(path) if format == TFRECORD else open_array_record(str(path)).num_records()
     if images != shard.images:
@@ -205,7 +212,7 @@ def _open(folder: Path, manifest: Manifest, split: str, classes: Sequence[str] |
             raise InputError(f"{index} must point into the {len(files)} shards, and does not")
         places = Parts(files, shard, offset, length, names)
     else:
-        places = Records(files, shard, offset.astype(np.int32))
+        places = Records(files, shard, offset.astype(np.int32), names=names)
     return Samples(f"{manifest.name} ({split})", manifest.classes, labels, places)
 
 

@@ -1,10 +1,13 @@
-"""Work on all cores, in processes that die with the one that started them."""
+"""Work on all cores, in processes that do not outlive the one that started them."""
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -13,13 +16,16 @@ from converters.errors import InputError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+_WATCH_SECONDS = 0.5
+
 
 def in_processes(
     work: Callable[[Task], Result],
-    tasks: Iterable[Task],
+    tasks: Sequence[Task],
     *,
     start: Callable[..., None] | None = None,
     given: tuple = (),
+    small: bool = False,
 ) -> Iterator[Result]:
     """`work(task)` for each task, in order, on all cores, with a bounded number of results waiting.
 
@@ -27,23 +33,32 @@ def in_processes(
         work: a function that can be pickled.
         tasks: its arguments, small ones.
         start: called once in each process with `given`, which may be large.
+        given: what all tasks share.
+        small: whether the work takes less time than starting processes; then this one does it.
 
     Raises:
         InputError: a process died, or what `work` raises.
     """
+    if small or len(tasks) < 2:
+        if start is not None:
+            start(*given)
+        yield from map(work, tasks)
+        return
+
     import loky
     from loky.process_executor import BrokenProcessPool
 
-    workers = loky.cpu_count()
+    workers = min(loky.cpu_count(), len(tasks))
     # Every process would otherwise start a thread pool as large as the machine when numpy is imported.
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    executor = loky.ProcessPoolExecutor(workers, initializer=_start, initargs=(start, given), env=single)
+    initargs = (os.getpid(), start, given)
+    executor = loky.ProcessPoolExecutor(workers, initializer=_start, initargs=initargs, env=single)
     try:
-        tasks = iter(tasks)
-        waiting: deque[Any] = deque(executor.submit(work, task) for task in islice(tasks, 2 * workers))
+        following = iter(tasks)
+        waiting: deque[Any] = deque(executor.submit(work, task) for task in islice(following, 2 * workers))
         while waiting:
             result = waiting.popleft().result()
-            waiting.extend(executor.submit(work, task) for task in islice(tasks, 1))
+            waiting.extend(executor.submit(work, task) for task in islice(following, 1))
             yield result
     except BrokenProcessPool as error:
         raise InputError(f"a worker process died: memory ran out, or it was killed ({workers} workers)") from error
@@ -51,7 +66,15 @@ def in_processes(
         executor.shutdown(wait=True, kill_workers=True)
 
 
-def _start(start: Callable[..., None] | None, given: tuple) -> None:
+def _start(parent: int, start: Callable[..., None] | None, given: tuple) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one ends the others
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     if start is not None:
         start(*given)
+
+
+def _watch(parent: int) -> None:
+    """End this process when the one that started it was killed, which could not say so."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)

@@ -20,7 +20,7 @@ from edge_cv.data.example import BytesWindow, FileWindow, Malformed, Window, byt
 from edge_cv.data.folders import imagenet_names, scan
 from edge_cv.data.labels import wnid_to_index
 from edge_cv.data.layout import SPLIT_WORDS, Layout
-from edge_cv.data.places import Packed, Parts
+from edge_cv.data.places import Packed, Parts, Places
 from edge_cv.data.processes import in_processes
 from edge_cv.data.samples import UNKNOWN, Samples, some
 
@@ -52,14 +52,15 @@ class Features:
 
 @dataclass(frozen=True)
 class Record:
-    """An image within one record of an ArrayRecord file."""
+    """An image within one record of an ArrayRecord file; `name` is what it was called before, where that is known."""
 
     path: str
     number: int
     features: Features = field(default=Features(), repr=False)
+    name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.path}[{self.number}]"
+        return f"{self.path}:{self.name}" if self.name else f"{self.path}[{self.number}]"
 
     def read(self) -> bytes:
         try:
@@ -79,24 +80,32 @@ class Records:
         file: int32 `(n,)`, which of them holds each image.
         number: int32 `(n,)`, the record's number in it.
         features: what the image is called in a record.
+        names: what each was called before; None where that is not known.
     """
 
     files: tuple[str, ...]
     file: np.ndarray
     number: np.ndarray
     features: Features = field(default=Features())
+    names: Packed | None = None
 
     def __len__(self) -> int:
         return len(self.file)
 
     def place(self, row: int) -> Record:
-        return Record(self.files[self.file[row]], int(self.number[row]), self.features)
+        name = "" if self.names is None else os.fsdecode(self.names[row])
+        return Record(self.files[self.file[row]], int(self.number[row]), self.features, name)
 
     def key(self, row: int) -> bytes:
+        if self.names is not None:
+            return self.names[row]
         return f"{os.path.basename(self.files[self.file[row]])}[{self.number[row]}]".encode()
 
+    def location(self, row: int) -> bytes:
+        return os.fsencode(f"{self.files[self.file[row]]}/{self.number[row]}")
 
-@functools.lru_cache(maxsize=4096)
+
+@functools.lru_cache(maxsize=512)  # a reader keeps its file open, and a process may open 1024
 def array_record_reader(path: str, process: int):
     """The reader of a file in this process; a forked one must open its own, for threads do not survive a fork."""
     return open_array_record(path, "readahead_buffer_size:0")
@@ -129,12 +138,12 @@ def shards(path: Path) -> Layout | None:
     What they hold is in tf.train.Example, by default as tf/slim names it (image/encoded, image/class/label).
     """
     if path.is_dir():
-        files = [path / entry.name for entry in scan(path) if _format(entry.name) and (path / entry.name).is_file()]
+        files = [path / entry.name for entry in scan(path) if format_of(entry.name) and (path / entry.name).is_file()]
     else:
-        files = [path] if path.is_file() and _format(path.name) else []
+        files = [path] if path.is_file() and format_of(path.name) else []
     if not files:
         return None
-    formats = {_format(file.name) for file in files}
+    formats = {format_of(file.name) for file in files}
     if len(formats) > 1:
         raise InputError(f"{path} must hold record files of one kind. Received: {' and '.join(sorted(formats))}")
     (kind,) = formats
@@ -150,7 +159,9 @@ def shards(path: Path) -> Layout | None:
         return lambda classes: _open(title, groups[split], kind, Features(), names or classes)
 
     splits = {split: opener(split) for split in groups if split}
-    return Layout(splits, opener("") if "" in groups and not splits else None)
+    if splits and "" in groups:
+        logger.warning("%d record files in %s whose names tell no split are not used", len(groups[""]), path)
+    return Layout(splits, None if splits else opener(""))
 
 
 def tfds(path: Path) -> Layout | None:
@@ -167,15 +178,18 @@ def tfds(path: Path) -> Layout | None:
         if not versions:
             return None
         path = max(versions, key=lambda p: tuple(map(int, p.name.split("."))))
-    info, described = _json(path / "dataset_info.json"), _json(path / "features.json")
+    info = _json(path / "dataset_info.json")
     try:
-        features, label = _tfds_features(described)
+        features, label = _tfds_features(_json(path / "features.json"))
         name, kind = str(info["name"]), info.get("fileFormat", TFRECORD)
         counts = {
-            split["name"]: [int(count) for count in split.get("shardLengths", ())] for split in info.get("splits", ())
+            str(split["name"]): [int(count) for count in split.get("shardLengths", ())]
+            for split in info.get("splits", ())
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} must have features.json with one image and one class label: {error!r}") from error
+    if not all(re.fullmatch(r"\w[\w.-]*", part) for part in (name, label, *counts)):
+        raise InputError(f"{path} must have names that files can have. Received: {name!r}, {label!r}, {list(counts)}")
     if kind not in (TFRECORD, ARRAY_RECORD):
         raise InputError(f"{path}: the files must be of the format tfrecord or array_record. Received: {kind}")
     labels = path / f"{label}.labels.txt"
@@ -203,8 +217,7 @@ def _open(
 ) -> Samples:
     """The samples of record files; `lengths`, when known, is how many records each must hold."""
     _check_complete(files)
-    scan_file = _scan_tfrecord if kind == TFRECORD else _scan_array_record
-    scanned = _scan_all(functools.partial(scan_file, features=features), [str(file) for file in files])
+    scanned = _scan_all(kind, features, tuple(_stamp(file) for file in files))
     for file, found, length in zip(files, scanned, lengths or [None] * len(files), strict=True):
         if length is not None and len(found.offset) != length:
             raise InputError(f"{file} must hold {length} records. Received: {len(found.offset)}")
@@ -213,12 +226,13 @@ def _open(
         raise InputError(f"{title} must hold at least one record. Received: none")
     paths, file = tuple(map(str, files)), np.repeat(np.arange(len(files), dtype=np.int32), counts)
     first, second = (np.concatenate([getattr(found, column) for found in scanned]) for column in ("offset", "length"))
+    has_names = all(len(found.names) == count for found, count in zip(scanned, counts, strict=True))
+    names = Packed(found.names[i] for found in scanned for i in range(len(found.names))) if has_names else None
+    places: Places
     if kind == TFRECORD:
-        has_names = all(len(found.names) == count for found, count in zip(scanned, counts, strict=True))
-        names = Packed(found.names[i] for found in scanned for i in range(len(found.names))) if has_names else None
         places = Parts(paths, file, first, second, names)
     else:
-        places = Records(paths, file, first.astype(np.int32), features)
+        places = Records(paths, file, first.astype(np.int32), features, names)
     labels, class_names = _labels(title, scanned, classes)
     return Samples(title, class_names, labels, places)
 
@@ -376,7 +390,8 @@ def _check_complete(files: Sequence[Path]) -> None:
             raise InputError(f"{files[0].parent} must hold all of its {int(count)} shards. Missing: {some(names)}")
 
 
-def _format(name: str) -> str | None:
+def format_of(name: str) -> str | None:
+    """`tfrecord`, `array_record`, or None for a file that has the name of neither."""
     if _ARRAY_RECORD_NAME.fullmatch(name):
         return ARRAY_RECORD
     match = _SHARD_NAME.fullmatch(name)
@@ -420,12 +435,19 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"{path} must be a text file that can be read: {error}") from error
 
 
-def _scan_all(work: Callable[[str], _Scan], paths: Sequence[str]) -> list[_Scan]:
-    """`work(path)` for each file, on all cores where the files are large."""
-    size = sum(os.path.getsize(path) for path in paths)
-    if len(paths) == 1 or size < _LARGE_BYTES:
-        return [work(path) for path in paths]
-    logger.warning(
-        "indexing %d files of %.0f GB; `edge-cv data prepare` writes shards that open at once", len(paths), size / 1e9
-    )
-    return list(in_processes(work, paths))
+def _stamp(file: Path) -> tuple[str, int, int]:
+    """What tells a changed file from the same one: path, size and time."""
+    status = file.stat()
+    return str(file), status.st_size, status.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=2)  # who opens a training and a validation part, or asks for the classes before
+def _scan_all(kind: str, features: Features, files: tuple[tuple[str, int, int], ...]) -> list[_Scan]:
+    """What the files say, found on all cores where they are large."""
+    work = functools.partial(_scan_tfrecord if kind == TFRECORD else _scan_array_record, features=features)
+    size = sum(size for _, size, _ in files)
+    small = size < _LARGE_BYTES
+    if not small:
+        count, gigabytes = len(files), size / 1e9
+        logger.warning("indexing %d files of %.0f GB; data prepare writes shards that open at once", count, gigabytes)
+    return list(in_processes(work, [path for path, _, _ in files], small=small))

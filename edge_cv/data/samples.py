@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.data.places import FilePart, Place, Places
+from edge_cv.data.places import Place, Places
 
 UNKNOWN = -1  # the label of an image of which nobody says what it shows
 
@@ -178,7 +178,7 @@ def check_trainable(samples: Samples) -> None:
     if len(empty):
         raise InputError(
             f"{samples.name}: each of the {len(samples.classes)} classes must have an image to train on. "
-            f"Received: none for {some([samples.classes[i] for i in empty])} (classes=() counts the source's own)"
+            f"Received: none for {some([samples.classes[i] for i in empty])} (see `classes_to_train`)"
         )
 
 
@@ -210,16 +210,14 @@ def some(names: list[str]) -> str:
 
 
 def _fingerprints(samples: Samples) -> np.ndarray:
-    """64 bits of each sample's place, uint64 `(n,)`; links to a folder are followed."""
-    folders: dict[str, str] = {}
+    """64 bits of each sample's location, uint64 `(n,)`; links to folders and archives are followed."""
+    real: dict[bytes, bytes] = {}
 
-    def fingerprint(place: Place) -> int:
-        where: object = str(place)
-        if isinstance(place, FilePart):
-            folder, name = os.path.split(place.path)
-            if folder not in folders:
-                folders[folder] = os.path.realpath(folder)
-            where = folders[folder], name, place.offset, place.length
-        return int.from_bytes(hashlib.blake2b(repr(where).encode(), digest_size=8).digest(), "big")
+    def fingerprint(location: bytes) -> int:
+        folder, _, name = location.rpartition(b"/")
+        if folder not in real:
+            real[folder] = os.path.realpath(folder) + b"/"
+        return int.from_bytes(hashlib.blake2b(real[folder] + name, digest_size=8).digest(), "big")
 
-    return np.fromiter((fingerprint(samples.place(i)) for i in range(len(samples))), np.uint64, len(samples))
+    locations = map(samples.places.location, samples.rows)
+    return np.fromiter(map(fingerprint, locations), np.uint64, len(samples))

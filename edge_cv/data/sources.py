@@ -223,7 +223,7 @@ def open(
 
 
 def photos_of(samples: Samples) -> ImageSource:
-    """The samples as photos to measure or calibrate on. With several labels an image, a photo has none of them."""
+    """The samples as photos to measure or to calibrate on."""
     return ImageSource(samples.name, _Photos(samples), samples.classes)
 
 

@@ -77,12 +77,7 @@ class _Images:
 
 def _open(title: str, files: Sequence[Path], classes: Sequence[str] | None) -> Samples:
     """The samples of one archive, or of several each of which is a class."""
-    several = len(files) > 1
-    archives = [_Archive(str(file), 0, os.path.getsize(file), file.stem if several else "") for file in files]
-    if not several:
-        archives = list(_class_archives(archives[0])) or archives
-    large = len(archives) > 1 and sum(archive.size for archive in archives) > _LARGE_BYTES
-    found = list(in_processes(_images, archives) if large else map(_images, archives))
+    archives, found = _scan_all(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
     counts = [len(images.names) for images in found]
     if not sum(counts):
         raise InputError(f"{title} must hold images ({', '.join(SUFFIXES)}), and there is none")
@@ -93,6 +88,17 @@ def _open(title: str, files: Sequence[Path], classes: Sequence[str] | None) -> S
     labels, class_names = _labels(files[0], archives, counts, names, classes)
     kept = np.flatnonzero(labels != UNKNOWN) if class_names else np.arange(len(labels))
     return Samples(title, class_names, labels, Parts(tuple(paths), file, offset, length, names)).select(kept)
+
+
+@functools.lru_cache(maxsize=2)  # who opens a training and a validation part, or asks for the classes before
+def _scan_all(files: tuple[tuple[str, int, int], ...]) -> tuple[list[_Archive], list[_Images]]:
+    """The archives in files of these paths, sizes and times, and their images; on all cores where they are large."""
+    several = len(files) > 1
+    archives = [_Archive(path, 0, size, Path(path).stem if several else "") for path, size, _ in files]
+    if not several:
+        archives = list(_class_archives(archives[0])) or archives
+    small = sum(archive.size for archive in archives) < _LARGE_BYTES
+    return archives, list(in_processes(_images, archives, small=small))
 
 
 def _labels(
