@@ -104,6 +104,7 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
         photos=photo_results(predictions, classes, measured),
         notes=(*recipe.notes, *_notes(measured, calibration, evaluation, rows, machine)),
         explained=explained,
+        training=model.history,
     )
     report.save(folder)
     return report
@@ -130,12 +131,14 @@ def train(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = si
 
 def _opened(recipe: Recipe) -> tuple[Recipe, Shares]:
     """The recipe with its number of classes, and the photos by what they are used for."""
+    from edge_cv.data import classes_to_train
     from edge_cv.data.split import Shares, measure_and_calibrate, train_and_measure
     from edge_cv.models import IMAGENET_CLASSES, names
 
     if recipe.model.name not in names():
         raise unknown("model", recipe.model.name, names())
     data, fit, classes = recipe.data, recipe.fit, recipe.model.classes
+    everything = classes == IMAGENET_CLASSES
     if fit is None:
         classes = classes or IMAGENET_CLASSES
         wanted = None if classes == IMAGENET_CLASSES else ()
@@ -148,7 +151,7 @@ def _opened(recipe: Recipe) -> tuple[Recipe, Shares]:
             data.calibration_images,
             train=fit.data,
             validation=fit.validation,
-            classes=None if classes == IMAGENET_CLASSES else (),
+            classes=None if everything else classes_to_train(fit.data or data.measure),
             seed=fit.seed,
         )
         found = len(photos.train.classes)

@@ -8,6 +8,7 @@ plot, so that several drawings live in one page.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from edge_cv.report import sentences
 from edge_cv.report.comparison import latency_on, settings
-from edge_cv.report.values import Row
+from edge_cv.report.values import Epoch, Row
 
 SIZE_INCHES = (5.0, 3.4)
 """Wide enough for two in a row on a desk, narrow enough that 11 point text stays readable on a phone."""
@@ -286,6 +287,30 @@ def against_severity(rows: Sequence[Row]) -> str | None:
         _legend(axes, "upper right")
 
     return _svg("severity", draw)
+
+
+def training(epochs: Sequence[Epoch], what: str) -> str:
+    """`loss` or `score` of the training images and, where there are some, of the validation images, as SVG."""
+    percent = 100 if what == "score" else 1
+
+    def draw(figure: Any, axes: Any) -> None:
+        for prefix, name, colour in (("", "training", _SERIES[0]), ("validation_", "validation", _SERIES[3])):
+            points = [(e.epoch, getattr(e, prefix + what)) for e in epochs if getattr(e, prefix + what) is not None]
+            if points:
+                axes.plot([x for x, _ in points], [percent * y for _, y in points], color=colour, label=name)
+                if len(points) == 1:
+                    axes.plot(*[[n] for n in (points[0][0], percent * points[0][1])], "o", color=colour)
+        for before, after in itertools.pairwise(epochs):
+            if after.phase != before.phase:
+                axes.axvline(before.epoch + 0.5, color=_MUTED, linestyle=":", linewidth=1)
+        axes.xaxis.set_major_locator(_locator(True))
+        axes.grid(axis="y")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("score, %" if what == "score" else "cross-entropy")
+        if axes.get_lines():
+            _legend(axes, "best")
+
+    return _svg(f"training-{what}", draw)
 
 
 def _legend(axes: Any, place: str) -> None:

@@ -161,6 +161,29 @@ class PhotoResult:
 
 
 @dataclass(frozen=True)
+class Epoch:
+    """One epoch of the model's training.
+
+    Attributes:
+        epoch, phase: counted from 1.
+        learning_rate: at its end.
+        loss, validation_loss: cross-entropy; None where it was not measured, or was no number.
+        score, validation_score: top-1 as a share 0..1, or mean average precision with several labels an image.
+        images_per_second, seconds: of training, without validation.
+    """
+
+    epoch: int
+    phase: int
+    learning_rate: float
+    loss: float | None
+    score: float | None
+    validation_loss: float | None
+    validation_score: float | None
+    images_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that a run measured, and on what.
 
@@ -172,6 +195,7 @@ class Report:
         photos: what each artifact saw in each photo. Thumbnails belong only to those few that are worth showing.
         notes: sentences that a reader must know, such as where the photos come from.
         explained: some photos and where the model looked in them.
+        training: the model's training, epoch by epoch; empty where there was none.
     """
 
     recipe: dict[str, Any]
@@ -181,6 +205,7 @@ class Report:
     photos: tuple[PhotoResult, ...] = ()
     notes: tuple[str, ...] = ()
     explained: tuple[Explained, ...] = ()
+    training: tuple[Epoch, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("recipe", "environment"):
@@ -197,6 +222,7 @@ class Report:
             object.__setattr__(self, name, values)
         explained = _typed(tuple[Explained, ...], self.explained, "a report's explained photos")
         object.__setattr__(self, "explained", explained)
+        object.__setattr__(self, "training", _typed(tuple[Epoch, ...], self.training, "a report's training"))
 
     @property
     def name(self) -> str:
@@ -222,6 +248,7 @@ class Report:
                 "photos": [photo.to_dict() for photo in self.photos],
                 "notes": self.notes,
                 "explained": [dataclasses.asdict(photo) for photo in self.explained],
+                "training": [dataclasses.asdict(epoch) for epoch in self.training],
             }
         )
 
@@ -247,6 +274,7 @@ class Report:
             photos=tuple(_photo(photo) for photo in _items(fields.get("photos", ()), "a report's photos")),
             notes=fields.get("notes", ()),
             explained=fields.get("explained", ()),
+            training=fields.get("training", ()),
         )
 
     def save(self, folder: str | os.PathLike) -> Path:

@@ -264,7 +264,8 @@ class _Training:
         if found is not None:
             where = str(self.folder / CHECKPOINT)
             checkpoint.restore(self.network.variables, found.arrays["network"], where)
-            checkpoint.restore(rule.variables, found.arrays.get("optimizer", []), where)
+            if "optimizer" in found.arrays:  # there is none yet where a phase begins
+                checkpoint.restore(rule.variables, found.arrays["optimizer"], where)
             metrics = found.arrays.get("metrics", [])
         if position.rate is not None:
             rule.learning_rate = position.rate
