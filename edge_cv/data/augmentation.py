@@ -279,7 +279,7 @@ def equalize(image: Any) -> Any:
     channels = []
     for channel in range(3):
         flat = ops.reshape(levels[..., channel], (-1,))
-        histogram = ops.cast(ops.bincount(flat, minlength=256), "int32")
+        histogram = ops.segment_sum(ops.ones_like(flat), flat, num_segments=256)  # bincount cannot be compiled by JAX
         step = (flat.shape[0] - histogram[ops.max(flat)]) // 255
         before = ops.cumsum(histogram) - histogram
         table = ops.clip((before + step // 2) // ops.maximum(step, 1), 0, 255)

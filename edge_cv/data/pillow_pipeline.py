@@ -87,6 +87,10 @@ class PillowPipeline:
         threads = grain.ReadOptions(num_threads=cores(), prefetch_buffer_size=cores() + 1)
         data = grain.MapDataset.source(steps).map(load).to_iter_dataset(threads)
         if self._workers:
+            from absl import flags
+
+            if not flags.FLAGS.is_parsed():  # Grain asks for its flags when it starts processes
+                flags.FLAGS.mark_as_parsed()
             data = data.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2))
         return data
 
