@@ -100,14 +100,14 @@ def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def first_readable(
-    plan: Plan, epoch: int, step: int, row: int, read: Callable[[bytes, int], Any], broken: Broken
+    plan: Plan, epoch: int, step: int, row: int, read: Callable[[int], Any], broken: Broken
 ) -> tuple[int, Any]:
     """The image of a row of a batch, or the next one in the epoch's order that can be read: its index and its `read`.
 
     Args:
         plan: of the batches.
         epoch, step, row: which image.
-        read: of encoded image and index; raises ImageError for an image that is broken.
+        read: of an image's index; raises ImageError or OSError for an image that is broken.
         broken: where those that cannot be read are counted.
 
     Raises:
@@ -119,7 +119,7 @@ def first_readable(
         if index in broken.reasons:
             continue
         try:
-            return index, read(plan.samples.encoded(index), index)
+            return index, read(index)
         except (InputError, OSError) as error:
             broken.add(index, error.why if isinstance(error, ImageError) else str(error))
     raise InputError(

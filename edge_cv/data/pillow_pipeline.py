@@ -117,9 +117,11 @@ class _Load:
                 if isinstance(plan.samples, ArraySamples):
                     images[row] = _square_of_array(plan.samples.pixels[indices[row]], own, plan)
                 else:
-                    indices[row], images[row] = first_readable(
-                        plan, self._epoch, step, row, lambda c, _, own=own: square(c, own, plan.augment, size), broken
-                    )
+
+                    def read(index: int, own: dict[str, np.ndarray] = own) -> np.ndarray:
+                        return square(plan.samples.encoded(index), own, plan.augment, size)
+
+                    indices[row], images[row] = first_readable(plan, self._epoch, step, row, read, broken)
         except InputError as error:  # as a value: it may have to cross to another process
             return error, None, broken.reasons
         return images, plan.targets(indices), broken.reasons

@@ -1,12 +1,14 @@
 """Training batches by tf.data, where Keras runs on TensorFlow.
 
-Python makes one call a batch: it reads the files and their headers and decides on the windows. TensorFlow decodes no
-more of a JPEG than its window, on all cores. What its decoder does not take as the evaluation does (other formats,
-CMYK, 16 bits, files without their end) is decoded by Pillow in that same call.
+Python makes one call a batch: it reads the JPEGs' headers and decides on the windows. TensorFlow reads the files, and
+decodes no more of a JPEG than its window, on all cores. What its decoder does not take as the evaluation does (other
+formats, CMYK, 16 bits, files without their end) is decoded by Pillow in that same call.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from converters.errors import InputError
 from edge_cv.data import augmentation
-from edge_cv.data.jpeg import read_header
+from edge_cv.data.jpeg import START, read_header, read_header_of_file
 from edge_cv.data.loading import Broken, Plan, cores, first_readable, reduction, row_of, square
 
 # How the stored rows and columns become upright, by EXIF's orientation less one: exchange rows and columns (4), then
@@ -22,7 +24,12 @@ from edge_cv.data.loading import Broken, Plan, cores, first_readable, reduction,
 _TURNS = np.array([0, 1, 3, 2, 4, 5, 7, 6], np.int32)
 _PER_IMAGE = ("operations", "signs", "jitter", "lighting", "erased", "colour")  # numbers that `change` reads
 _PER_BATCH = ("own", "box")  # and `mix`
-_RAW, _REDUCTIONS = 0, (1, 2, 4, 8)  # what a row's content is: a finished square, or a JPEG to be reduced by so much
+
+# What a row's content is and how it is decoded: a finished square, or a JPEG, or the path of one; how much it is
+# reduced; whether it is resized by the mean of areas. Bilinear takes four pixels for one, which is enough while the
+# window has at most twice as many pixels as the result.
+_RAW = 0
+_JPEGS = tuple(itertools.product((False, True), (1, 2, 4, 8), (False, True)))  # path, reduction, by area
 
 
 class TfPipeline:
@@ -113,17 +120,22 @@ class TfPipeline:
         numbers = self._plan.numbers(epoch, step)
         indices, contents, headers = self._files(epoch, step, numbers)
         targets = self._plan.targets(indices)
-        return contents, *self._geometry(headers, numbers), targets, *(numbers[name] for name in self._names)
+        return contents, *self._geometry(contents, headers, numbers), targets, *(numbers[name] for name in self._names)
 
     def _files(self, epoch: int, step: int, numbers: augmentation.Numbers) -> tuple[np.ndarray, np.ndarray, list[Any]]:
-        """Index, content and header of each of a batch's images; where the header is None, content is its square."""
+        """Index, content (or path) and header of each of a batch's images; without a header content is the square."""
         plan = self._plan
         indices = plan.order.indices(epoch, step)
         contents = np.empty(len(indices), object)
         headers: list[Any] = [None] * len(indices)
         for row in range(len(indices)):
 
-            def read(content: bytes, index: int, row: int = row) -> tuple[bytes, Any]:
+            def read(index: int, row: int = row) -> tuple[bytes, Any]:
+                if index not in self._refused:
+                    path = _whole_file(plan.samples, index)
+                    if path is not None and (header := read_header_of_file(path)) is not None:
+                        return os.fsencode(path), header
+                content = plan.samples.encoded(index)
                 header = None if index in self._refused else read_header(content)
                 if header is None:
                     content = square(content, row_of(numbers, row), plan.augment, plan.image_size).tobytes()
@@ -132,7 +144,9 @@ class TfPipeline:
             indices[row], (contents[row], headers[row]) = first_readable(plan, epoch, step, row, read, self._broken)
         return indices, contents, headers
 
-    def _geometry(self, headers: list[Any], numbers: augmentation.Numbers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _geometry(
+        self, contents: np.ndarray, headers: list[Any], numbers: augmentation.Numbers
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Kind, window in the pixels as they are stored, and turn of each image."""
         raw = np.array([header is None for header in headers])
         stored = np.array([(1, 1, 1) if h is None else (h.height, h.width, h.orientation) for h in headers])
@@ -147,11 +161,13 @@ class TfPipeline:
         windows = np.where(exchanged[:, None], across, np.stack([top, left, height, width], 1))
         if "flip" in numbers:
             turns = turns ^ numbers["flip"]
-        kinds = [
-            _RAW if r else 1 + _REDUCTIONS.index(reduction(w, self._plan.image_size))
-            for r, w in zip(raw, windows, strict=True)
-        ]
-        return np.array(kinds, np.int32), windows.astype(np.int32), np.where(raw, 0, turns).astype(np.int32)
+        size = self._plan.image_size
+        kinds = np.full(len(headers), _RAW, np.int32)
+        for row in np.flatnonzero(~raw):
+            reduce = reduction(windows[row], size)
+            by_area = bool(windows[row, 2] * windows[row, 3] > 2 * (size * reduce) ** 2)
+            kinds[row] = 1 + _JPEGS.index((not contents[row].startswith(START), reduce, by_area))
+        return kinds, windows.astype(np.int32), np.where(raw, 0, turns).astype(np.int32)
 
     def _find_refused(self, epoch: int, step: int) -> bool:
         """Whether the batch has JPEGs that TensorFlow cannot decode; from now on Pillow does, or says why it cannot."""
@@ -163,7 +179,7 @@ class TfPipeline:
         for index, content, header in zip(indices, contents, headers, strict=True):
             if header is not None:
                 try:
-                    tf.io.decode_jpeg(content, channels=3)
+                    tf.io.decode_jpeg(content if content.startswith(START) else tf.io.read_file(content), channels=3)
                 except tf.errors.OpError:
                     self._refused.add(int(index))
         return len(self._refused) > before
@@ -176,18 +192,23 @@ def _decoded(content: Any, kind: Any, window: Any, size: int) -> Any:
     def raw() -> Any:
         return tf.reshape(tf.io.decode_raw(content, tf.uint8), (size, size, 3))
 
-    def jpeg(reduce: int) -> Any:
-        part = window // reduce
-        pixels = tf.raw_ops.DecodeAndCropJpeg(contents=content, crop_window=part, channels=3, ratio=reduce)[None]
-        # Bilinear takes four pixels for one: enough while the window has at most twice as many as the result.
-        resized = tf.cond(
-            part[2] * part[3] > 2 * size * size,
-            lambda: tf.raw_ops.ResizeArea(images=pixels, size=(size, size)),
-            lambda: tf.raw_ops.ResizeBilinear(images=pixels, size=(size, size), half_pixel_centers=True),
-        )
+    def jpeg(path: bool, reduce: int, by_area: bool) -> Any:
+        file = tf.io.read_file(content) if path else content
+        pixels = tf.raw_ops.DecodeAndCropJpeg(contents=file, crop_window=window // reduce, channels=3, ratio=reduce)
+        if by_area:
+            resized = tf.raw_ops.ResizeArea(images=pixels[None], size=(size, size))
+        else:
+            resized = tf.raw_ops.ResizeBilinear(images=pixels[None], size=(size, size), half_pixel_centers=True)
         return tf.cast(resized[0] + 0.5, tf.uint8)
 
-    return tf.ensure_shape(tf.switch_case(kind, [raw, *(lambda r=r: jpeg(r) for r in _REDUCTIONS)]), (size, size, 3))
+    return tf.switch_case(kind, [raw, *(lambda how=how: jpeg(*how) for how in _JPEGS)])
+
+
+def _whole_file(samples: Any, index: int) -> str | None:
+    """The file that an image is, where it is one and its source says so."""
+    place = samples.place(index) if hasattr(samples, "place") else None
+    whole = getattr(place, "path", None) is not None and place.offset == 0 and place.length is None
+    return place.path if whole else None
 
 
 def _turned(pixels: Any, turn: Any) -> Any:
