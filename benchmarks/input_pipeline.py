@@ -90,17 +90,16 @@ def main() -> None:
             start = time.process_time()
             rates[name].append(run())
             costs[name].append((time.process_time() - start) / len(files))
-    print(
-        f"\nmedian of {arguments.rounds} rounds             images/(s core)   ours to it   processor ms/image   it to ours"
-    )
+    print(f"\nmedians of {arguments.rounds} rounds")
+    print(f"  {'':36} images/(s core)   ours to it   processor ms/image   it to ours")
     for name, measured in rates.items():
         ratio = statistics.median(own / other for own, other in zip(rates["ours"], measured, strict=True))
-        print(f"  {name:36} {statistics.median(measured) / cores():8.0f} {ratio:12.2f} x", end="")
+        print(f"  {name:36} {statistics.median(measured) / cores():15.0f} {ratio:10.2f} x", end="")
         if name == PEER_NAME:  # its work is done in other processes
             print()
             continue
         share = statistics.median(other / own for own, other in zip(costs["ours"], costs[name], strict=True))
-        print(f" {1e3 * statistics.median(costs[name]):16.2f} {share:15.2f} x")
+        print(f" {1e3 * statistics.median(costs[name]):20.2f} {share:10.2f} x")
     print("to reach: 1.00 x torchvision, 0.85 x the bare decode_and_crop")
 
 

@@ -79,7 +79,7 @@ class PillowPipeline:
             import grain
         except ImportError as error:
             raise InputError(
-                "training on image files without TensorFlow needs Grain: pip install 'edge-cv[jax]'"
+                "training on image files without TensorFlow needs Grain: pip install 'edge-cv[grain]'"
             ) from error
 
         if not steps:
