@@ -232,25 +232,6 @@ def report(
     return BROKEN if merged.violations else 0
 
 
-@app.command(epilog="Example: edge-cv models --plot models.png")
-def models(
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw top-1 against MACs into a .png, .svg or .pdf.")
-    ] = None,
-    as_json: Json = False,
-) -> int:
-    """List the architectures: what was published of them, about how large their files are, where weights come from."""
-    from edge_cv import models as zoo
-
-    rows = [zoo.describe(name) for name in zoo.names()]
-    if plot is not None:
-        from edge_cv.report.zoo import draw
-
-        draw(rows, plot)
-    _print_rows(rows, as_json)
-    return 0
-
-
 @data_app.command(epilog="Example: edge-cv data show photos --augment randaugment=2 --augment mixup=0.2")
 def show(
     source: Annotated[str, typer.Argument(help="Folder, .tar, .csv or shards of labelled images, or `digits`.")],
@@ -278,6 +259,25 @@ def show(
     batches = sample_batches(samples, image_size=size, batch_size=images, seed=seed, augment=chosen)
     pixels, targets = next(iter(batches.epoch(0)))
     print(draw_sheet(np.asarray(pixels), np.asarray(targets), batches.classes, out))
+    return 0
+
+
+@app.command(epilog="Example: edge-cv models --plot models.png")
+def models(
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw top-1 against MACs into a .png, .svg or .pdf.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """List the architectures: what was published of them, about how large their files are, where weights come from."""
+    from edge_cv import models as zoo
+
+    rows = [zoo.describe(name) for name in zoo.names()]
+    if plot is not None:
+        from edge_cv.report.zoo import draw
+
+        draw(rows, plot)
+    _print_rows(rows, as_json)
     return 0
 
 
