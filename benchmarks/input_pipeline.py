@@ -115,7 +115,7 @@ def _ours(files: list[str]) -> Iterator[tuple[str, Callable[[], float]]]:
     import tensorflow as tf
     from PIL import Image
 
-    from edge_cv.data.augmentation import windows
+    from edge_cv.data.augmentation import random_windows
     from edge_cv.data.batches import sample_batches
     from edge_cv.data.loading import Broken, cores, in_threads
     from edge_cv.data.pillow_pipeline import PillowPipeline
@@ -134,7 +134,7 @@ def _ours(files: list[str]) -> Iterator[tuple[str, Callable[[], float]]]:
     order = np.concatenate([batches.plan.order.indices(0, step) for step in range(len(batches))])
     sizes = np.array([Image.open(files[index]).size for index in order])
     crop = np.concatenate([batches.plan.numbers(0, step)["crop"] for step in range(len(batches))])
-    taken = windows(Augment(), {"crop": crop}, sizes[:, 1], sizes[:, 0])
+    taken = random_windows(crop, Augment().crop_scale, Augment().crop_ratio, sizes[:, 1], sizes[:, 0])
     images = tf.data.Dataset.from_tensor_slices(([files[index] for index in order], taken))
 
     def decoded(file, window):

@@ -249,6 +249,31 @@ def test_several_labels_an_image_stay_multi_hot(memory):
         assert (targets == labels[order.indices(0, step)]).all()
 
 
+def test_files_are_read_as_images_in_memory_are(memory, tmp_path):
+    @dataclass(frozen=True)
+    class File:
+        path: str
+        offset: int = 0
+        length: int | None = None
+
+    class Files(Memory):
+        def encoded(self, index: int) -> bytes:
+            return Path(self.place(index).path).read_bytes()
+
+        def place(self, index: int) -> File:
+            return File(str(tmp_path / f"ä {index}.jpg"))
+
+    for index, content in enumerate(memory.contents):
+        (tmp_path / f"ä {index}.jpg").write_bytes(content)
+    batches = make(Files(memory.contents, memory.labels), Augment())
+    assert same(taken(batches), taken(make(memory, Augment())))
+    (tmp_path / "ä 7.jpg").unlink()
+    again = taken(batches, 1)
+    assert "No such file" in batches.broken[7]
+    contents = (*memory.contents[:7], b"", *memory.contents[8:])
+    assert same(again, taken(make(Memory(contents, memory.labels), Augment()), 1))
+
+
 def test_balanced_batches_have_all_classes_alike(memory):
     labels = np.where(np.arange(22) < 18, 0, 1).astype(np.int32)
     batches = make(Memory(memory.contents, labels), Augment(), batch_size=2, balanced=True)

@@ -7,11 +7,13 @@ import os
 import stat
 from dataclasses import dataclass
 
-START, _END = b"\xff\xd8\xff", b"\xff\xd9"
+from converters.decoding import MAX_PIXELS
+
+_START, _END = b"\xff\xd8\xff", b"\xff\xd9"
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, Huffman-coded: ITU T.81, table B.1
 _SCAN, _APP1, _APP14 = 0xDA, 0xE1, 0xEE
-_HEAD_BYTES = 16384  # most headers are much shorter
-MAX_FILE_BYTES = 2**28  # no photo comes near it
+_HEAD_BYTES = 16384  # nearly all headers are shorter
+_MAX_FILE_BYTES = 2**28  # no photo comes near it
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Header:
 
 
 def read_header(content: bytes) -> Header | None:
-    """The header, or None for whatever else: another format, CMYK, RGB, a file without its end, a broken header."""
-    if not content.startswith(START) or content[-2:] != _END:
+    """The header, or None for whatever else: another format, CMYK, RGB, too many pixels, no end, a broken header."""
+    if not content.startswith(_START) or content[-2:] != _END:
         return None
     position, frame, described = 2, None, False
     while position + 4 <= len(content) and content[position] == 0xFF:
@@ -50,7 +52,7 @@ def read_header(content: bytes) -> Header | None:
             if frame is not None or len(body) < 6 or body[0] != 8 or body[5] not in (1, 3):
                 return None
             frame = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-            if 0 in frame:
+            if not 0 < frame[0] * frame[1] <= MAX_PIXELS:
                 return None
         described |= marker == _APP1
         position += 2 + length
@@ -63,7 +65,7 @@ def read_header_of_file(path: str) -> Header | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or not _HEAD_BYTES < status.st_size < MAX_FILE_BYTES:
+            if not stat.S_ISREG(status.st_mode) or not 4 < status.st_size < _MAX_FILE_BYTES:
                 return None
             head, end = os.pread(descriptor, _HEAD_BYTES, 0), os.pread(descriptor, 2, status.st_size - 2)
         finally:
