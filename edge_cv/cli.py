@@ -294,6 +294,36 @@ def report(
     return BROKEN if merged.violations else 0
 
 
+@data_app.command(epilog="Example: edge-cv data show photos --augment randaugment=2 --augment mixup=0.2")
+def show(
+    source: Annotated[str, typer.Argument(help="Folder, .tar, .csv or shards of labelled images, or `digits`.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture, .png or .jpg.")] = Path("sheet.png"),
+    augment: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=VALUE", help="A field of the recipe's Augment; may be repeated.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only this one of the source's splits.")] = None,
+    size: Annotated[int, typer.Option(help="Height and width of the batch's images, in pixels.")] = 224,
+    images: Annotated[int, typer.Option(help="How many.")] = 16,
+    seed: Annotated[int, typer.Option(help="Another one draws other images and other changes.")] = 0,
+) -> int:
+    """Draw one batch as training would see it, with each image's target."""
+    import numpy as np
+
+    from converters.quiet import import_tensorflow
+    from edge_cv import recipe as recipes
+    from edge_cv.data import open_samples
+    from edge_cv.data.batches import sample_batches
+    from edge_cv.data.sheet import draw_sheet
+
+    chosen = recipes.with_settings(recipes.Augment(), augment or ())
+    samples = open_samples(source, split=split)
+    import_tensorflow()
+    batches = sample_batches(samples, image_size=size, batch_size=images, seed=seed, augment=chosen)
+    pixels, targets = next(iter(batches.epoch(0)))
+    print(draw_sheet(np.asarray(pixels), np.asarray(targets), batches.classes, out))
+    return 0
+
+
 @app.command(epilog="Example: edge-cv models --plot models.png")
 def models(
     plot: Annotated[

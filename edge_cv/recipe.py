@@ -594,20 +594,24 @@ class Recipe(_Part):
         Raises:
             InputError: no such field, or a value that the field refuses.
         """
-        recipe: Any = self
-        for setting in settings:
-            path, equals, text = setting.partition("=")
-            if not equals:
-                raise InputError(f"a setting must be FIELD=VALUE, such as measure.runs=20. Received: {setting!r}")
-            try:
-                value = ast.literal_eval(text.strip())
-            except (ValueError, SyntaxError):
-                value = text.strip()  # plain words need no quotes
-            recipe = _replaced(recipe, path.strip().split("."), value, setting)
-        return recipe
+        return with_settings(self, settings)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def with_settings(part: Any, settings: typing.Iterable[str]) -> Any:
+    """A part of a recipe, or a whole one, with fields replaced, as `Recipe.with_settings`."""
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise InputError(f"a setting must be FIELD=VALUE, such as measure.runs=20. Received: {setting!r}")
+        try:
+            value = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError):
+            value = text.strip()  # plain words need no quotes
+        part = _replaced(part, path.strip().split("."), value, setting)
+    return part
 
 
 def _replaced(part: Any, path: list[str], value: Any, setting: str) -> Any:

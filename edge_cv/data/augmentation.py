@@ -83,38 +83,40 @@ def draw(augment: Augment, order: Order, epoch: int, step: int, size: int) -> Nu
         numbers["erased"] = np.where(erased[:, None], windows, 0)
         numbers["colour"] = rng.integers(256, size=(count, 3))
     if augment.mixup or augment.cutmix:
-        rng = generator(8)
-        both = augment.mixup and augment.cutmix
-        cut = rng.random(count) < 0.5 if both else np.full(count, bool(augment.cutmix))
-        shares = [
-            rng.beta(alpha, alpha, count) if alpha else np.ones(count) for alpha in (augment.mixup, augment.cutmix)
-        ]
-        side = np.sqrt(1 - shares[1])[:, None]
-        centre = rng.random((count, 2))
-        low = np.clip(np.rint(size * (centre - side / 2)), 0, size)
-        high = np.clip(np.rint(size * (centre + side / 2)), 0, size)
-        box = np.where(cut[:, None], np.concatenate([low, high - low], 1), 0)
-        numbers["box"] = box
-        numbers["own"] = np.where(cut, 1 - box[:, 2] * box[:, 3] / size**2, shares[0])
+        own, box = _shares(augment, generator(8), -(-count // 2), size)
+        # the two of a pair exchange the same share, so that together they keep all of both
+        numbers["own"], numbers["box"] = own.repeat(2)[:count], box.repeat(2, axis=0)[:count]
     return {name: _compact(values[order.rows]) for name, values in numbers.items()}
+
+
+def _shares(augment: Augment, rng: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """How much each keeps of itself `(count,)`, and which box it takes from its partner, `(count, 4)` or empty."""
+    alphas = augment.mixup, augment.cutmix
+    cut = rng.random(count) < 0.5 if all(alphas) else np.full(count, bool(augment.cutmix))
+    mixed, kept = (rng.beta(alpha, alpha, count) if alpha else np.ones(count) for alpha in alphas)
+    side, centre = np.sqrt(1 - kept)[:, None], rng.random((count, 2))
+    low, high = (np.clip(np.rint(size * (centre + part * side)), 0, size) for part in (-0.5, 0.5))
+    box = np.where(cut[:, None], np.concatenate([low, high - low], 1), 0)
+    return np.where(cut, 1 - box[:, 2] * box[:, 3] / size**2, mixed), box
 
 
 def _compact(values: np.ndarray) -> np.ndarray:
     return values if values.dtype == bool else values.astype(np.int32 if values.dtype.kind == "i" else np.float32)
 
 
-def windows(augment: Augment, numbers: Numbers, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+def windows(augment: Augment, numbers: Numbers, heights: Any, widths: Any) -> np.ndarray:
     """Which part of each upright photo is taken, int32 `(batch, 4)` of top, left, height, width in pixels.
 
     Args:
         augment: range of area and aspect ratio.
         numbers: the batch's.
-        heights, widths: of the photos, int `(batch,)`.
+        heights, widths: of the photos, int `(batch,)`, or a number for a batch of one.
     """
-    if augment.crop_scale is None:
-        side = np.minimum(heights, widths)
-        return np.stack([(heights - side) // 2, (widths - side) // 2, side, side], 1).astype(np.int32)
-    return random_windows(numbers["crop"], augment.crop_scale, augment.crop_ratio, heights, widths)
+    if augment.crop_scale is not None:
+        return random_windows(numbers["crop"], augment.crop_scale, augment.crop_ratio, heights, widths)
+    heights, widths = np.atleast_1d(heights), np.atleast_1d(widths)
+    side = np.minimum(heights, widths)
+    return np.stack([(heights - side) // 2, (widths - side) // 2, side, side], 1).astype(np.int32)
 
 
 def random_windows(
@@ -196,7 +198,7 @@ def mix(images: Any, targets: Any, numbers: dict[str, Any]) -> tuple[Any, Any]:
     """Step 8: each image with the other one of its pair, the first with the second, the third with the fourth.
 
     The batch is shuffled, so any pairing is as good as any other; with this one the parts of several hosts are what one
-    would have. Each image has a share of its own. The last one of an odd number stays as it is.
+    would have. Each pair has a share of its own. The last one of an odd number stays as it is.
 
     Args:
         images: uint8 `(batch, height, width, 3)`.
@@ -279,7 +281,7 @@ def equalize(image: Any) -> Any:
     channels = []
     for channel in range(3):
         flat = ops.reshape(levels[..., channel], (-1,))
-        histogram = ops.cast(ops.bincount(flat, minlength=256), "int32")
+        histogram = ops.segment_sum(ops.ones_like(flat), flat, num_segments=256)  # bincount cannot be compiled by JAX
         step = (flat.shape[0] - histogram[ops.max(flat)]) // 255
         before = ops.cumsum(histogram) - histogram
         table = ops.clip((before + step // 2) // ops.maximum(step, 1), 0, 255)

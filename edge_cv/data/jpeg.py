@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 from dataclasses import dataclass
+
+from converters.decoding import MAX_PIXELS
 
 _START, _END = b"\xff\xd8\xff", b"\xff\xd9"
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, Huffman-coded: ITU T.81, table B.1
 _SCAN, _APP1, _APP14 = 0xDA, 0xE1, 0xEE
+_HEAD_BYTES = 16384  # nearly all headers are shorter
+_MAX_FILE_BYTES = 2**28  # no photo comes near it
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Header:
 
 
 def read_header(content: bytes) -> Header | None:
-    """The header, or None for whatever else: another format, CMYK, RGB, a file without its end, a broken header."""
+    """The header, or None for whatever else: another format, CMYK, RGB, too many pixels, no end, a broken header."""
     if not content.startswith(_START) or content[-2:] != _END:
         return None
     position, frame, described = 2, None, False
@@ -46,11 +52,27 @@ def read_header(content: bytes) -> Header | None:
             if frame is not None or len(body) < 6 or body[0] != 8 or body[5] not in (1, 3):
                 return None
             frame = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-            if 0 in frame:
+            if not 0 < frame[0] * frame[1] <= MAX_PIXELS:
                 return None
         described |= marker == _APP1
         position += 2 + length
     return None
+
+
+def read_header_of_file(path: str) -> Header | None:
+    """As `read_header`, of a file of which only the beginning and the end are read; None where that is not enough."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or not 4 < status.st_size < _MAX_FILE_BYTES:
+                return None
+            head, end = os.pread(descriptor, _HEAD_BYTES, 0), os.pread(descriptor, 2, status.st_size - 2)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError):
+        return None
+    return read_header(head + end)
 
 
 def _orientation(content: bytes) -> int:

@@ -100,14 +100,14 @@ def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def first_readable(
-    plan: Plan, epoch: int, step: int, row: int, read: Callable[[bytes, int], Any], broken: Broken
+    plan: Plan, epoch: int, step: int, row: int, read: Callable[[int], Any], broken: Broken
 ) -> tuple[int, Any]:
     """The image of a row of a batch, or the next one in the epoch's order that can be read: its index and its `read`.
 
     Args:
         plan: of the batches.
         epoch, step, row: which image.
-        read: of encoded image and index; raises ImageError for an image that is broken.
+        read: of an image's index; raises ImageError or OSError for an image that is broken.
         broken: where those that cannot be read are counted.
 
     Raises:
@@ -119,7 +119,7 @@ def first_readable(
         if index in broken.reasons:
             continue
         try:
-            return index, read(plan.samples.encoded(index), index)
+            return index, read(index)
         except (InputError, OSError) as error:
             broken.add(index, error.why if isinstance(error, ImageError) else str(error))
     raise InputError(
@@ -148,14 +148,15 @@ def square(content: bytes, numbers: augmentation.Numbers, augment: Augment, size
         return square_of_image(decode_image(content), numbers, augment, size)
     turned = header.orientation > 4
     height, width = (header.width, header.height) if turned else (header.height, header.width)
-    window = _window(numbers, augment, height, width)
+    (window,) = augmentation.windows(augment, numbers, height, width)
     reduce = reduction(window, size)
     return _resized(decode_image(content, reduce=reduce), window / reduce, numbers, size)
 
 
 def square_of_image(image: Image.Image, numbers: augmentation.Numbers, augment: Augment, size: int) -> np.ndarray:
     """As `square`, of an upright Pillow image."""
-    return _resized(image, _window(numbers, augment, image.height, image.width), numbers, size)
+    (window,) = augmentation.windows(augment, numbers, image.height, image.width)
+    return _resized(image, window, numbers, size)
 
 
 def _resized(image: Image.Image, window: np.ndarray, numbers: augmentation.Numbers, size: int) -> np.ndarray:
@@ -169,10 +170,6 @@ def reduction(window: Sequence[int] | np.ndarray, size: int) -> int:
     """By how much a JPEG may be reduced while it is decoded: 1, 2, 4 or 8."""
     room = min(window[2], window[3]) / (REDUCING_GAP * size)
     return 8 if room >= 8 else 4 if room >= 4 else 2 if room >= 2 else 1
-
-
-def _window(numbers: augmentation.Numbers, augment: Augment, height: int, width: int) -> np.ndarray:
-    return augmentation.windows(augment, numbers, np.array([height]), np.array([width]))[0]
 
 
 def row_of(numbers: augmentation.Numbers, row: int) -> augmentation.Numbers:

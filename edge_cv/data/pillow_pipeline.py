@@ -79,7 +79,7 @@ class PillowPipeline:
             import grain
         except ImportError as error:
             raise InputError(
-                "training on image files without TensorFlow needs Grain: pip install 'edge-cv[jax]'"
+                "training on image files without TensorFlow needs Grain: pip install 'edge-cv[grain]'"
             ) from error
 
         if not steps:
@@ -87,6 +87,10 @@ class PillowPipeline:
         threads = grain.ReadOptions(num_threads=cores(), prefetch_buffer_size=cores() + 1)
         data = grain.MapDataset.source(steps).map(load).to_iter_dataset(threads)
         if self._workers:
+            from absl import flags
+
+            if not flags.FLAGS.is_parsed():  # Grain asks for its flags when it starts processes
+                flags.FLAGS.mark_as_parsed()
             data = data.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2))
         return data
 
@@ -113,9 +117,11 @@ class _Load:
                 if isinstance(plan.samples, ArraySamples):
                     images[row] = _square_of_array(plan.samples.pixels[indices[row]], own, plan)
                 else:
-                    indices[row], images[row] = first_readable(
-                        plan, self._epoch, step, row, lambda c, _, own=own: square(c, own, plan.augment, size), broken
-                    )
+
+                    def read(index: int, own: dict[str, np.ndarray] = own) -> np.ndarray:
+                        return square(plan.samples.encoded(index), own, plan.augment, size)
+
+                    indices[row], images[row] = first_readable(plan, self._epoch, step, row, read, broken)
         except InputError as error:  # as a value: it may have to cross to another process
             return error, None, broken.reasons
         return images, plan.targets(indices), broken.reasons

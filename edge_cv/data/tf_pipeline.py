@@ -1,12 +1,13 @@
 """Training batches by tf.data, where Keras runs on TensorFlow.
 
-Python makes one call a batch: it reads the files and their headers and decides on the windows. TensorFlow decodes no
-more of a JPEG than its window, on all cores. What its decoder does not take as the evaluation does (other formats,
-CMYK, 16 bits, files without their end) is decoded by Pillow in that same call.
+Python makes one call a batch: it reads the JPEGs' headers and decides on the windows. TensorFlow reads the files, and
+decodes no more of a JPEG than its window, on all cores. Other images are decoded by Pillow in that same call: other
+formats, CMYK, 16 bits, turned by EXIF, cut off, and photos so large that they are reduced while they are decoded.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,15 +15,15 @@ import numpy as np
 
 from converters.errors import InputError
 from edge_cv.data import augmentation
-from edge_cv.data.jpeg import read_header
+from edge_cv.data.jpeg import read_header, read_header_of_file
 from edge_cv.data.loading import Broken, Plan, cores, first_readable, reduction, row_of, square
 
-# How the stored rows and columns become upright, by EXIF's orientation less one: exchange rows and columns (4), then
-# reverse the rows (2), then the columns (1).
-_TURNS = np.array([0, 1, 3, 2, 4, 5, 7, 6], np.int32)
 _PER_IMAGE = ("operations", "signs", "jitter", "lighting", "erased", "colour")  # numbers that `change` reads
 _PER_BATCH = ("own", "box")  # and `mix`
-_RAW, _REDUCTIONS = 0, (1, 2, 4, 8)  # what a row's content is: a finished square, or a JPEG to be reduced by so much
+
+# What a row's content is: a finished square; a JPEG's path; a JPEG. Each is all that the graph distinguishes: a branch
+# more costs every image some hundredths of a millisecond, taken or not.
+_SQUARE, _PATH, _JPEG = range(3)
 
 
 class TfPipeline:
@@ -66,7 +67,7 @@ class TfPipeline:
         self._names = [name for name in (*_PER_IMAGE, *_PER_BATCH) if name in numbers]
         per_image = [name for name in _PER_IMAGE if name in numbers]
         per_batch = [name for name in _PER_BATCH if name in numbers]
-        kinds = [tf.string, tf.int32, tf.int32, tf.int32, tf.float32, *(numbers[n].dtype for n in self._names)]
+        kinds = [tf.string, tf.int32, tf.int32, tf.bool, tf.float32, *(numbers[n].dtype for n in self._names)]
         shapes = [(batch,), (batch,), (batch, 4), (batch,), (batch, classes), *(numbers[n].shape for n in self._names)]
 
         def read(epoch: Any, step: Any) -> tuple[Any, ...]:
@@ -75,8 +76,8 @@ class TfPipeline:
                 value.set_shape(shape)
             return (*values[:5], dict(zip(self._names, values[5:], strict=True)))
 
-        def image_of(content: Any, kind: Any, window: Any, turn: Any, target: Any, numbers: dict) -> tuple[Any, ...]:
-            pixels = _turned(_decoded(content, kind, window, size), turn)
+        def image_of(content: Any, kind: Any, window: Any, flip: Any, target: Any, numbers: dict) -> tuple[Any, ...]:
+            pixels = _decoded(content, kind, window, flip, size)
             if per_image:
                 pixels = augmentation.change(pixels, {name: numbers[name] for name in per_image}, plan.augment)
             return (pixels, target, {name: numbers[name] for name in per_batch}) if per_batch else (pixels, target)
@@ -91,7 +92,7 @@ class TfPipeline:
         @tf.function(input_signature=[tf.TensorSpec([], tf.int64)] * 2)
         def make(epoch: Any, first_step: Any) -> Any:
             steps = tf.data.Dataset.range(first_step, plan.order.steps)
-            data = steps.map(lambda step: read(epoch, step), num_parallel_calls=2).prefetch(2).unbatch()
+            data = steps.map(lambda step: read(epoch, step), num_parallel_calls=cores()).prefetch(1).unbatch()
             data = data.map(image_of, num_parallel_calls=cores()).batch(batch, drop_remainder=True)
             data = data.map(augmentation.mix, num_parallel_calls=2) if per_batch else data
             data = data.prefetch(2).with_options(options)
@@ -109,93 +110,84 @@ class TfPipeline:
             raise
 
     def _batch(self, epoch: int, step: int) -> tuple[np.ndarray, ...]:
-        """Content, kind, window and turn of each of a batch's images, targets, and the random numbers."""
-        numbers = self._plan.numbers(epoch, step)
-        indices, contents, headers = self._files(epoch, step, numbers)
-        targets = self._plan.targets(indices)
-        return contents, *self._geometry(headers, numbers), targets, *(numbers[name] for name in self._names)
+        """Content, kind, window and flip of each of a batch's images, targets, and the random numbers."""
+        plan, numbers = self._plan, self._plan.numbers(epoch, step)
+        indices, contents, kinds, windows = self._rows(epoch, step, numbers)
+        flips = numbers.get("flip", np.zeros(len(indices), bool))
+        named = (numbers[name] for name in self._names)
+        return contents, kinds, windows, flips, plan.targets(indices), *named
 
-    def _files(self, epoch: int, step: int, numbers: augmentation.Numbers) -> tuple[np.ndarray, np.ndarray, list[Any]]:
-        """Index, content and header of each of a batch's images; where the header is None, content is its square."""
-        plan = self._plan
+    def _rows(self, epoch: int, step: int, numbers: augmentation.Numbers) -> tuple[np.ndarray, ...]:
+        """Index, content, kind and window of each of a batch's images."""
+        plan, size = self._plan, self._plan.image_size
         indices = plan.order.indices(epoch, step)
-        contents = np.empty(len(indices), object)
-        headers: list[Any] = [None] * len(indices)
-        for row in range(len(indices)):
+        contents, kinds = np.empty(len(indices), object), np.full(len(indices), _SQUARE, np.int32)
+        jpegs = [self._plain_jpeg(int(index)) for index in indices]
+        sizes = np.array([(1, 1) if jpeg is None else jpeg[2:] for jpeg in jpegs])
+        windows = augmentation.windows(plan.augment, numbers, sizes[:, 0], sizes[:, 1])
+        for row, jpeg in enumerate(jpegs):
+            if jpeg is not None and reduction(windows[row], size) == 1:
+                contents[row], kinds[row] = jpeg[:2]
+                continue
 
-            def read(content: bytes, index: int, row: int = row) -> tuple[bytes, Any]:
-                header = None if index in self._refused else read_header(content)
-                if header is None:
-                    content = square(content, row_of(numbers, row), plan.augment, plan.image_size).tobytes()
-                return content, header
+            def read(index: int, own: augmentation.Numbers = row_of(numbers, row)) -> bytes:  # noqa: B008
+                return square(plan.samples.encoded(index), own, plan.augment, size).tobytes()
 
-            indices[row], (contents[row], headers[row]) = first_readable(plan, epoch, step, row, read, self._broken)
-        return indices, contents, headers
+            indices[row], contents[row] = first_readable(plan, epoch, step, row, read, self._broken)
+        return indices, contents, kinds, windows
 
-    def _geometry(self, headers: list[Any], numbers: augmentation.Numbers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Kind, window in the pixels as they are stored, and turn of each image."""
-        raw = np.array([header is None for header in headers])
-        stored = np.array([(1, 1, 1) if h is None else (h.height, h.width, h.orientation) for h in headers])
-        turns = _TURNS[stored[:, 2] - 1]
-        exchanged, rows_reversed, columns_reversed = turns & 4 > 0, turns & 2 > 0, turns & 1 > 0
-        heights = np.where(exchanged, stored[:, 1], stored[:, 0])
-        widths = np.where(exchanged, stored[:, 0], stored[:, 1])
-        top, left, height, width = augmentation.windows(self._plan.augment, numbers, heights, widths).T
-        top = np.where(rows_reversed, heights - top - height, top)
-        left = np.where(columns_reversed, widths - left - width, left)
-        across = np.stack([left, top, width, height], 1)
-        windows = np.where(exchanged[:, None], across, np.stack([top, left, height, width], 1))
-        if "flip" in numbers:
-            turns = turns ^ numbers["flip"]
-        kinds = [
-            _RAW if r else 1 + _REDUCTIONS.index(reduction(w, self._plan.image_size))
-            for r, w in zip(raw, windows, strict=True)
-        ]
-        return np.array(kinds, np.int32), windows.astype(np.int32), np.where(raw, 0, turns).astype(np.int32)
+    def _plain_jpeg(self, index: int) -> tuple[bytes, int, int, int] | None:
+        """Content, kind, height and width of an image that TensorFlow decodes as it is, else None."""
+        if index in self._refused or index in self._broken.reasons:
+            return None
+        path = _whole_file(self._plan.samples, index)
+        if path is not None and (header := read_header_of_file(path)) is not None:
+            content, kind = os.fsencode(path), _PATH
+        else:
+            try:
+                content, kind = self._plan.samples.encoded(index), _JPEG
+            except (InputError, OSError):
+                return None  # it is read once more, and counted, where another can stand in for it
+            header = read_header(content)
+        return (content, kind, header.height, header.width) if header and header.orientation == 1 else None
 
     def _find_refused(self, epoch: int, step: int) -> bool:
         """Whether the batch has JPEGs that TensorFlow cannot decode; from now on Pillow does, or says why it cannot."""
         import tensorflow as tf
 
-        numbers = self._plan.numbers(epoch, step)
-        indices, contents, headers = self._files(epoch, step, numbers)
         before = len(self._refused)
-        for index, content, header in zip(indices, contents, headers, strict=True):
-            if header is not None:
+        for index, content, kind, _ in zip(*self._rows(epoch, step, self._plan.numbers(epoch, step)), strict=True):
+            if kind != _SQUARE:
                 try:
-                    tf.io.decode_jpeg(content, channels=3)
+                    tf.io.decode_jpeg(tf.io.read_file(content) if kind == _PATH else content, channels=3)
                 except tf.errors.OpError:
                     self._refused.add(int(index))
         return len(self._refused) > before
 
 
-def _decoded(content: Any, kind: Any, window: Any, size: int) -> Any:
-    """The window of one image, resized to uint8 `(size, size, 3)`."""
+def _decoded(content: Any, kind: Any, window: Any, flip: Any, size: int) -> Any:
+    """The window of one image, resized and flipped: uint8 `(size, size, 3)`."""
     import tensorflow as tf
 
-    def raw() -> Any:
+    def finished() -> Any:
         return tf.reshape(tf.io.decode_raw(content, tf.uint8), (size, size, 3))
 
-    def jpeg(reduce: int) -> Any:
-        part = window // reduce
-        pixels = tf.raw_ops.DecodeAndCropJpeg(contents=content, crop_window=part, channels=3, ratio=reduce)[None]
+    def jpeg(path: bool) -> Any:
+        file = tf.io.read_file(content) if path else content
+        pixels = tf.image.decode_and_crop_jpeg(file, window, channels=3)[None]
         # Bilinear takes four pixels for one: enough while the window has at most twice as many as the result.
         resized = tf.cond(
-            part[2] * part[3] > 2 * size * size,
+            window[2] * window[3] > 2 * size * size,
             lambda: tf.raw_ops.ResizeArea(images=pixels, size=(size, size)),
             lambda: tf.raw_ops.ResizeBilinear(images=pixels, size=(size, size), half_pixel_centers=True),
         )
-        return tf.cast(resized[0] + 0.5, tf.uint8)
+        return tf.raw_ops.Reverse(tensor=tf.cast(resized[0] + 0.5, tf.uint8), dims=tf.stack([False, flip, False]))
 
-    return tf.ensure_shape(tf.switch_case(kind, [raw, *(lambda r=r: jpeg(r) for r in _REDUCTIONS)]), (size, size, 3))
+    return tf.switch_case(kind, [finished, lambda: jpeg(True), lambda: jpeg(False)])
 
 
-def _turned(pixels: Any, turn: Any) -> Any:
-    import tensorflow as tf
-
-    def one(turn: int) -> Any:
-        turned = tf.transpose(pixels, (1, 0, 2)) if turn & 4 else pixels
-        axes = [axis for axis, bit in ((0, 2), (1, 1)) if turn & bit]
-        return tf.reverse(turned, axes) if axes else turned
-
-    return tf.switch_case(turn, [lambda t=t: one(t) for t in range(8)])
+def _whole_file(samples: Any, index: int) -> str | None:
+    """The file that an image is, where it is one and its source says so."""
+    place = samples.place(index) if hasattr(samples, "place") else None
+    whole = getattr(place, "path", None) is not None and place.offset == 0 and place.length is None
+    return place.path if whole else None

@@ -1,0 +1,223 @@
+"""The input pipeline against torchvision's and against bare decoding: random crops and flips at 224 pixels.
+
+    python -m venv /tmp/peer && /tmp/peer/bin/pip install torch torchvision
+    python benchmarks/input_pipeline.py --data FOLDER --peer-python /tmp/peer/bin/python
+    python benchmarks/input_pipeline.py                      the photos of a package, without torchvision
+
+Photos whose longer side is 400 to 600 pixels are taken, from files in the page cache. All run on all cores, in turns,
+and what is printed is the median of the rounds' ratios, so that what else the machine does falls on all. The peer gets
+as many workers as cores, stays warm between rounds, and makes uint8 tensors, which is less work than its usual float32
+ones. The limits read the files, decode the very windows of our first epoch and throw the pixels away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import numpy as np
+
+PEER_NAME = "torchvision, Pillow"
+SIZE, BATCH, LEAST_IMAGES = 224, 64, 640
+
+PEER = """
+import sys, time
+import torch
+from PIL import Image
+from torchvision import transforms
+
+files, workers, size, batch = sys.argv[4:], *map(int, sys.argv[1:4])
+steps = transforms.Compose(
+    [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
+)
+
+class Photos(torch.utils.data.Dataset):
+    def __len__(self):
+        return len(files)
+
+    def __getitem__(self, index):
+        with Image.open(files[index]) as image:
+            return steps(image.convert("RGB")), 0
+
+loader = torch.utils.data.DataLoader(
+    Photos(), batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True
+)
+for _ in sys.stdin:
+    start, images = time.perf_counter(), 0
+    for pixels, _ in loader:
+        images += len(pixels)
+    print(images / (time.perf_counter() - start), flush=True)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="sample", help="folder of photos, or `sample`")
+    parser.add_argument("--peer-python", type=Path, help="Python of an environment with torch and torchvision")
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+
+    from edge_cv import data
+    from edge_cv.data.loading import cores
+    from edge_cv.evaluation import environment
+
+    machine = environment()
+    files = [str(photo.file) for photo in data.open(arguments.data).photos if _is_of_the_class(photo.file)]
+    files *= -(-LEAST_IMAGES // len(files))
+    mean_bytes = np.mean([os.path.getsize(file) for file in files])
+    print(f"{machine['cpu']}, {cores()} cores; {len(files)} images of {mean_bytes / 1000:.0f} kB on average")
+
+    runs = dict(_ours(files))
+    peer = _peer(arguments.peer_python, files, cores()) if arguments.peer_python else None
+    if peer is not None:
+        runs[PEER_NAME] = peer
+    for run in runs.values():  # once before the clock counts: graphs are built and workers start
+        run()
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    costs: dict[str, list[float]] = {name: [] for name in runs}  # processor time, which other programs disturb less
+    for _ in range(arguments.rounds):
+        for name, run in runs.items():
+            start = time.process_time()
+            rates[name].append(run())
+            costs[name].append((time.process_time() - start) / len(files))
+    print(f"\nmedians of {arguments.rounds} rounds")
+    print(f"  {'':36} images/(s core)   ours to it   processor ms/image   it to ours")
+    for name, measured in rates.items():
+        ratio = statistics.median(own / other for own, other in zip(rates["ours"], measured, strict=True))
+        print(f"  {name:36} {statistics.median(measured) / cores():15.0f} {ratio:10.2f} x", end="")
+        if name == PEER_NAME:  # its work is done in other processes
+            print()
+            continue
+        share = statistics.median(other / own for own, other in zip(costs["ours"], costs[name], strict=True))
+        print(f" {1e3 * statistics.median(costs[name]):20.2f} {share:10.2f} x")
+    print("to reach: 1.00 x torchvision, 0.85 x the bare decode_and_crop")
+
+
+def _is_of_the_class(file: Path) -> bool:
+    from PIL import Image
+
+    with Image.open(file) as image:
+        return image.format == "JPEG" and 400 <= max(image.size) <= 600
+
+
+def _ours(files: list[str]) -> Iterator[tuple[str, Callable[[], float]]]:
+    """Our pipelines and the bare limits, each as a function that measures images per second once."""
+    import tensorflow as tf
+    from PIL import Image
+
+    from edge_cv.data.augmentation import random_windows
+    from edge_cv.data.batches import sample_batches
+    from edge_cv.data.loading import Broken, cores, in_threads
+    from edge_cv.data.pillow_pipeline import PillowPipeline
+    from edge_cv.recipe import Augment
+
+    samples = Files(files)
+    batches = sample_batches(samples, image_size=SIZE, batch_size=BATCH, seed=0, augment=Augment())
+    epochs = iter(range(1_000_000))
+
+    def ours() -> float:
+        return _rate(batches.epoch(next(epochs)))
+
+    def by_pillow() -> float:
+        return _rate(PillowPipeline(batches.plan, Broken("files")).epoch(next(epochs), 0))
+
+    order = np.concatenate([batches.plan.order.indices(0, step) for step in range(len(batches))])
+    sizes = np.array([Image.open(files[index]).size for index in order])
+    crop = np.concatenate([batches.plan.numbers(0, step)["crop"] for step in range(len(batches))])
+    taken = random_windows(crop, Augment().crop_scale, Augment().crop_ratio, sizes[:, 1], sizes[:, 0])
+    images = tf.data.Dataset.from_tensor_slices(([files[index] for index in order], taken))
+
+    def decoded(file, window):
+        return tf.image.decode_and_crop_jpeg(tf.io.read_file(file), window, channels=3)
+
+    def resized(file, window):
+        return tf.image.resize(decoded(file, window), (SIZE, SIZE))
+
+    def limit(work: Callable) -> Callable[[], float]:
+        mapped = images.map(lambda file, window: work(file, window)[0, 0], num_parallel_calls=cores()).batch(BATCH)
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = cores()
+        options.threading.max_intra_op_parallelism = 1
+        mapped = mapped.with_options(options)
+        return lambda: _rate((pixels, None) for pixels in mapped)
+
+    def pillow_limit() -> float:
+        return _rate(([done], None) for done in in_threads(files, _decoded_by_pillow, 4 * cores()))
+
+    yield "ours", ours
+    yield "bare decode_and_crop", limit(decoded)
+    yield "bare decode_and_crop and resize", limit(resized)
+    yield "ours by Pillow, without TensorFlow", by_pillow
+    yield "bare decoding by Pillow", pillow_limit
+
+
+def _decoded_by_pillow(file: str) -> bool:
+    from PIL import Image
+
+    with Image.open(file) as image:
+        image.load()
+    return True
+
+
+def _peer(python: Path, files: list[str], workers: int) -> Callable[[], float]:
+    command = [str(python), "-c", PEER, str(workers), str(SIZE), str(BATCH), *files]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def measure() -> float:
+        process.stdin.write("\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        if not line:
+            sys.exit(f"{python} must have torch and torchvision")
+        return float(line)
+
+    return measure
+
+
+def _rate(batches) -> float:
+    start, images = time.perf_counter(), 0
+    for pixels, _ in batches:
+        images += len(pixels)
+    return images / (time.perf_counter() - start)
+
+
+class Files:
+    """The files as a source of samples, all of one class."""
+
+    name, classes, multi_label = "files", ("photo",), False
+
+    def __init__(self, files: list[str]) -> None:
+        self._files = files
+        self.labels = np.zeros(len(files), np.int32)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def encoded(self, index: int) -> bytes:
+        return Path(self._files[index]).read_bytes()
+
+    def place(self, index: int) -> File:
+        return File(self._files[index])
+
+
+@dataclass(frozen=True)
+class File:
+    """A whole file, as a source says where an image lies."""
+
+    path: str
+    offset: int = 0
+    length: int | None = None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,409 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from converters.errors import InputError
+from edge_cv import data
+from edge_cv.data import Preprocessing
+from edge_cv.data.batches import array_batches, evaluation_batches, sample_batches
+from edge_cv.data.loading import reduction
+from edge_cv.data.pillow_pipeline import PillowPipeline
+from edge_cv.recipe import Augment
+
+ROOT = Path(__file__).parents[1]
+EVERYTHING = Augment(
+    randaugment=1, brightness=0.4, hue=0.1, lighting=0.1, erasing=0.3, label_smoothing=0.1, mixup=0.2, cutmix=1.0
+)
+MIXED = Augment(erasing=0.3, mixup=0.2, cutmix=1.0)
+PLAIN = Augment(crop_scale=None, flip=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Encoded images in memory, as a source of samples."""
+
+    contents: tuple[bytes, ...]
+    labels: np.ndarray
+    classes: tuple[str, ...] = ("a", "b", "c")
+    name: str = "memory"
+
+    @property
+    def multi_label(self) -> bool:
+        return self.labels.ndim == 2
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def encoded(self, index: int) -> bytes:
+        return self.contents[index]
+
+
+def scene(number: int, width: int = 80, height: int = 60) -> Image.Image:
+    """Smooth seeded colours, so that decoders and resamplings differ by little."""
+    rng = np.random.default_rng(number)
+    small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8))
+    return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def stored(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **({"quality": 95} if kind == "JPEG" else {}), **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def memory() -> Memory:
+    return Memory(tuple(stored(scene(n, 70 + n, 90 - n)) for n in range(22)), np.arange(22, dtype=np.int32) % 3)
+
+
+def taken(batches, epoch: int = 0, first_step: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(np.asarray(images), np.asarray(targets)) for images, targets in batches.epoch(epoch, first_step)]
+
+
+def same(some, others) -> bool:
+    pairs = zip(some, others, strict=True)
+    return all((mine == other).all() for one, two in pairs for mine, other in zip(one, two, strict=True))
+
+
+def make(samples, augment: Augment = MIXED, batch_size: int = 4, **options):
+    return sample_batches(samples, image_size=32, batch_size=batch_size, seed=3, augment=augment, **options)
+
+
+def by_pillow(batches) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(np.asarray(i), np.asarray(t)) for i, t in PillowPipeline(batches.plan, batches._broken).epoch(0, 0)]
+
+
+def test_a_batch_depends_on_seed_epoch_and_step_alone(memory, monkeypatch):
+    first = taken(make(memory, EVERYTHING), 1)
+    images, targets = first[0]
+    assert images.shape == (4, 32, 32, 3)
+    assert images.dtype == np.uint8
+    assert targets.dtype == np.float32
+    assert np.allclose(np.concatenate([t for _, t in first]).sum(1), 1)
+    again = make(memory, EVERYTHING)
+    assert same(taken(again, 1), first)
+    assert not same(taken(again, 2), first)
+    assert same(taken(again, 1), first)
+    monkeypatch.setattr("edge_cv.data.tf_pipeline.cores", lambda: 5)
+    assert same(taken(make(memory, EVERYTHING), 1), first)
+
+
+@pytest.mark.parametrize("first_step", [1, 4, 6])
+def test_an_epoch_goes_on_in_its_middle(memory, first_step):
+    batches = make(memory)
+    assert same(taken(batches, 1, first_step), taken(batches, 1)[first_step:])
+
+
+def test_what_is_skipped_is_not_read(memory):
+    class Counting(Memory):
+        read: list[int] = []  # noqa: RUF012
+
+        def encoded(self, index: int) -> bytes:
+            self.read.append(index)
+            return super().encoded(index)
+
+    batches = make(Counting(memory.contents, memory.labels))
+    rest = taken(batches, 0, len(batches) - 1)
+    assert len(rest) == 1
+    assert sorted(Counting.read) == sorted(batches.plan.order.indices(0, len(batches) - 1).tolist())
+
+
+def test_an_epoch_that_is_left_can_be_followed_by_another(memory):
+    batches = make(memory)
+    whole = taken(batches)
+    for images, _ in batches.epoch(0):
+        assert (np.asarray(images) == whole[0][0]).all()
+        break
+    one, other = iter(batches.epoch(0)), iter(batches.epoch(1))
+    pairs = list(zip(one, other, strict=True))
+    assert same([(np.asarray(i), np.asarray(t)) for (i, t), _ in pairs], whole)
+
+
+def test_the_hosts_batches_together_are_those_of_one_host(memory):
+    parts = [taken(make(memory, shard_index=index, shard_count=2)) for index in range(2)]
+    one = taken(make(memory, batch_size=8))
+    assert len(parts[0]) == len(parts[1]) == len(one)
+    for left, right, whole in zip(*parts, one, strict=True):
+        assert (np.concatenate([left[0], right[0]]) == whole[0]).all()
+        assert np.allclose(np.concatenate([left[1], right[1]]), whole[1])
+
+
+@pytest.mark.parametrize("size", [(80, 60), (60, 80), (700, 500), (20, 15)])
+def test_tensorflow_and_pillow_take_the_same_part_of_each_photo(size):
+    samples = Memory(tuple(stored(scene(n, *size)) for n in range(8)), np.zeros(8, np.int32))
+    batches = make(samples, Augment())
+    for (ours, _), (pillows, _) in zip(taken(batches), by_pillow(batches), strict=True):
+        difference = np.abs(ours.astype(int) - pillows)
+        assert difference.mean() < 3.5
+        assert np.abs(ours[:, :, ::-1].astype(int) - pillows).mean() > 5  # the measure sees a flip
+
+
+def test_without_random_crop_and_flip_the_central_square_is_taken():
+    photos = [scene(n, 64, 48) for n in range(4)]
+    batches = make(Memory(tuple(map(stored, photos)), np.zeros(4, np.int32)), PLAIN)
+    ((images, _),) = taken(batches)
+    for index, image in zip(batches.plan.order.indices(0, 0), images, strict=True):
+        expected = photos[index].crop((8, 0, 56, 48)).resize((32, 32), Image.Resampling.BILINEAR)
+        assert np.abs(image.astype(int) - np.asarray(expected)).mean() < 3
+
+
+@pytest.mark.parametrize("augment", [PLAIN, Augment()])
+def test_photos_are_turned_upright(augment):
+    photo, contents = scene(1, 90, 60), []
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        contents.append(stored(photo, exif=exif))
+    upright = tuple(stored(ImageOps.exif_transpose(Image.open(io.BytesIO(c))), "PNG") for c in contents)
+    labels = np.zeros(8, np.int32)
+    turned, expected = (taken(make(Memory(c, labels), augment, batch_size=8)) for c in (tuple(contents), upright))
+    assert np.abs(turned[0][0].astype(int) - expected[0][0]).mean((1, 2, 3)).max() < 3
+
+
+def test_every_kind_of_image_is_decoded_as_the_evaluation_does(memory):
+    photo = scene(2)
+    deep = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
+    clear = photo.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(photo.size))
+    contents = (
+        *(stored(photo), stored(photo, progressive=True), stored(photo.convert("L")), stored(photo.convert("CMYK"))),
+        *(stored(photo, "PNG"), stored(deep, "PNG"), stored(clear, "PNG"), stored(photo.quantize(64), "GIF")),
+        *(stored(photo, "WEBP"), stored(photo, "BMP"), stored(photo) + b"\0trailing", stored(photo, keep_rgb=True)),
+    )
+    samples = Memory(contents, np.zeros(len(contents), np.int32))
+    batches = make(samples, PLAIN, batch_size=len(contents))
+    ((images, _),) = taken(batches)
+    for index, image in zip(batches.plan.order.indices(0, 0), images, strict=True):
+        upright = Image.fromarray(data.decode(contents[index])).crop((10, 0, 70, 60))
+        expected = np.asarray(upright.resize((32, 32), Image.Resampling.BILINEAR)).astype(int)
+        assert np.abs(image - expected).mean() < 3, index
+
+
+def hostile(photo: bytes) -> dict[str, bytes]:
+    table = photo.index(b"\xff\xc4") + 5
+    return {
+        "empty": b"",
+        "text": b"no image",
+        "cut": photo[: len(photo) // 2],
+        "header alone": photo[:300] + b"\xff\xd9",
+        "Huffman table": photo[:table] + b"\xff" * 16 + photo[table + 16 :],
+    }
+
+
+@pytest.mark.parametrize("run", [taken, by_pillow])
+def test_a_broken_image_is_named_counted_and_replaced_by_the_next_one(memory, run, caplog):
+    contents = list(memory.contents)
+    broken = dict(zip((2, 3, 7, 11, 21), hostile(contents[0]).values(), strict=True))
+    for index, content in broken.items():
+        contents[index] = content
+    batches = make(Memory(tuple(contents), memory.labels), Augment())
+    with caplog.at_level(logging.WARNING):
+        given = run(batches)
+    assert set(batches.broken) == set(broken)
+    assert sum("is replaced by another" in record.message for record in caplog.records) == len(broken)
+    whole = run(make(memory, Augment()))
+    order = [batches.plan.order.indices(0, step) for step in range(len(batches))]
+    for position, index in enumerate(np.concatenate(order)):
+        step, row = divmod(position, 4)
+        if index not in broken:
+            assert (given[step][0][row] == whole[step][0][row]).all()
+        following = (batches.plan.order.following(0, step, row, nth) for nth in range(22))
+        stand_in = next(index for index in following if index not in broken)
+        assert given[step][1][row].argmax() == memory.labels[stand_in]
+    assert same(run(batches), given)
+
+
+@pytest.mark.parametrize("run", [taken, by_pillow])
+def test_images_that_are_all_broken_are_an_error(memory, run):
+    samples = Memory(tuple(hostile(memory.contents[0]).values()), np.zeros(5, np.int32))
+    with pytest.raises(InputError, match="must hold images that can be read"):
+        run(make(samples, Augment(), batch_size=2))
+
+
+def test_large_photos_are_reduced_while_they_are_decoded():
+    assert [reduction((0, 0, side, side), 224) for side in (224, 895, 896, 1792, 3584, 9999)] == [1, 1, 2, 4, 8, 8]
+    samples = Memory((stored(scene(1, 1200, 1000)),) * 4, np.zeros(4, np.int32))
+    batches = make(samples, Augment(crop_scale=(0.9, 1.0)))
+    for (ours, _), (pillows, _) in zip(taken(batches), by_pillow(batches), strict=True):
+        assert np.abs(ours.astype(int) - pillows).mean() < 3.5  # windows of the reduced photo are whole pixels
+
+
+def test_several_labels_an_image_stay_multi_hot(memory):
+    labels = (np.random.default_rng(0).random((22, 3)) < 0.5).astype(np.int32)
+    batches = make(Memory(memory.contents, labels), Augment())
+    assert batches.multi_label
+    order = batches.plan.order
+    for step, (_, targets) in enumerate(taken(batches)):
+        assert (targets == labels[order.indices(0, step)]).all()
+
+
+def test_files_are_read_as_images_in_memory_are(memory, tmp_path):
+    @dataclass(frozen=True)
+    class File:
+        path: str
+        offset: int = 0
+        length: int | None = None
+
+    class Files(Memory):
+        def encoded(self, index: int) -> bytes:
+            return Path(self.place(index).path).read_bytes()
+
+        def place(self, index: int) -> File:
+            return File(str(tmp_path / f"ä {index}.jpg"))
+
+    for index, content in enumerate(memory.contents):
+        (tmp_path / f"ä {index}.jpg").write_bytes(content)
+    batches = make(Files(memory.contents, memory.labels), Augment())
+    assert same(taken(batches), taken(make(memory, Augment())))
+    (tmp_path / "ä 7.jpg").unlink()
+    again = taken(batches, 1)
+    assert "No such file" in batches.broken[7]
+    contents = (*memory.contents[:7], b"", *memory.contents[8:])
+    assert same(again, taken(make(Memory(contents, memory.labels), Augment()), 1))
+
+
+def test_balanced_batches_have_all_classes_alike(memory):
+    labels = np.where(np.arange(22) < 18, 0, 1).astype(np.int32)
+    batches = make(Memory(memory.contents, labels), Augment(), batch_size=2, balanced=True)
+    assert all((targets.sum(0) == [1, 1, 0]).all() for _, targets in taken(batches))
+
+
+def test_memory_stays_flat(memory):
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    batches = sample_batches(memory, image_size=224, batch_size=11, seed=1, augment=Augment())
+    for epoch in range(3):
+        taken(batches, epoch)
+    before = resident_bytes()
+    for epoch in range(20):
+        for _ in batches.epoch(epoch):
+            pass
+    assert resident_bytes() - before < 20e6  # one epoch's images are 3.3 MB
+
+
+def test_arrays_are_taken_as_they_are_without_augmentation():
+    images = np.random.default_rng(0).random((10, 8, 8, 3)).astype(np.float32)
+    batches = array_batches(images, np.arange(10) % 3, classes="abc", batch_size=4, seed=1)
+    (first, targets), *_ = batches.epoch(0)
+    indices = batches.plan.order.indices(0, 0)
+    assert (first == images[indices]).all()
+    assert (targets.argmax(1) == indices % 3).all()
+
+
+def test_arrays_are_augmented_as_files_are(memory):
+    photos = np.stack([np.asarray(scene(n)) for n in range(6)])
+    labels = np.arange(6) % 3
+    arrays = array_batches(photos, labels, classes="abc", batch_size=2, seed=3, augment=MIXED, image_size=32)
+    files = make(Memory(tuple(stored(Image.fromarray(p), "PNG") for p in photos), labels), batch_size=2)
+    assert same(taken(arrays), taken(files))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"images": np.zeros((4, 8, 8), np.uint8)}, "images must be"),
+        ({"images": np.zeros((4, 8, 8, 3))}, "images must be"),
+        ({"images": np.zeros((4, 8, 8, 3), np.float32), "augment": Augment()}, "must be uint8 to be augmented"),
+        ({"labels": np.arange(3)}, "one label an image"),
+        ({"labels": np.arange(4)}, r"0\.\.2 to train on. Received: 3"),
+        ({"labels": np.array([0, 1, -1, 0])}, "Received: -1"),
+        ({"labels": np.full((4, 3), 2)}, "must be 0 and 1"),
+        ({"labels": np.zeros((4, 3), int), "balanced": True}, "balanced"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 3, "shard_count": 2, "augment": Augment(mixup=0.2)}, "must be even"),
+    ],
+)
+def test_arrays_that_cannot_be_used_are_refused(changed, message):
+    arguments = {"images": np.zeros((4, 8, 8, 3), np.uint8), "labels": np.array([0, 1, 2, 0]), "classes": "abc"}
+    with pytest.raises(InputError, match=message):
+        array_batches(**{**arguments, "batch_size": 2, "seed": 1, **changed})
+
+
+def test_evaluation_sees_what_the_evaluation_of_artifacts_sees(tmp_path, memory, caplog):
+    preprocessing = Preprocessing(24, resize_to=27)
+    for index, content in enumerate(memory.contents[:7]):
+        (tmp_path / f"{index}.jpg").write_bytes(content)
+    expected = np.stack([pixels for pixels, _ in data.open(tmp_path).pixels(preprocessing)])
+    contents = (*memory.contents[:3], b"broken", *memory.contents[3:7])
+    batches = evaluation_batches(Memory(contents, np.array([0, 1, 2, 0, -1, 1, 2, 0], np.int32)), preprocessing, 3)
+    assert len(batches) == 3
+    for _ in range(2):
+        images, targets = zip(*batches, strict=True)
+        assert [len(i) for i in images] == [3, 3, 1]
+        assert (np.concatenate(images) == expected).all()
+        assert np.concatenate(targets).argmax(1).tolist() == [0, 1, 2, 0, 1, 2, 0]
+        assert np.concatenate(targets).sum(1).tolist() == [1, 1, 1, 0, 1, 1, 1]
+    assert "image 3 of memory is left out" in caplog.text
+    with pytest.raises(InputError, match="none of the 2 images"):
+        list(evaluation_batches(Memory((b"", b""), np.zeros(2, np.int32)), preprocessing, 3))
+
+
+WITHOUT_TENSORFLOW = """
+import json, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("tensorflow", "tf_keras"):
+            raise ImportError(f"{name} is not here")
+
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+import test_batches as tests
+
+memory = tests.Memory(tuple(tests.stored(tests.scene(n, 70 + n, 90 - n)) for n in range(22)), np.arange(22) % 3)
+tests.np.savez(sys.argv[1], **{
+    f"{name}_{step}_{part}": value
+    for name, augment in (("crops", tests.Augment()), ("everything", tests.EVERYTHING))
+    for step, batch in enumerate(tests.taken(tests.make(memory, augment)))
+    for part, value in zip(("images", "targets"), batch)
+})
+photos = np.stack([np.asarray(tests.scene(n)) for n in range(6)])
+arrays = tests.array_batches(photos, np.arange(6) % 3, classes="abc", batch_size=2, seed=3, augment=tests.EVERYTHING)
+first, second = tests.taken(arrays), tests.taken(arrays, 0, 1)
+assert tests.same(first[1:], second)
+import keras
+print(json.dumps({"backend": keras.backend.backend(), "tensorflow": "tensorflow" in sys.modules}))
+"""
+
+
+@pytest.mark.skipif(find_spec("jax") is None or find_spec("grain") is None, reason="jax and grain are an extra")
+def test_without_tensorflow_jax_and_grain_make_the_same_batches(tmp_path, memory):
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, str(tmp_path / "batches.npz")],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"backend": "jax", "tensorflow": False}
+    with np.load(tmp_path / "batches.npz") as theirs:
+        for name, augment in (("crops", Augment()), ("everything", EVERYTHING)):
+            for step, (images, targets) in enumerate(by_pillow(make(memory, augment))):
+                difference = np.abs(theirs[f"{name}_{step}_images"].astype(int) - images)
+                assert (difference > 2).mean() < 0.001  # two backends round alike but for a few borders
+                assert np.allclose(theirs[f"{name}_{step}_targets"], targets, atol=1e-6)
+
+
+def test_grains_processes_make_the_same_batches(memory):
+    pytest.importorskip("grain")
+    batches = make(memory, Augment())
+    some = [(np.asarray(i), np.asarray(t)) for i, t in PillowPipeline(batches.plan, batches._broken, 2).epoch(0, 0)]
+    assert same(some, by_pillow(batches))
