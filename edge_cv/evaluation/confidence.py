@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from converters.errors import InputError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -57,6 +59,10 @@ class Confidence:
     ece_by_chance: float
     ece_by_chance_95: float
     bins: tuple[Bin, ...]
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or any(b.images < 0 for b in self.bins):
+            raise InputError(f"images must be 1 or more, and no bin's negative. Received: {self.images}")
 
 
 def confidence_of(confidences: np.ndarray, right: np.ndarray) -> Confidence | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edge_cv.evaluation.classes import WORST_PAIRS, ClassScores
 from edge_cv.evaluation.groups import Group, Grouping
 from edge_cv.report import plots, sentences
 from edge_cv.report.comparison import main_rows
@@ -371,8 +372,6 @@ def _confusions(rows: Sequence[Row]) -> Table | None:
     order = sorted(every, key=lambda key: -max(of[key].photos if key in of else 0 for of in counts))[:SHOWN_PAIRS]
     if not order:
         return None
-    # a pair that is not among an artifact's 20 worst may still have been confused there
-    least = [min((c.photos for c in of.values()), default=0) if len(of) >= 20 else 0 for of in counts]
     return Table(
         "What is taken for what most often",
         (("True class", ""), ("Answer", ""), ("Photos", "of the class"), *((row.name, "times") for row in rows)),
@@ -380,15 +379,21 @@ def _confusions(rows: Sequence[Row]) -> Table | None:
             (
                 *key,
                 f"{every[key].of:,}",
-                *(
-                    f"{of[key].photos:,}" if key in of else (f"≤ {few:,}" if few else "0")
-                    for of, few in zip(counts, least, strict=True)
-                ),
+                *(_times_confused(row.classes, *key) for row in rows),
             )
             for key in order
         ),
         texts=2,
     )
+
+
+def _times_confused(scores: ClassScores, label: str, answer: str) -> str:
+    if scores.matrix and {label, answer} <= set(scores.matrix_names):
+        return f"{scores.matrix[scores.matrix_names.index(label)][scores.matrix_names.index(answer)]:,}"
+    found = {(c.label, c.answer): c.photos for c in scores.confusions}
+    if (label, answer) in found or len(found) < WORST_PAIRS:
+        return f"{found.get((label, answer), 0):,}"
+    return f"≤ {min(found.values()):,}"  # it may have happened as often as the rarest pair that was kept
 
 
 def _trust(row: Row) -> str:
@@ -400,6 +405,8 @@ def _trust(row: Row) -> str:
             "nothing speaks against its confidence."
         )
     said = "overconfident" if gap > 0 else "underconfident"
+    if abs(gap) < found.ece / 2:
+        said = "too sure of some answers and not sure enough of others"
     return (
         f"{row.name} is {said}: it is {sentences.percent(found.confidence, found.images)} sure on average and right on "
         f"{sentences.percent(found.accuracy, found.images)} (ECE {found.ece:.3f}, beyond chance)."
