@@ -191,6 +191,16 @@ def test_gaps_beyond_chance_are_told_from_luck():
     assert "nothing to compare" in explanation.gaps("int8", one)
 
 
+def test_the_terminal_gets_one_line_more(report):
+    out = io.StringIO()
+    report.show(out)
+    (line,) = [line for line in out.getvalue().splitlines() if "ECE" in line]
+    first, second = report.rows
+    for row in (first, second):
+        assert f"{row.confidence.ece:.3f} for {row.name}" in line
+    assert "Group" not in out.getvalue()
+
+
 def test_names_are_made_up_for_classes_that_nobody_named():
     assert class_names(predictions(4, 50), ("a", "a")) == ("a (0)", "a (1)", "class 2", "class 3")
 

@@ -140,6 +140,16 @@ def slower(rows: Sequence[Row]) -> list[str]:
     return found
 
 
+def answers(rows: Sequence[Row]) -> list[str]:
+    """Balanced accuracy and calibration error of the rows that the verdict is about, in one sentence at most."""
+    found = [
+        f"{percent(row.classes.balanced_accuracy, row.images)} and {row.confidence.ece:.3f} for {row.name}"
+        for row in main_rows(rows)
+        if row is not None and row.classes is not None and row.confidence is not None
+    ]
+    return [f"Balanced accuracy and expected calibration error (ECE): {', '.join(found)}."] if found else []
+
+
 def limits_of(rows: Sequence[Row]) -> list[str]:
     """What the number of photos can show and what it cannot, a sentence or two for each number."""
     found = []
