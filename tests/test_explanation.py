@@ -19,7 +19,8 @@ from edge_cv.evaluation.accuracy import Predictions
 from edge_cv.evaluation.attention import Explained, Overlay
 from edge_cv.evaluation.findings import class_names, findings
 from edge_cv.evaluation.robustness import Robustness
-from edge_cv.report import Report, explanation
+from edge_cv.report import PhotoResult, Report, explanation
+from edge_cv.report.photos import worth_showing
 
 IMAGENET = tuple(label.name for label in imagenet_labels())
 SCHEMES = ("float32", "int8")
@@ -127,6 +128,33 @@ def test_photos_with_several_labels_get_their_average_precision():
     page = Page(dataclasses.replace(example(), rows=rows).to_html())
     assert f"{better:.3f}" in page.text
     assert "several a photo" in page.text
+
+
+def test_a_photo_of_several_classes_is_right_with_any_of_them(tmp_path):
+    seen = (("cat", 0.9), ("dog", 0.8), ("sofa", 0.1))
+    photos = (
+        PhotoResult("both.jpg", None, None, {"float32": seen, "int8": seen}, ("dog", "cat")),
+        PhotoResult("none.jpg", None, None, {"float32": seen, "int8": seen}, ()),
+    )
+    report = dataclasses.replace(example(), photos=photos)
+    page = Page(report.to_html())
+    assert "dog, cat" in page.text
+    assert "none of the classes" in page.text
+    assert "both wrong" not in page.text
+    assert page.text.count("✓") == 4  # cat and dog, on both sides
+    report.save(tmp_path)
+    assert Report.load(tmp_path) == report
+
+
+def test_photos_on_which_the_artifacts_differ_are_shown_first():
+    found = predictions(10, 400)
+    places = worth_showing(found)
+    differs = [len({top5[0][0] for top5 in found[place].top5.values()}) > 1 for place in places]
+    assert len(places) == len(set(places)) == 24
+    assert differs == sorted(differs, reverse=True)
+    every = sum(len({top5[0][0] for top5 in p.top5.values()}) > 1 for p in found)
+    assert sum(differs) == min(24, every) > 5
+    assert max(place for place, d in zip(places, differs, strict=True) if not d) > 300
 
 
 def test_the_figures_come_back_from_json(report, tmp_path):

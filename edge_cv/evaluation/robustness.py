@@ -70,8 +70,8 @@ def robustness(
 ) -> dict[str, Robustness]:
     """Classifies photos clean and corrupted, on all cores, decoding each once.
 
-    A photo's corruptions are drawn from a seed made of its file name: every artifact sees the same pixels, in
-    every run. It takes 76 inferences a photo and artifact, and about as long as 60 of them for the corruptions.
+    The corruptions are drawn from a seed made of the file's name: every artifact sees the same pixels, in every run. A
+    photo takes 76 inferences of each artifact and, at 224 pixels, some 0.6 s of a core for the corruptions.
 
     Args:
         artifacts, preprocessing, workers, on_progress: as `evaluate` takes them.

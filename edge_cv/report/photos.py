@@ -11,7 +11,7 @@ from edge_cv.report.values import PhotoResult
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge_cv.evaluation.accuracy import Prediction, Predictions
+    from edge_cv.evaluation.accuracy import Predictions
 
 SHOWN_PHOTOS = 24
 THUMBNAIL_PIXELS = 160
@@ -27,34 +27,29 @@ def photo_results(predictions: Predictions, names: Sequence[str]) -> tuple[Photo
     return tuple(
         PhotoResult(
             name=prediction.file.name,
-            label_name=_label(prediction, names),
+            label_name=None if prediction.label is None else names[prediction.label],
             thumbnail_jpeg=_thumbnail(prediction.file),
             top5={
                 scheme: tuple((names[index], probability) for index, probability in top5)
                 for scheme, top5 in prediction.top5.items()
             },
+            labels=None if prediction.labels is None else tuple(names[label] for label in prediction.labels),
         )
-        for prediction in worth_showing(predictions)
+        for prediction in (predictions[place] for place in worth_showing(predictions))
     )
 
 
-def _label(prediction: Prediction, names: Sequence[str]) -> str | None:
-    if prediction.labels is not None:
-        return ", ".join(names[label] for label in prediction.labels) or "none of the classes"
-    return None if prediction.label is None else names[prediction.label]
+def worth_showing(predictions: Predictions) -> list[int]:
+    """The places of the photos on which the artifacts disagree, then of others, spread evenly: what a page shows."""
+    import numpy as np
 
-
-def worth_showing(predictions: Sequence[Prediction]) -> list[Prediction]:
-    """The photos on which the artifacts disagree, then others, spread evenly, up to what a page shows."""
-
-    def disagree(prediction: Prediction) -> bool:
-        return len({top5[0][0] for top5 in prediction.top5.values()}) > 1
-
-    different = [p for p in predictions if disagree(p)][:SHOWN_PHOTOS]
+    firsts = predictions.indices[:, :, 0]
+    disagree = (firsts != firsts[:, :1]).any(axis=1)
+    different = np.flatnonzero(disagree)[:SHOWN_PHOTOS].tolist()
     room = SHOWN_PHOTOS - len(different)
-    same = [p for p in predictions if not disagree(p)]
+    same = np.flatnonzero(~disagree)
     step = max(1, len(same) // room) if room else 1
-    return different + same[::step][:room]
+    return different + same[::step][:room].tolist()
 
 
 def _thumbnail(file: Path) -> bytes:
