@@ -48,11 +48,10 @@ def appraise(
     Raises:
         InputError: as `evaluate`, `read_columns` and `robustness`.
     """
-    from edge_cv.data.corruptions import check_installed
     from edge_cv.evaluation import environment, evaluate
     from edge_cv.evaluation.findings import class_names, findings
     from edge_cv.evaluation.groups import read_columns
-    from edge_cv.evaluation.robustness import robustness
+    from edge_cv.evaluation.robustness import check_measurable, robustness
     from edge_cv.report import Report, Row
     from edge_cv.report.photos import photo_results
 
@@ -60,7 +59,7 @@ def appraise(
     if by:
         read_columns(metadata, by, [photo.file for photo in photos.photos])  # what is wrong with it is said at once
     if corruptions:
-        check_installed()
+        check_measurable(source)
     reference = next(iter(artifacts))
     with progress(f"evaluating on {len(photos)} photos") as update:
         evaluation = evaluate(artifacts, photos, reference=reference, workers=workers, on_progress=update)

@@ -336,14 +336,14 @@ def _evaluate(
 
 def _check_explain(recipe: Recipe, source: ImageSource) -> None:
     """Raise InputError for what the last stages would refuse, before the first one runs."""
-    from edge_cv.data.corruptions import check_installed
     from edge_cv.evaluation.groups import read_columns
+    from edge_cv.evaluation.robustness import check_measurable
 
     if recipe.explain.by:
         files = [photo.file for photo in source.take(recipe.data.images).photos]
         read_columns(_table(recipe), recipe.explain.by, files)
     if recipe.explain.corruptions:
-        check_installed()
+        check_measurable(source)
 
 
 def _table(recipe: Recipe) -> Path:

@@ -88,15 +88,11 @@ def robustness(
     import numpy as np
 
     from edge_cv.data import ImageSource
-    from edge_cv.data.corruptions import NAMES, check_installed
+    from edge_cv.data.corruptions import NAMES
     from edge_cv.evaluation import classifying
 
-    check_installed()
+    check_measurable(source)
     labelled = tuple(photo for photo in source.photos if photo.label is not None)
-    if not labelled:
-        raise InputError(
-            f"photos must have labels to measure accuracy under corruptions. Received: none in {source.name}"
-        )
     photos = ImageSource(source.name, labelled, source.classes).take(limit).photos
     results, _ = classifying.run(
         _classify_corrupted,
@@ -125,6 +121,18 @@ def robustness(
             relative_corruption_error=error - (1 - clean),
         )
     return found
+
+
+def check_measurable(source: ImageSource) -> None:
+    """Raise InputError where `robustness` could not measure: no photo has a label, or a package is missing."""
+    from edge_cv.data.corruptions import check_installed
+
+    check_installed()
+    if all(photo.label is None for photo in source.photos):
+        raise InputError(
+            "photos must have a label each to measure accuracy under corruptions. "
+            f"Received: {len(source)} without one in {source.name}"
+        )
 
 
 def _classify_corrupted(task: Task, photos: Sequence[Photo]) -> np.ndarray:

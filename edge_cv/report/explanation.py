@@ -16,7 +16,9 @@ WORST_CLASSES, BEST_CLASSES = 20, 5
 """Up to 25 classes all are shown; of more, the 20 with the lowest recall and the 5 with the highest."""
 
 SHOWN_PAIRS = 12
-FEW_PHOTOS = 10
+FEW_PHOTOS, LISTED_PHOTOS = 10, 3
+"""Where no class has 10 photos the page says that they are few; where none has 3, it lists no class."""
+
 SIGNIFICANT = 0.05
 
 
@@ -46,7 +48,8 @@ def classes(report: Report) -> Section | None:
     said = f"The photos are of {len(first.names):,} classes, "
     said += f"{_photos(most)} each." if fewest == most else f"{fewest:,} to {_photos(most)} each."
     if most < FEW_PHOTOS:
-        said += " So few say little about any one class."
+        said += " So few say little about any one class"
+        said += "." if most >= LISTED_PHOTOS else ", and none is listed."
     figures = tuple(
         Figure(
             f"What {row.name} takes for what",
@@ -62,7 +65,8 @@ def classes(report: Report) -> Section | None:
         for row in shown
         if (svg := plots.confusion_matrix(row))
     )
-    tables = [table for table in (summary, _confusions(shown), _class_table(shown)) if table is not None]
+    listed = _class_table(shown) if most >= LISTED_PHOTOS else None
+    tables = [table for table in (summary, _confusions(shown), listed) if table is not None]
     notes = (
         "Recall is the share of a class's photos that were recognized, precision the share of the photos taken for a "
         "class that are of it, F1 their harmonic mean. Balanced accuracy is the mean recall; macro means count every "
