@@ -383,8 +383,6 @@ def _robustness(
     progress: Progress,
 ) -> dict[str, Any]:
     """Accuracy under corruptions, by scheme: of the float model and int8, since a photo takes 76 inferences each."""
-    from importlib.metadata import version
-
     if not recipe.explain.corruptions:
         return {}
     chosen = [a for a in artifacts if a.scheme == "int8" or a is artifacts[0]]
@@ -398,8 +396,8 @@ def _robustness(
             found = robustness(files, source, preprocessing, on_progress=update)
         return {scheme: asdict(value) for scheme, value in found.items()}, []
 
-    photos = _photos_key(source.photos), preprocessing.to_dict(), version("imagecorruptions-imaug")
-    return stages.once("robustness", [[(a.scheme, a.sha256) for a in chosen], photos], work)[0]
+    inputs = [[(a.scheme, a.sha256) for a in chosen], _photos_key(source.photos), preprocessing.to_dict()]
+    return stages.once("robustness", inputs, work)[0]
 
 
 def _explained(
