@@ -148,13 +148,13 @@ def test_a_photo_of_several_classes_is_right_with_any_of_them(tmp_path):
 
 def test_photos_on_which_the_artifacts_differ_are_shown_first():
     found = predictions(10, 400)
-    places = worth_showing(found)
-    differs = [len({top5[0][0] for top5 in found[place].top5.values()}) > 1 for place in places]
-    assert len(places) == len(set(places)) == 24
+    shown = worth_showing(found)
+    differs = [len({top5[0][0] for top5 in p.top5.values()}) > 1 for p in shown]
+    assert len(shown) == len({p.file for p in shown}) == 24
     assert differs == sorted(differs, reverse=True)
     every = sum(len({top5[0][0] for top5 in p.top5.values()}) > 1 for p in found)
     assert sum(differs) == min(24, every) > 5
-    assert max(place for place, d in zip(places, differs, strict=True) if not d) > 300
+    assert max(int(p.file.stem) for p, d in zip(shown, differs, strict=True) if not d) > 300
 
 
 def test_the_figures_come_back_from_json(report, tmp_path):

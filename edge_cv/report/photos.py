@@ -11,7 +11,7 @@ from edge_cv.report.values import PhotoResult
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge_cv.evaluation.accuracy import Predictions
+    from edge_cv.evaluation.accuracy import Prediction, Predictions
 
 SHOWN_PHOTOS = 24
 THUMBNAIL_PIXELS = 160
@@ -27,7 +27,7 @@ def photo_results(predictions: Predictions, names: Sequence[str]) -> tuple[Photo
     return tuple(
         PhotoResult(
             name=prediction.file.name,
-            label_name=None if prediction.label is None else names[prediction.label],
+            label_name=_label(prediction, names),
             thumbnail_jpeg=_thumbnail(prediction.file),
             top5={
                 scheme: tuple((names[index], probability) for index, probability in top5)
@@ -35,21 +35,25 @@ def photo_results(predictions: Predictions, names: Sequence[str]) -> tuple[Photo
             },
             labels=None if prediction.labels is None else tuple(names[label] for label in prediction.labels),
         )
-        for prediction in (predictions[place] for place in worth_showing(predictions))
+        for prediction in worth_showing(predictions)
     )
 
 
-def worth_showing(predictions: Predictions) -> list[int]:
-    """The places of the photos on which the artifacts disagree, then of others, spread evenly: what a page shows."""
+def _label(prediction: Prediction, names: Sequence[str]) -> str | None:
+    return None if prediction.label is None else names[prediction.label]
+
+
+def worth_showing(predictions: Predictions) -> list[Prediction]:
+    """The photos on which the artifacts disagree, then others, spread evenly, up to what a page shows."""
     import numpy as np
 
     firsts = predictions.indices[:, :, 0]
     disagree = (firsts != firsts[:, :1]).any(axis=1)
-    different = np.flatnonzero(disagree)[:SHOWN_PHOTOS].tolist()
+    different = np.flatnonzero(disagree)[:SHOWN_PHOTOS]
     room = SHOWN_PHOTOS - len(different)
     same = np.flatnonzero(~disagree)
     step = max(1, len(same) // room) if room else 1
-    return different + same[::step][:room].tolist()
+    return [predictions[int(place)] for place in (*different, *same[::step][:room])]
 
 
 def _thumbnail(file: Path) -> bytes:
