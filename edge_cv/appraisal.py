@@ -65,7 +65,8 @@ def appraise(
         evaluation = evaluate(artifacts, photos, reference=reference, workers=workers, on_progress=update)
     predictions = evaluation.predictions
     columns = read_columns(metadata, by, predictions.files) if by else None
-    found = findings(predictions, photos.classes, columns)
+    temperatures = {name: value and asdict(value) for name, value in evaluation.temperatures.items()}
+    found = findings(predictions, photos.classes, columns, temperatures)
     robust = {}
     if corruptions:
         title = f"evaluating on {min(corruptions, len(photos))} photos under 15 corruptions at 5 severities"

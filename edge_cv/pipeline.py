@@ -323,6 +323,7 @@ def _evaluate(
             "images": evaluation.images,
             "skipped": [list(pair) for pair in evaluation.skipped],
             "scores": {name: asdict(score) for name, score in evaluation.scores.items()},
+            "temperatures": {name: value and asdict(value) for name, value in evaluation.temperatures.items()},
         }, [path]
 
     inputs = {
@@ -368,7 +369,7 @@ def _findings(
     def work() -> tuple[Any, list[Path]]:
         with progress("looking at the answers class by class"):
             columns = read_columns(table, by, predictions.files) if by else None
-            return findings(predictions, classes, columns), []
+            return findings(predictions, classes, columns, evaluation["temperatures"]), []
 
     inputs = [evaluation["predictions"], list(classes), by, _fingerprint([table] if by else [])]
     return stages.once("findings", inputs, work)[0]

@@ -15,6 +15,7 @@ from converters.errors import InputError
 from converters.preprocessing import Preprocessing
 from edge_cv.data import ImageSource, Photo
 from edge_cv.evaluation import accuracy, classifying, evaluate
+from edge_cv.evaluation.confidence import TEMPERATURES
 
 SIZE, CLASSES = 32, 10
 PREPROCESSING = Preprocessing(image_size=SIZE)
@@ -264,6 +265,26 @@ def test_photos_of_several_classes_keep_their_outputs_and_have_no_top1(models, s
         ImageSource("mixed", (photos[0], source.photos[1]), source.classes)
     with pytest.raises(InputError, match="label or labels"):
         Photo(photos[0].file, 1, labels=(1,))
+
+
+def test_every_temperature_scales_the_logits_that_a_photo_got(source):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 4, (6, CLASSES)).astype(np.float32)
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    photos = [Photo(Path(f"{n}.jpg"), label) for n, label in enumerate((3, 0, None, 9, 9, 1))]
+    logits_and_chances = tuple(("file", classifying.Metadata(None, None, are)) for are in (False, True))
+    task = classifying.Task(logits_and_chances, None, PREPROCESSING)
+    losses, confidences = accuracy._scaled(task, [logits, chances], photos)
+    for row, photo in enumerate(photos):
+        for place, temperature in enumerate(TEMPERATURES):
+            powers = np.exp(logits[row].astype(np.float64) / temperature)
+            shares = powers / powers.sum()
+            for column in range(2):  # from logits and from probabilities alike
+                if photo.label is None:
+                    assert losses[row, column, place] == confidences[row, column, place] == 0
+                    continue
+                assert losses[row, column, place] == pytest.approx(-math.log(shares[photo.label]), rel=1e-4, abs=1e-5)
+                assert confidences[row, column, place] == pytest.approx(shares.max(), rel=1e-4)
 
 
 def test_bad_input_is_one_clear_line(models, source, tmp_path):

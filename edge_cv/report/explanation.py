@@ -115,7 +115,14 @@ def confidence(report: Report) -> Section | None:
         return None
     table = Table(
         "",
-        (("Model", ""), ("ECE", ""), ("ECE", "by chance"), ("Confidence", "mean"), ("Accuracy", "")),
+        (
+            ("Model", ""),
+            ("ECE", ""),
+            ("ECE", "by chance"),
+            ("Confidence", "mean"),
+            ("Accuracy", ""),
+            ("Temperature", "and ECE with it"),
+        ),
         tuple(
             (
                 row.name,
@@ -123,6 +130,7 @@ def confidence(report: Report) -> Section | None:
                 f"{row.confidence.ece_by_chance:.3f}\nup to {row.confidence.ece_by_chance_95:.3f}",
                 sentences.percent(row.confidence.confidence, row.confidence.images),
                 sentences.percent(row.confidence.accuracy, row.confidence.images),
+                "–" if (mend := row.confidence.temperature) is None else f"{mend.value:.2f}\n{mend.ece:.3f}",
             )
             for row in rows
         ),
@@ -144,7 +152,8 @@ def confidence(report: Report) -> Section | None:
         "The expected calibration error (ECE) is the mean distance between confidence and accuracy, over 15 bins of "
         "equal width weighted by their photos (Guo et al. 2017). Few photos make it large by chance alone: beside it "
         "stands what a perfectly calibrated model of the same confidences would show, on average and in all "
-        "but 5 % of cases."
+        "but 5 % of cases. Temperature: what the logits would have to be divided by for the confidences to be right; "
+        "its ECE is of one half of the photos with what was fitted on the other, and the reverse."
     )
     return Section(
         "Can its confidence be trusted?", tuple(_trust(row) for row in shown), (table,), figures, notes=(note,)
