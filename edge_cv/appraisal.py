@@ -88,7 +88,7 @@ def appraise(
         )
     report = Report(
         recipe={
-            "name": source.name,
+            "name": source.name or "evaluation",
             "artifacts": {name: str(path) for name, path in artifacts.items()},
             "by": list(by),
         },

@@ -128,6 +128,13 @@ def test_photos_with_several_labels_get_their_average_precision():
     page = Page(dataclasses.replace(example(), rows=rows).to_html())
     assert f"{better:.3f}" in page.text
     assert "several a photo" in page.text
+    several = dataclasses.replace(
+        example(), rows=tuple(dataclasses.replace(r, top1=None, top1_ci95=None) for r in rows)
+    )
+    out = io.StringIO()
+    several.show(out)
+    assert f"{better:.3f} for float32, {worse:.3f} for int8" in out.getvalue()
+    assert "no labels" not in out.getvalue()
 
 
 def test_a_photo_of_several_classes_is_right_with_any_of_them(tmp_path):
