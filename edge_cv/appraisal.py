@@ -48,11 +48,10 @@ def appraise(
     Raises:
         InputError: as `evaluate`, `read_columns` and `robustness`.
     """
-    from edge_cv.data.corruptions import check_installed
     from edge_cv.evaluation import environment, evaluate
     from edge_cv.evaluation.findings import class_names, findings
     from edge_cv.evaluation.groups import read_columns
-    from edge_cv.evaluation.robustness import robustness
+    from edge_cv.evaluation.robustness import check_measurable, robustness
     from edge_cv.report import Report, Row
     from edge_cv.report.photos import photo_results
 
@@ -60,13 +59,14 @@ def appraise(
     if by:
         read_columns(metadata, by, [photo.file for photo in photos.photos])  # what is wrong with it is said at once
     if corruptions:
-        check_installed()
+        check_measurable(source)
     reference = next(iter(artifacts))
     with progress(f"evaluating on {len(photos)} photos") as update:
         evaluation = evaluate(artifacts, photos, reference=reference, workers=workers, on_progress=update)
     predictions = evaluation.predictions
     columns = read_columns(metadata, by, predictions.files) if by else None
-    found = findings(predictions, photos.classes, columns)
+    temperatures = {name: value and asdict(value) for name, value in evaluation.temperatures.items()}
+    found = findings(predictions, photos.classes, columns, temperatures)
     robust = {}
     if corruptions:
         title = f"evaluating on {min(corruptions, len(photos))} photos under 15 corruptions at 5 severities"
@@ -88,7 +88,7 @@ def appraise(
         )
     report = Report(
         recipe={
-            "name": source.name,
+            "name": source.name or "evaluation",
             "artifacts": {name: str(path) for name, path in artifacts.items()},
             "by": list(by),
         },

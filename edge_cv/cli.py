@@ -203,6 +203,7 @@ def evaluate(
             "balanced_accuracy": row.classes and row.classes.balanced_accuracy,
             "ece": row.confidence and row.confidence.ece,
         }
+        | ({"mAP": row.multi_label.mean_average_precision} if row.multi_label else {})
         for file, row in found
     ]
     if as_json:

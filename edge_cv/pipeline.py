@@ -266,6 +266,7 @@ def _evaluate(
             "images": evaluation.images,
             "skipped": [list(pair) for pair in evaluation.skipped],
             "scores": {name: asdict(score) for name, score in evaluation.scores.items()},
+            "temperatures": {name: value and asdict(value) for name, value in evaluation.temperatures.items()},
         }, [path]
 
     inputs = {
@@ -279,14 +280,14 @@ def _evaluate(
 
 def _check_explain(recipe: Recipe, source: ImageSource) -> None:
     """Raise InputError for what the last stages would refuse, before the first one runs."""
-    from edge_cv.data.corruptions import check_installed
     from edge_cv.evaluation.groups import read_columns
+    from edge_cv.evaluation.robustness import check_measurable
 
     if recipe.explain.by:
         files = [photo.file for photo in source.take(recipe.data.images).photos]
         read_columns(_table(recipe), recipe.explain.by, files)
     if recipe.explain.corruptions:
-        check_installed()
+        check_measurable(source)
 
 
 def _table(recipe: Recipe) -> Path:
@@ -311,7 +312,7 @@ def _findings(
     def work() -> tuple[Any, list[Path]]:
         with progress("looking at the answers class by class"):
             columns = read_columns(table, by, predictions.files) if by else None
-            return findings(predictions, classes, columns), []
+            return findings(predictions, classes, columns, evaluation["temperatures"]), []
 
     inputs = [evaluation["predictions"], list(classes), by, fingerprint([table] if by else [])]
     return stages.once("findings", inputs, work)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -127,6 +128,50 @@ def test_evaluate_and_benchmark_measure_what_convert_made(edge_cv, converted, ph
     assert code == 0
     assert [row["threads"] for row in rows] == [1, 2]
     assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in rows)
+
+
+def test_evaluate_tells_of_groups_and_corruptions_and_writes_a_report(edge_cv, converted, photos, tmp_path):
+    from edge_cv.report import Report
+
+    table = tmp_path / "light.csv"
+    names = sorted(f"{file.parent.name}/{file.name}" for file in photos.rglob("*.png"))
+    table.write_text("file,light\n" + "".join(f"{name},{('day', 'night')[n % 2]}\n" for n, name in enumerate(names)))
+    files = [converted[0] / f"mine_{scheme}.tflite" for scheme in ("float32", "int8")]
+    command = ["evaluate", *files, "--data", photos, "--by", "light", "--metadata", table]
+    code, out, err = edge_cv(*command, "--corruptions", "1", "--out", tmp_path / "report")
+    assert code == 0
+    assert "no gap is beyond chance" in out or "beyond chance is" in out
+    assert "severity 5" in out
+    assert f"report: {tmp_path / 'report' / 'report.html'}" in err
+    report = Report.load(tmp_path / "report")
+    assert [row.name for row in report.rows] == ["float32", "int8"]
+    rows = json.loads(edge_cv(*command, "--json")[1])
+    for row, told in zip(rows, report.rows, strict=True):
+        assert row["ece"] == told.confidence.ece
+        assert row["balanced_accuracy"] == told.classes.balanced_accuracy
+        assert [group["images"] for group in row["groups"][0]["groups"]] == [6, 6]
+        assert told.robustness.images == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--by", "sex", "--metadata", "m.csv"), "unknown column of .*'sex'"),
+        (("--metadata", "m.csv"), "--by must name the columns"),
+        (("--by", "sex"), "labels.csv must be a CSV that can be read"),
+        (("--corruptions", "-1"), "--corruptions must be"),
+    ],
+)
+def test_what_evaluate_cannot_tell_is_said_before_a_photo_is_read(
+    edge_cv, converted, photos, tmp_path, monkeypatch, options, says
+):
+    monkeypatch.chdir(tmp_path)
+    junk(tmp_path, "m.csv", b"file,age\none/0.png,3\n")
+    code, out, err = edge_cv("evaluate", converted[0] / "mine_int8.tflite", "--data", photos, *options)
+    assert (code, out) == (2, "")
+    assert re.search(says, err)
+    assert "evaluating" not in err
+    assert len(err.splitlines()) == 1
 
 
 def test_a_table_in_a_pipe_keeps_every_figure(edge_cv, converted):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_cv.evaluation.confidence import BINS, confidence_of
+from edge_cv.evaluation.confidence import BINS, TEMPERATURES, confidence_of, temperature_of
 
 
 def drawn(photos: int, temperature: float = 1.0, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -69,3 +69,40 @@ def test_it_takes_a_second_at_most_for_fifty_thousand_photos():
     start = time.process_time()
     confidence_of(*drawn(50_000))
     assert time.process_time() - start < 2
+
+
+def scaled(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `temperature_of` takes, of logits `(photos, classes)`."""
+    from scipy.special import log_softmax
+
+    chances = np.stack([log_softmax(logits / temperature, axis=1) for temperature in TEMPERATURES], axis=2)
+    losses = -chances[np.arange(len(labels)), labels]
+    return losses, np.exp(chances.max(axis=1)), logits.argmax(axis=1) == labels
+
+
+@pytest.mark.parametrize("wanted", [0.5, 1.0, 1.7, 3.0])
+def test_the_temperature_is_the_one_of_the_least_cross_entropy(wanted):
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 3 * wanted, (4000, 20))
+    chances = np.exp(log_softmax(logits / wanted, axis=1))
+    labels = (chances.cumsum(axis=1) < rng.random((4000, 1))).sum(axis=1).clip(0, 19)
+    losses, confidences, right = scaled(logits, labels)
+    best = minimize_scalar(
+        lambda t: -log_softmax(logits / t, axis=1)[np.arange(4000), labels].mean(), bounds=(0.25, 4), method="bounded"
+    ).x
+    found = temperature_of(losses, confidences, right)
+    assert found.value == pytest.approx(best, rel=0.02)
+    assert found.value == pytest.approx(wanted, rel=0.06)
+    calibrated = confidence_of(np.exp(log_softmax(logits / best, axis=1)).max(axis=1), right)
+    assert found.ece == pytest.approx(calibrated.ece, abs=0.01)
+    assert found.ece <= 1.3 * calibrated.ece_by_chance_95
+
+
+def test_no_temperature_is_told_where_none_in_the_range_is_best():
+    sure = np.tile([1.0, 0.0], (50, 1))
+    assert temperature_of(*scaled(sure, np.zeros(50, int))) is None  # always right: the surer the better
+    assert temperature_of(*scaled(sure[:1], np.zeros(1, int))) is None
+    assert temperature_of(*scaled(sure[:0], np.zeros(0, int))) is None

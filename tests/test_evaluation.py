@@ -15,6 +15,7 @@ from converters.errors import InputError
 from converters.preprocessing import Preprocessing
 from edge_cv.data import ImageSource, Photo
 from edge_cv.evaluation import accuracy, classifying, evaluate
+from edge_cv.evaluation.confidence import TEMPERATURES
 
 SIZE, CLASSES = 32, 10
 PREPROCESSING = Preprocessing(image_size=SIZE)
@@ -227,6 +228,63 @@ def test_without_labels_there_is_agreement_but_no_accuracy(models, source):
     assert (score.top1, score.top5, score.top1_ci95) == (None, None, None)
     assert score.agreement is not None
     assert score.agreement_ci95 is not None
+
+
+def test_predictions_come_back_from_their_file(models, source, tmp_path):
+    result = evaluate({"float32": models["float32"]}, source, PREPROCESSING, limit=7)
+    result.predictions.save(tmp_path / "predictions.npz")
+    loaded = accuracy.Predictions.load(tmp_path / "predictions.npz")
+    assert loaded == result.predictions
+    assert loaded.files == result.predictions.files
+    assert loaded.outputs is None
+    answers, probabilities = loaded.answers("float32")
+    assert answers.tolist() == [p.top5["float32"][0][0] for p in result.predictions]
+    assert probabilities.tolist() == [p.top5["float32"][0][1] for p in result.predictions]
+
+
+def test_photos_of_several_classes_keep_their_outputs_and_have_no_top1(models, source, tmp_path):
+    rng = np.random.default_rng(0)
+    photos = tuple(
+        Photo(p.file, labels=tuple(rng.choice(CLASSES, rng.integers(0, 4), replace=False).tolist()))
+        for p in source.photos
+    )
+    several = ImageSource("several", photos, source.classes)
+    artifacts = {"float32": models["float32"], "int8": models["int8"]}
+    result = evaluate(artifacts, several, PREPROCESSING, reference="float32", workers=2)
+    assert result.scores["int8"].top1 is None
+    assert result.scores["int8"].agreement is not None
+    found = result.predictions
+    for column, file in enumerate(artifacts.values()):
+        np.testing.assert_allclose(found.outputs[:, column], _plain_logits(file, source), rtol=1e-5, atol=1e-5)
+    assert [p.labels for p in found] == [tuple(sorted(photo.labels)) for photo in photos]
+    sigmoid = 1 / (1 + np.exp(-found.outputs[0, 0].astype(np.float64)))
+    assert found[0].top5["float32"][0][1] == pytest.approx(sigmoid.max(), rel=1e-5)
+    found.save(tmp_path / "p.npz")
+    np.testing.assert_array_equal(accuracy.Predictions.load(tmp_path / "p.npz").outputs, found.outputs)
+    with pytest.raises(InputError, match="all photos must have labels, or none"):
+        ImageSource("mixed", (photos[0], source.photos[1]), source.classes)
+    with pytest.raises(InputError, match="label or labels"):
+        Photo(photos[0].file, 1, labels=(1,))
+
+
+def test_every_temperature_scales_the_logits_that_a_photo_got(source):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 4, (6, CLASSES)).astype(np.float32)
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    photos = [Photo(Path(f"{n}.jpg"), label) for n, label in enumerate((3, 0, None, 9, 9, 1))]
+    logits_and_chances = tuple(("file", classifying.Metadata(None, None, are)) for are in (False, True))
+    task = classifying.Task(logits_and_chances, None, PREPROCESSING)
+    losses, confidences = accuracy._scaled(task, [logits, chances], photos)
+    for row, photo in enumerate(photos):
+        for place, temperature in enumerate(TEMPERATURES):
+            powers = np.exp(logits[row].astype(np.float64) / temperature)
+            shares = powers / powers.sum()
+            for column in range(2):  # from logits and from probabilities alike
+                if photo.label is None:
+                    assert losses[row, column, place] == confidences[row, column, place] == 0
+                    continue
+                assert losses[row, column, place] == pytest.approx(-math.log(shares[photo.label]), rel=1e-4, abs=1e-5)
+                assert confidences[row, column, place] == pytest.approx(shares.max(), rel=1e-4)
 
 
 def test_bad_input_is_one_clear_line(models, source, tmp_path):

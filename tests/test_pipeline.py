@@ -9,8 +9,9 @@ import time
 import pytest
 
 from converters.errors import InputError
+from edge_cv.evaluation.accuracy import Predictions
 from edge_cv.pipeline import broken, run
-from edge_cv.recipe import Data, Limits, Measure, Model, Recipe
+from edge_cv.recipe import Data, Explain, Limits, Measure, Model, Recipe
 from edge_cv.report import Report, Row
 
 RECIPE = Recipe(
@@ -19,6 +20,7 @@ RECIPE = Recipe(
     data=Data(images=8, calibration_images=16),
     onnx=("float32",),
     measure=Measure(threads=(1,), runs=5, warmup=1),
+    explain=Explain(corruptions=1, attention=3),
 )
 ROW_KEYS = {
     *("scheme", "file", "size_bytes", "gzip_bytes", "parameters", "macs", "images", "top1", "top5", "top1_ci95"),
@@ -63,6 +65,38 @@ def test_quantized_rows_are_smaller_and_agree(folder):
     assert rows["int8"].sqnr_db > 10
     assert rows["onnx_float32"].sqnr_db > 60
     assert len(rows["int8"].layers) > 50
+
+
+def test_the_report_tells_what_the_answers_hide(folder):
+    report = Report.load(folder)
+    for row in report.rows:
+        assert sum(row.classes.images) == row.confidence.images == 8
+        assert row.confidence.accuracy == row.top1
+        assert row.mistakes.wrong == round(8 * (1 - row.top1))
+        assert (row.robustness is not None) == (row.scheme in ("float32", "int8"))
+    assert len(report.explained) == 3
+    wrong = [photo.label != photo.answer for photo in report.explained]
+    assert wrong == sorted(wrong, reverse=True)
+    assert sum(wrong) == min(2, report.rows[0].mistakes.wrong)
+    predictions = Predictions.load(folder / "predictions.npz")
+    assert predictions.names == tuple(row.scheme for row in report.rows)
+    assert (predictions.labels == predictions.answers("float32")[0]).mean() == report.rows[0].top1
+
+
+def test_another_grouping_runs_no_model_again(folder, tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in (folder / "stages").iterdir() if p.name != "findings.json"}
+    table = tmp_path / "light.csv"
+    names = [file.name for file in Predictions.load(folder / "predictions.npz").files]
+    table.write_text("file,light\n" + "".join(f"{n},{('day', 'night')[i % 2]}\n" for i, n in enumerate(names)))
+    grouped = dataclasses.replace(RECIPE.explain, by=("light",), metadata=str(table))
+    report = run(dataclasses.replace(RECIPE, explain=grouped), folder)
+    for row in report.rows:
+        (grouping,) = row.groups
+        assert [(group.name, group.images) for group in grouping.groups] == [("day", 4), ("night", 4)]
+        assert sum(group.accuracy for group in grouping.groups) / 2 == row.top1
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert "By light" in (folder / "report.html").read_text()
+    run(RECIPE, folder)
 
 
 def test_a_second_run_does_nothing_again_and_says_the_same(folder):
@@ -119,6 +153,8 @@ def test_limits_by_closed_form():
         {"model": Model("efficientnet_lite9")},
         {"schemes": ("float32", "int9")},
         {"data": Data(measure="nosuchfolder")},
+        {"explain": Explain(by=("light",), metadata="nosuch.csv")},
+        {"explain": Explain(by=("light",))},
         {"model": Model("efficientnet_lite3", weights="imagenet", image_size=32)},
     ],
 )

@@ -43,6 +43,8 @@ def place(tmp_path_factory):
         ):
             (place / folder).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(place / folder / f"{number}.jpg")
+    rows = [f"{number}.jpg,{('day', 'night')[number // 5]},{20 + number}\n" for number in range(10)]
+    (place / "photos.csv").write_text("file,light,age\n" + "".join(rows))
     (place / "recipes").symlink_to(ROOT / "recipes")
     return place
 

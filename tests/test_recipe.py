@@ -7,7 +7,7 @@ import pytest
 
 from converters.errors import InputError
 from edge_cv import recipe as recipes
-from edge_cv.recipe import Data, Limits, Measure, Model, Recipe
+from edge_cv.recipe import Data, Explain, Limits, Measure, Model, Recipe
 
 RECIPE = Recipe("trial", Model("efficientnet_lite0"), limits=(Limits("int8", max_size_ratio=0.3),))
 
@@ -31,6 +31,8 @@ def test_lists_become_tuples():
         lambda: Measure(threads=(0,)),
         lambda: Measure(runs=0),
         lambda: Data(images=0),
+        lambda: Explain(corruptions=-1),
+        lambda: Explain(by=(1,)),
         lambda: Limits("int8", min_agreement=98),
         lambda: Recipe("", Model("efficientnet_lite0")),
         lambda: Recipe("../x", Model("efficientnet_lite0")),
@@ -51,6 +53,7 @@ def test_a_part_refuses_a_value_that_cannot_be(make):
         ("measure.runs=7", ("measure", "runs"), 7),
         ("measure.threads=4", ("measure", "threads"), (4,)),
         ("measure.threads=(1,4)", ("measure", "threads"), (1, 4)),
+        ("explain.by=sex", ("explain", "by"), ("sex",)),
         ("schemes=('float32','int8')", ("schemes",), ("float32", "int8")),
         ("model.weights=imagenet", ("model", "weights"), "imagenet"),
         ("data.calibrate=None", ("data", "calibrate"), None),

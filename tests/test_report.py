@@ -482,6 +482,19 @@ PROBE = """<body style="margin:0"><iframe src="report.html" style="border:0;widt
 }}</script></body>"""
 
 
+def measured_in_a_browser(folder: Path, width: int) -> dict:
+    """What chromium says of the folder's report.html in a window of that width."""
+    (folder / "probe.html").write_text(PROBE.format(width=width))
+    flags = ["--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
+             "--disable-component-update", "--allow-file-access-from-files", "--virtual-time-budget=5000",
+             f"--user-data-dir={folder / 'profile'}", f"--window-size={width + 100},2000"]  # fmt: skip
+    if os.geteuid() == 0:
+        flags.append("--no-sandbox")
+    page = (folder / "probe.html").as_uri()
+    out = subprocess.run([CHROMIUM, *flags, "--dump-dom", page], capture_output=True, text=True, timeout=120)
+    return json.loads(html.unescape(re.search(r"<title>(.*?)</title>", out.stdout, re.S)[1]))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)")
 @pytest.mark.parametrize("width", [1280, 400])
@@ -496,15 +509,7 @@ def test_nothing_overflows_in_a_browser(tmp_path, width, kind):
             report, recipe={"name": long}, environment={long: long}, violations=(long,), rows=rows, photos=photos
         )
     report.save(tmp_path)
-    (tmp_path / "probe.html").write_text(PROBE.format(width=width))
-    flags = ["--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
-             "--disable-component-update", "--allow-file-access-from-files", "--virtual-time-budget=5000",
-             f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width + 100},2000"]  # fmt: skip
-    if os.geteuid() == 0:
-        flags.append("--no-sandbox")
-    page = (tmp_path / "probe.html").as_uri()
-    out = subprocess.run([CHROMIUM, *flags, "--dump-dom", page], capture_output=True, text=True, timeout=120)
-    found = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", out.stdout, re.S)[1]))
+    found = measured_in_a_browser(tmp_path, width)
     assert found["sheets"] == 1
     assert found["scroll"] <= width
     assert (found["past"], found["cut"], found["small"]) == ([], [], [])

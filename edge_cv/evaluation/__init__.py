@@ -12,6 +12,7 @@ _HOMES = {
     "Latency": "latency",
     "Performance": "latency",
     "Prediction": "accuracy",
+    "Predictions": "accuracy",
     "Score": "scores",
     "environment": "machine",
     "evaluate": "accuracy",

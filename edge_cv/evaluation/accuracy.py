@@ -19,6 +19,7 @@ from converters.errors import InputError
 from converters.files import write_atomic
 from converters.preprocessing import Preprocessing
 from edge_cv.evaluation import classifying
+from edge_cv.evaluation.confidence import TEMPERATURES, Temperature, temperature_of
 from edge_cv.evaluation.scores import Score, sqnr_db, wilson_interval
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class Evaluation:
         scores: one for each artifact, by its name, in the order they were given.
         predictions: one for each classified photo, in the source's order.
         runtimes: what ran each artifact, e.g. "ai-edge-litert 2.3.0 XNNPACK".
+        temperatures: what would make each artifact's confidences right, by its name; None where nothing can be said.
     """
 
     images: int
@@ -135,6 +137,7 @@ class Evaluation:
     scores: dict[str, Score]
     predictions: Predictions = field(repr=False)
     runtimes: dict[str, str]
+    temperatures: dict[str, Temperature | None] = field(default_factory=dict)
 
 
 def evaluate(
@@ -220,6 +223,11 @@ def _summary(
             sqnr_db=None if reference is None else sqnr_db(float(signal_sum), float(noise_sum[column])),
             seconds_per_image=float(seconds[column]) / len(kept),
         )
+    losses, scaled = (np.concatenate([getattr(r, name) for r in results])[labelled] for name in ("losses", "scaled"))
+    temperatures = {
+        name: temperature_of(losses[:, column], scaled[:, column], indices[labelled, column, 0] == labels[labelled])
+        for column, name in enumerate(names)
+    }
     files = [Path(photo.file) for photo in kept]
     predictions = Predictions(names, files, labels, indices, probabilities)
     if kept[0].labels is not None:
@@ -227,7 +235,7 @@ def _summary(
         predictions.truth = np.zeros((len(kept), predictions.outputs.shape[2]), bool)
         for row, photo in enumerate(kept):
             predictions.truth[row, list(photo.labels)] = True
-    return Evaluation(len(kept), skipped, scores, predictions, runtimes)
+    return Evaluation(len(kept), skipped, scores, predictions, runtimes, temperatures)
 
 
 def _ordered_sum(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -243,6 +251,8 @@ class _ChunkResult:
         reasons: for every photo of the chunk why it could not be read, or None.
         indices, probabilities: the five likeliest classes, `(n, a, 5)`.
         outputs: all the outputs `(n, a, classes)` where photos may show several classes, else None.
+        losses, scaled: cross-entropy of the true class and probability of the first at each of `TEMPERATURES`,
+            `(n, a, 17)`; zeros for a photo without a label.
         signal: sum of the squared reference logits, `(n,)`; zeros without a reference.
         noise: sum of the squared differences from them, `(n, a)`.
         seconds: time in inferences, `(a,)`.
@@ -252,6 +262,8 @@ class _ChunkResult:
     indices: np.ndarray
     probabilities: np.ndarray
     outputs: np.ndarray | None
+    losses: np.ndarray
+    scaled: np.ndarray
     signal: np.ndarray
     noise: np.ndarray
     seconds: np.ndarray
@@ -273,10 +285,30 @@ def _classify(task: classifying.Task, photos: Sequence[Photo]) -> _ChunkResult:
         np.stack([indices for indices, _ in best], axis=1),
         np.stack([probabilities for _, probabilities in best], axis=1),
         np.stack(logits, axis=1) if several else None,
+        *_scaled(task, logits, read),
         signal_sums,
         noise_sums,
         seconds,
     )
+
+
+def _scaled(
+    task: classifying.Task, outputs: Sequence[np.ndarray], photos: Sequence[Photo]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cross-entropy of the true class and probability of the first, for outputs divided by each of `TEMPERATURES`."""
+    shape = len(photos), len(outputs), len(TEMPERATURES)
+    losses, confidences = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    rows = [row for row, photo in enumerate(photos) if photo.label is not None]
+    labels = [photos[row].label for row in rows]
+    for column, (values, (_, metadata)) in enumerate(zip(outputs, task.artifacts, strict=True)):
+        logits = np.log(values[rows].clip(1e-12)) if metadata.probabilities else values[rows]
+        logits = logits - logits.max(axis=1, keepdims=True, initial=-np.inf)
+        own = logits[range(len(rows)), labels]
+        for place, temperature in enumerate(TEMPERATURES):
+            sums = np.exp(logits / np.float32(temperature)).sum(axis=1)
+            losses[rows, column, place] = np.log(sums) - own / temperature
+            confidences[rows, column, place] = 1 / sums
+    return losses, confidences
 
 
 def _top5(outputs: np.ndarray, are_probabilities: bool, several: bool) -> tuple[np.ndarray, np.ndarray]:

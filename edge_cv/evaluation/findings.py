@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def findings(
-    predictions: Predictions, classes: Sequence[str], columns: Mapping[str, Sequence[str | None]] | None = None
+    predictions: Predictions,
+    classes: Sequence[str],
+    columns: Mapping[str, Sequence[str | None]] | None = None,
+    temperatures: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """What is found of each artifact: the fields of its `edge_cv.report.Row`, as JSON has them.
 
@@ -25,6 +28,7 @@ def findings(
         predictions: of an evaluation.
         classes: the names of the source's classes.
         columns: for each column of a table the group of each photo, as `read_columns` gives them.
+        temperatures: each artifact's, as the evaluation has them and JSON writes them.
 
     Returns:
         For each artifact's name `classes`, `confidence`, `mistakes` (where the classes are ImageNet's), `groups` and
@@ -45,6 +49,8 @@ def findings(
         if predictions.truth is not None:
             values["multi_label"] = multi_label(predictions.truth, predictions.outputs[:, place], names)
         found[name] = {field: None if value is None else asdict(value) for field, value in values.items()}
+        if found[name]["confidence"] is not None:
+            found[name]["confidence"]["temperature"] = (temperatures or {}).get(name)
         found[name]["groups"] = [asdict(grouping) for grouping in group_scores(columns or {}, right)]
     return found
 

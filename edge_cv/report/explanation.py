@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edge_cv.evaluation.classes import WORST_PAIRS, ClassScores
 from edge_cv.evaluation.groups import Group, Grouping
 from edge_cv.report import plots, sentences
 from edge_cv.report.comparison import main_rows
@@ -15,7 +16,9 @@ WORST_CLASSES, BEST_CLASSES = 20, 5
 """Up to 25 classes all are shown; of more, the 20 with the lowest recall and the 5 with the highest."""
 
 SHOWN_PAIRS = 12
-FEW_PHOTOS = 10
+FEW_PHOTOS, LISTED_PHOTOS = 10, 3
+"""Where no class has 10 photos the page says that they are few; where none has 3, it lists no class."""
+
 SIGNIFICANT = 0.05
 
 
@@ -45,7 +48,8 @@ def classes(report: Report) -> Section | None:
     said = f"The photos are of {len(first.names):,} classes, "
     said += f"{_photos(most)} each." if fewest == most else f"{fewest:,} to {_photos(most)} each."
     if most < FEW_PHOTOS:
-        said += " So few say little about any one class."
+        said += " So few say little about any one class"
+        said += "." if most >= LISTED_PHOTOS else ", and none is listed."
     figures = tuple(
         Figure(
             f"What {row.name} takes for what",
@@ -61,7 +65,8 @@ def classes(report: Report) -> Section | None:
         for row in shown
         if (svg := plots.confusion_matrix(row))
     )
-    tables = [table for table in (summary, _confusions(shown), _class_table(shown)) if table is not None]
+    listed = _class_table(shown) if most >= LISTED_PHOTOS else None
+    tables = [table for table in (summary, _confusions(shown), listed) if table is not None]
     notes = (
         "Recall is the share of a class's photos that were recognized, precision the share of the photos taken for a "
         "class that are of it, F1 their harmonic mean. Balanced accuracy is the mean recall; macro means count every "
@@ -110,7 +115,14 @@ def confidence(report: Report) -> Section | None:
         return None
     table = Table(
         "",
-        (("Model", ""), ("ECE", ""), ("ECE", "by chance"), ("Confidence", "mean"), ("Accuracy", "")),
+        (
+            ("Model", ""),
+            ("ECE", ""),
+            ("ECE", "by chance"),
+            ("Confidence", "mean"),
+            ("Accuracy", ""),
+            ("Temperature", "and ECE with it"),
+        ),
         tuple(
             (
                 row.name,
@@ -118,6 +130,7 @@ def confidence(report: Report) -> Section | None:
                 f"{row.confidence.ece_by_chance:.3f}\nup to {row.confidence.ece_by_chance_95:.3f}",
                 sentences.percent(row.confidence.confidence, row.confidence.images),
                 sentences.percent(row.confidence.accuracy, row.confidence.images),
+                "–" if (mend := row.confidence.temperature) is None else f"{mend.value:.2f}\n{mend.ece:.3f}",
             )
             for row in rows
         ),
@@ -139,7 +152,8 @@ def confidence(report: Report) -> Section | None:
         "The expected calibration error (ECE) is the mean distance between confidence and accuracy, over 15 bins of "
         "equal width weighted by their photos (Guo et al. 2017). Few photos make it large by chance alone: beside it "
         "stands what a perfectly calibrated model of the same confidences would show, on average and in all "
-        "but 5 % of cases."
+        "but 5 % of cases. Temperature: what the logits would have to be divided by for the confidences to be right; "
+        "its ECE is of one half of the photos with what was fitted on the other, and the reverse."
     )
     return Section(
         "Can its confidence be trusted?", tuple(_trust(row) for row in shown), (table,), figures, notes=(note,)
@@ -371,8 +385,6 @@ def _confusions(rows: Sequence[Row]) -> Table | None:
     order = sorted(every, key=lambda key: -max(of[key].photos if key in of else 0 for of in counts))[:SHOWN_PAIRS]
     if not order:
         return None
-    # a pair that is not among an artifact's 20 worst may still have been confused there
-    least = [min((c.photos for c in of.values()), default=0) if len(of) >= 20 else 0 for of in counts]
     return Table(
         "What is taken for what most often",
         (("True class", ""), ("Answer", ""), ("Photos", "of the class"), *((row.name, "times") for row in rows)),
@@ -380,15 +392,21 @@ def _confusions(rows: Sequence[Row]) -> Table | None:
             (
                 *key,
                 f"{every[key].of:,}",
-                *(
-                    f"{of[key].photos:,}" if key in of else (f"≤ {few:,}" if few else "0")
-                    for of, few in zip(counts, least, strict=True)
-                ),
+                *(_times_confused(row.classes, *key) for row in rows),
             )
             for key in order
         ),
         texts=2,
     )
+
+
+def _times_confused(scores: ClassScores, label: str, answer: str) -> str:
+    if scores.matrix and {label, answer} <= set(scores.matrix_names):
+        return f"{scores.matrix[scores.matrix_names.index(label)][scores.matrix_names.index(answer)]:,}"
+    found = {(c.label, c.answer): c.photos for c in scores.confusions}
+    if (label, answer) in found or len(found) < WORST_PAIRS:
+        return f"{found.get((label, answer), 0):,}"
+    return f"≤ {min(found.values()):,}"  # it may have happened as often as the rarest pair that was kept
 
 
 def _trust(row: Row) -> str:
@@ -400,6 +418,8 @@ def _trust(row: Row) -> str:
             "nothing speaks against its confidence."
         )
     said = "overconfident" if gap > 0 else "underconfident"
+    if abs(gap) < found.ece / 2:
+        said = "too sure of some answers and not sure enough of others"
     return (
         f"{row.name} is {said}: it is {sentences.percent(found.confidence, found.images)} sure on average and right on "
         f"{sentences.percent(found.accuracy, found.images)} (ECE {found.ece:.3f}, beyond chance)."

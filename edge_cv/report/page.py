@@ -297,22 +297,23 @@ def _card(photo: PhotoResult, pair: Sequence[Row]) -> dict[str, Any]:
     sides = [(r.name, photo.top5.get(r.name) or photo.top5.get(r.scheme)) for r in pair]
     sides = [(name, classes) for name, classes in sides if classes]
     firsts = [classes[0][0] for _, classes in sides]
+    truth = photo.labels if photo.labels is not None else () if photo.label_name is None else (photo.label_name,)
     return {
         "name": photo.name,
-        "label": photo.label_name,
+        "label": ", ".join(truth) or ("none of the classes" if photo.labels is not None else None),
         "image": base64.b64encode(photo.thumbnail_jpeg).decode() if photo.thumbnail_jpeg else None,
         "sides": [
             (
                 name,
                 [
-                    (label, f"{min(100.0, 100 * share):.1f}", _probability(share), label == photo.label_name)
+                    (label, f"{min(100.0, 100 * share):.1f}", _probability(share), label in truth)
                     for label, share in classes[:5]
                 ],
             )
             for name, classes in sides
         ],
         "differs": len(set(firsts)) > 1,
-        "wrong": photo.label_name is not None and any(first != photo.label_name for first in firsts),
+        "wrong": bool(truth) and any(first not in truth for first in firsts),
     }
 
 

@@ -37,28 +37,27 @@ def photo_results(predictions: Predictions, names: Sequence[str], source: ImageS
                 scheme: tuple((names[index], probability) for index, probability in top5)
                 for scheme, top5 in prediction.top5.items()
             },
+            labels=None if prediction.labels is None else tuple(names[label] for label in prediction.labels),
         )
         for prediction in shown
     )
 
 
 def _label(prediction: Prediction, names: Sequence[str]) -> str | None:
-    if prediction.labels is not None:
-        return ", ".join(names[label] for label in prediction.labels) or "none of the classes"
     return None if prediction.label is None else names[prediction.label]
 
 
-def worth_showing(predictions: Sequence[Prediction]) -> list[Prediction]:
+def worth_showing(predictions: Predictions) -> list[Prediction]:
     """The photos on which the artifacts disagree, then others, spread evenly, up to what a page shows."""
+    import numpy as np
 
-    def disagree(prediction: Prediction) -> bool:
-        return len({top5[0][0] for top5 in prediction.top5.values()}) > 1
-
-    different = [p for p in predictions if disagree(p)][:SHOWN_PHOTOS]
+    firsts = predictions.indices[:, :, 0]
+    disagree = (firsts != firsts[:, :1]).any(axis=1)
+    different = np.flatnonzero(disagree)[:SHOWN_PHOTOS]
     room = SHOWN_PHOTOS - len(different)
-    same = [p for p in predictions if not disagree(p)]
+    same = np.flatnonzero(~disagree)
     step = max(1, len(same) // room) if room else 1
-    return different + same[::step][:room]
+    return [predictions[int(place)] for place in (*different, *same[::step][:room])]
 
 
 def _thumbnail(image: Image.Image) -> bytes:

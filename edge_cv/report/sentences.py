@@ -140,6 +140,20 @@ def slower(rows: Sequence[Row]) -> list[str]:
     return found
 
 
+def answers(rows: Sequence[Row]) -> list[str]:
+    """What the terminal tells of the answers of the rows that the verdict is about, in one sentence at most."""
+    pair = [row for row in main_rows(rows) if row is not None]
+    several = [f"{row.multi_label.mean_average_precision:.3f} for {row.name}" for row in pair if row.multi_label]
+    if several:
+        return [f"Mean average precision (mAP): {', '.join(several)}."]
+    found = [
+        f"{percent(row.classes.balanced_accuracy, row.images)} and {row.confidence.ece:.3f} for {row.name}"
+        for row in pair
+        if row.classes is not None and row.confidence is not None
+    ]
+    return [f"Balanced accuracy and expected calibration error (ECE): {', '.join(found)}."] if found else []
+
+
 def limits_of(rows: Sequence[Row]) -> list[str]:
     """What the number of photos can show and what it cannot, a sentence or two for each number."""
     found = []
@@ -159,7 +173,7 @@ def limits_of(rows: Sequence[Row]) -> list[str]:
             )
             text += ", nor how either does on photos of another kind."
         found.append(text)
-    if any(row.top1 is None and row.images for row in rows):
+    if any(row.top1 is None and row.multi_label is None and row.images for row in rows):
         found.append(
             "Where the photos have no labels there is no accuracy: agreement says only how often the float model is "
             "followed, right or wrong."

@@ -64,7 +64,8 @@ def show(report: Report, file: IO[str] | None = None) -> None:
             for title, values in _columns(report.rows):
                 if values[place] not in ("", "–"):
                     console.print(Text(f"  {title}: {values[place]}"))
-    for sentence in sentences.slower(report.rows) + sentences.limits_of(report.rows):
+    rows = report.rows
+    for sentence in sentences.answers(rows) + sentences.slower(rows) + sentences.limits_of(rows):
         console.print()
         console.print(Text(printable(sentence)))
 

@@ -130,15 +130,17 @@ class PhotoResult:
 
     Attributes:
         name: the photo's file name.
-        label_name: the true class's name, or None for an unlabelled photo.
+        label_name: the true class's name, or None for a photo without one.
         thumbnail_jpeg: a small JPEG of it, about 160 pixels wide, or None.
         top5: for each scheme the five likeliest classes, `((class name, probability 0..1), ...)`, likeliest first.
+        labels: the names of all its classes, where photos may show several; else None.
     """
 
     name: str
     label_name: str | None
     thumbnail_jpeg: bytes | None
     top5: dict[str, tuple[tuple[str, float], ...]]
+    labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not isinstance(self.label_name, str | None):
@@ -154,6 +156,7 @@ class PhotoResult:
                 for name, probability in (_pair(c) for c in _items(classes, "a photo's top5"))
             )
         object.__setattr__(self, "top5", top5)
+        object.__setattr__(self, "labels", _typed(tuple[str, ...] | None, self.labels, "a photo's labels"))
 
     def to_dict(self) -> dict[str, Any]:
         """The photo as `report.json` has it, its thumbnail in base64."""
@@ -445,7 +448,9 @@ def _photo(fields: Any) -> PhotoResult:
             thumbnail = base64.b64decode(thumbnail, validate=True)
         except (TypeError, ValueError, binascii.Error):
             raise InputError("a photo's thumbnail must be base64 text") from None
-    return PhotoResult(fields.get("name", ""), fields.get("label_name"), thumbnail, fields.get("top5", {}))
+    return PhotoResult(
+        fields.get("name", ""), fields.get("label_name"), thumbnail, fields.get("top5", {}), fields.get("labels")
+    )
 
 
 def plain_json(value: Any) -> Any:
