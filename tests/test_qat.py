@@ -59,7 +59,7 @@ def test_the_folded_weights_of_the_file_are_those_that_training_rounded(trained,
 
 
 def test_statistics_and_ranges_stay_when_they_are_frozen_from_the_beginning(digits, digits_model):
-    crossing, roundings = simulate(digits_model, calibration_images(digits[0], 100))
+    _, roundings = simulate(digits_model, calibration_images(digits[0], 100))
     before = {name: rounding.range() for name, rounding in roundings.items()}
     frozen = quantization_aware(digits_model, Qat(freeze_epoch=0, tuning=Tuning(epochs=1)), digits[0])
     assert frozen.ranges == before

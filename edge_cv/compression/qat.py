@@ -184,9 +184,7 @@ def simulate(model: keras.Model, images: np.ndarray) -> tuple[Crossing, dict[str
     return crossing, free
 
 
-def _places(
-    legacy: Any, float_model: FloatModel, tensors: dict[str, Any], image: np.ndarray
-) -> dict[str, list[str]]:
+def _places(legacy: Any, float_model: FloatModel, tensors: dict[str, Any], image: np.ndarray) -> dict[str, list[str]]:
     """For each layer of the tf_keras model the tensors of the int8 file that its output is, by its values."""
     import tf_keras
 
