@@ -107,5 +107,5 @@ def test_a_model_that_is_quantized_already_is_refused(digits):
     dense = keras.layers.Dense(10, name="dense")
     model = keras.Model(image, dense(keras.layers.GlobalAveragePooling2D()(image)))
     model.quantize("int8")
-    with pytest.raises(InputError, match="quantized already"):
+    with pytest.raises(InputError, match="is quantized already"):
         quantization_aware(model, Qat(), digits[0])

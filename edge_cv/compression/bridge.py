@@ -361,10 +361,14 @@ class _Builder:
 
 
 _ELEMENTWISE = {kind: kind for kind in ("exp", "log", "negative", "rsqrt", "sqrt", "square")} | {"absolute": "abs"}
+# fmt: off
 _ACTIVATING = frozenset(
-    ["elu", "gelu", "hardsigmoid", "hardsilu", "leakyrelu", "relu", "relu6", "selu", "sigmoid", "silu", "softmax"]
-    + ["softplus", "tanh"]
+    [
+        "elu", "gelu", "hardsigmoid", "hardsilu", "leakyrelu", "relu", "relu6", "selu", "sigmoid", "silu",
+        "softmax", "softplus", "tanh",
+    ]
 )
+# fmt: on
 _RAW = (
     frozenset(_ELEMENTWISE)
     | _ACTIVATING

@@ -40,26 +40,17 @@ VALUE_COST = 48.0
 LATENCY_RUNS = 60  # single inferences of a candidate
 LATENCY_STEPS = 6  # bisections of the share of MACs
 
+# fmt: off
 PASSING = frozenset(
-    ["Activation", "AveragePooling2D", "Dropout", "ELU", "GaussianNoise", "GlobalAveragePooling2D"]
-    + ["GlobalMaxPooling2D", "Identity", "LeakyReLU", "MaxPooling2D", "ReLU", "SpatialDropout2D", "StochasticDepth"]
-    + ["UpSampling2D"]
-    + [
-        "Absolute",
-        "Exp",
-        "Log",
-        "Negative",
-        "Rsqrt",
-        "Sqrt",
-        "Square",
-        "Elu",
-        "Gelu",
-        "HardSigmoid",
-        "HardSilu",
-        "LeakyRelu",
+    [
+        "Activation", "AveragePooling2D", "Dropout", "ELU", "GaussianNoise", "GlobalAveragePooling2D",
+        "GlobalMaxPooling2D", "Identity", "LeakyReLU", "MaxPooling2D", "ReLU", "SpatialDropout2D",
+        "StochasticDepth", "UpSampling2D", "Absolute", "Elu", "Exp", "Gelu", "HardSigmoid", "HardSilu",
+        "LeakyRelu", "Log", "Negative", "Relu", "Relu6", "Rsqrt", "Selu", "Sigmoid", "Silu", "Softplus", "Sqrt",
+        "Square", "Tanh",
     ]
-    + ["Relu", "Relu6", "Selu", "Sigmoid", "Silu", "Softplus", "Tanh"]
 )
+# fmt: on
 BY_CHANNEL = frozenset(["BatchNormalization", "LayerScale", "PReLU"])  # weights whose last axis is the channels
 JOINING = frozenset(["Add", "Average", "Divide", "Maximum", "Minimum", "Multiply", "Subtract", "TrueDivide"])
 MAKING = frozenset(["Conv2D", "Dense", "DepthwiseConv2D", "SeparableConv2D"])
@@ -255,15 +246,17 @@ def channel_prune(
     part: ChannelPrune,
     batches: Batches,
     *,
+    teacher: keras.Model | None = None,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> keras.Model:
     """A smaller model, fine-tuned: `remove_channels` down to the part's target.
 
     Args:
-        model: a Keras 3 model; it stays as it is, and teaches where the part distills.
+        model: a Keras 3 model; it stays as it is.
         part: how much, by what measure, and where not.
         batches: the images to fine-tune on.
+        teacher: what the part distills from; None is the model itself.
         checkpoint: where a stopped run left its state.
         progress: told the steps.
 
@@ -278,7 +271,7 @@ def channel_prune(
         smaller,
         batches,
         part.tuning,
-        teacher=model,
+        teacher=teacher or model,
         checkpoint=checkpoint,
         title="fine-tuning without the removed channels",
         progress=progress,
