@@ -9,7 +9,7 @@ The bridge ends with a comparison of both models on random pixels: some names me
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -193,8 +193,9 @@ class _Builder:
             f"a model to compress must consist of layers that tf_keras has. Received: {what} {name!r} of kind {kind}"
         )
 
-    def _apply(self, kind: str, name: str, tensors: list[Any], weights: list[np.ndarray] = (), **config: Any) -> Any:
+    def _apply(self, kind: str, name: str, tensors: list[Any], weights: Sequence[Any] = (), **config: Any) -> Any:
         """One tf_keras layer, built, given its weights, wrapped and called; its variables are kept under `name`."""
+        import tensorflow as tf
         import tf_keras
 
         unique, count = _name(name), 1
@@ -206,7 +207,8 @@ class _Builder:
         given = tensors if len(tensors) > 1 else tensors[0]
         if len(weights):
             layer.build(given.shape)
-            layer.set_weights([value.reshape(v.shape) for value, v in zip(weights, layer.weights, strict=True)])
+            for value, variable in zip(weights, layer.weights, strict=True):
+                variable.assign(tf.reshape(value, variable.shape))  # no copy in between: layers can be large
             self.weights[name] = self.weights.get(name, ()) + tuple(layer.weights)
         return self.wrap(layer, unique)(given)
 
@@ -223,7 +225,8 @@ class _Builder:
             and key not in NOT_CARRIED
             and not key.endswith(("_initializer", "_regularizer", "_constraint"))
         }
-        outputs = self._apply(kind, name, tensors, layer.get_weights(), **config)
+        config |= {key: "zeros" for key in known if key.endswith("_initializer")}  # they are given their weights
+        outputs = self._apply(kind, name, tensors, _values(layer), **config)
         function = getattr(layer, "activation", None)
         return self._activate(function, f"{name}.activation", outputs) if callable(function) else outputs
 
@@ -269,7 +272,7 @@ class _Builder:
         return tensors[0]
 
     def _separableconv2d(self, layer: Any, name: str, tensors: list[Any]) -> Any:
-        depthwise, *pointwise = layer.get_weights()
+        depthwise, *pointwise = _values(layer)
         shared = {"data_format": layer.data_format}
         x = self._apply(
             "DepthwiseConv2D",
@@ -304,7 +307,7 @@ class _Builder:
 
     def _layerscale(self, layer: Any, name: str, tensors: list[Any]) -> Any:
         """ConvNeXt's: each channel times a weight of its own."""
-        return self._apply("DepthwiseConv2D", name, tensors, layer.get_weights(), kernel_size=1, use_bias=False)
+        return self._apply("DepthwiseConv2D", name, tensors, _values(layer), kernel_size=1, use_bias=False)
 
     def _stochasticdepth(self, layer: Any, name: str, tensors: list[Any]) -> Any:
         """ConvNeXt's: an image's branch is dropped whole."""
@@ -375,6 +378,10 @@ _RAW = (
     | {"mean", "reshape", "concatenate"}
     | {"add", "divide", "maximum", "minimum", "multiply", "subtract", "truedivide"}
 )
+
+
+def _values(layer: Any) -> list[Any]:
+    return [weight.value for weight in layer.weights]
 
 
 def _is_tensor(value: Any) -> bool:
