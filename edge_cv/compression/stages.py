@@ -6,6 +6,7 @@ channel pruning -> pruning -> clustering -> quantization-aware training
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ class Compressed:
         name: `channel_pruned`, `pruned`, `clustered` or `qat`.
         path: the model's `.keras` file.
         sha256: of that file.
+        parameters: that can be trained.
         sparsity: the share of zeros, 0..1, in each convolution and dense layer.
         ranges: what quantization-aware training learned, for `Int8Learned`; None for the other stages.
     """
@@ -39,6 +41,7 @@ class Compressed:
     name: str
     path: Path
     sha256: str
+    parameters: int
     sparsity: dict[str, float]
     ranges: dict[str, tuple[float, float]] | None = None
 
@@ -107,7 +110,7 @@ def compress(
         inputs = {"model": before, "part": asdict(part), "data": key}
         result, files = stages.once(f"compress_{name}", inputs, work)
         ranges = result["ranges"] and {tensor: tuple(ends) for tensor, ends in result["ranges"].items()}
-        done.append(Compressed(name, path, files[path.name], result["sparsity"], ranges))
+        done.append(Compressed(name, path, files[path.name], result["parameters"], result["sparsity"], ranges))
         before = done[-1].sha256
     return tuple(done)
 
@@ -151,7 +154,8 @@ def _work(
     temporary = path.with_name(f".{path.stem}.part.keras")
     made.save(temporary)
     os.replace(temporary, path)
-    return {"sparsity": sparsity(made), "ranges": ranges}, [path]
+    parameters = sum(math.prod(variable.shape) for variable in made.trainable_variables)
+    return {"parameters": parameters, "sparsity": sparsity(made), "ranges": ranges}, [path]
 
 
 def _channel_pruned(model: Any, part: ChannelPrune, batches: Batches, **options: Any) -> Any:
