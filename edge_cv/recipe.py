@@ -387,6 +387,9 @@ class Limits(_Part):
             raise InputError(f"Limits.min_agreement must be a share in 0..1. Received: {self.min_agreement}")
 
 
+INT8_VALUES = 255  # of a weight, -127..127
+
+
 @dataclass(frozen=True)
 class Tuning(_Part):
     """How a model is trained after, or while, it is compressed.
@@ -394,7 +397,7 @@ class Tuning(_Part):
     Attributes:
         epochs: over the training images.
         learning_rate: of Adam at the beginning; it falls to 0 along a cosine.
-        distillation: the share of the loss, 0..1, that is learned from the model before this compression; the rest is
+        distillation: the share of the loss, 0..1, that is learned from the model as it was before; the rest is
             learned from the labels.
     """
 
@@ -525,6 +528,20 @@ class Qat(_Part):
                 f"Qat.freeze_epoch must lie within its training, 0..{self.tuning.epochs} epochs. "
                 f"Received: {self.freeze_epoch}"
             )
+
+
+def check_together(*, prune: Prune | None = None, cluster: Cluster | None = None, qat: Qat | None = None) -> None:
+    """Raise InputError for parts of compression that undo one another."""
+    if cluster is not None and qat is not None and cluster.clusters > INT8_VALUES:
+        raise InputError(
+            f"Cluster.clusters must be at most {INT8_VALUES} together with qat: int8 weights have no more values. "
+            f"Received: {cluster.clusters}"
+        )
+    if prune is not None and cluster is not None and prune.sparsity <= 0.1:
+        raise InputError(
+            "Prune.sparsity must be above 0.1 together with cluster, which keeps zeros only where there are many. "
+            f"Received: {prune.sparsity}"
+        )
 
 
 def _share(part: _Part, name: str) -> None:

@@ -86,3 +86,62 @@ def pixels() -> np.ndarray:
     rng = np.random.default_rng(3)
     coarse = rng.integers(0, 256, (48, 4, 4, 3)).repeat(8, 1).repeat(8, 2)
     return np.clip(coarse + rng.normal(0, 20, (48, 32, 32, 3)), 0, 255).astype(np.uint8)
+
+
+class DigitBatches:
+    """Training images of scikit-learn's digits, in an order that the epoch decides."""
+
+    classes = tuple("0123456789")
+    batch_size = 64
+    multi_label = False
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.images, self.targets = images, np.eye(10, dtype=np.float32)[labels]
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch_size
+
+    def epoch(self, number: int, first_step: int = 0) -> Any:
+        order = np.random.default_rng(number).permutation(len(self.images))
+        for step in range(first_step, len(self)):
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield self.images[chosen], self.targets[chosen]
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[DigitBatches, np.ndarray, np.ndarray]:
+    """1,437 digits to train on; images uint8 `(360, 16, 16, 3)` and labels of 360 others."""
+    sklearn_datasets = pytest.importorskip("sklearn.datasets")
+    found = sklearn_datasets.load_digits()
+    images = np.rint(found.images / 16 * 255).astype(np.uint8).repeat(2, 1).repeat(2, 2)[..., None].repeat(3, -1)
+    order = np.random.default_rng(0).permutation(len(images))
+    images, labels = images[order], found.target[order]
+    return DigitBatches(images[360:], labels[360:]), images[:360], labels[:360]
+
+
+@pytest.fixture(scope="session")
+def digits_model(digits: tuple[DigitBatches, np.ndarray, np.ndarray]) -> keras.Model:
+    """A small network with all that mobile ones have, trained on digits: residual, squeeze-and-excite, swish, ReLU6."""
+    from converters.quiet import import_tensorflow
+
+    import_tensorflow()
+    import keras
+
+    from edge_cv.compression.finetune import fine_tune
+    from edge_cv.models import _blocks as blocks
+    from edge_cv.recipe import Tuning
+
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((16, 16, 3), name="pixels")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="normalize")(pixels)
+    x = short = blocks.conv(x, 16, kernel=3, stride=2, activation="relu6", name="stem")
+    x = blocks.conv(x, 48, activation="swish", name="expand")
+    x = blocks.depthwise(x, kernel=3, activation="swish", name="depthwise")
+    x = blocks.squeeze_excite(x, 16, activation="swish", gate="sigmoid", name="se")
+    x = blocks.conv(x, 16, activation=None, name="project")
+    x = keras.layers.Add(name="add")([x, short])
+    x = blocks.conv(x, 64, kernel=3, stride=2, activation="hard_swish", name="head")
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(pixels, keras.layers.Dense(10, name="logits")(x), name="digits")
+    fine_tune(model, digits[0], Tuning(epochs=8, learning_rate=5e-3))
+    return model

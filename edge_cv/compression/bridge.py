@@ -9,7 +9,7 @@ The bridge ends with a comparison of both models on random pixels: some names me
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -189,11 +189,13 @@ class _Builder:
         elif kind.lower() in _RAW:
             return self._raw(operation, name, args, tensors)
         what = "layer" if isinstance(operation, keras.layers.Layer) else "operation"
-        raise InputError(f"a model to compress must consist of layers that tf_keras has. Received: {what} {name!r} of "
-                         f"kind {kind}")
+        raise InputError(
+            f"a model to compress must consist of layers that tf_keras has. Received: {what} {name!r} of kind {kind}"
+        )
 
-    def _apply(self, kind: str, name: str, tensors: list[Any], weights: list[np.ndarray] = (), **config: Any) -> Any:
+    def _apply(self, kind: str, name: str, tensors: list[Any], weights: Sequence[Any] = (), **config: Any) -> Any:
         """One tf_keras layer, built, given its weights, wrapped and called; its variables are kept under `name`."""
+        import tensorflow as tf
         import tf_keras
 
         unique, count = _name(name), 1
@@ -205,7 +207,8 @@ class _Builder:
         given = tensors if len(tensors) > 1 else tensors[0]
         if len(weights):
             layer.build(given.shape)
-            layer.set_weights([value.reshape(v.shape) for value, v in zip(weights, layer.weights, strict=True)])
+            for value, variable in zip(weights, layer.weights, strict=True):
+                variable.assign(tf.reshape(value, variable.shape))  # no copy in between: layers can be large
             self.weights[name] = self.weights.get(name, ()) + tuple(layer.weights)
         return self.wrap(layer, unique)(given)
 
@@ -218,10 +221,12 @@ class _Builder:
         config = {
             key: value
             for key, value in (layer.get_config() | changed).items()
-            if (key in known or key == "trainable") and key not in NOT_CARRIED
+            if (key in known or key == "trainable")
+            and key not in NOT_CARRIED
             and not key.endswith(("_initializer", "_regularizer", "_constraint"))
         }
-        outputs = self._apply(kind, name, tensors, layer.get_weights(), **config)
+        config |= {key: "zeros" for key in known if key.endswith("_initializer")}  # they are given their weights
+        outputs = self._apply(kind, name, tensors, _values(layer), **config)
         function = getattr(layer, "activation", None)
         return self._activate(function, f"{name}.activation", outputs) if callable(function) else outputs
 
@@ -238,10 +243,14 @@ class _Builder:
         if kind in ("relu", "relu6"):
             return self._apply("ReLU", name, [x], max_value=6.0 if kind == "relu6" else None)
         if kind in ("silu", "swish"):
-            return self._apply("Multiply", name, [x, self._apply("Activation", f"{name}.sigmoid", [x], activation="sigmoid")])
+            return self._apply(
+                "Multiply", name, [x, self._apply("Activation", f"{name}.sigmoid", [x], activation="sigmoid")]
+            )
         if kind == "hard_sigmoid":  # relu6(x + 3) / 6; tf_keras' function of this name is another one
             x = self._apply("Rescaling", f"{name}.shift", [x], scale=1.0, offset=3.0)
-            return self._apply("Rescaling", name, [self._apply("ReLU", f"{name}.relu6", [x], max_value=6.0)], scale=1 / 6)
+            return self._apply(
+                "Rescaling", name, [self._apply("ReLU", f"{name}.relu6", [x], max_value=6.0)], scale=1 / 6
+            )
         if kind in ("hard_silu", "hard_swish"):
             gate = self._activate_by_name("hard_sigmoid", f"{name}.gate", x)
             return self._apply("Multiply", name, [x, gate])
@@ -263,7 +272,7 @@ class _Builder:
         return tensors[0]
 
     def _separableconv2d(self, layer: Any, name: str, tensors: list[Any]) -> Any:
-        depthwise, *pointwise = layer.get_weights()
+        depthwise, *pointwise = _values(layer)
         shared = {"data_format": layer.data_format}
         x = self._apply(
             "DepthwiseConv2D",
@@ -279,8 +288,14 @@ class _Builder:
             **shared,
         )
         x = self._apply(
-            "Conv2D", f"{name}.pointwise", [x], pointwise, filters=layer.filters, kernel_size=1,
-            use_bias=layer.use_bias, **shared,
+            "Conv2D",
+            f"{name}.pointwise",
+            [x],
+            pointwise,
+            filters=layer.filters,
+            kernel_size=1,
+            use_bias=layer.use_bias,
+            **shared,
         )
         self.weights[name] = self.weights.pop(f"{name}.depthwise") + self.weights.pop(f"{name}.pointwise")
         return self._activate(layer.activation, f"{name}.activation", x)
@@ -292,7 +307,7 @@ class _Builder:
 
     def _layerscale(self, layer: Any, name: str, tensors: list[Any]) -> Any:
         """ConvNeXt's: each channel times a weight of its own."""
-        return self._apply("DepthwiseConv2D", name, tensors, layer.get_weights(), kernel_size=1, use_bias=False)
+        return self._apply("DepthwiseConv2D", name, tensors, _values(layer), kernel_size=1, use_bias=False)
 
     def _stochasticdepth(self, layer: Any, name: str, tensors: list[Any]) -> Any:
         """ConvNeXt's: an image's branch is dropped whole."""
@@ -305,7 +320,7 @@ class _Builder:
 
         kind = type(operation).__name__.lower()
         if kind in _ELEMENTWISE:
-            return self._apply("Activation", name, tensors, activation=getattr(tf.math, kind))
+            return self._apply("Activation", name, tensors, activation=getattr(tf.math, _ELEMENTWISE[kind]))
         if kind in _ACTIVATING:
             return self._activate_by_name(
                 {"hardsigmoid": "hard_sigmoid", "hardsilu": "hard_silu", "leakyrelu": "leaky_relu"}.get(kind, kind),
@@ -321,8 +336,13 @@ class _Builder:
         if kind == "concatenate":
             return self._apply("Concatenate", name, tensors, axis=operation.axis)
         if len(tensors) == 2:
-            layer = {"add": "Add", "subtract": "Subtract", "multiply": "Multiply", "maximum": "Maximum",
-                     "minimum": "Minimum"}.get(kind)
+            layer = {
+                "add": "Add",
+                "subtract": "Subtract",
+                "multiply": "Multiply",
+                "maximum": "Maximum",
+                "minimum": "Minimum",
+            }.get(kind)
             if layer is not None:
                 return self._apply(layer, name, tensors)
             return self._apply("Lambda", name, tensors, function=lambda pair: pair[0] / pair[1])
@@ -343,14 +363,25 @@ class _Builder:
         return self._apply("Rescaling", name, tensors, scale=scale, offset=offset)
 
 
-_ELEMENTWISE = frozenset(["abs", "exp", "log", "negative", "rsqrt", "sqrt", "square"])
+_ELEMENTWISE = {kind: kind for kind in ("exp", "log", "negative", "rsqrt", "sqrt", "square")} | {"absolute": "abs"}
+# fmt: off
 _ACTIVATING = frozenset(
-    ["elu", "gelu", "hardsigmoid", "hardsilu", "leakyrelu", "relu", "relu6", "selu", "sigmoid", "silu", "softmax"]
-    + ["softplus", "tanh"]
+    [
+        "elu", "gelu", "hardsigmoid", "hardsilu", "leakyrelu", "relu", "relu6", "selu", "sigmoid", "silu",
+        "softmax", "softplus", "tanh",
+    ]
 )
-_RAW = _ELEMENTWISE | _ACTIVATING | {"mean", "reshape", "concatenate"} | {
-    "add", "divide", "maximum", "minimum", "multiply", "subtract", "truedivide"
-}
+# fmt: on
+_RAW = (
+    frozenset(_ELEMENTWISE)
+    | _ACTIVATING
+    | {"mean", "reshape", "concatenate"}
+    | {"add", "divide", "maximum", "minimum", "multiply", "subtract", "truedivide"}
+)
+
+
+def _values(layer: Any) -> list[Any]:
+    return [weight.value for weight in layer.weights]
 
 
 def _is_tensor(value: Any) -> bool:

@@ -24,6 +24,7 @@ def cluster(
     part: Cluster,
     batches: Batches,
     *,
+    teacher: keras.Model | None = None,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> keras.Model:
@@ -32,9 +33,10 @@ def cluster(
     Zeros of a pruned model stay zero.
 
     Args:
-        model: a Keras 3 model; it stays as it is, and teaches where the part distills.
+        model: a Keras 3 model; it stays as it is.
         part: how many values, and where not.
         batches: the images to fine-tune on.
+        teacher: what the part distills from; None is the model itself.
         checkpoint: where a stopped run left its state.
         progress: told the steps.
 
@@ -66,7 +68,7 @@ def cluster(
         crossing.model,
         batches,
         part.tuning,
-        teacher=model,
+        teacher=teacher or model,
         checkpoint=checkpoint,
         title=f"clustering to {part.clusters} values",
         progress=progress,

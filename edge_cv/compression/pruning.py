@@ -33,6 +33,7 @@ def prune(
     part: Prune,
     batches: Batches,
     *,
+    teacher: keras.Model | None = None,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> keras.Model:
@@ -41,9 +42,10 @@ def prune(
     Depthwise filters and biases, a small part of every network, stay as they are.
 
     Args:
-        model: a Keras 3 model; it stays as it is, and teaches where the part distills.
+        model: a Keras 3 model; it stays as it is.
         part: how much, when, and where not.
         batches: the images to fine-tune on.
+        teacher: what the part distills from; None is the model itself.
         checkpoint: where a stopped run left its state.
         progress: told the steps.
 
@@ -69,7 +71,7 @@ def prune(
         crossing.model,
         batches,
         part.tuning,
-        teacher=model,
+        teacher=teacher or model,
         callbacks=[tfmot.sparsity.keras.UpdatePruningStep()],
         checkpoint=checkpoint,
         title=f"pruning to {part.sparsity:.0%}",

@@ -140,12 +140,7 @@ def simulate(model: keras.Model, images: np.ndarray) -> tuple[Crossing, dict[str
     from converters.float_model import convert_float
     from converters.source import open_source
 
-    for name, layer in leaf_layers(model).items():
-        if getattr(layer, "quantization_mode", None) or "quant" in type(layer).__name__.lower():
-            raise InputError(
-                "quantization-aware training needs a model of float weights. "
-                f"Received: {model.name!r}, whose layer {name!r} is quantized already"
-            )
+    check_float(model)
     float_model = convert_float(open_source(model))
     preprocessing = float_model.source.preprocessing
     tensors = learned.roundings(float_model, images, preprocessing)
@@ -184,9 +179,17 @@ def simulate(model: keras.Model, images: np.ndarray) -> tuple[Crossing, dict[str
     return crossing, free
 
 
-def _places(
-    legacy: Any, float_model: FloatModel, tensors: dict[str, Any], image: np.ndarray
-) -> dict[str, list[str]]:
+def check_float(model: keras.Model) -> None:
+    """Raise InputError for a model of weights that are quantized already."""
+    for name, layer in leaf_layers(model).items():
+        if getattr(layer, "quantization_mode", None) or "quant" in type(layer).__name__.lower():
+            raise InputError(
+                "a model to compress must have float weights. "
+                f"Received: {model.name!r}, whose layer {name!r} is quantized already"
+            )
+
+
+def _places(legacy: Any, float_model: FloatModel, tensors: dict[str, Any], image: np.ndarray) -> dict[str, list[str]]:
     """For each layer of the tf_keras model the tensors of the int8 file that its output is, by its values."""
     import tf_keras
 

@@ -1,0 +1,216 @@
+"""Compression against its targets: what is left of accuracy, size and latency, and what the bridge and QAT cost.
+
+    python benchmarks/compression.py digits latency bridge steps
+
+digits   75 % pruning and QAT, and half the MACs, of a small MobileNetV2 on 360 digits it did not see
+latency  MobileNetV2 at 224 pixels at half its MACs, float and int8, in turns with the dense one; random weights,
+         on which latency does not depend
+bridge   seconds beyond building the same network in tf_keras, and memory against the weights
+steps    a step of quantization-aware training, in turns with tfmot's own on a tf_keras model written by hand
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import statistics
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from in_turns import medians_ms
+
+SIZE = 64  # pixels of a digit
+STEPS = 30  # of training, timed for each
+
+
+class Digits:
+    """Training batches of scikit-learn's digits, shifted by some pixels at random."""
+
+    classes, batch_size, multi_label = tuple("0123456789"), 64, False
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.images, self.targets = images, np.eye(10, dtype=np.float32)[labels]
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch_size
+
+    def epoch(self, number: int, first_step: int = 0):
+        rng = np.random.default_rng(number)
+        order = rng.permutation(len(self.images))
+        for step in range(len(self)):
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            shift = rng.integers(-SIZE // 16, SIZE // 16 + 1, 2)
+            if step >= first_step:
+                yield np.roll(self.images[chosen], shift, (1, 2)), self.targets[chosen]
+
+
+def digits() -> None:
+    import keras
+    from sklearn.datasets import load_digits
+
+    from converters import to_tflite
+    from converters.running import predict
+    from edge_cv import models
+    from edge_cv.compression.channels import channel_prune
+    from edge_cv.compression.finetune import fine_tune
+    from edge_cv.compression.qat import calibration_images
+    from edge_cv.compression.stages import compress
+    from edge_cv.evaluation.scores import wilson_interval
+    from edge_cv.models.macs import count_macs
+    from edge_cv.recipe import ChannelPrune, Prune, Qat, Tuning
+
+    found = load_digits()
+    images = np.rint(found.images / 16 * 255).astype(np.uint8).repeat(SIZE // 8, 1).repeat(SIZE // 8, 2)
+    images = images[..., None].repeat(3, -1)
+    order = np.random.default_rng(0).permutation(len(images))
+    images, labels = images[order], found.target[order]
+    batches, held_out, truth = Digits(images[360:], labels[360:]), images[:360], labels[:360]
+    calibration = calibration_images(batches, 100)
+
+    keras.utils.set_random_seed(0)
+    dense = models.build("mobilenet_v2", classes=10, image_size=SIZE, alpha=0.35)
+    start = time.perf_counter()
+    fine_tune(dense, batches, Tuning(epochs=25, learning_rate=3e-3))
+    print(f"dense model trained in {time.perf_counter() - start:.0f} s")
+
+    def row(name: str, outputs: np.ndarray, content: bytes | None) -> float:
+        right = int((outputs.argmax(1) == truth).sum())
+        low, high = wilson_interval(right, len(truth))
+        size = "" if content is None else f"{len(content):>9,} bytes, gzip {len(gzip.compress(content, mtime=0)):>8,}"
+        print(f"{name:24} top-1 {right / len(truth):6.1%} ({low:.1%} to {high:.1%}, n = {len(truth)})  {size}")
+        return right / len(truth)
+
+    def answers(model) -> np.ndarray:
+        parts = [np.asarray(model(held_out[i : i + 60].astype(np.float32), training=False)) for i in range(0, 360, 60)]
+        return np.concatenate(parts)
+
+    reference = row("dense float", answers(dense), to_tflite(dense, "float32", calibration=calibration).content)
+    int8 = to_tflite(dense, "int8", calibration=calibration).content
+    row("dense int8", predict(int8, held_out, pixel_offset=-128), int8)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        made = compress(
+            dense,
+            batches,
+            folder,
+            prune=Prune(0.75, tuning=Tuning(epochs=15, learning_rate=2e-3)),
+            qat=Qat(tuning=Tuning(epochs=6, learning_rate=5e-4)),
+        )
+        for stage in made:
+            content = to_tflite(stage.model, stage.int8, calibration=calibration).content
+            share = row(f"{stage.name} int8", predict(content, held_out, pixel_offset=-128), content)
+    packed = len(gzip.compress(content, mtime=0)) / len(gzip.compress(int8, mtime=0))
+    print(
+        f"pruned and QAT-trained in {time.perf_counter() - start:.0f} s: {100 * (reference - share):+.1f} points from"
+    )
+    print(f"dense float (limit 0.6), gzip size {packed:.0%} of the dense int8 file's (limit 45 %)")
+    smaller = channel_prune(dense, ChannelPrune(0.5, tuning=Tuning(epochs=15, learning_rate=3e-3)), batches)
+    share = row("half the MACs, float", answers(smaller), None)
+    print(
+        f"{count_macs(smaller) / count_macs(dense):.2f} of the MACs, {100 * (reference - share):+.1f} points (limit 1)"
+    )
+
+
+def latency() -> None:
+    from converters import Int8, to_tflite
+    from edge_cv import models
+    from edge_cv.compression.channels import remove_channels
+    from edge_cv.models.macs import count_macs
+
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 224, 224, 3)).astype(np.uint8)
+    dense = models.build("mobilenet_v2")
+    smaller = remove_channels(dense, 0.5)
+    print(f"{count_macs(smaller) / count_macs(dense):.3f} of {count_macs(dense) / 1e6:.0f} M MACs")
+    for name, scheme in (("float32", "float32"), ("int8", Int8(correction="none", min_sqnr_db=-150))):
+        whole, half = medians_ms([to_tflite(m, scheme, calibration=pixels).content for m in (dense, smaller)])
+        print(f"{name:8} dense {whole:.3f} ms, half the MACs {half:.3f} ms: {half / whole:.3f} x (limit 0.62)")
+
+
+def bridge() -> None:
+    import keras
+    import tf_keras
+
+    from edge_cv import models
+    from edge_cv.compression.bridge import cross
+
+    model = models.build("mobilenet_v2")
+    cross(model)  # what is loaded and compiled once
+    seconds: dict[str, list[float]] = {"building": [], "crossing": []}
+    for _ in range(5):
+        for name, work in (
+            ("building", lambda: tf_keras.applications.MobileNetV2(weights=None)),
+            ("crossing", lambda: cross(model)),
+        ):
+            start = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - start)
+    built, crossed = (statistics.median(seconds[name]) for name in ("building", "crossing"))
+    print(f"MobileNetV2: building in tf_keras {built:.2f} s, crossing {crossed:.2f} s, median of 5: ", end="")
+    print(f"{crossed - built:+.2f} s (limit +2)")
+
+    keras.backend.clear_session()
+    before = _memory_bytes("VmRSS")
+    model = models.build("alexnet")
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # Linux: the highest resident size is counted anew
+    crossing = cross(model)
+    grown = (_memory_bytes("VmHWM") - before) / (4 * crossing.model.count_params())
+    print(f"AlexNet, both models: peak memory {grown:.2f} x the weights (limit 3)")
+
+
+def _memory_bytes(entry: str) -> int:
+    with open("/proc/self/status") as file:
+        return 1024 * next(int(line.split()[1]) for line in file if line.startswith(f"{entry}:"))
+
+
+def steps() -> None:
+    import tensorflow as tf
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    from edge_cv import models
+    from edge_cv.compression.qat import simulate
+
+    size, batch = 96, 32
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3)).astype(np.float32)
+    targets = np.eye(10, dtype=np.float32)[np.arange(batch) % 10]
+    crossing, _ = simulate(models.build("mobilenet_v2", classes=10, image_size=size), pixels)
+    by_hand = tf_keras.applications.MobileNetV2(
+        (size, size, 3), weights=None, classes=10, classifier_activation=None, pooling="avg"
+    )
+    peers = {"ours": crossing.model, "tfmot": tfmot.quantization.keras.quantize_model(by_hand)}
+    given = {"ours": pixels, "tfmot": pixels / 127.5 - 1}
+    times: dict[str, list[float]] = {name: [] for name in peers}
+    for model in peers.values():
+        loss = tf_keras.losses.CategoricalCrossentropy(from_logits=True)
+        model.compile(tf_keras.optimizers.Adam(1e-4), loss=loss)
+    data = {name: (tf.constant(images), tf.constant(targets)) for name, images in given.items()}
+    for step in range(STEPS + 5):
+        for name, model in peers.items():
+            start = time.perf_counter()
+            model.train_on_batch(*data[name])
+            if step >= 5:
+                times[name].append(time.perf_counter() - start)
+    own, peer = (1e3 * statistics.median(times[name]) for name in ("ours", "tfmot"))
+    print(f"a step of QAT, MobileNetV2 at {size}, batch {batch}, median of {STEPS}: ", end="")
+    print(f"ours {own:.0f} ms, tfmot by hand {peer:.0f} ms: {own / peer:.2f} x (limit 1.15)")
+
+
+def main() -> None:
+    from converters.quiet import import_tensorflow
+    from edge_cv.evaluation import environment
+
+    import_tensorflow()
+    machine = environment()
+    print(f"{machine['cpu']}, {machine['cores']} cores")
+    sections = {"digits": digits, "latency": latency, "bridge": bridge, "steps": steps}
+    for name in sys.argv[1:] or sections:
+        sections[name]()
+
+
+if __name__ == "__main__":
+    main()

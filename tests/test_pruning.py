@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converters.errors import InputError
+from edge_cv.compression.pruning import prunable, prune, sparsity, total_sparsity
+from edge_cv.recipe import Prune, Tuning
+
+
+def accuracy(model, images, labels):
+    return np.mean(np.asarray(model(images.astype(np.float32), training=False)).argmax(1) == labels)
+
+
+def test_three_quarters_of_the_weights_go_and_the_digits_stay(digits, digits_model):
+    batches, images, labels = digits
+    before = [weight.copy() for weight in digits_model.get_weights()]
+    part = Prune(0.75, exclude=("logits",), tuning=Tuning(epochs=6, learning_rate=3e-3))
+    pruned = prune(digits_model, part, batches)
+    shares = sparsity(pruned)
+    assert shares.pop("logits") == 0
+    assert all(share == pytest.approx(0.75, abs=0.03) for share in shares.values())
+    assert accuracy(pruned, images, labels) >= accuracy(digits_model, images, labels) - 0.03
+    assert [layer.name for layer in pruned.layers] == [layer.name for layer in digits_model.layers]
+    for after, original in zip(digits_model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(after, original)
+
+
+def test_two_of_four_neighbours_along_the_input_channels_are_zero(digits, digits_model):
+    part = Prune(0.5, "constant", pattern="2:4", tuning=Tuning(epochs=1))
+    pruned = prune(digits_model, part, digits[0])
+    kernel = np.asarray(pruned.get_layer("project_conv").kernel)[0, 0]
+    zeros = (kernel.reshape(-1, 4, kernel.shape[-1]) == 0).sum(1)
+    assert (zeros >= 2).all()
+    assert total_sparsity(pruned) == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_constant_schedule_prunes_from_its_begin(digits, digits_model):
+    part = Prune(0.6, "constant", begin_epoch=0.5, end_epoch=1.0, tuning=Tuning(epochs=1, distillation=0.0))
+    assert total_sparsity(prune(digits_model, part, digits[0])) == pytest.approx(0.6, abs=0.03)
+
+
+def test_what_cannot_be_pruned_is_said_before_any_training(digits, digits_model):
+    import keras
+
+    with pytest.raises(InputError, match="exclude must name"):
+        prunable(digits_model, ("nothing",))
+    with pytest.raises(InputError, match="leave something"):
+        prunable(digits_model, ("*",))
+    image = keras.Input((16, 16, 3))
+    with pytest.raises(InputError, match="must have convolutions or dense"):
+        prune(keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)), Prune(), digits[0])
