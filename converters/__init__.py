@@ -18,6 +18,7 @@ _HOME = {
     "Float16": "schemes",
     "Float32": "schemes",
     "InputError": "errors",
+    "Int16x8": "schemes",
     "Int8": "schemes",
     "Parity": "parity",
     "Preprocessing": "preprocessing",

@@ -17,7 +17,8 @@ from converters.calibration import gather
 from converters.errors import CheckFailed, InputError, unknown
 from converters.float_model import FloatModel, convert_float, output_values
 from converters.graph import Graph, count_macs, count_operators
-from converters.parity import Parity, compare, layer_errors, worst
+from converters.layers import layer_errors, worst
+from converters.parity import Parity, compare
 from converters.preprocessing import Preprocessing
 from converters.running import predict, predict_onnx
 from converters.schemes import Scheme, parse

@@ -260,6 +260,12 @@ class Body:
         """The body's input for images in the range that the whole model takes."""
         return np.float32(self.scale) * images.astype(np.float32) + np.float32(self.offset)
 
+    def range_of(self, inputs: np.ndarray) -> tuple[float, float]:
+        """What the input tensor must hold: every pixel, or where it is not pixels what these inputs are."""
+        if self.zero_point is None:
+            return float(inputs.min()), float(inputs.max())
+        return tuple(self.scale * (q - self.zero_point) for q in (-128, 127))
+
 
 def split_body(model: FloatModel, preprocessing: Preprocessing | None) -> Body:
     """The part of the model that an integer scheme quantizes.

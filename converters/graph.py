@@ -130,6 +130,14 @@ class Graph:
             return None
         return np.frombuffer(np.asarray(data, np.uint8).tobytes(), self.dtype(tensor)).reshape(self.shape(tensor))
 
+    def metadata(self, name: bytes) -> bytes | None:
+        """The model's metadata of this name, None when there is none."""
+        for entry in self.model.metadata or []:
+            if entry.name == name:
+                data = self.model.buffers[entry.buffer].data
+                return None if data is None else np.asarray(data, np.uint8).tobytes()
+        return None
+
     def rename(self, tensor: int, name: str) -> None:
         self.tensors[tensor].name = name.encode()
 
@@ -165,6 +173,14 @@ class Graph:
         self.model.buffers.append(buffer)
         self.tensors[tensor].buffer = len(self.model.buffers) - 1
         self.tensors[tensor].shape = np.array(values.shape, np.int32)
+
+    def set_metadata(self, name: bytes, data: bytes) -> None:
+        """Give the model metadata of this name, in the place of what it had."""
+        buffer, entry = _schema().BufferT(), _schema().MetadataT()
+        buffer.data = np.frombuffer(data, np.uint8)
+        self.model.buffers.append(buffer)
+        entry.name, entry.buffer = name, len(self.model.buffers) - 1
+        self.model.metadata = [m for m in self.model.metadata or [] if m.name != name] + [entry]
 
     def add_tensor(
         self,

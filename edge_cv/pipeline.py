@@ -261,7 +261,7 @@ def _layers(
 
     def work() -> tuple[Any, list[Path]]:
         from converters import metadata
-        from converters.parity import layer_errors
+        from converters.layers import layer_errors
 
         with progress(f"comparing {artifact.scheme} with float32 layer by layer"):
             errors = layer_errors(
