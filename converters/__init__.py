@@ -20,6 +20,7 @@ _HOME = {
     "InputError": "errors",
     "Int16x8": "schemes",
     "Int8": "schemes",
+    "Mixed": "schemes",
     "Parity": "parity",
     "Preprocessing": "preprocessing",
     "load": "source",

@@ -26,6 +26,7 @@ from converters.source import Source, open_source
 
 SOURCE_IMAGES = 16  # the float conversion is compared with the source model on so many; the rest with the conversion
 FLOAT_SQNR_DB = 60.0  # float against float: only the order of additions differs
+ONNX_SQNR_DB = {"float32": FLOAT_SQNR_DB, "int8": 3.0}  # an ONNX file fails its check below
 RANDOM_IMAGES = 8  # compared when the caller gives no images
 VERSIONED = ("tensorflow", "keras", "ai-edge-litert", "ai-edge-quantizer", "tf2onnx", "onnx", "onnxruntime", "numpy")
 
@@ -45,7 +46,7 @@ def to_tflite(
     Args:
         model: a Keras 3 or tf_keras model of one RGB image input `(batch, height, width, 3)` and one output
             `(batch, classes)`, or the path of a `.keras` file or a SavedModel folder.
-        scheme: `float32`, `float16`, `dynamic_int8`, `int8`, or a value such as `Int8(io="uint8")`.
+        scheme: `float32`, `float16`, `dynamic_int8`, `int8`, `int16x8`, `mixed`, or a value: `Int8(io="uint8")`.
         calibration: an iterable of arrays `(batch, height, width, 3)` in the range that the model takes, or a folder of
             images for a model whose preprocessing is known. Integer schemes need it; the others are checked on it.
         labels: class names in the order of the outputs.
@@ -87,6 +88,7 @@ def to_tflite(
         "input": _input_record(converted.content, converted.pixel_offset, float_model, preprocessing, images),
         "output": _output_record(converted.content),
         "operators": {"integer": integer, "total": total},
+        **converted.record,
     }
     content = metadata.embed(converted.content, record, labels)
     return Conversion(content, scheme.name, "tflite", record, parity)
@@ -105,7 +107,7 @@ def to_onnx(
 
     Args:
         model, calibration, labels, preprocessing: as `to_tflite` takes them.
-        scheme: `float32`.
+        scheme: `float32`, or `int8`: QDQ by ONNX Runtime's quantizer, input and output float32.
         opset: the ONNX operator set, 13 or later.
 
     Returns:
@@ -115,31 +117,34 @@ def to_onnx(
         InputError, CheckFailed: as `to_tflite`.
     """
     from converters.onnx_export import MIN_OPSET, embed_record, from_float_tflite, max_opset
+    from converters.onnx_quantization import static_int8
 
-    if scheme != "float32":
-        raise unknown("ONNX scheme", scheme, ("float32",))
+    if scheme not in ONNX_SQNR_DB:
+        raise unknown("ONNX scheme", scheme, ONNX_SQNR_DB)
     if not isinstance(opset, int) or not MIN_OPSET <= opset <= max_opset():
         raise InputError(f"opset must be a whole number in {MIN_OPSET}..{max_opset()}. Received: {opset!r}")
     source = open_source(model)
     preprocessing = _agreed(preprocessing, source)
     float_model = convert_float(source)
-    images = _images(float_model, calibration, preprocessing, required=False)
+    images = _images(float_model, calibration, preprocessing, required=scheme == "int8")
     _check_labels(labels, float_model)
+    content = from_float_tflite(float_model.content, opset)
+    if scheme == "int8":
+        content = static_int8(content, images)
     if images is None:
         images = _random_images(float_model, preprocessing)
-    content = from_float_tflite(float_model.content, opset)
     outputs = predict_onnx(content, images)
     parity = _checked(
-        compare(_reference(float_model, images), outputs), FLOAT_SQNR_DB, f"{source.name} as ONNX float32"
+        compare(_reference(float_model, images), outputs), ONNX_SQNR_DB[scheme], f"{source.name} as ONNX {scheme}"
     )
-    record = _record(float_model, "float32", preprocessing, labels, parity)
+    record = _record(float_model, scheme, preprocessing, labels, parity)
     record |= {
         "format": "onnx",
         "options": {"opset": opset},
         "input": _input_record(float_model.content, None, float_model, preprocessing, images),
         "output": _output_record(float_model.content),
     }
-    return Conversion(embed_record(content, record), "float32", "onnx", record, parity)
+    return Conversion(embed_record(content, record), scheme, "onnx", record, parity)
 
 
 def verify(reference: Any, conversion: Conversion, images: Any) -> Parity:

@@ -221,21 +221,33 @@ class Graph:
     ) -> None:
         """Insert an operator before the one at position `at`."""
         schema = _schema()
-        code = getattr(schema.BuiltinOperator, name)
-        codes = self.model.operatorCodes
-        own = schema.OperatorCodeT()
-        own.builtinCode, own.deprecatedBuiltinCode, own.version = code, min(code, 127), version
-        codes.append(own)
-        known = [max(c.builtinCode, c.deprecatedBuiltinCode) == code and c.version >= version for c in codes]
-        position = known.index(True)
         operator = schema.OperatorT()
-        operator.opcodeIndex = position
+        operator.opcodeIndex = self._operator_code(name, version)
         operator.inputs = np.array(inputs, np.int32)
         operator.outputs = np.array(outputs, np.int32)
         if options is not None:
             operator.builtinOptions = options
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
         self.subgraph.operators.insert(at, operator)
+
+    def _operator_code(self, name: str, version: int) -> int:
+        """The place of this operator and version among the model's operator codes, where it is put if it was not."""
+        schema, codes = _schema(), self.model.operatorCodes
+        code = getattr(schema.BuiltinOperator, name)
+        for place, known in enumerate(codes):
+            if max(known.builtinCode, known.deprecatedBuiltinCode) == code and known.version == version:
+                return place
+        own = schema.OperatorCodeT()
+        own.builtinCode, own.deprecatedBuiltinCode, own.version = code, min(code, 127), version
+        codes.append(own)
+        return len(codes) - 1
+
+    def version(self, operator: Operator) -> int:
+        """The operator's version, as the file says it."""
+        return self.model.operatorCodes[self.subgraph.operators[operator.index].opcodeIndex].version
+
+    def set_version(self, operator: Operator, version: int) -> None:
+        self.subgraph.operators[operator.index].opcodeIndex = self._operator_code(operator.name, version)
 
     def remove_operators(self, indices: Sequence[int]) -> None:
         gone = set(indices)

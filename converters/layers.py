@@ -1,6 +1,6 @@
 """Layer by layer: where a converted model departs from its float model, and whether its ranges fit.
 
-Tensors are matched by name. Channels that were equalized are brought back to the float model's before they are compared.
+Tensors are matched by name. Channels that were equalized are brought back to the float model's before that.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from converters.errors import CheckFailed
 from converters.float_model import Body
 from converters.graph import Graph
 from converters.quiet import native_remarks_hidden
+from converters.versions import set_versions
 
 # TFLite runtimes up to 2.9 load a dense layer with a scale per channel and compute nonsense; NNAPI rejects it.
 DENSE_PER_TENSOR = "FULLY_CONNECTED"
@@ -127,7 +128,9 @@ def _quantize(content: bytes, recipe: Any, statistics: dict[str, Any] | None = N
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise CheckFailed(f"the graph cannot be quantized: {reason}") from error
-    return bytes(result.quantized_model)
+    made = Graph(bytes(result.quantized_model))
+    set_versions(made)
+    return made.to_bytes()
 
 
 def with_io(content: bytes, io_type: str, body: Body, ends: Sequence[tuple[float, float]] | None = None) -> bytes:
@@ -181,11 +184,10 @@ def with_io(content: bytes, io_type: str, body: Body, ends: Sequence[tuple[float
                 at, place = result, place + 1
         graph.add_operator("QUANTIZE", [at], [old_in], at=place)
         last = "DEQUANTIZE"
-    graph.add_operator(
-        last, [old_out], [new_out], at=len(graph.subgraph.operators), version=2 if last == "DEQUANTIZE" else 1
-    )
+    graph.add_operator(last, [old_out], [new_out], at=len(graph.subgraph.operators))
     graph.replace_input(old_in, new_in)
     graph.replace_output(old_out, new_out)
+    set_versions(graph)
     return graph.to_bytes()
 
 

@@ -6,8 +6,8 @@ A new scheme is one more dataclass here with a `name`, the limits that its resul
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,19 +18,29 @@ from converters.errors import InputError, unknown
 from converters.float_model import Body, FloatModel, split_body
 from converters.graph import Graph
 from converters.metadata import with_channels
+from converters.mixed import Point, search
 from converters.preprocessing import Preprocessing
 from converters.quantization import dynamic_int8_weights, float16_weights, full_integer, with_io
 
 IO_TYPES = ("int8", "uint8", "float32")
 RANGES = ("mse", "minmax")
+WIDE = ("float32", "int16")
+MIN_MIXED_IMAGES = 8
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a scheme made: the TFLite file, and how a pixel becomes its input's integer (None: it does not)."""
+    """What a scheme made.
+
+    Attributes:
+        content: the TFLite file.
+        pixel_offset: how a pixel becomes its input's integer; None: it does not.
+        record: what more the metadata shall say.
+    """
 
     content: bytes
     pixel_offset: int | None = None
+    record: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,11 +124,11 @@ class Int8:
         body = split_body(model, preprocessing)
         inputs = body.feed(images)
         options = self.equalization, self.ranges, self.correction, self.damping
-        content = model.once(f"int8 {body.zero_point} {options}", images, lambda: self._content(body, inputs))
+        content, _ = model.once(f"int8 {body.zero_point} {options}", images, lambda: self.files(body, inputs))
         return _with_ends(content, self.io, body)
 
-    def _content(self, body: Body, inputs: np.ndarray) -> bytes:
-        """The file with int8 at both ends."""
+    def files(self, body: Body, inputs: np.ndarray) -> tuple[bytes, bytes]:
+        """The file with int8 at both ends, and the float graph, equalized or not, that it is nearest to."""
         float_contents, maps = [body.content], {}
         if self.equalization:
             equal, maps = equalized(body.content, inputs)
@@ -132,7 +142,8 @@ class Int8:
         if self.ranges == "mse":
             starts.append(Start(content, full_integer(content, ranges, body.range_of(inputs))))
         content, place = corrected(starts, inputs, method=self.correction, damping=self.damping)
-        return with_channels(content, maps if starts[place].float_content is not body.content else {})
+        float_content = starts[place].float_content
+        return with_channels(content, maps if float_content is not body.content else {}), float_content
 
 
 @dataclass(frozen=True)
@@ -174,6 +185,79 @@ class Int16x8:
         return _with_ends(content, self.io, body, (body.range_of(inputs), ranges[graph.name(graph.outputs[0])]))
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """int8 with the layers that hurt most kept wider, as few as a budget allows.
+
+    Layers are ranked by the error that each alone causes (https://arxiv.org/abs/2004.10568, section 5), then the worst
+    are kept wide, more and more, until the budget holds on the fifth of the images that the int8 file was not made
+    with. Of the files for which it holds the fastest on this machine is taken; the others are in the metadata, under
+    `mixed`, with the trade-off. Where no file is within the budget, the best is returned and `budget_met` is false.
+
+    Attributes:
+        sqnr_db: budget: the logits' SQNR must be at least this. None leaves it open, as for the others.
+        agreement: budget: the share of images, 0..1, with the float model's top-1 must be at least this.
+        top1_drop: budget: the accuracy, 0..1, must not drop by more. Images have no labels here: what is held is that
+            no more images than that change their top-1, and accuracy cannot drop by more than that.
+        wide: `float32`; or `int16`, int8 weights with int16 activations for layers that have such kernels, which
+            accelerators run fast and CPUs do not.
+        io, min_sqnr_db: as of Int8.
+    """
+
+    sqnr_db: float | None = 30.0
+    agreement: float | None = None
+    top1_drop: float | None = None
+    wide: str = "float32"
+    io: str = "int8"
+    min_sqnr_db: float = 3.0
+    min_integer_share: ClassVar[float] = 0.0
+    name: ClassVar[str] = "mixed"
+    integer: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.io not in IO_TYPES:
+            raise unknown("io of a mixed scheme", self.io, IO_TYPES)
+        if self.wide not in WIDE:
+            raise unknown("wide of a mixed scheme", self.wide, WIDE)
+        for what in ("agreement", "top1_drop"):
+            share = getattr(self, what)
+            if share is not None and not 0 <= share <= 1:
+                raise InputError(f"{what} of a mixed scheme must be a share in 0..1. Received: {share}")
+        if self.sqnr_db is not None and not np.isfinite(self.sqnr_db):
+            raise InputError(f"sqnr_db of a mixed scheme must be a number of decibels. Received: {self.sqnr_db}")
+        if self.sqnr_db is None and self.agreement is None and self.top1_drop is None:
+            raise InputError("a mixed scheme must have a budget: sqnr_db, agreement or top1_drop. Received: none")
+
+    def convert(self, model: FloatModel, images: np.ndarray | None, preprocessing: Preprocessing | None) -> Converted:
+        if len(images) < MIN_MIXED_IMAGES:
+            raise InputError(
+                f"calibration must hold at least {MIN_MIXED_IMAGES} images for a mixed scheme, which measures on a "
+                f"fifth of them. Received: {len(images)}"
+            )
+        body = split_body(model, preprocessing)
+        inputs = body.feed(images)
+        held_out = np.arange(len(inputs)) % 5 == 4
+        int8, float_content = model.once(
+            f"mixed {body.zero_point}", images, lambda: Int8().files(body, inputs[~held_out])
+        )
+        found = search(float_content, int8, inputs[held_out], self._holds, kind=self.wide)
+        record = {
+            "budget_met": found.met,
+            "wide_layers": list(found.wide),
+            "curve": [asdict(point) for point in found.curve],
+            "alone_sqnr_db": found.errors,
+        }
+        made = _with_ends(found.content, self.io, body)
+        return Converted(made.content, made.pixel_offset, {"mixed": record})
+
+    def _holds(self, point: Point) -> bool:
+        return (
+            (self.sqnr_db is None or point.sqnr_db >= self.sqnr_db)
+            and (self.agreement is None or point.agreement >= self.agreement)
+            and (self.top1_drop is None or 1 - point.agreement <= self.top1_drop + 1e-9)
+        )
+
+
 def _check_integer(scheme: Int8 | Int16x8) -> None:
     what = f"an {scheme.name} scheme"
     if scheme.io not in IO_TYPES:
@@ -191,8 +275,8 @@ def _with_ends(content: bytes, io: str, body: Body, ends: Sequence[tuple[float, 
     return Converted(with_io(content, io, body, ends), None if body.zero_point is None else offset)
 
 
-SCHEMES = (Float32, Float16, DynamicInt8, Int8, Int16x8)
-Scheme = Float32 | Float16 | DynamicInt8 | Int8 | Int16x8
+SCHEMES = (Float32, Float16, DynamicInt8, Int8, Int16x8, Mixed)
+Scheme = Float32 | Float16 | DynamicInt8 | Int8 | Int16x8 | Mixed
 
 
 def names() -> tuple[str, ...]:
