@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from converters import metadata
+from converters import metadata, targets
 from converters.artifact import Conversion
 from converters.calibration import gather
 from converters.errors import CheckFailed, InputError, unknown
@@ -30,6 +31,8 @@ ONNX_SQNR_DB = {"float32": FLOAT_SQNR_DB, "int8": 3.0}  # an ONNX file fails its
 RANDOM_IMAGES = 8  # compared when the caller gives no images
 VERSIONED = ("tensorflow", "keras", "ai-edge-litert", "ai-edge-quantizer", "tf2onnx", "onnx", "onnxruntime", "numpy")
 
+logger = logging.getLogger(__name__)
+
 
 def to_tflite(
     model: Any,
@@ -38,6 +41,7 @@ def to_tflite(
     calibration: Any = None,
     labels: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    target: str | None = None,
 ) -> Conversion:
     """A checked TFLite file of an image classifier.
 
@@ -51,6 +55,8 @@ def to_tflite(
             images for a model whose preprocessing is known. Integer schemes need it; the others are checked on it.
         labels: class names in the order of the outputs.
         preprocessing: how a photo becomes the model's input; default: what the model says itself.
+        target: a device of `converters.targets.names()`, or `tflite-2.3` and the like: the input and output become what
+            it takes, and a file that it would refuse is an error.
 
     Returns:
         The Conversion; `save(path)` writes it.
@@ -60,6 +66,7 @@ def to_tflite(
         CheckFailed: the result is not what it should be; the message names the check and its number.
     """
     scheme = parse(scheme)
+    scheme = scheme if target is None else targets.suited(scheme, target)
     source = open_source(model)
     preprocessing = _agreed(preprocessing, source)
     float_model = convert_float(source)
@@ -72,6 +79,8 @@ def to_tflite(
     outputs = predict(converted.content, images, pixel_offset=converted.pixel_offset)
     what = f"{source.name} as {scheme.name}"
     parity = _checked(compare(reference, outputs), scheme.min_sqnr_db, what)
+    for finding in () if target is None else targets.require(converted.content, target):
+        logger.warning("for %s, %s. Remedy: %s", target, finding.what, finding.remedy)
     integer, total = count_operators(Graph(converted.content))
     if scheme.integer and integer < scheme.min_integer_share * total:
         raise CheckFailed(
@@ -88,6 +97,7 @@ def to_tflite(
         "input": _input_record(converted.content, converted.pixel_offset, float_model, preprocessing, images),
         "output": _output_record(converted.content),
         "operators": {"integer": integer, "total": total},
+        "target": target,
         **converted.record,
     }
     content = metadata.embed(converted.content, record, labels)
