@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 
 _HOME = {
+    "CalibrationQuality": "calibration_quality",
     "CheckFailed": "errors",
     "Conversion": "artifact",
     "DynamicInt8": "schemes",
@@ -23,6 +24,8 @@ _HOME = {
     "Mixed": "schemes",
     "Parity": "parity",
     "Preprocessing": "preprocessing",
+    "assess_calibration": "calibration_quality",
+    "check": "targets",
     "load": "source",
     "read_metadata": "artifact",
     "to_onnx": "conversion",

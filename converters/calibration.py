@@ -17,6 +17,7 @@ from converters.preprocessing import Preprocessing
 from converters.running import visit
 
 MAX_IMAGES = 1000  # the ranges have long settled; more only cost memory
+FEW_IMAGES = 8  # fewer show the ranges badly
 BINS = 4096  # of a tensor's histogram
 SAMPLED_VALUES = 40_000  # of a tensor, an image: enough for a histogram
 NARROWINGS = np.linspace(1, 0.3, 36)  # shares of each end of a range that are tried
@@ -79,6 +80,8 @@ def gather(
             break
     if not count:
         raise InputError("calibration must hold at least one image. Received: none")
+    if count < FEW_IMAGES:
+        logger.warning("%d calibration images are very few: take at least %d, better 100", count, FEW_IMAGES)
     images = np.concatenate([k.astype(np.float32) for k in kept] if len({k.dtype for k in kept}) > 1 else kept)
     _check_range(images, takes_pixels, preprocessing)
     return images

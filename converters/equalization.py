@@ -201,6 +201,8 @@ def _maps(graph: Graph, group: _Group, statistics: Mapping[int, _Statistics]) ->
         for ends in (-low[t], high[t]):
             most = ends.max()
             room = np.minimum(room, np.where(ends > most / MAX_GAIN, most / np.maximum(ends, 1e-30), MAX_GAIN))
+    silent = np.all([high[t] - low[t] <= 1e-6 * (high[t] - low[t]).max() for t in group.tensors], axis=0)
+    room[silent] = 1.0  # on these images: on others it may speak
     candidates = [np.maximum(room, 1) ** exponent for exponent in EXPONENTS]
 
     def noise(gain: np.ndarray) -> float:
