@@ -87,7 +87,11 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
 
     artifacts = [_convert(recipe, stages, model, images, scheme, progress) for scheme in recipe.schemes]
     artifacts += [_convert(recipe, stages, model, images, f"onnx_{scheme}", progress) for scheme in recipe.onnx]
-    layers = {a.scheme: _layers(stages, artifacts[0], a, images, progress) for a in artifacts if a.scheme == "int8"}
+    layers = {
+        a.scheme: _layers(stages, artifacts[0], a, images, progress)
+        for a in artifacts
+        if a.scheme in recipe.schemes and parse(a.scheme).integer
+    }
     evaluation = _evaluate(recipe, stages, artifacts, measured, model.preprocessing, progress)
     performance = _measure(recipe, stages, artifacts, progress)
     rows = tuple(_row(a, model, evaluation, performance[a.scheme], layers.get(a.scheme, ())) for a in artifacts)
@@ -260,6 +264,8 @@ def _layers(
         return ()
 
     def work() -> tuple[Any, list[Path]]:
+        from dataclasses import asdict
+
         from converters import metadata
         from converters.layers import layer_errors
 
@@ -270,7 +276,7 @@ def _layers(
                 calibration.images,
                 pixel_offset=metadata.read(artifact.path)["input"]["pixel_offset"],
             )
-        return [{"layer": error.layer, "sqnr_db": error.sqnr_db} for error in errors], []
+        return [asdict(error) for error in errors], []
 
     inputs = [reference.sha256, artifact.sha256, calibration.key]
     return tuple(stages.once(f"layers_{artifact.scheme}", inputs, work)[0])

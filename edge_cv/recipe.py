@@ -168,7 +168,7 @@ class Recipe(_Part):
         model: the network and its weights.
         data: the photos.
         schemes: TFLite files to make; the first is the reference when it is `float32`, which it should be.
-        onnx: ONNX files to make: `float32`.
+        onnx: ONNX files to make: `float32`, `int8`; their rows are called `onnx_float32`, `onnx_int8`.
         measure: how latency is measured.
         limits: what the artifacts must keep.
         notes: sentences for the report's reader.
