@@ -12,15 +12,20 @@ from __future__ import annotations
 import importlib
 
 _HOME = {
+    "CalibrationQuality": "calibration_quality",
     "CheckFailed": "errors",
     "Conversion": "artifact",
     "DynamicInt8": "schemes",
     "Float16": "schemes",
     "Float32": "schemes",
     "InputError": "errors",
+    "Int16x8": "schemes",
     "Int8": "schemes",
+    "Mixed": "schemes",
     "Parity": "parity",
     "Preprocessing": "preprocessing",
+    "assess_calibration": "calibration_quality",
+    "check": "targets",
     "load": "source",
     "read_metadata": "artifact",
     "to_onnx": "conversion",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from converters import metadata
+from converters import metadata, targets
 from converters.artifact import Conversion
 from converters.calibration import gather
 from converters.errors import CheckFailed, InputError, unknown
 from converters.float_model import FloatModel, convert_float, output_values
 from converters.graph import Graph, count_macs, count_operators
-from converters.parity import Parity, compare, layer_errors, worst
+from converters.layers import layer_errors, worst
+from converters.parity import Parity, compare
 from converters.preprocessing import Preprocessing
 from converters.running import predict, predict_onnx
 from converters.schemes import Scheme, parse
@@ -25,8 +27,11 @@ from converters.source import Source, open_source
 
 SOURCE_IMAGES = 16  # the float conversion is compared with the source model on so many; the rest with the conversion
 FLOAT_SQNR_DB = 60.0  # float against float: only the order of additions differs
+ONNX_SQNR_DB = {"float32": FLOAT_SQNR_DB, "int8": 3.0}  # an ONNX file fails its check below
 RANDOM_IMAGES = 8  # compared when the caller gives no images
 VERSIONED = ("tensorflow", "keras", "ai-edge-litert", "ai-edge-quantizer", "tf2onnx", "onnx", "onnxruntime", "numpy")
+
+logger = logging.getLogger(__name__)
 
 
 def to_tflite(
@@ -36,6 +41,7 @@ def to_tflite(
     calibration: Any = None,
     labels: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    target: str | None = None,
 ) -> Conversion:
     """A checked TFLite file of an image classifier.
 
@@ -44,11 +50,13 @@ def to_tflite(
     Args:
         model: a Keras 3 or tf_keras model of one RGB image input `(batch, height, width, 3)` and one output
             `(batch, classes)`, or the path of a `.keras` file or a SavedModel folder.
-        scheme: `float32`, `float16`, `dynamic_int8`, `int8`, or a value such as `Int8(io="uint8")`.
+        scheme: `float32`, `float16`, `dynamic_int8`, `int8`, `int16x8`, `mixed`, or a value: `Int8(io="uint8")`.
         calibration: an iterable of arrays `(batch, height, width, 3)` in the range that the model takes, or a folder of
             images for a model whose preprocessing is known. Integer schemes need it; the others are checked on it.
         labels: class names in the order of the outputs.
         preprocessing: how a photo becomes the model's input; default: what the model says itself.
+        target: a device of `converters.targets.names()`, or `tflite-2.3` and the like: the input and output become what
+            it takes, and a file that it would refuse is an error.
 
     Returns:
         The Conversion; `save(path)` writes it.
@@ -58,6 +66,7 @@ def to_tflite(
         CheckFailed: the result is not what it should be; the message names the check and its number.
     """
     scheme = parse(scheme)
+    scheme = scheme if target is None else targets.suited(scheme, target)
     source = open_source(model)
     preprocessing = _agreed(preprocessing, source)
     float_model = convert_float(source)
@@ -70,6 +79,8 @@ def to_tflite(
     outputs = predict(converted.content, images, pixel_offset=converted.pixel_offset)
     what = f"{source.name} as {scheme.name}"
     parity = _checked(compare(reference, outputs), scheme.min_sqnr_db, what)
+    for finding in () if target is None else targets.require(converted.content, target):
+        logger.warning("for %s, %s. Remedy: %s", target, finding.what, finding.remedy)
     integer, total = count_operators(Graph(converted.content))
     if scheme.integer and integer < scheme.min_integer_share * total:
         raise CheckFailed(
@@ -86,6 +97,8 @@ def to_tflite(
         "input": _input_record(converted.content, converted.pixel_offset, float_model, preprocessing, images),
         "output": _output_record(converted.content),
         "operators": {"integer": integer, "total": total},
+        "target": target,
+        **converted.record,
     }
     content = metadata.embed(converted.content, record, labels)
     return Conversion(content, scheme.name, "tflite", record, parity)
@@ -104,7 +117,7 @@ def to_onnx(
 
     Args:
         model, calibration, labels, preprocessing: as `to_tflite` takes them.
-        scheme: `float32`.
+        scheme: `float32`, or `int8`: QDQ by ONNX Runtime's quantizer, input and output float32.
         opset: the ONNX operator set, 13 or later.
 
     Returns:
@@ -114,31 +127,34 @@ def to_onnx(
         InputError, CheckFailed: as `to_tflite`.
     """
     from converters.onnx_export import MIN_OPSET, embed_record, from_float_tflite, max_opset
+    from converters.onnx_quantization import static_int8
 
-    if scheme != "float32":
-        raise unknown("ONNX scheme", scheme, ("float32",))
+    if scheme not in ONNX_SQNR_DB:
+        raise unknown("ONNX scheme", scheme, ONNX_SQNR_DB)
     if not isinstance(opset, int) or not MIN_OPSET <= opset <= max_opset():
         raise InputError(f"opset must be a whole number in {MIN_OPSET}..{max_opset()}. Received: {opset!r}")
     source = open_source(model)
     preprocessing = _agreed(preprocessing, source)
     float_model = convert_float(source)
-    images = _images(float_model, calibration, preprocessing, required=False)
+    images = _images(float_model, calibration, preprocessing, required=scheme == "int8")
     _check_labels(labels, float_model)
+    content = from_float_tflite(float_model.content, opset)
+    if scheme == "int8":
+        content = static_int8(content, images)
     if images is None:
         images = _random_images(float_model, preprocessing)
-    content = from_float_tflite(float_model.content, opset)
     outputs = predict_onnx(content, images)
     parity = _checked(
-        compare(_reference(float_model, images), outputs), FLOAT_SQNR_DB, f"{source.name} as ONNX float32"
+        compare(_reference(float_model, images), outputs), ONNX_SQNR_DB[scheme], f"{source.name} as ONNX {scheme}"
     )
-    record = _record(float_model, "float32", preprocessing, labels, parity)
+    record = _record(float_model, scheme, preprocessing, labels, parity)
     record |= {
         "format": "onnx",
         "options": {"opset": opset},
         "input": _input_record(float_model.content, None, float_model, preprocessing, images),
         "output": _output_record(float_model.content),
     }
-    return Conversion(embed_record(content, record), "float32", "onnx", record, parity)
+    return Conversion(embed_record(content, record), scheme, "onnx", record, parity)
 
 
 def verify(reference: Any, conversion: Conversion, images: Any) -> Parity:

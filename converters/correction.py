@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,52 +25,79 @@ METHODS = ("rounding", "bias", "none")  # the best first
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 HELD_OUT = 5  # every fifth image does not correct: it decides whether correcting helped
 MEMORY_BYTES = 1_000_000_000  # of activations held at once; fewer images correct a model whose activations are larger
-MIN_SAMPLES, SAMPLES_PER_VALUE = 512, 4  # positions to look at: for each value that an output is computed from, 4
+DAMPINGS = (1.0, 4.0, 16.0)  # tried on the images held out
+# Positions to look at, for each value that an output is computed from: 16, or 4 where that is very many.
+MIN_SAMPLES, SAMPLES_PER_VALUE, MANY_SAMPLES, LEAST_PER_VALUE = 1024, 16, 8192, 4
 MAX_PATCH = 4800  # values that one output is computed from; the weights of a layer with more stay: too slow
 BLOCK = 64  # columns whose errors are carried on together
-MAX_BIAS = 2**30  # an int32 accumulator must not overflow
 
 
-def corrected(float_content: bytes, content: bytes, inputs: np.ndarray, *, method: str, damping: float) -> bytes:
-    """The int8 file, corrected where that brings it nearer to the float model on images that did not correct it.
+@dataclass(frozen=True)
+class Start:
+    """An integer file that may be corrected, and the float graph that it was made of.
+
+    Tensors are matched by name; the file's input tensor's scale and zero point say what its integers stand for.
+    """
+
+    float_content: bytes
+    content: bytes
+
+
+def corrected(starts: Sequence[Start], inputs: np.ndarray, *, method: str, damping: float | None) -> tuple[bytes, int]:
+    """The best file on images that did not correct it: of the first start that beats the last one as it is.
 
     Args:
-        float_content: the float graph that the int8 file was made of; tensors are matched by name.
-        content: the int8 file; its input tensor's scale and zero point say what its integers stand for.
-        inputs: `(n, height, width, 3)` float32, what the float graph takes.
+        starts: files of one model, the most promising first; the last one is the plain one.
+        inputs: `(n, height, width, 3)` float32, what the float graphs take.
         method: `rounding` (weights and biases), `bias` or `none`.
-        damping: see `correct`.
+        damping: see `correct`; None tries `DAMPINGS`.
 
     Returns:
-        A file of the same operators, scales and size: of the method or, if that does not help, of a weaker one.
+        The file, and the place of its start: corrected by the method, by a weaker one, or the plain one as it is. Its
+        operators, scales and size are the start's. When it was chosen, it is made anew on all of the images.
     """
-    if method == "none" or len(inputs) < 2:
-        return content
+    plain = starts[-1]
+    if len(inputs) < 2:
+        return plain.content, len(starts) - 1
     held_out = np.arange(len(inputs)) % HELD_OUT == min(len(inputs), HELD_OUT) - 1
-    kept = np.flatnonzero(~held_out)[: max(1, MEMORY_BYTES // _bytes_an_image(Graph(float_content)))]
-    wanted = predict(float_content, inputs[held_out])
+    wanted, wanted_of_all = predict(plain.float_content, inputs[held_out]), None
 
-    def score(candidate: bytes) -> float:
-        return sqnr_db(wanted, predict(candidate, inputs[held_out]))
+    def score(content: bytes) -> float:
+        return sqnr_db(wanted, predict(content, inputs[held_out]))
 
-    plain = score(content)
-    for candidate_method in METHODS[METHODS.index(method) : -1]:
-        candidate = correct(
-            float_content,
-            content,
-            inputs[kept],
-            damping=damping if candidate_method == "rounding" else None,
-        )
-        if score(candidate) > plain:
-            return candidate
-    return content
+    def attempt(start: Start, given: np.ndarray, how: float | None) -> bytes:
+        given = given[: max(1, MEMORY_BYTES // _bytes_an_image(Graph(start.float_content)))]
+        return correct(start.float_content, start.content, given, damping=how)
+
+    least = score(plain.content)
+    for place, start in enumerate(starts):
+        for one_method in METHODS[METHODS.index(method) :]:
+            if one_method == "none":
+                tried = {None: start.content}
+            elif one_method == "bias":
+                tried = {None: attempt(start, inputs[~held_out], None)}
+            else:
+                dampings = DAMPINGS if damping is None else (damping,)
+                tried = {how: attempt(start, inputs[~held_out], how) for how in dampings}
+            scores = {how: score(content) for how, content in tried.items()}
+            best = max(scores, key=lambda how: scores[how])
+            if scores[best] <= least:
+                continue
+            if one_method == "none":
+                return start.content, place
+            again = attempt(start, inputs, best)
+            wanted_of_all = predict(plain.float_content, inputs) if wanted_of_all is None else wanted_of_all
+            kept, anew = (sqnr_db(wanted_of_all, predict(c, inputs)) for c in (tried[best], again))
+            return (again if anew > kept else tried[best]), place
+    return plain.content, len(starts) - 1
 
 
 def correct(float_content: bytes, content: bytes, inputs: np.ndarray, *, damping: float | None) -> bytes:
-    """The int8 file with the integers of its convolutions and dense layers chosen anew on these images.
+    """The file with the integers of its convolutions and dense layers chosen anew on these images.
 
     Args:
-        float_content, content, inputs: as in `corrected`.
+        float_content, content: as in `Start`.
+        inputs: `(n, height, width, 3)` float32, what the float graph takes.
         damping: how little the images are trusted: what is added to the variance of a layer's inputs, as a multiple
             of it for a layer of as many inputs as there are images. None leaves the weights and sets biases only.
     """
@@ -189,7 +217,7 @@ class _Geometry:
 
     def mean_patch(self, values: np.ndarray, read: Reader) -> np.ndarray:
         """`(groups, 1, patch)`, the mean over all outputs of all images."""
-        mean = read(values.mean(0, dtype=np.float64 if values.dtype == np.int8 else None))
+        mean = read(values.mean(0, dtype=np.float64 if values.dtype.kind == "i" else None))
         if self.window is None:
             return mean.reshape(1, 1, -1)
         counts, pads = zip(*(self.outputs(mean.shape[axis], axis) for axis in (0, 1)), strict=True)
@@ -235,7 +263,7 @@ class _Layer:
 
 
 def _layer_of(graph: Graph, operator: Operator, float_graph: Graph, twin: Operator) -> _Layer | None:
-    """The layer; None where its weights or its bias are computed, missing or not quantized as int8."""
+    """The layer; None where its weights or its bias are computed, missing or not integers."""
     if min(len(operator.inputs), len(twin.inputs)) < 3 or min(*operator.inputs, *twin.inputs) < 0:
         return None
     (integers, integer_bias), (weights, bias) = (
@@ -243,7 +271,7 @@ def _layer_of(graph: Graph, operator: Operator, float_graph: Graph, twin: Operat
     )
     quantization, of_input = graph.quantization(operator.inputs[1]), graph.quantization(operator.inputs[0])
     known = all(x is not None for x in (integers, integer_bias, weights, bias, quantization, of_input))
-    if not known or integers.dtype != np.int8 or integer_bias.dtype != np.int32:
+    if not known or integers.dtype != np.int8 or integer_bias.dtype.kind != "i":
         return None
     geometry = _geometry(graph, operator)
     scale = np.broadcast_to(quantization[0], len(bias)).astype(np.float64).reshape(geometry.groups, -1, 1)
@@ -290,7 +318,7 @@ def _set_integers(
     mean_given, mean_wanted = geometry.mean_patch(given, layer.reader), geometry.mean_patch(wanted, Reader())
     integers, patch = layer.integers, layer.weights.shape[2]
     if damping is not None and patch <= MAX_PATCH:
-        count = max(MIN_SAMPLES, SAMPLES_PER_VALUE * patch)
+        count = max(MIN_SAMPLES, LEAST_PER_VALUE * patch, min(SAMPLES_PER_VALUE * patch, MANY_SAMPLES))
         x = geometry.patches(given, count, operator.index, layer.reader) - mean_given
         answer = np.matmul(geometry.patches(wanted, count, operator.index, Reader()) - mean_wanted, transposed)
         integers = _round(x, answer, layer, damping * patch / len(given))
@@ -299,8 +327,9 @@ def _set_integers(
     answer = np.matmul(mean_wanted, transposed) + layer.bias
     bias = (answer - np.matmul(mean_given, (integers * layer.scale).transpose(0, 2, 1))).reshape(-1)
     bias = np.rint(bias / (layer.reader.scale * layer.scale.reshape(-1)))
-    bias = np.where(np.abs(bias) < MAX_BIAS, bias, layer.integer_bias)
-    graph.set_constant(_own(graph, operator, 2), bias.astype(np.int32))
+    fits = np.abs(bias) < np.iinfo(layer.integer_bias.dtype).max / 2  # the products are added to it
+    bias = np.where(fits, bias, layer.integer_bias)
+    graph.set_constant(_own(graph, operator, 2), bias.astype(layer.integer_bias.dtype))
 
 
 def _own(graph: Graph, operator: Operator, position: int) -> int:

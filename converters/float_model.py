@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.errors import CheckFailed
+from converters.errors import CheckFailed, InputError
 from converters.graph import Graph, Operator
 from converters.preprocessing import Preprocessing
 from converters.quiet import import_tensorflow, log_level
@@ -118,9 +118,18 @@ def _to_tflite(source: Source) -> FloatModel:
             f"TensorFlow's converter cannot express {source.name!r} in TFLite operators: {reason}"
         ) from error
     graph = Graph(content)
+    _check_finite(graph, source)
     _name_tensors(graph, source)
     _sign(graph, source)
     return FloatModel(graph.to_bytes(), source, _input_scale(frozen))
+
+
+def _check_finite(graph: Graph, source: Source) -> None:
+    for tensor in range(len(graph.tensors)):
+        values = graph.constant(tensor) if graph.dtype(tensor) == np.float32 else None
+        if values is not None and not np.isfinite(values).all():
+            name = graph.name(tensor)[:120]
+            raise InputError(f"the weights of {source.name!r} must be finite. Received: NaN or infinity in {name}")
 
 
 def _name_tensors(graph: Graph, source: Source) -> None:
@@ -259,6 +268,12 @@ class Body:
     def feed(self, images: np.ndarray) -> np.ndarray:
         """The body's input for images in the range that the whole model takes."""
         return np.float32(self.scale) * images.astype(np.float32) + np.float32(self.offset)
+
+    def range_of(self, inputs: np.ndarray) -> tuple[float, float]:
+        """What the input tensor must hold: every pixel, or where it is not pixels what these inputs are."""
+        if self.zero_point is None:
+            return float(inputs.min()), float(inputs.max())
+        return tuple(self.scale * (q - self.zero_point) for q in (-128, 127))
 
 
 def split_body(model: FloatModel, preprocessing: Preprocessing | None) -> Body:

@@ -130,6 +130,14 @@ class Graph:
             return None
         return np.frombuffer(np.asarray(data, np.uint8).tobytes(), self.dtype(tensor)).reshape(self.shape(tensor))
 
+    def metadata(self, name: bytes) -> bytes | None:
+        """The model's metadata of this name, None when there is none."""
+        for entry in self.model.metadata or []:
+            if entry.name == name:
+                data = self.model.buffers[entry.buffer].data
+                return None if data is None else np.asarray(data, np.uint8).tobytes()
+        return None
+
     def rename(self, tensor: int, name: str) -> None:
         self.tensors[tensor].name = name.encode()
 
@@ -165,6 +173,14 @@ class Graph:
         self.model.buffers.append(buffer)
         self.tensors[tensor].buffer = len(self.model.buffers) - 1
         self.tensors[tensor].shape = np.array(values.shape, np.int32)
+
+    def set_metadata(self, name: bytes, data: bytes) -> None:
+        """Give the model metadata of this name, in the place of what it had."""
+        buffer, entry = _schema().BufferT(), _schema().MetadataT()
+        buffer.data = np.frombuffer(data, np.uint8)
+        self.model.buffers.append(buffer)
+        entry.name, entry.buffer = name, len(self.model.buffers) - 1
+        self.model.metadata = [m for m in self.model.metadata or [] if m.name != name] + [entry]
 
     def add_tensor(
         self,
@@ -205,21 +221,33 @@ class Graph:
     ) -> None:
         """Insert an operator before the one at position `at`."""
         schema = _schema()
-        code = getattr(schema.BuiltinOperator, name)
-        codes = self.model.operatorCodes
-        own = schema.OperatorCodeT()
-        own.builtinCode, own.deprecatedBuiltinCode, own.version = code, min(code, 127), version
-        codes.append(own)
-        known = [max(c.builtinCode, c.deprecatedBuiltinCode) == code and c.version >= version for c in codes]
-        position = known.index(True)
         operator = schema.OperatorT()
-        operator.opcodeIndex = position
+        operator.opcodeIndex = self._operator_code(name, version)
         operator.inputs = np.array(inputs, np.int32)
         operator.outputs = np.array(outputs, np.int32)
         if options is not None:
             operator.builtinOptions = options
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
         self.subgraph.operators.insert(at, operator)
+
+    def _operator_code(self, name: str, version: int) -> int:
+        """The place of this operator and version among the model's operator codes, where it is put if it was not."""
+        schema, codes = _schema(), self.model.operatorCodes
+        code = getattr(schema.BuiltinOperator, name)
+        for place, known in enumerate(codes):
+            if max(known.builtinCode, known.deprecatedBuiltinCode) == code and known.version == version:
+                return place
+        own = schema.OperatorCodeT()
+        own.builtinCode, own.deprecatedBuiltinCode, own.version = code, min(code, 127), version
+        codes.append(own)
+        return len(codes) - 1
+
+    def version(self, operator: Operator) -> int:
+        """The operator's version, as the file says it."""
+        return self.model.operatorCodes[self.subgraph.operators[operator.index].opcodeIndex].version
+
+    def set_version(self, operator: Operator, version: int) -> None:
+        self.subgraph.operators[operator.index].opcodeIndex = self._operator_code(operator.name, version)
 
     def remove_operators(self, indices: Sequence[int]) -> None:
         gone = set(indices)

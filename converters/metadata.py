@@ -3,7 +3,8 @@
 Two things are written into a TFLite file. `TFLITE_METADATA` is the flatbuffer that MediaPipe, ML Kit and the TFLite
 Task Library read: the image input with its normalization, the logits output with its label file, and the label file
 itself as an uncompressed zip behind the model. `EDGE_CV_METADATA` is our own record, JSON: preprocessing, scheme,
-quantization, parity, versions.
+quantization, parity, versions. `EDGE_CV_CHANNELS`, where channels were equalized, says how they stand for the float
+model's.
 Schema: https://github.com/tensorflow/tflite-support/blob/master/tensorflow_lite_support/metadata/metadata_schema.fbs
 """
 
@@ -12,17 +13,21 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from converters.equalization import ChannelMap
 from converters.errors import InputError
 from converters.graph import Graph
 
 STANDARD_NAME = b"TFLITE_METADATA"
 OWN_NAME = b"EDGE_CV_METADATA"
+CHANNELS_NAME = b"EDGE_CV_CHANNELS"
+MAX_CHANNELS_BYTES = 50_000_000  # of a stranger's file, once unpacked
 LABEL_FILE = "labels.txt"
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same content gives the same bytes
 
@@ -41,19 +46,10 @@ def embed(content: bytes, record: dict[str, Any], labels: Sequence[str] | None) 
         record: our own metadata; its `input` and `name` also fill the standard one.
         labels: class names in the order of the outputs, or None.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
     graph = Graph(content)
-    model = graph.model
-    model.metadata = [m for m in model.metadata or [] if m.name not in (STANDARD_NAME, OWN_NAME)]
     own = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
-    for name, data in ((STANDARD_NAME, _standard(graph, record, labels)), (OWN_NAME, own)):
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(data, np.uint8)
-        model.buffers.append(buffer)
-        entry = schema.MetadataT()
-        entry.name, entry.buffer = name, len(model.buffers) - 1
-        model.metadata.append(entry)
+    graph.set_metadata(STANDARD_NAME, _standard(graph, record, labels))
+    graph.set_metadata(OWN_NAME, own)
     result = graph.to_bytes()
     if labels is None:
         return result
@@ -102,6 +98,33 @@ def read_embedded(content: bytes) -> dict[str, Any] | None:
     except Exception:  # whatever flatbuffers and json raise on a stranger's bytes: there is no record to be had
         return None
     return None
+
+
+def with_channels(content: bytes, maps: Mapping[str, ChannelMap]) -> bytes:
+    """The TFLite file with the maps of its equalized tensors in it, by the tensors' names."""
+    if not maps:
+        return content
+    graph = Graph(content)
+    rows = {}
+    for name, one in maps.items():
+        rows[name] = [[float(f"{x:.6g}") for x in values] for values in (one.gain, one.shift)]
+    graph.set_metadata(CHANNELS_NAME, zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), 9))
+    return graph.to_bytes()
+
+
+def read_channels(content: bytes) -> dict[str, ChannelMap]:
+    """How the channels of a TFLite file's equalized tensors stand for the float model's; empty when none were."""
+    packed = Graph(content).metadata(CHANNELS_NAME)
+    if packed is None:
+        return {}
+    try:
+        text = zlib.decompressobj().decompress(packed, MAX_CHANNELS_BYTES)
+        return {
+            name: ChannelMap(np.array(gain, np.float32), np.array(shift, np.float32))
+            for name, (gain, shift) in json.loads(text).items()
+        }
+    except (zlib.error, ValueError, TypeError, AttributeError) as error:
+        raise InputError("the TFLite file's record of equalized channels is corrupt") from error
 
 
 def _standard(graph: Graph, record: dict[str, Any], labels: Sequence[str] | None) -> bytes:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import threading
 import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from converters.errors import CheckFailed
 from converters.float_model import Body
 from converters.graph import Graph
 from converters.quiet import native_remarks_hidden
+from converters.versions import set_versions
 
 # TFLite runtimes up to 2.9 load a dense layer with a scale per channel and compute nonsense; NNAPI rejects it.
 DENSE_PER_TENSOR = "FULLY_CONNECTED"
@@ -41,24 +44,38 @@ def dynamic_int8_weights(content: bytes) -> bytes:
     return _quantize(content, lambda quantizer: quantizer.add_dynamic_config(".*", "*", 8))
 
 
-def full_int8(body: Body, ranges: dict[str, tuple[float, float]], input_range: tuple[float, float]) -> bytes:
-    """int8 weights, activations, input and output.
+def full_integer(
+    content: bytes,
+    ranges: dict[str, tuple[float, float]],
+    input_range: tuple[float, float],
+    *,
+    activation_bits: int = 8,
+    wide: Iterable[str] = (),
+) -> bytes:
+    """int8 weights; int8 or int16 activations, input and output.
 
     Args:
-        body: the float model without its normalization.
+        content: the float model without its normalization.
         ranges: smallest and largest value of each computed tensor, by name.
-        input_range: the same for the body's input.
+        input_range: the same for the model's input.
+        activation_bits: 8, or 16: zero point 0 and biases in int64.
+        wide: names of tensors; the operators that make them stay float.
     """
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.qtyping import QuantGranularity
 
-    graph = Graph(body.content)
+    graph = Graph(content)
     known = {**ranges, graph.name(graph.inputs[0]): input_range}
-    _keep_biases_in_int32(graph, known)
+    if activation_bits == 8:
+        _keep_biases_in_int32(graph, known)
     statistics = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in known.items()}
 
     def recipe(quantizer: Any) -> None:
-        quantizer.add_static_config(".*", "*", 8, 8)
-        quantizer.add_static_config(".*", DENSE_PER_TENSOR, 8, 8, weight_granularity=QuantGranularity.TENSORWISE)
+        bits = activation_bits, 8
+        quantizer.add_static_config(".*", "*", *bits)
+        quantizer.add_static_config(".*", DENSE_PER_TENSOR, *bits, weight_granularity=QuantGranularity.TENSORWISE)
+        for name in wide:
+            quantizer.update_quantization_recipe(f"^{re.escape(name)};?$", "*", algorithm_key=AlgorithmName.NO_QUANTIZE)
 
     return _quantize(graph.to_bytes(), recipe, statistics)
 
@@ -89,7 +106,9 @@ def _keep_biases_in_int32(graph: Graph, ranges: dict[str, tuple[float, float]]) 
             rows[small, 0] = least[small]
             shape = np.moveaxis(weights, -1, 0).shape if last else weights.shape
             rows = rows.reshape(shape)
-            own = graph.add_tensor(graph.name(operator.inputs[1]) + "/scaled", "FLOAT32", weights.shape)
+            own = graph.add_tensor(
+                f"{graph.name(operator.inputs[1])}/scaled_{operator.index}", "FLOAT32", weights.shape
+            )
             graph.set_constant(own, (np.moveaxis(rows, 0, -1) if last else rows).astype(np.float32))
             inputs = [operator.inputs[0], own, *operator.inputs[2:]]
             graph.subgraph.operators[operator.index].inputs = np.array(inputs, np.int32)
@@ -109,31 +128,45 @@ def _quantize(content: bytes, recipe: Any, statistics: dict[str, Any] | None = N
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise CheckFailed(f"the graph cannot be quantized: {reason}") from error
-    return bytes(result.quantized_model)
+    made = Graph(bytes(result.quantized_model))
+    set_versions(made)
+    return made.to_bytes()
 
 
-def with_io(content: bytes, io_type: str, body: Body) -> bytes:
-    """Full-integer content, int8 at both ends, with the input and output that `io_type` names.
+def with_io(content: bytes, io_type: str, body: Body, ends: Sequence[tuple[float, float]] | None = None) -> bytes:
+    """Full-integer content with the input and output that `io_type` names.
 
-    `uint8` puts a QUANTIZE at each end, by 128 steps; `float32` puts the model's normalization back in float, then a
-    QUANTIZE, and a DEQUANTIZE at the output.
+    `int8` and `uint8` are 128 steps apart: where the inside is another, a QUANTIZE at each end goes between. `float32`
+    puts the model's normalization back in float, then a QUANTIZE, and a DEQUANTIZE at the output.
+
+    Args:
+        content: int8 at both ends, or int16.
+        io_type: `int8`, `uint8` or `float32`.
+        body: what the content was made of.
+        ends: what an 8-bit input and output in the place of int16 ones hold, `(low, high)` each.
     """
-    if io_type == "int8":
+    if io_type == Graph(content).dtype(Graph(content).inputs[0]):
         return content
     from ai_edge_litert import schema_py_generated as schema
 
     graph = Graph(content)
     old_in, old_out = graph.inputs[0], graph.outputs[0]
-    (in_scale, in_zero), (out_scale, out_zero) = (
-        (float(scale[0]), int(zero[0])) for scale, zero in (graph.quantization(old_in), graph.quantization(old_out))
-    )
     shape = graph.shape(old_in)
     name_in, name_out = graph.name(old_in), graph.name(old_out)
-    graph.rename(old_in, f"{name_in}_int8")
-    graph.rename(old_out, f"{name_out}_int8")
-    if io_type == "uint8":
-        new_in = graph.add_tensor(name_in, "UINT8", shape, scale=in_scale, zero_point=in_zero + 128)
-        new_out = graph.add_tensor(name_out, "UINT8", graph.shape(old_out), scale=out_scale, zero_point=out_zero + 128)
+    inside = graph.dtype(old_in)
+    graph.rename(old_in, f"{name_in}_{inside}")
+    graph.rename(old_out, f"{name_out}_{inside}")
+    if io_type != "float32":
+        (in_scale, in_zero), (out_scale, out_zero) = (
+            (float(scale[0]), int(zero[0])) for scale, zero in (graph.quantization(old_in), graph.quantization(old_out))
+        )
+        if ends is not None:
+            (in_scale, in_zero), (out_scale, out_zero) = (_int8_parameters(*end) for end in ends)
+        up = 128 if io_type == "uint8" else 0
+        new_in = graph.add_tensor(name_in, io_type.upper(), shape, scale=in_scale, zero_point=in_zero + up)
+        new_out = graph.add_tensor(
+            name_out, io_type.upper(), graph.shape(old_out), scale=out_scale, zero_point=out_zero + up
+        )
         graph.add_operator("QUANTIZE", [new_in], [old_in], at=0)
         last = "QUANTIZE"
     else:
@@ -151,9 +184,15 @@ def with_io(content: bytes, io_type: str, body: Body) -> bytes:
                 at, place = result, place + 1
         graph.add_operator("QUANTIZE", [at], [old_in], at=place)
         last = "DEQUANTIZE"
-    graph.add_operator(
-        last, [old_out], [new_out], at=len(graph.subgraph.operators), version=2 if last == "DEQUANTIZE" else 1
-    )
+    graph.add_operator(last, [old_out], [new_out], at=len(graph.subgraph.operators))
     graph.replace_input(old_in, new_in)
     graph.replace_output(old_out, new_out)
+    set_versions(graph)
     return graph.to_bytes()
+
+
+def _int8_parameters(low: float, high: float) -> tuple[float, int]:
+    """Scale and zero point of an int8 tensor that holds low..high and 0."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = max(high - low, 1e-30) / 255
+    return scale, round(-128 - low / scale)

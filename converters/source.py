@@ -84,7 +84,7 @@ class Source:
     batched: bool
     variables: tuple[Any, ...]
 
-    def predict(self, images: np.ndarray, *, batch: int = 16) -> np.ndarray:
+    def predict(self, images: np.ndarray, *, batch: int = 4) -> np.ndarray:
         """Outputs `(n, classes)`, float32, for images `(n, height, width, 3)` in the range that the model takes."""
         batch = batch if self.batched else 1
         rows = [np.asarray(self.call(images[i : i + batch].astype(np.float32))) for i in range(0, len(images), batch)]

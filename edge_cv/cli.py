@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 a limit of the run was broken or a conversion failed its c
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -74,12 +75,20 @@ def run(
 @app.command(epilog="Example: edge-cv convert model.keras --scheme int8 --calibration photos --labels labels.txt")
 def convert(
     model: Annotated[str, typer.Argument(help="A .keras file, a SavedModel folder, or a name of `edge-cv models`.")],
-    scheme: Annotated[list[str], typer.Option(help="float32, float16, dynamic_int8 or int8; may be given again.")],
+    scheme: Annotated[
+        list[str],
+        typer.Option(help="float32, float16, dynamic_int8, int8, int16x8 or mixed; may be given again."),
+    ],
     calibration: Annotated[str | None, typer.Option(help="Folder of photos like those the model will see.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("."),
     labels: Annotated[Path | None, typer.Option(help="Text file of class names, one a line.")] = None,
-    io: Annotated[str, typer.Option(help="Input and output of int8: int8, uint8 or float32.")] = "int8",
+    io: Annotated[str, typer.Option(help="Input and output of integer schemes: int8, uint8 or float32.")] = "int8",
+    min_sqnr: Annotated[float, typer.Option(help="Budget of mixed: least SQNR of the logits, dB.")] = 30.0,
+    target: Annotated[
+        str | None, typer.Option(help="A device of `edge-cv check --help`: fitting input and output, checked.")
+    ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write an ONNX file (float32).")] = False,
+    onnx_int8: Annotated[bool, typer.Option("--onnx-int8", help="Also write an ONNX file of int8 (QDQ).")] = False,
     resize: Annotated[
         str | None,
         typer.Option(
@@ -94,15 +103,16 @@ def convert(
     as_json: Json = False,
 ) -> int:
     """Convert a model; every file is checked against the model before it is written."""
-    from converters import Int8, schemes, to_onnx, to_tflite
+    from converters import Mixed, schemes, to_onnx, to_tflite
     from converters.calibration import gather
     from converters.source import open_source
     from edge_cv.progress import shown
 
     parsed = [schemes.parse(name) for name in scheme]
-    parsed = [Int8(io=io) if isinstance(s, Int8) else s for s in parsed]
+    parsed = [Mixed(sqnr_db=min_sqnr) if isinstance(s, Mixed) else s for s in parsed]
+    parsed = [dataclasses.replace(s, io=io) if s.integer else s for s in parsed]
     names = _label_file(labels) or _sidecar_labels(model)
-    if calibration is None and any(s.integer for s in parsed):
+    if calibration is None and (onnx_int8 or any(s.integer for s in parsed)):
         raise InputError("--calibration must name a folder of photos for an integer scheme. Received: none")
     if calibration is not None and not Path(calibration).is_dir():
         raise InputError(f"--calibration must be a folder that exists. Received: {calibration}")
@@ -121,12 +131,14 @@ def convert(
     done = []
     for one in parsed:
         with shown(f"converting to {one.name}"):
-            conversion = to_tflite(source, one, calibration=images, labels=names, preprocessing=preprocessing)
+            conversion = to_tflite(
+                source, one, calibration=images, labels=names, preprocessing=preprocessing, target=target
+            )
             done.append((conversion, conversion.save(out / f"{_stem(model)}_{one.name}.tflite")))
-    if onnx:
-        with shown("converting to ONNX"):
-            conversion = to_onnx(source, calibration=images, labels=names, preprocessing=preprocessing)
-            done.append((conversion, conversion.save(out / f"{_stem(model)}_onnx_float32.onnx")))
+    for name in (*(["float32"] if onnx else []), *(["int8"] if onnx_int8 else [])):
+        with shown(f"converting to ONNX {name}"):
+            conversion = to_onnx(source, name, calibration=images, labels=names, preprocessing=preprocessing)
+            done.append((conversion, conversion.save(out / f"{_stem(model)}_onnx_{name}.onnx")))
     rows = [
         {
             "file": str(path),
@@ -139,7 +151,101 @@ def convert(
         for conversion, path in done
     ]
     _print_rows(rows, as_json)
+    missed = [c for c, _ in done if not c.metadata.get("mixed", {}).get("budget_met", True)]
+    for conversion in missed:
+        best = max(point["sqnr_db"] for point in conversion.metadata["mixed"]["curve"])
+        _fail(f"mixed must have {min_sqnr:g} dB. The best file that was found, and written: {best:.1f} dB", BROKEN)
+    return BROKEN if missed else 0
+
+
+@app.command(epilog="Example: edge-cv debug model_float32.tflite model_int8.tflite --data photos --plot layers.png")
+def debug(
+    reference: Annotated[Path, typer.Argument(metavar="FLOAT", help="The float .tflite file.")],
+    artifact: Annotated[Path, typer.Argument(metavar="INT8", help="A .tflite file made of the same model.")],
+    data: Annotated[str, typer.Option(help="Folder of photos, or `sample`.")],
+    limit: Annotated[int, typer.Option(min=1, help="At most so many photos.")] = 16,
+    worst: Annotated[int, typer.Option(min=1, help="Print so many layers, those with the lowest SQNR.")] = 10,
+    below: Annotated[float, typer.Option(help="A layer with a lower SQNR, dB, departs.")] = 20.0,
+    plot: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where all layers are drawn: a .png, .svg or .pdf.")
+    ] = Path("layers.png"),
+    as_json: Json = False,
+) -> int:
+    """Show where a quantized model departs from its float model, layer by layer.
+
+    SQNR of each layer's output and weights; saturated: the share of float values that its integers cannot hold; unused:
+    the share of its integers that no value took. The first layer that departs is where to look first. With --json all
+    layers are printed.
+    """
+    import numpy as np
+
+    from converters import Preprocessing, read_metadata
+    from converters.layers import first_departing, layer_errors
+    from converters.layers import worst as lowest
+    from edge_cv import data as sources
+    from edge_cv.progress import shown
+    from edge_cv.report.layers import check_path, draw
+
+    check_path(plot)
+    for path in (reference, artifact):
+        if path.suffix != ".tflite":
+            raise InputError(f"debug takes two .tflite files. Received: {path}")
+    records = [read_metadata(path) or {} for path in (reference, artifact)]
+    fields = records[1].get("preprocessing") or records[0].get("preprocessing")
+    if fields is None:
+        raise InputError(f"a file must say its preprocessing, as those of edge-cv do. Received: {artifact}")
+    preprocessing = Preprocessing.from_dict(fields)
+    photos = sources.open(data).take(limit)
+    with shown(f"comparing layer by layer on {len(photos)} photos"):
+        images = preprocessing.to_input(np.stack([pixels for pixels, _ in photos.pixels(preprocessing)]))
+        errors = layer_errors(
+            reference.read_bytes(),
+            artifact.read_bytes(),
+            images,
+            pixel_offset=records[1].get("input", {}).get("pixel_offset"),
+            limit=limit,
+        )
+    if not errors:
+        raise InputError(f"the two files must have layers of the same names. Received: {reference} and {artifact}")
+    draw(errors, plot, title=f"{artifact.name} against {reference.name}, {len(images)} photos", below_db=below)
+    print(f"picture: {plot}", file=sys.stderr)
+    _print_rows([dataclasses.asdict(e) for e in (errors if as_json else lowest(errors, worst))], as_json)
+    first = first_departing(errors, below)
+    says = "none" if first is None else f"{first.layer} ({first.operator}, {first.sqnr_db:.1f} dB)"
+    print(f"first layer below {below:g} dB: {says}", file=sys.stderr if as_json else sys.stdout)
     return 0
+
+
+@app.command(
+    epilog="Targets: cpu, nnapi, edgetpu, ethos_u, micro, mediapipe, gpu, and tflite-2.3, a runtime of that release. "
+    "Example: edge-cv check model_int8.tflite --target edgetpu"
+)
+def check(
+    artifact: Annotated[Path, typer.Argument(help="A .tflite file, of edge-cv or of another converter.")],
+    target: Annotated[list[str], typer.Option(help="The device; may be given again.")],
+    as_json: Json = False,
+) -> int:
+    """Say what a device's runtime, delegate or compiler would refuse or run slowly, and the remedy.
+
+    The exit code is 1 when something is refused.
+    """
+    from converters import targets
+
+    if not artifact.is_file() or artifact.suffix != ".tflite":
+        raise InputError(f"the artifact must be a .tflite file that exists. Received: {artifact}")
+    content = artifact.read_bytes()
+    found = [(name, finding) for name in target for finding in targets.check(content, name)]
+    rows = [{"target": name, **dataclasses.asdict(finding)} for name, finding in found]
+    if not rows and not as_json:
+        print(f"{artifact}: nothing found against {', '.join(target)}")
+    elif as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        for row in rows:
+            more = f", and {len(row['layers']) - 3} more" if len(row["layers"]) > 3 else ""
+            row["layers"] = ", ".join(row["layers"][:3]) + more
+        _print_rows(rows, as_json)
+    return BROKEN if any(finding.level == targets.ERROR for _, finding in found) else 0
 
 
 @app.command(epilog="Example: edge-cv evaluate runs/demo/*.tflite --data photos --by sex,age --metadata people.csv")
@@ -394,8 +500,8 @@ def prepare(
     return 0
 
 
-@data_app.command(epilog="Example: edge-cv data check photos/train --against photos/val")
-def check(
+@data_app.command("check", epilog="Example: edge-cv data check photos/train --against photos/val")
+def check_data(
     source: Annotated[str, typer.Argument(help="Folder, .tar, .csv or shards of labelled images, or `digits`.")],
     against: Annotated[
         str | None, typer.Option(help="Other images that must not be the same, such as the test set.")

@@ -83,7 +83,11 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
 
     artifacts = [_convert(recipe, stages, model, images, scheme, progress) for scheme in recipe.schemes]
     artifacts += [_convert(recipe, stages, model, images, f"onnx_{scheme}", progress) for scheme in recipe.onnx]
-    layers = {a.scheme: _layers(stages, artifacts[0], a, images, progress) for a in artifacts if a.scheme == "int8"}
+    layers = {
+        a.scheme: _layers(stages, artifacts[0], a, images, progress)
+        for a in artifacts
+        if a.scheme in recipe.schemes and parse(a.scheme).integer
+    }
     evaluation = _evaluate(recipe, stages, artifacts, measured, model.preprocessing, progress)
     predictions = Predictions.load(folder / PREDICTIONS)
     classes = class_names(predictions, measured.classes or model.labels or ())
@@ -222,8 +226,10 @@ def _layers(
         return ()
 
     def work() -> tuple[Any, list[Path]]:
+        from dataclasses import asdict
+
         from converters import metadata
-        from converters.parity import layer_errors
+        from converters.layers import layer_errors
 
         with progress(f"comparing {artifact.scheme} with float32 layer by layer"):
             errors = layer_errors(
@@ -232,7 +238,7 @@ def _layers(
                 calibration.images,
                 pixel_offset=metadata.read(artifact.path)["input"]["pixel_offset"],
             )
-        return [{"layer": error.layer, "sqnr_db": error.sqnr_db} for error in errors], []
+        return [asdict(error) for error in errors], []
 
     inputs = [reference.sha256, artifact.sha256, calibration.key]
     return tuple(stages.once(f"layers_{artifact.scheme}", inputs, work)[0])

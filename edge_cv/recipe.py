@@ -560,7 +560,7 @@ class Recipe(_Part):
         data: the photos.
         fit: how the model is trained; None takes it as it is.
         schemes: TFLite files to make; the first is the reference when it is `float32`, which it should be.
-        onnx: ONNX files to make: `float32`.
+        onnx: ONNX files to make: `float32`, `int8`; their rows are called `onnx_float32`, `onnx_int8`.
         measure: how latency is measured.
         explain: what the report tells of the answers.
         limits: what the artifacts must keep.

@@ -19,7 +19,18 @@ from PIL import Image
 from edge_cv import cli
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("run", "convert", "evaluate", "benchmark", "report", "models", "data prepare", "data check")
+COMMANDS = (
+    "run",
+    "convert",
+    "debug",
+    "check",
+    "evaluate",
+    "benchmark",
+    "report",
+    "models",
+    "data prepare",
+    "data check",
+)
 
 
 @pytest.fixture
@@ -312,3 +323,83 @@ def test_interrupting_a_run_leaves_one_that_goes_on(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "report.html").is_file()
     assert wanted.stat().st_mtime_ns == kept
+
+
+@pytest.fixture(scope="module")
+def files(keras_file, photos, tmp_path_factory):
+    """A float32 and an int8 file of one model."""
+    folder = tmp_path_factory.mktemp("files")
+    arguments = ["convert", keras_file, "--scheme", "float32", "--scheme", "int8", "--calibration", photos]
+    command = [sys.executable, "-m", "edge_cv.cli", *map(str, arguments), "--out", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return tuple(folder / f"{keras_file.stem}_{scheme}.tflite" for scheme in ("float32", "int8"))
+
+
+def test_debug_prints_the_worst_layers_and_draws_all(edge_cv, files, photos, tmp_path):
+    picture = tmp_path / "layers.svg"
+    code, out, err = edge_cv("debug", *files, "--data", photos, "--plot", picture, "--worst", 2, "--below", 10)
+    assert code == 0, err
+    lines = out.strip().splitlines()
+    assert lines[0].split() == ["layer", "sqnr_db", "operator", "weights_sqnr_db", "saturated", "unused"]
+    assert len(lines) == 4
+    assert lines[-1] == "first layer below 10 dB: none"
+    assert "<svg" in picture.read_text()
+    code, out, _ = edge_cv("debug", *files, "--data", photos, "--plot", picture, "--json", "--below", 149)
+    layers = json.loads(out)
+    assert code == 0
+    assert layers[0]["operator"] == "CONV_2D"
+    assert layers[-1]["layer"] == "logits"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({1: "missing.tflite"}, "must be a file that exists"),
+        ({4: "layers.bmp"}, "NAME.png"),
+        ({4: "nowhere/layers.png"}, "folder must be there"),
+        ({1: "model.onnx"}, "two .tflite files"),
+    ],
+)
+def test_debug_says_in_a_line_what_cannot_be(edge_cv, files, photos, tmp_path, change, says):
+    arguments = [files[0], files[1], "--data", photos, tmp_path / "layers.png"]
+    for place, value in change.items():
+        arguments[place] = tmp_path / value
+    code, out, err = edge_cv("debug", *arguments[:4], "--plot", arguments[4])
+    assert (code, out) == (2, "")
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_check_says_the_remedy_and_exits_1_when_a_target_refuses(edge_cv, files):
+    code, out, _ = edge_cv("check", files[1], "--target", "edgetpu", "--target", "tflite-2.3")
+    assert (code, out) == (0, f"{files[1]}: nothing found against edgetpu, tflite-2.3\n")
+    code, out, _ = edge_cv("check", files[1], "--target", "mediapipe", "--json")
+    assert code == 1
+    assert {row["level"] for row in json.loads(out)} == {"error"}
+    assert all("--io uint8" in row["remedy"] for row in json.loads(out))
+    code, out, err = edge_cv("check", files[1], "--target", "edgetp")
+    assert (code, out) == (2, "")
+    assert "Did you mean 'edgetpu'?" in err
+
+
+def test_a_budget_of_mixed_that_cannot_be_met_is_exit_code_1(edge_cv, keras_file, photos, tmp_path):
+    code, out, err = edge_cv(
+        "convert", keras_file, "--scheme", "mixed", "--min-sqnr", 149, "--calibration", photos, "--out", tmp_path
+    )
+    assert code == 1
+    assert "mixed must have 149 dB" in err
+    assert (tmp_path / f"{keras_file.stem}_mixed.tflite").is_file()
+    assert "mixed" in out
+
+
+def test_convert_for_a_target_and_to_int8_onnx(edge_cv, keras_file, photos, tmp_path):
+    code, out, err = edge_cv(
+        "convert", keras_file, "--scheme", "int8", "--target", "mediapipe", "--onnx-int8", "--calibration", photos,
+        "--out", tmp_path, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert [row["scheme"] for row in json.loads(out)] == ["int8", "int8"]
+    record = json.loads((tmp_path / f"{keras_file.stem}_int8.json").read_text())
+    assert record["input"]["dtype"] == "uint8"
+    assert (tmp_path / f"{keras_file.stem}_onnx_int8.onnx").is_file()

@@ -54,3 +54,34 @@ def test_a_pointwise_convolution_of_pooled_features_keeps_its_bias(pixels):
     x = layers.Conv2D(16, 1, activation="relu", bias_initializer="random_normal")(x)  # TFLite makes it dense, in 4-D
     model = keras.Model(image, layers.Dense(10, bias_initializer="random_normal")(layers.Flatten()(x)))
     assert to_onnx(model, calibration=pixels).parity.sqnr_db > 90
+
+
+def test_int8_is_qdq_of_a_quarter_of_the_size_and_answers_as_keras_does(small_model, pixels):
+    from converters.parity import sqnr_db
+
+    conversion = to_onnx(small_model, "int8", calibration=pixels)
+    model = onnx.load_model_from_string(conversion.content)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = {node.op_type for node in model.graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= kinds
+    makers = {output: node.op_type for node in model.graph.node for output in node.output}
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            assert {makers[name] for name in node.input} == {"DequantizeLinear"}
+    weights = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4]
+    assert len(weights) == sum(node.op_type == "Conv" for node in model.graph.node)
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    expected = small_model.predict(pixels.astype(np.float32), verbose=0)
+    assert sqnr_db(expected, predict_onnx(conversion.content, pixels)) > 20
+    assert conversion.parity.sqnr_db > 20
+    assert conversion.scheme == "int8"
+    assert json.loads({p.key: p.value for p in model.metadata_props}["EDGE_CV_METADATA"])["scheme"] == "int8"
+
+
+def test_int8_without_calibration_and_unknown_schemes_are_refused(small_model):
+    from converters import InputError
+
+    with pytest.raises(InputError, match="calibration must be given"):
+        to_onnx(small_model, "int8")
+    with pytest.raises(InputError, match="float32, int8"):
+        to_onnx(small_model, "int16x8")

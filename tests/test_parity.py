@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.parity import LayerError, compare, layer_errors, sqnr_db, worst
+from converters.parity import compare, sqnr_db
 
 
 def test_sqnr_of_a_tenth_of_noise_is_20_db():
@@ -35,21 +35,3 @@ def test_compare_counts_top_1_and_finds_the_largest_difference():
     other[0, 0] = 4.5
     parity = compare(reference, other)
     assert (parity.top1_agreement, parity.max_abs_error, parity.images) == (0.75, 3.5, 4)
-
-
-def test_worst_is_lowest_first():
-    errors = tuple(LayerError(str(i), db) for i, db in enumerate((30.0, 10.0, 20.0)))
-    assert [e.layer for e in worst(errors, 2)] == ["1", "2"]
-
-
-def test_layer_errors_are_those_of_the_activations(small_model, pixels):
-    from converters import to_tflite
-
-    wide = to_tflite(small_model, "float32").content
-    narrow = to_tflite(small_model, "int8", calibration=pixels)
-    errors = layer_errors(wide, narrow.content, pixels, pixel_offset=narrow.pixel_offset)
-    names = [e.layer for e in errors]
-    assert names[-1] == "logits"
-    assert len(names) >= 5
-    assert all(10 < e.sqnr_db < 60 for e in errors)
-    assert all(e.sqnr_db == 150 for e in layer_errors(wide, wide, pixels))

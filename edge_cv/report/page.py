@@ -236,7 +236,9 @@ def figures(rows: Sequence[Row], row: Row | None) -> list[Figure]:
             (layer["layer"].split(";")[0], sentences.decibels(layer["sqnr_db"])) for layer in plots.worst_layers(shown)
         )
         listed = "; ".join(f"{name} {value}" for name, value in worst)
-        caption = f"Signal to quantization noise at the output of each of {len(shown.layers)} layers. The lowest:"
+        squares = any(layer.get("weights_sqnr_db") is not None for layer in shown.layers)
+        caption = f"Signal to quantization noise at the output of each of {len(shown.layers)} layers"
+        caption += " (squares: of its weights). The lowest:" if squares else ". The lowest:"
         found.append(
             Figure(
                 f"Where {shown.name} loses precision", caption, f"SQNR layer by layer; lowest: {listed}.", svg, worst

@@ -188,8 +188,12 @@ def layer_errors(row: Row) -> str | None:
         axes.plot(
             xs, ys, "o", color=colour, markersize=4 if len(xs) > 20 else 6, markeredgecolor=_PAPER, markeredgewidth=0.5
         )
-        room = max(max(ys) - min(ys), 2.0)
-        axes.set_ylim(min(ys) - 0.2 * room, max(ys) + 0.08 * room)
+        weights = [(n, layer["weights_sqnr_db"]) for n, layer in places if layer.get("weights_sqnr_db") is not None]
+        if weights:
+            axes.plot(*zip(*weights, strict=True), "s", color=_MUTED, markersize=3, alpha=0.6, zorder=1)
+        seen = [*ys, *(value for _, value in weights)]
+        room = max(max(seen) - min(seen), 2.0)
+        axes.set_ylim(min(seen) - 0.2 * room, max(seen) + 0.08 * room)
         worst = worst_layers(row)
         marks = []
         for number, layer in enumerate(worst, 1):

@@ -1,0 +1,170 @@
+"""int8 against every post-training quantizer at hand: the same model, calibration and measuring photos, in one run.
+
+    python benchmarks/quantization.py --data FOLDER --model efficientnet_lite0
+    python benchmarks/quantization.py --data FOLDER --openvino ENV/bin/python     with OpenVINO and NNCF as well
+
+FOLDER has a labels.csv of calibration and test photos. Peers: TensorFlow's converter, ai-edge-quantizer (min-max and
+MSE), ONNX Runtime's quantizer, and OpenVINO with NNCF, which wants an environment of its own (python -m venv ENV;
+ENV/bin/pip install nncf openvino onnx). Each gets the model in the form that suits it best: without its normalization
+where it would quantize that. SQNR is that of the logits against the float model's on the test photos; agreement is with
+its top-1, with the 95 % interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from in_turns import medians_ms
+from main_job import tensorflow_int8
+
+OPENVINO = """
+import sys, numpy as np, nncf, openvino as ov
+model, calibration, test, out = sys.argv[1:]
+images = np.load(calibration)
+model = ov.Core().read_model(model)
+name = model.inputs[0].any_name
+made = nncf.quantize(model, nncf.Dataset(list(images), lambda p: {name: p[None].astype(np.float32)}),
+                     subset_size=len(images))
+run = ov.Core().compile_model(made, "CPU")
+np.save(out, np.concatenate([run(p[None].astype(np.float32))[0] for p in np.load(test)]))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder with labels.csv")
+    parser.add_argument("--model", default="efficientnet_lite0", help="a model with ImageNet weights")
+    parser.add_argument("--schemes", default="int8,int16x8,mixed", help="ours, with commas; latency of all is measured")
+    parser.add_argument("--openvino", help="the Python of an environment that has openvino, nncf and numpy")
+    arguments = parser.parse_args()
+
+    from converters import schemes, to_onnx, to_tflite
+    from converters.float_model import convert_float, split_body
+    from converters.running import predict, predict_onnx
+    from converters.source import open_source
+    from edge_cv import models
+    from edge_cv.data.split import measure_and_calibrate
+    from edge_cv.evaluation import environment
+
+    ours = [schemes.parse(name) for name in arguments.schemes.split(",")]
+    machine = environment()
+    print(f"{machine['cpu']}, {machine['cores']} cores, VNNI: {machine['int8_dot_product']}; {machine['versions']}")
+    test, calibration = measure_and_calibrate(arguments.data, None, 100)
+    preprocessing = models.preprocessing(arguments.model)
+    calibration_pixels = np.stack([pixels for pixels, _ in calibration.pixels(preprocessing)])
+    photos = list(test.pixels(preprocessing))
+    pixels, labels = np.stack([p for p, _ in photos]), np.array([label for _, label in photos])
+    print(f"{arguments.model}: calibrated on {len(calibration_pixels)} photos, measured on {len(pixels)} others\n")
+
+    model = models.build(arguments.model, weights="imagenet")
+    source = open_source(model)
+    float_model = convert_float(source)
+    body = split_body(float_model, preprocessing)
+    wanted = predict(float_model.content, pixels)
+    table = Table(wanted, labels)
+    table.row("float32", 0, float_model.content, wanted)
+
+    def timed(make: Callable[[], bytes]) -> tuple[float, bytes]:
+        start = time.perf_counter()
+        made = make()
+        return time.perf_counter() - start, made
+
+    seconds, plain = timed(lambda: tensorflow_int8(model, calibration_pixels))
+    table.row("TensorFlow", seconds, plain, predict(plain, pixels, pixel_offset=-128))
+    for name, algorithm in (("min-max", "MIN_MAX_UNIFORM_QUANT"), ("MSE", "MSE")):
+        seconds, made = timed(lambda a=algorithm: ai_edge_int8(body.content, body.feed(calibration_pixels), a))
+        table.row(f"ai-edge {name}", seconds, made, predict(made, body.feed(pixels)))
+    seconds, made = timed(lambda: to_onnx(source, "int8", calibration=calibration_pixels).content)
+    table.row("ONNX Runtime", seconds, made, predict_onnx(made, pixels))
+    if arguments.openvino:
+        onnx = to_onnx(source, calibration=calibration_pixels[:8]).content
+        seconds, outputs = openvino_int8(arguments.openvino, onnx, calibration_pixels, pixels)
+        table.row("OpenVINO, NNCF", seconds, b"", outputs)
+    files = {"TensorFlow int8": plain}
+    for scheme in ours:
+        start = time.perf_counter()
+        made = to_tflite(source, scheme, calibration=calibration_pixels)
+        outputs = predict(made.content, pixels, pixel_offset=made.pixel_offset)
+        table.row(f"ours {scheme.name}", time.perf_counter() - start, made.content, outputs)
+        files[f"ours {scheme.name}"] = made.content
+        for point in made.metadata.get("mixed", {}).get("curve", ()):
+            print(f"    {point}")
+    print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB, of all of this process")
+    print("latency at one thread, medians of single inferences taken in turns")
+    for name, milliseconds in zip(files, medians_ms(list(files.values())), strict=True):
+        print(f"  {name:18} {milliseconds:8.3f} ms")
+
+
+class Table:
+    """Prints a row as soon as it is measured."""
+
+    def __init__(self, wanted: np.ndarray, labels: np.ndarray) -> None:
+        self._wanted, self._labels = wanted, labels
+        print("made by             SQNR      agreement (95 % interval)   top-1     bytes        integer     seconds")
+
+    def row(self, name: str, seconds: float, content: bytes, outputs: np.ndarray) -> None:
+        from converters.graph import Graph, count_operators
+        from converters.parity import sqnr_db
+        from edge_cv.evaluation import wilson_interval
+
+        agreed = int((outputs.argmax(1) == self._wanted.argmax(1)).sum())
+        low, high = wilson_interval(agreed, len(outputs))
+        integer = "{}/{}".format(*count_operators(Graph(content))) if content[4:8] == b"TFL3" else ""
+        print(
+            f"{name:18} {sqnr_db(self._wanted, outputs):6.2f} dB  {agreed / len(outputs):7.2%} "
+            f"({low:.1%} to {high:.1%})   {np.mean(outputs.argmax(1) == self._labels):7.2%}  {len(content):10,}  "
+            f"{integer:>9} {seconds:9.1f}",
+            flush=True,
+        )
+
+
+def ai_edge_int8(content: bytes, inputs: np.ndarray, algorithm: str) -> bytes:
+    """ai-edge-quantizer's own recipe for static int8, with its own calibration."""
+    from ai_edge_quantizer import quantizer, recipe_manager
+
+    from converters.quiet import native_remarks_hidden
+
+    with native_remarks_hidden():
+        made = quantizer.Quantizer(bytearray(content))
+        made.add_static_config(".*", "*", 8, 8, algorithm_key=getattr(recipe_manager.AlgorithmName, algorithm))
+        signature = made.calibrate({"serving_default": [{_input_name(content): image[None]} for image in inputs]})
+        return bytes(made.quantize(signature).quantized_model)
+
+
+def _input_name(content: bytes) -> str:
+    from converters.running import interpreter
+
+    ((_, of_signature),) = interpreter(content).get_signature_list().items()
+    return of_signature["inputs"][0]
+
+
+def openvino_int8(python: str, onnx: bytes, calibration: np.ndarray, test: np.ndarray) -> tuple[float, np.ndarray]:
+    """The logits of NNCF's int8 of the ONNX file; seconds include the start of its process."""
+    with tempfile.TemporaryDirectory(prefix="edge_cv_") as name:
+        folder = Path(name)
+        (folder / "float.onnx").write_bytes(onnx)
+        np.save(folder / "calibration.npy", calibration)
+        np.save(folder / "test.npy", test)
+        start = time.perf_counter()
+        names = ("float.onnx", "calibration.npy", "test.npy", "out.npy")
+        done = subprocess.run(
+            [python, "-c", OPENVINO, *(str(folder / n) for n in names)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            sys.exit(f"OpenVINO failed: {done.stderr.strip().splitlines()[-1:]}")
+        return time.perf_counter() - start, np.load(folder / "out.npy")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Equalization: the answers stay, the channels come nearer to each other, and RELU6 is left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converters import Int8, to_tflite
+from converters.equalization import equalized
+from converters.graph import Graph
+from converters.metadata import read_channels
+from converters.parity import sqnr_db
+from converters.running import predict
+
+
+def _residual(activation: str, padding: str = "same", kernel: int = 1):
+    """Two convolutions, a sum and a pooling between channels of very different ranges."""
+    import keras
+    from keras import layers
+
+    rng = np.random.default_rng(0)
+    image = keras.Input((32, 32, 3))
+    x = layers.Conv2D(8, 3, strides=2, activation="relu6", name="first")(layers.Rescaling(1 / 127.5, -1)(image))
+    a = layers.Conv2D(8, 1, name="a")(x)
+    b = layers.Conv2D(8, 1, name="b")(layers.Conv2D(16, kernel, padding=padding, activation=activation, name="wide")(a))
+    x = layers.Add(name="sum")([a, b])
+    x = layers.AveragePooling2D(2, padding="same")(x)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(12, 1, activation=activation, name="last")(x))
+    model = keras.Model(image, layers.Dense(10, name="logits")(x))
+    for layer in model.layers:
+        if layer.get_weights():
+            kernel_values, bias = layer.get_weights()
+            gains = np.exp(rng.normal(0, 1.5, bias.shape)) if layer.name in ("a", "b", "wide") else 1.0
+            kernel_values = rng.normal(0, 1 / np.sqrt(np.prod(kernel_values.shape[:-1])), kernel_values.shape)
+            layer.set_weights([kernel_values * gains, rng.normal(0, 0.3, bias.shape) * gains])
+    return model
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6", None])
+@pytest.mark.parametrize(("padding", "kernel"), [("same", 1), ("same", 3), ("valid", 1)])
+def test_answers_stay(pixels, activation, padding, kernel):
+    content = to_tflite(_residual(activation, padding, kernel), "float32").content
+    images = pixels.astype(np.float32)
+    changed, maps = equalized(content, images[:16])
+    assert maps
+    assert sqnr_db(predict(content, images), predict(changed, images)) > 90
+    assert [o.name for o in Graph(content).operators()] == [o.name for o in Graph(changed).operators()]
+
+
+def test_channels_come_nearer_to_each_other_and_to_zero(pixels):
+    content = to_tflite(_residual("relu"), "float32").content
+    images = pixels.astype(np.float32)
+    changed, maps = equalized(content, images)
+
+    def of_channels(of: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
+        graph = Graph(of)
+        graph.set_outputs([t for op in graph.operators() for t in op.outputs if graph.name(t) == name])
+        values = predict(graph.to_bytes(), images).reshape(-1, graph.shape(graph.outputs[0])[-1])
+        return np.ptp(values, axis=0), values.mean(0)
+
+    for name in ("a", "b", "sum"):
+        before, after = (of_channels(of, name) for of in (content, changed))
+        assert after[0].max() / np.median(after[0]) < before[0].max() / np.median(before[0])
+        np.testing.assert_allclose(after[1], 0, atol=1e-2 * after[0].max())
+        assert np.any(maps[name].shift != 0)
+
+
+def test_tensors_behind_relu6_stay(pixels):
+    _, maps = equalized(to_tflite(_residual("relu6"), "float32").content, pixels.astype(np.float32))
+    assert not {"first", "wide", "last"} & set(maps)
+    _, maps = equalized(to_tflite(_residual("relu"), "float32").content, pixels.astype(np.float32))
+    assert {"wide", "last"} <= set(maps)
+    assert "first" not in maps
+
+
+def test_a_tensor_that_a_padded_window_reads_is_scaled_but_not_shifted(pixels):
+    _, maps = equalized(to_tflite(_residual("relu", "same", 3), "float32").content, pixels.astype(np.float32))
+    assert not maps["a"].shift.any()
+    assert np.ptp(maps["a"].gain) > 0
+
+
+def test_an_equalized_file_says_how_its_channels_were_mapped_and_answers_better(pixels):
+    model = _residual("relu")
+    made, without = (
+        to_tflite(model, Int8(equalization=equalization, ranges="minmax"), calibration=pixels)
+        for equalization in (True, False)
+    )
+    maps = read_channels(made.content)
+    assert {"a", "b", "sum", "wide"} <= set(maps)
+    assert read_channels(without.content) == {}
+    assert made.parity.sqnr_db > without.parity.sqnr_db
+    graph = Graph(made.content)
+    channels = {graph.name(t): graph.shape(t)[-1] for op in graph.operators() for t in op.outputs}
+    assert all(len(one.gain) == len(one.shift) == channels[name] for name, one in maps.items())

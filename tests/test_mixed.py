@@ -1,0 +1,108 @@
+"""Mixed precision: wide layers compute as the float model's, a layer that was spoilt is found, budgets hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converters import InputError, Int8, Mixed, to_tflite
+from converters.float_model import convert_float, split_body
+from converters.graph import Graph
+from converters.mixed import alone, search, widened
+from converters.parity import sqnr_db
+from converters.running import predict
+from converters.source import open_source
+
+
+@pytest.fixture(scope="module")
+def files(small_model, pixels):
+    body = split_body(convert_float(open_source(small_model)), None)
+    inputs = body.feed(pixels)
+    int8, float_content = Int8(correction="none").files(body, inputs)
+    return float_content, int8, inputs
+
+
+def _layers(content: bytes) -> list[str]:
+    graph = Graph(content)
+    return [graph.name(op.outputs[0]) for op in graph.operators()]
+
+
+def test_all_layers_wide_answer_as_the_float_model(files):
+    float_content, int8, inputs = files
+    wide = widened(float_content, int8, _layers(float_content))
+    assert sqnr_db(predict(float_content, inputs), predict(wide, inputs)) > sqnr_db(
+        predict(float_content, inputs), predict(int8, inputs)
+    )
+    assert "CONV_2D" in {op.name for op in Graph(wide).operators()}
+    floats = [op for op in Graph(wide).operators() if op.name == "CONV_2D"]
+    assert all(Graph(wide).dtype(op.inputs[0]) == np.float32 for op in floats)
+
+
+@pytest.mark.parametrize("kind", ["float32", "int16"])
+def test_each_single_layer_can_be_wide(files, kind):
+    float_content, int8, inputs = files
+    before = sqnr_db(predict(float_content, inputs), predict(int8, inputs))
+    for name in _layers(float_content):
+        content = widened(float_content, int8, [name], kind=kind)
+        assert sqnr_db(predict(float_content, inputs), predict(content, inputs)) > before - 1.5, name
+
+
+def test_int16_leaves_the_error_of_weights_alone(files):
+    float_content, int8, inputs = files
+    wanted = predict(float_content, inputs)
+    content = widened(float_content, int8, _layers(float_content), kind="int16")
+    graph = Graph(content)
+    assert {"int16"} == {str(graph.dtype(op.inputs[0])) for op in graph.operators() if op.name == "CONV_2D"}
+    assert sqnr_db(wanted, predict(content, inputs)) > sqnr_db(wanted, predict(int8, inputs)) + 1
+
+
+def test_the_layer_that_was_spoilt_is_ranked_first_and_widened(files):
+    float_content, int8, inputs = files
+    graph = Graph(int8)
+    spoilt = [op for op in graph.operators() if op.name == "CONV_2D"][1]
+    weights = graph.constant(spoilt.inputs[1])
+    graph.set_constant(spoilt.inputs[1], (weights // 16 * 16).astype(np.int8))  # 4 bits are left
+    name, content = graph.name(spoilt.outputs[0]), graph.to_bytes()
+    errors = alone(float_content, content, inputs)
+    assert min(errors, key=errors.get) == name
+    good = sqnr_db(predict(float_content, inputs), predict(int8, inputs))
+    found = search(float_content, content, inputs, lambda point: point.sqnr_db > good - 1)
+    assert found.met
+    assert found.wide == (name,)
+    assert [point.wide_layers for point in found.curve] == [0, 1]
+
+
+def test_an_unreachable_budget_returns_the_best_and_says_so(small_model, pixels):
+    made = to_tflite(small_model, Mixed(sqnr_db=149.0), calibration=pixels)
+    record = made.metadata["mixed"]
+    assert record["budget_met"] is False
+    assert len(record["curve"]) > 2
+    assert max(p["sqnr_db"] for p in record["curve"]) == next(
+        p["sqnr_db"] for p in record["curve"] if p["wide_layers"] == len(record["wide_layers"])
+    )
+
+
+def test_an_easy_budget_keeps_every_layer_int8(small_model, pixels):
+    made = to_tflite(small_model, Mixed(sqnr_db=10.0), calibration=pixels)
+    assert made.metadata["mixed"]["budget_met"]
+    assert made.metadata["mixed"]["wide_layers"] == []
+    assert made.metadata["operators"]["integer"] == made.metadata["operators"]["total"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"sqnr_db": None}, "must have a budget"),
+        ({"agreement": 99.0}, r"share in 0..1. Received: 99"),
+        ({"wide": "int32"}, "float32, int16"),
+        ({"sqnr_db": float("nan")}, "number of decibels"),
+    ],
+)
+def test_bad_budgets_are_refused(fields, says):
+    with pytest.raises(InputError, match=says):
+        Mixed(**fields)
+
+
+def test_too_few_images_to_measure_on_are_refused(small_model, pixels):
+    with pytest.raises(InputError, match=r"at least 8 images .* Received: 7"):
+        to_tflite(small_model, "mixed", calibration=pixels[:7])

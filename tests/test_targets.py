@@ -1,0 +1,106 @@
+"""Targets' rules: a table of what each scheme's file is told, and faults put in by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converters import InputError, Int8, targets, to_tflite
+from converters.graph import Graph
+
+
+@pytest.fixture(scope="module")
+def contents(small_model, pixels):
+    schemes = ("float32", "float16", "dynamic_int8", "int16x8", Int8(correction="none"))
+    made = {getattr(s, "name", s): to_tflite(small_model, s, calibration=pixels).content for s in schemes}
+    made["uint8"] = to_tflite(small_model, Int8(correction="none", io="uint8"), calibration=pixels).content
+    return made
+
+
+@pytest.mark.parametrize(
+    ("scheme", "target", "errors", "warnings"),
+    [
+        ("int8", "cpu", "", ""),
+        ("int8", "edgetpu", "", ""),
+        ("int8", "nnapi", "", ""),
+        ("int8", "ethos_u", "", ""),
+        ("int8", "micro", "", ""),
+        ("int8", "tflite-1.15", "", ""),
+        ("uint8", "mediapipe", "", ""),
+        ("float32", "gpu", "", ""),
+        ("float16", "gpu", "", ""),
+        ("float32", "cpu", "", ""),
+        ("int8", "mediapipe", "input must be uint8 or float32. Found: int8", ""),
+        ("int8", "tflite-1.12", "CONV_2D version 3, of 1.14", ""),
+        ("int8", "gpu", "input must be float32", "activations must be float32"),
+        ("float32", "edgetpu", "input must be uint8 or int8", "activations must be int8"),
+        ("float16", "micro", "weights must not be float16", ""),
+        ("dynamic_int8", "micro", "int8 weights must meet int8 activations", ""),
+        ("dynamic_int8", "cpu", "", "seldom run faster"),
+        ("dynamic_int8", "tflite-2.3", "version", ""),
+        ("int16x8", "cpu", "", "reference kernels"),
+        ("int16x8", "ethos_u", "", ""),
+        ("int16x8", "tflite-2.2", "CONV_2D version 4, of 2.3", "reference kernels"),
+        ("int16x8", "nnapi", "", "activations must be int8"),
+    ],
+)
+def test_what_each_target_says_of_each_scheme(contents, scheme, target, errors, warnings):
+    found = targets.check(contents[scheme], target)
+    for level, expected in (("error", errors), ("warning", warnings)):
+        said = [finding for finding in found if finding.level == level]
+        assert bool(said) == bool(expected), [f.what for f in said]
+        if expected:
+            assert any(expected in finding.what for finding in said), [f.what for f in said]
+    assert all(finding.remedy for finding in found)
+    assert [f.level for f in found] == sorted(f.level for f in found)
+
+
+def test_dense_layers_by_channel_are_found_with_their_names(small_model, pixels, tmp_path):
+    import tensorflow as tf
+
+    small_model.export(tmp_path, verbose=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[None].astype(np.float32)] for image in pixels[:8])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    content = converter.convert()
+    for target in ("nnapi", "edgetpu", "tflite-2.9"):
+        (finding,) = [f for f in targets.check(content, target) if "one scale of their weights" in f.what]
+        assert finding.level == "error"
+        assert len(finding.layers) == 1
+    assert not [f for f in targets.check(content, "tflite-2.10") if "one scale" in f.what]
+
+
+def test_a_version_below_the_needed_one_is_found(contents):
+    graph = Graph(contents["int8"])
+    for operator in list(graph.operators()):
+        if operator.name == "CONV_2D":
+            graph.set_version(operator, 1)
+    (finding,) = targets.check(graph.to_bytes(), "cpu")
+    assert "CONV_2D must say version 3" in finding.what
+
+
+def test_operators_that_a_target_lacks_are_named(small_network, pixels):
+    def hard(layers, x):
+        return layers.Activation("hard_swish")(layers.Rescaling(1 / 127.5, -1)(x))
+
+    content = to_tflite(small_network(hard), Int8(correction="none"), calibration=pixels).content
+    found = targets.check(content, "edgetpu")
+    assert any("HARD_SWISH" in finding.what and "ReLU6" in finding.remedy for finding in found)
+    assert not targets.check(content, "ethos_u")
+
+
+def test_a_conversion_for_a_target_has_its_ends_or_fails(small_model, pixels):
+    made = to_tflite(small_model, "int8", calibration=pixels, target="mediapipe")
+    assert made.metadata["input"]["dtype"] == "uint8"
+    assert made.metadata["target"] == "mediapipe"
+    assert to_tflite(small_model, "int8", calibration=pixels, target="micro").metadata["input"]["dtype"] == "int8"
+    with pytest.raises(InputError, match=r"for edgetpu, the input must be uint8 or int8. Found: float32. Remedy"):
+        to_tflite(small_model, "float32", target="edgetpu")
+
+
+@pytest.mark.parametrize("name", ["edgetp", "", "tflite-3.1", None, "tflite-2.x"])
+def test_an_unknown_target_is_refused_with_the_known_ones(contents, name):
+    with pytest.raises(InputError, match=r"unknown target.*nnapi"):
+        targets.check(contents["int8"], name)
