@@ -72,6 +72,85 @@ def run(
     return BROKEN if report.violations else 0
 
 
+@app.command(epilog="Example: edge-cv train efficientnet_lite0 --weights imagenet --data photos --out runs/mine")
+def train(
+    model: Annotated[str, typer.Argument(help="A name of `edge-cv models`, or a recipe .py with a part fit.")],
+    data: Annotated[str | None, typer.Option(help="Labelled photos: folder, .tar, .csv, shards, or `digits`.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/NAME.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="`imagenet`, or our own .keras or .weights.h5 file; default: random.")
+    ] = None,
+    quick: Quick = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Such as fit.epochs=10 or model.image_size=160."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Train or fine-tune a model: model.keras, checkpoints, history.csv and TensorBoard logs.
+
+    One that was stopped goes on. With `weights` the head is trained first, then all at a tenth of the rate.
+    `edge-cv run` with the same recipe and folder converts and measures what was trained.
+    """
+    from edge_cv import recipe as recipes
+    from edge_cv.pipeline import train as train_recipe
+    from edge_cv.progress import shown
+
+    if model.endswith(".py"):
+        if weights is not None:
+            raise InputError("--weights is for a model's name; a recipe names its own. Received: both")
+        chosen = recipes.load(model)
+        chosen = chosen if data is None else chosen.with_data(data)
+    elif data is None:
+        raise InputError("--data must name the photos to train on. Received: none")
+    else:
+        part = recipes.Model(model, weights=weights)
+        fit = recipes.Fit() if weights is None else recipes.fine_tuning()
+        chosen = recipes.Recipe(model, part, recipes.Data(measure=data, calibrate=None), fit=fit)
+    chosen = chosen.quick() if quick else chosen
+    chosen = chosen.with_settings(settings or ())
+    out = out or Path("runs") / (f"{chosen.name}_quick" if quick else chosen.name)
+    network = train_recipe(chosen, out, progress=shown)
+    if as_json:
+        print(json.dumps(network.history, indent=1))
+        return 0
+    _print_rows(network.history[-10:], as_json)
+    print(f"model: {network.path}", file=sys.stderr)
+    return 0
+
+
+@app.command(
+    epilog="A range is LEAST..MOST, with log: before it for a logarithmic one; choices stand with commas. Example: "
+    "edge-cv search recipes/digits.py --over fit.learning_rate=log:0.01..0.3 --over fit.optimizer=sgd,rmsprop"
+)
+def search(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with a part fit.")],
+    over: Annotated[list[str], typer.Option(metavar="FIELD=SPACE", help="What is searched; may be given again.")],
+    trials: Annotated[int, typer.Option(help="Trainings in all, those of an earlier search in OUT included.")] = 20,
+    out: Annotated[Path | None, typer.Option(help="Folder of the search; default: runs/NAME_search.")] = None,
+    data: Annotated[str | None, typer.Option(help="Labelled photos in the place of the recipe's.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of the recipe.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Search a recipe's fields for the best validation score, by Optuna; weak trainings are ended early."""
+    from edge_cv import recipe as recipes
+    from edge_cv.progress import shown
+    from edge_cv.searching import search as search_fields
+
+    chosen = recipes.load(recipe)
+    chosen = chosen if data is None else chosen.with_data(data)
+    chosen = chosen.with_settings(settings or ())
+    out = out or Path("runs") / f"{chosen.name}_search"
+    found = search_fields(chosen, over, out, trials=trials, progress=shown)
+    _print_rows([{"trial": t.number, "score": t.score, "state": t.state, **t.fields} for t in found], as_json)
+    best = found[0]
+    told = " ".join(f"--set {name}={value}" for name, value in best.fields.items())
+    print(f"best: edge-cv run {recipe} {told}", file=sys.stderr)
+    return 0
+
+
 @app.command(epilog="Example: edge-cv convert model.keras --scheme int8 --calibration photos --labels labels.txt")
 def convert(
     model: Annotated[str, typer.Argument(help="A .keras file, a SavedModel folder, or a name of `edge-cv models`.")],

@@ -105,9 +105,17 @@ class Network:
         return self._made if self._made is not None else load(self.path)
 
 
-def of(recipe: Recipe, shares: Shares, stages: Stages, progress: Progress) -> Network:
-    """The recipe's network: trained where the recipe has a part `fit`, else as it is built."""
-    return _untrained(recipe, stages, progress) if recipe.fit is None else _trained(recipe, shares, stages, progress)
+def of(
+    recipe: Recipe,
+    shares: Shares,
+    stages: Stages,
+    progress: Progress,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> Network:
+    """The recipe's network: trained where the recipe has a part `fit` (which `on_epoch` hears of), else as built."""
+    if recipe.fit is None:
+        return _untrained(recipe, stages, progress)
+    return _trained(recipe, shares, stages, progress, on_epoch)
 
 
 def _untrained(recipe: Recipe, stages: Stages, progress: Progress) -> Network:
@@ -118,7 +126,7 @@ def _untrained(recipe: Recipe, stages: Stages, progress: Progress) -> Network:
     return Network("model", stages, _inputs(recipe), make)
 
 
-def _trained(recipe: Recipe, shares: Shares, stages: Stages, progress: Progress) -> Network:
+def _trained(recipe: Recipe, shares: Shares, stages: Stages, progress: Progress, on_epoch: Any) -> Network:
     settings = recipe.fit
     from edge_cv.data import photos_of
 
@@ -160,6 +168,7 @@ def _trained(recipe: Recipe, shares: Shares, stages: Stages, progress: Progress)
             class_counts=_class_counts(shares.train),
             folder=stages.folder / TRAINING / key,
             progress=progress,
+            on_epoch=on_epoch,
         )
         return model, {"labels": list(shares.train.classes), "history": list(fitted.history)}
 

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import gzip
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,7 +114,13 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     return report
 
 
-def train(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = silent) -> Network:
+def train(
+    recipe: Recipe,
+    out_dir: str | os.PathLike,
+    *,
+    progress: Progress = silent,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> Network:
     """Train the recipe's model and no more: `model.keras` in the folder, with its checkpoints, curves and logs.
 
     It needs no TensorFlow when Keras runs on JAX. `run` with the same recipe and folder goes on from there.
@@ -123,6 +129,7 @@ def train(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = si
         recipe: with a part `fit`.
         out_dir: the run's folder; made when it is missing.
         progress: told what is being done.
+        on_epoch: given each epoch's figures (`edge_cv.training.fit`); what it raises ends the training.
 
     Raises:
         InputError: as `run`, or the recipe has no part `fit`.
@@ -130,7 +137,7 @@ def train(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = si
     if recipe.fit is None:
         raise InputError(f"to train, the recipe {recipe.name} must have a part fit. Received: none")
     recipe, photos = _opened(recipe)
-    return network.of(recipe, photos, Stages(Path(out_dir)), progress)
+    return network.of(recipe, photos, Stages(Path(out_dir)), progress, on_epoch)
 
 
 def _opened(recipe: Recipe) -> tuple[Recipe, Shares]:

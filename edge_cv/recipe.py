@@ -316,6 +316,28 @@ class Fit(Phase):
         return (*self.phases, self)
 
 
+def fine_tuning(**fields: Any) -> Fit:
+    """How a pretrained model is adapted to other photos: its head first, then all of it, slowly.
+
+    The head of random weights would otherwise send gradients into the backbone that undo what it knows. Batch
+    normalization keeps the statistics of the data that it was trained on, which are far more than most have.
+
+    Args:
+        fields: of `Fit`, in the place of the defaults here.
+    """
+    defaults = {
+        "phases": (Phase(epochs=5, learning_rate=1e-2, train="head"),),
+        "epochs": 15,
+        "learning_rate": 1e-3,
+        "freeze_batch_norm": True,
+        "optimizer": "adamw",
+        "weight_decay": 0.01,
+        "batch_size": 32,
+        "augment": Augment(crop_scale=(0.35, 1.0), label_smoothing=0.1),
+    }
+    return Fit(**defaults | fields)
+
+
 @dataclass(frozen=True)
 class Measure(_Part):
     """How latency is measured on this host.

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,7 @@ def fit(
     class_counts: Sequence[int] | None = None,
     folder: str | os.PathLike | None = None,
     progress: Progress = silent,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Fitted:
     """Train a model; it holds the best weights afterwards.
 
@@ -71,6 +72,7 @@ def fit(
         class_counts: images of each class, int `(classes,)`, for `balance="loss"`.
         folder: for `checkpoint.npz`, `best.weights.h5`, `history.csv` and TensorBoard's files; made when missing.
         progress: told what is being done, with images per second.
+        on_epoch: given each epoch's entry of the history once it is saved; what it raises ends the training.
 
     Returns:
         The Fitted.
@@ -91,7 +93,9 @@ def fit(
         network, taught = model, teacher
         if devices.replicas > 1:  # the variables have to be made where they are to lie
             network, taught = _copied(model), None if teacher is None else _copied(teacher)
-        training = _Training(network, batches, settings, validation, taught, class_counts, folder, progress, devices)
+        training = _Training(
+            network, batches, settings, validation, taught, class_counts, folder, progress, on_epoch, devices
+        )
         try:
             fitted = training.run()
         except Exception as error:
@@ -172,6 +176,7 @@ class _Training:
         class_counts: Sequence[int] | None,
         folder: str | os.PathLike | None,
         progress: Progress,
+        on_epoch: Callable[[dict[str, Any]], None] | None,
         devices: Any,
     ) -> None:
         self.network = network
@@ -181,6 +186,7 @@ class _Training:
         self.teacher = teacher
         self.folder = None if folder is None else Path(folder)
         self.progress = progress
+        self.on_epoch = on_epoch
         self.writes = devices.host_index == 0
         self.hosts, self.replicas = devices.hosts, devices.replicas
         self.class_weights = None
@@ -301,6 +307,8 @@ class _Training:
             self._end_epoch(entry, trainee, rule, average, phase)
             if board is not None:
                 board.add(entry)
+            if self.on_epoch is not None:
+                self.on_epoch(entry)
 
     def _rate(self, rule: Any, before: int, step: int) -> float:
         """The learning rate at a step of the epoch; `before` are the steps of the phase's earlier epochs."""
