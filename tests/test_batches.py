@@ -131,6 +131,19 @@ def test_an_epoch_that_is_left_can_be_followed_by_another(memory):
     assert same([(np.asarray(i), np.asarray(t)) for (i, t), _ in pairs], whole)
 
 
+def test_a_program_ends_that_leaves_an_epoch_open():
+    code = """
+import numpy as np
+import test_batches as tests
+samples = tests.Memory(tuple(tests.stored(tests.scene(n, 400, 300)) for n in range(8)) * 100, np.zeros(800, np.int32))
+batches = tests.make(samples, tests.Augment(), batch_size=16)
+epoch = batches.epoch(0)
+next(epoch)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=120).returncode == 0
+
+
 def test_the_hosts_batches_together_are_those_of_one_host(memory):
     parts = [taken(make(memory, shard_index=index, shard_count=2)) for index in range(2)]
     one = taken(make(memory, batch_size=8))

@@ -7,7 +7,11 @@ import pytest
 
 from converters.errors import InputError
 from edge_cv import recipe as recipes
+<<<<<<< HEAD
 from edge_cv.recipe import Data, Explain, Limits, Measure, Model, Recipe
+=======
+from edge_cv.recipe import Augment, Data, Limits, Measure, Model, Recipe
+>>>>>>> input
 
 RECIPE = Recipe("trial", Model("efficientnet_lite0"), limits=(Limits("int8", max_size_ratio=0.3),))
 
@@ -34,6 +38,16 @@ def test_lists_become_tuples():
         lambda: Explain(corruptions=-1),
         lambda: Explain(by=(1,)),
         lambda: Limits("int8", min_agreement=98),
+        lambda: Augment(crop_scale=(0.0, 1.0)),
+        lambda: Augment(crop_scale=(0.5, 1.5)),
+        lambda: Augment(crop_scale=(1.0,)),
+        lambda: Augment(crop_ratio=(2.0, 1.0)),
+        lambda: Augment(flip=2.0),
+        lambda: Augment(hue=0.6),
+        lambda: Augment(label_smoothing=1.0),
+        lambda: Augment(mixup=-1.0),
+        lambda: Augment(randaugment=-1),
+        lambda: Augment(lighting=float("nan")),
         lambda: Recipe("", Model("efficientnet_lite0")),
         lambda: Recipe("../x", Model("efficientnet_lite0")),
         lambda: Recipe("x", "efficientnet_lite0"),

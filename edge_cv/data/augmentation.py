@@ -132,22 +132,24 @@ def random_windows(
         ratio: width over height, least and most; its logarithm is uniform.
         heights, widths: of the photos, int `(batch,)` or a number.
     """
-    count = len(uniform)
-    heights, widths = np.broadcast_to(heights, count), np.broadcast_to(widths, count)
+    rows = np.arange(len(uniform))
+    heights, widths = (np.broadcast_to(lengths, len(rows)) for lengths in (heights, widths))
     areas = (heights * widths)[:, None] * (scale[0] + (scale[1] - scale[0]) * uniform[:, :-1, 0])
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    aspects = np.exp(low + (high - low) * uniform[:, :-1, 1])
-    w, h = np.rint(np.sqrt(areas * aspects)), np.rint(np.sqrt(areas / aspects))
+    roots = np.exp((low + (high - low) * uniform[:, :-1, 1]) / 2)  # of the aspect ratios
+    sides = np.sqrt(areas)
+    w, h = np.rint(sides * roots), np.rint(sides / roots)
     fits = (w > 0) & (h > 0) & (w <= widths[:, None]) & (h <= heights[:, None])
     first = fits.argmax(1)
-    rows = np.arange(count)
     w, h = w[rows, first], h[rows, first]
     top = np.floor(uniform[:, -1, 0] * (heights - h + 1))
     left = np.floor(uniform[:, -1, 1] * (widths - w + 1))
-    whole_w = np.clip(np.rint(np.minimum(widths, heights * ratio[1])), 1, None)
-    whole_h = np.clip(np.rint(np.minimum(heights, widths / ratio[0])), 1, None)
-    central = np.stack([(heights - whole_h) // 2, (widths - whole_w) // 2, whole_h, whole_w], 1)
-    return np.where(fits.any(1)[:, None], np.stack([top, left, h, w], 1), central).astype(np.int32)
+    found = np.stack([top, left, h, w], 1)
+    for row in np.flatnonzero(~fits[rows, first]):
+        h = max(1, round(min(heights[row], widths[row] / ratio[0])))
+        w = max(1, round(min(widths[row], heights[row] * ratio[1])))
+        found[row] = (heights[row] - h) // 2, (widths[row] - w) // 2, h, w
+    return found.astype(np.int32)
 
 
 def smooth(targets: np.ndarray, share: float, multi_label: bool) -> np.ndarray:

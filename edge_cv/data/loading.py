@@ -162,8 +162,10 @@ def square_of_image(image: Image.Image, numbers: augmentation.Numbers, augment: 
 def _resized(image: Image.Image, window: np.ndarray, numbers: augmentation.Numbers, size: int) -> np.ndarray:
     top, left, height, width = (float(value) for value in window)
     box = left, top, min(left + width, image.width), min(top + height, image.height)
-    pixels = np.asarray(image.resize((size, size), 2, box=box))  # 2: Image.Resampling.BILINEAR, antialiased
-    return pixels[:, ::-1] if "flip" in numbers and numbers["flip"][0] else pixels
+    image = image.resize((size, size), 2, box=box)  # 2: Image.Resampling.BILINEAR, antialiased
+    if "flip" in numbers and numbers["flip"][0]:
+        image = image.transpose(0)  # 0: Image.Transpose.FLIP_LEFT_RIGHT, ten times faster than numpy's
+    return np.asarray(image)
 
 
 def reduction(window: Sequence[int] | np.ndarray, size: int) -> int:

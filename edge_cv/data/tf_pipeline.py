@@ -7,7 +7,10 @@ formats, CMYK, 16 bits, turned by EXIF, cut off, and photos so large that they a
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +28,17 @@ _PER_BATCH = ("own", "box")  # and `mix`
 # more costs every image some hundredths of a millisecond, taken or not.
 _SQUARE, _PATH, _JPEG = range(3)
 
+# Epochs that were begun and not ended. TensorFlow's threads call Python: one that is still open when Python shuts down
+# would wait for it for ever.
+_open: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@atexit.register
+def _close() -> None:
+    for batches in list(_open):
+        with contextlib.suppress(ValueError):  # it is running, in another thread
+            batches.close()
+
 
 class TfPipeline:
     """The batches of a plan; what `epoch` yields are tensors."""
@@ -38,6 +52,11 @@ class TfPipeline:
         self._graph: Any = None
 
     def epoch(self, number: int, first_step: int) -> Iterator[tuple[Any, Any]]:
+        batches = self._batches(number, first_step)
+        _open.add(batches)
+        return batches
+
+    def _batches(self, number: int, first_step: int) -> Iterator[tuple[Any, Any]]:
         import tensorflow as tf
 
         if self._graph is None:
