@@ -7,11 +7,7 @@ import pytest
 
 from converters.errors import InputError
 from edge_cv import recipe as recipes
-<<<<<<< HEAD
-from edge_cv.recipe import Data, Explain, Limits, Measure, Model, Recipe
-=======
-from edge_cv.recipe import Augment, Data, Limits, Measure, Model, Recipe
->>>>>>> input
+from edge_cv.recipe import Augment, Data, Explain, Limits, Measure, Model, Recipe
 
 RECIPE = Recipe("trial", Model("efficientnet_lite0"), limits=(Limits("int8", max_size_ratio=0.3),))
 

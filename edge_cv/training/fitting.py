@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -323,7 +324,8 @@ class _Training:
 
         validated: dict[str, Any] = {"cross_entropy": None, "score": None}
         if self.validation is not None:
-            with _averaged(trainee, rule, average):
+            with _averaged(trainee, rule, average), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Your input ran out of data")  # which is how batches end
                 validated = trainee.evaluate(
                     spread(lambda: even(self.validation, self.replicas)),
                     verbose=0,

@@ -1,0 +1,37 @@
+"""AlexNet on ImageNet, as its paper trained it.
+
+ImageNet Classification with Deep Convolutional Neural Networks, Krizhevsky, Sutskever and Hinton 2012, section 5:
+SGD with momentum 0.9, batch 128, weight decay 5e-4, rate 0.01 divided by 10 whenever the validation error stops to
+fall, 90 epochs; random crops of 224 out of 256 pixels, mirrored, and PCA lighting of 0.1 (section 4.1).
+
+Two things are today's and not the paper's: one tower in torchvision's layout, and He's initialization in the place of
+Gaussians of 0.01 with biases of 1. A random crop keeps the area that 224 of 256 pixels are, at any place of the photo.
+
+    edge-cv run recipes/alexnet.py --data IMAGENET --out runs/alexnet
+
+Expected top-1: 56.5 % (torchvision's weights of this network, one central crop). 115 million images to learn from: the
+paper took five to six days on two GTX 580; a GPU that trains 10,000 images a second (benchmarks/training.py measures it)
+takes 3.2 hours.
+"""
+
+from edge_cv.recipe import Augment, Data, Fit, Limits, Model, Recipe
+
+RECIPE = Recipe(
+    name="alexnet",
+    model=Model("alexnet", classes=1000),
+    data=Data(measure="imagenet", calibrate=None),
+    fit=Fit(
+        epochs=90,
+        batch_size=128,
+        learning_rate=0.01,
+        schedule="plateau",
+        warmup_epochs=0,
+        decay_rate=0.1,
+        decay_epochs=5,
+        momentum=0.9,
+        weight_decay=5e-4,
+        augment=Augment(crop_scale=(0.766, 0.766), crop_ratio=(1.0, 1.0), lighting=0.1),
+    ),
+    schemes=("float32", "int8"),
+    limits=(Limits("int8", max_top1_drop=0.01),),
+)

@@ -1,0 +1,40 @@
+"""MobileNet V3 large on ImageNet, as its paper trained it.
+
+Searching for MobileNetV3, Howard et al. 2019, section 6.1.1: RMSprop with momentum 0.9, rate 0.1 for a batch of 4096,
+weight decay 1e-5, rate times 0.99 every 3 epochs, an average of the weights with decay 0.9999, Inception's crops.
+Dropout is 0.2 here, Keras's published network's, where the paper has 0.8.
+
+A batch of 4096 is made of accumulated steps: fit.batch_size times fit.accumulate.
+
+    edge-cv run recipes/mobilenet_v3_large.py --data IMAGENET --out runs/mobilenet_v3_large
+
+Expected top-1: 75.2 % (the paper's table 3). 769 million images to learn from: a GPU that trains 3,000
+images a second (benchmarks/training.py measures it) takes 71 hours.
+"""
+
+from edge_cv.recipe import Augment, Data, Fit, Limits, Model, Recipe
+
+RECIPE = Recipe(
+    name="mobilenet_v3_large",
+    model=Model("mobilenet_v3_large", classes=1000),
+    data=Data(measure="imagenet", calibrate=None),
+    fit=Fit(
+        epochs=600,
+        batch_size=512,
+        accumulate=8,
+        optimizer="rmsprop",
+        momentum=0.9,
+        weight_decay=1e-5,
+        learning_rate=0.1,
+        warmup_epochs=5,
+        schedule="step",
+        decay_rate=0.99,
+        decay_epochs=3,
+        ema=0.9999,
+        precision="bfloat16",
+        augment=Augment(crop_scale=(0.08, 1.0), brightness=0.125, saturation=0.5),
+    ),
+    schemes=("float32", "int8"),
+    onnx=("float32",),
+    limits=(Limits("int8", max_top1_drop=0.02),),
+)
