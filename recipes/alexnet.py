@@ -10,8 +10,8 @@ Gaussians of 0.01 with biases of 1. A random crop keeps the area that 224 of 256
     edge-cv run recipes/alexnet.py --data IMAGENET --out runs/alexnet
 
 Expected top-1: 56.5 % (torchvision's weights of this network, one central crop). 115 million images to learn from: the
-paper took five to six days on two GTX 580; a GPU that trains 10,000 images a second (benchmarks/training.py measures it)
-takes 3.2 hours.
+paper took five to six days on two GTX 580; a GPU that trains 10,000 images a second (benchmarks/training.py measures
+it) takes 3.2 hours.
 """
 
 from edge_cv.recipe import Augment, Data, Fit, Limits, Model, Recipe
