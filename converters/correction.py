@@ -361,7 +361,8 @@ def _round(x: np.ndarray, answer: np.ndarray, layer: _Layer, damping: float) -> 
     moments = np.matmul(transposed, x) / samples
     variance = np.einsum("gkk->gk", moments)
     order = np.argsort(variance, axis=1)[:, ::-1]
-    ridge = damping * variance.mean(1) + 1e-12
+    # What moves less than rounding does is not trusted either.
+    ridge = damping * (variance.mean(1) + layer.reader.scale**2 / 12)
     moments[:, range(size), range(size)] += ridge[:, None]
     inverse = np.linalg.inv(moments.astype(np.float64))
     missing = np.matmul(transposed, answer - np.matmul(x, layer.weights.transpose(0, 2, 1))) / samples

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.errors import CheckFailed, InputError
+from converters.errors import CheckFailed
 from converters.graph import Graph, Operator
 from converters.preprocessing import Preprocessing
 from converters.quiet import import_tensorflow, log_level
@@ -118,18 +118,9 @@ def _to_tflite(source: Source) -> FloatModel:
             f"TensorFlow's converter cannot express {source.name!r} in TFLite operators: {reason}"
         ) from error
     graph = Graph(content)
-    _check_finite(graph, source)
     _name_tensors(graph, source)
     _sign(graph, source)
     return FloatModel(graph.to_bytes(), source, _input_scale(frozen))
-
-
-def _check_finite(graph: Graph, source: Source) -> None:
-    for tensor in range(len(graph.tensors)):
-        values = graph.constant(tensor) if graph.dtype(tensor) == np.float32 else None
-        if values is not None and not np.isfinite(values).all():
-            name = graph.name(tensor)[:120]
-            raise InputError(f"the weights of {source.name!r} must be finite. Received: NaN or infinity in {name}")
 
 
 def _name_tensors(graph: Graph, source: Source) -> None:

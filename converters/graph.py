@@ -117,14 +117,18 @@ class Graph:
         return _dtype_by_code().get(self.tensors[tensor].type)
 
     def quantization(self, tensor: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """`(scales, zero points)` of a quantized tensor, None for another."""
+        """`(scales, zero points)` of a quantized tensor, None for another or, -1, one that is left out."""
+        if tensor < 0:
+            return None
         q = self.tensors[tensor].quantization
         if q is None or q.scale is None or len(q.scale) == 0:
             return None
         return np.asarray(q.scale, np.float32), np.asarray(q.zeroPoint, np.int64)
 
     def constant(self, tensor: int) -> np.ndarray | None:
-        """A copy of a constant tensor's values, None for a tensor that is computed."""
+        """A copy of a constant tensor's values, None for a tensor that is computed or, -1, left out."""
+        if tensor < 0:
+            return None
         data = self.model.buffers[self.tensors[tensor].buffer].data
         if data is None or len(data) == 0:
             return None

@@ -24,7 +24,8 @@ from converters.versions import set_versions
 
 # TFLite runtimes up to 2.9 load a dense layer with a scale per channel and compute nonsense; NNAPI rejects it.
 DENSE_PER_TENSOR = "FULLY_CONNECTED"
-MAX_BIAS_STEPS = 2**30  # half of int32, which the products with the inputs are added to
+MAX_BIAS_STEPS = {8: 2**30, 16: 2**40}  # half of what the products with the inputs are added to, int32 or 48 bits
+MAX_SUM_RATIO = 512
 _alone = threading.Lock()
 
 
@@ -66,8 +67,8 @@ def full_integer(
 
     graph = Graph(content)
     known = {**ranges, graph.name(graph.inputs[0]): input_range}
-    if activation_bits == 8:
-        _keep_biases_in_int32(graph, known)
+    _keep_biases_in_bounds(graph, known, activation_bits)
+    _keep_sums_in_bounds(graph, known)
     statistics = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in known.items()}
 
     def recipe(quantizer: Any) -> None:
@@ -80,7 +81,19 @@ def full_integer(
     return _quantize(graph.to_bytes(), recipe, statistics)
 
 
-def _keep_biases_in_int32(graph: Graph, ranges: dict[str, tuple[float, float]]) -> None:
+def _keep_sums_in_bounds(graph: Graph, ranges: dict[str, tuple[float, float]]) -> None:
+    """Widen the range of a summand that is next to nothing beside the sum: XNNPACK takes scales up to 2^10 apart."""
+    for operator in graph.operators():
+        if operator.name not in ("ADD", "SUB"):
+            continue
+        low, high = ranges.get(graph.name(operator.outputs[0]), (0.0, 0.0))
+        least = (max(high, 0.0) - min(low, 0.0)) / MAX_SUM_RATIO
+        for name in map(graph.name, operator.inputs):
+            if name in ranges and max(ranges[name][1], 0.0) - min(ranges[name][0], 0.0) < least:
+                ranges[name] = min(ranges[name][0], 0.0), min(ranges[name][0], 0.0) + least
+
+
+def _keep_biases_in_bounds(graph: Graph, ranges: dict[str, tuple[float, float]], activation_bits: int) -> None:
     """Give a channel whose weights are next to nothing beside its bias one weight that its scale can be taken from.
 
     A bias is stored in steps of input scale times weight scale, so such a channel's would overflow and change its sign.
@@ -92,14 +105,14 @@ def _keep_biases_in_int32(graph: Graph, ranges: dict[str, tuple[float, float]]) 
         weights = graph.constant(operator.inputs[1])
         bias = graph.constant(operator.inputs[2]) if operator.inputs[2] >= 0 else None
         low, high = ranges.get(graph.name(operator.inputs[0]), (0.0, 0.0))
-        input_scale = (max(high, 0.0) - min(low, 0.0)) / 255
+        input_scale = (max(high, 0.0) - min(low, 0.0)) / 255 if activation_bits == 8 else max(-low, high) / 32767
         if weights is None or bias is None or input_scale <= 0:
             continue
         last = operator.name == "DEPTHWISE_CONV_2D"  # its channels come last, the others' first
         rows = (np.moveaxis(weights, -1, 0) if last else weights).reshape(len(bias), -1)
         if operator.name == DENSE_PER_TENSOR:
             rows, bias = rows.reshape(1, -1), np.abs(bias).max(keepdims=True)
-        least = 127 * np.abs(bias) / (input_scale * MAX_BIAS_STEPS)
+        least = 127 * np.abs(bias) / (input_scale * MAX_BIAS_STEPS[activation_bits])
         small = np.abs(rows).max(axis=1) < least
         if small.any():
             rows = rows.copy()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edge_cv.report import Report, Row
 
 PREDICTIONS = "predictions.npz"
+COMPARED_PHOTOS = 1000  # of those that are measured, with the calibration photos
 BUSY_SHARE = 0.9  # of wall time; less means that other programs took the processor
 
 
@@ -94,6 +95,7 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     found = _findings(recipe, stages, evaluation, measured.classes or model.labels or (), predictions, progress)
     robust = _robustness(recipe, stages, artifacts, measured, model.preprocessing, progress)
     explained = _explained(recipe, stages, evaluation, model, predictions, classes, measured, progress)
+    repeated = _repeated(stages, images, measured.take(recipe.data.images).take(COMPARED_PHOTOS), progress)
     performance = _measure(recipe, stages, artifacts, progress)
     rows = tuple(
         _row(a, model, evaluation, performance[a.scheme], layers.get(a.scheme, ()), found[a.scheme], robust)
@@ -106,7 +108,7 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
         violations=tuple(v for limits in recipe.limits for v in broken(limits, rows)),
         rows=rows,
         photos=photo_results(predictions, classes, measured),
-        notes=(*recipe.notes, *_notes(measured, calibration, evaluation, rows, machine)),
+        notes=(*recipe.notes, *_notes(measured, calibration, evaluation, rows, machine, repeated)),
         explained=explained,
         training=model.history,
     )
@@ -249,6 +251,28 @@ def _layers(
 
     inputs = [reference.sha256, artifact.sha256, calibration.key]
     return tuple(stages.once(f"layers_{artifact.scheme}", inputs, work)[0])
+
+
+def _repeated(
+    stages: Stages, calibration: _Calibration, measured: ImageSource, progress: Progress
+) -> dict[str, list[str]]:
+    """The calibration photos that show what another one, or a measured one, shows; by where it was found again."""
+
+    def work() -> tuple[Any, list[Path]]:
+        from converters.image_hash import image_hash, near_pairs
+
+        with progress("looking for photos that are there twice"):
+            own = [image_hash(pixels) for pixels in calibration.images]
+            others = [image_hash(pixels) for pixels, _ in measured.pixels(calibration.preprocessing)]
+        names = [photo.file.name for photo in calibration.source.photos]
+        found = {
+            "photos that are measured": sorted({i for i, _ in near_pairs(own, others)}),
+            "other calibration photos": sorted({j for _, j in near_pairs(own)}),
+        }
+        return {where: [names[i] if i < len(names) else str(i) for i in places] for where, places in found.items()}, []
+
+    inputs = [calibration.key, _photos_key(measured.photos)]
+    return stages.once("repeated", inputs, work)[0]
 
 
 def _evaluate(
@@ -494,11 +518,18 @@ def _notes(
     evaluation: dict[str, Any],
     rows: Sequence[Row],
     machine: dict[str, Any],
+    repeated: dict[str, list[str]],
 ) -> tuple[str, ...]:
     notes = [
         f"Measured on {evaluation['images']} photos of “{measured.name}”; integer schemes calibrated on "
         f"{len(calibration)} others, of “{calibration.name}”."
     ]
+    for where, names in repeated.items():
+        if names:
+            notes.append(
+                f"{len(names)} calibration photos show the same as {where}, such as {names[0]}: "
+                "take them out, the integer schemes' figures are not to be trusted as they are."
+            )
     share = min((e["cpu_share"] for row in rows for e in row.latency if e["threads"] == 1), default=1.0)
     if share < BUSY_SHARE:
         notes.append(

@@ -56,3 +56,19 @@ def test_every_scheme_of_a_known_network(photos, library, name, takes_pixels, mi
     assert integer == total
     assert conversion.pixel_offset == (-128 if takes_pixels else None)
     assert to_onnx(model, calibration=images).parity.sqnr_db > 90
+
+
+@pytest.mark.parametrize(("library", "name", "takes_pixels"), [n[:3] for n in NETWORKS])
+def test_int8_is_no_worse_than_the_plain_file_on_other_photos(photos, library, name, takes_pixels):
+    from converters import Int8
+    from converters.parity import sqnr_db
+    from converters.running import predict
+
+    images = photos.astype(np.float32) if takes_pixels else photos / np.float32(127.5) - 1
+    model = _build(library, name, images)
+    wanted = predict(to_tflite(model, "float32").content, images[24:])
+    scores = []
+    for scheme in (Int8(equalization=False, ranges="minmax", correction="none"), Int8()):
+        made = to_tflite(model, scheme, calibration=images[:24])
+        scores.append(sqnr_db(wanted, predict(made.content, images[24:], pixel_offset=made.pixel_offset)))
+    assert scores[1] > scores[0]

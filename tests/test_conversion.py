@@ -281,3 +281,51 @@ def test_an_opset_out_of_range_is_refused(small_model, opset):
 def test_an_unknown_onnx_scheme_is_refused(small_model):
     with pytest.raises(InputError, match="unknown ONNX scheme"):
         to_onnx(small_model, "int7")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(small_network, value):
+    model = small_network()
+    kernel, bias = model.get_layer("logits").get_weights()
+    kernel[0, 0] = value
+    model.get_layer("logits").set_weights([kernel, bias])
+    with pytest.raises(InputError, match=r"weights must be finite\. Received: 'small' with NaN or infinity"):
+        to_tflite(model, "float32")
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int16x8", "mixed"])
+def test_layers_of_constant_outputs_convert(scheme, pixels):
+    import keras
+    from keras import layers
+
+    image = keras.Input((32, 32, 3))
+    x = layers.Conv2D(8, 3, activation="relu", name="first")(layers.Rescaling(1 / 127.5, -1)(image))
+    constant = layers.Conv2D(8, 3, kernel_initializer="zeros", bias_initializer="ones", name="constant")(x)
+    dead = layers.Conv2D(8, 3, activation="relu", bias_initializer=keras.initializers.Constant(-100), name="dead")(x)
+    x = layers.Add()([constant, dead, layers.Conv2D(8, 3, name="alive")(x)])
+    model = keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)))
+    made = to_tflite(model, scheme, calibration=pixels)
+    assert made.parity.sqnr_db > 20
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int16x8", "mixed"])
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda pixels: pixels / 255, "looks like images scaled to 0..1"),
+        (lambda pixels: pixels * 2.0, r"pixels 0..255"),
+        (lambda pixels: np.full_like(pixels, 7), "must differ. Received: every value is 7"),
+        (lambda pixels: pixels[:0], "at least one image"),
+    ],
+)
+def test_calibration_images_that_cannot_be_right_are_refused(small_model, pixels, scheme, wrong, says):
+    with pytest.raises(InputError, match=says):
+        to_tflite(small_model, scheme, calibration=wrong(pixels))
+
+
+def test_fewer_than_8_images_are_warned_of(small_model, pixels, caplog):
+    to_tflite(small_model, "int8", calibration=pixels[:7])
+    assert "7 calibration images are very few: take at least 8, better 100" in caplog.text
+    caplog.clear()
+    to_tflite(small_model, "int8", calibration=pixels[:8])
+    assert not caplog.text

@@ -168,3 +168,23 @@ def test_a_folder_that_cannot_be_written_is_one_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         run(RECIPE, tmp_path / "file" / "out")
+
+
+def test_calibration_photos_that_are_measured_or_repeated_are_named():
+    """The sample's photos calibrated on themselves, one of them twice."""
+    from converters import Preprocessing
+    from edge_cv import data
+    from edge_cv.pipeline import _Calibration, _repeated
+    from edge_cv.progress import silent
+
+    class Once:
+        def once(self, name, inputs, work):
+            return work()
+
+    source = data.open("sample").take(6)
+    twice = dataclasses.replace(source, photos=(*source.photos[:3], source.photos[0]))
+    calibration = _Calibration(twice, Preprocessing(64), silent)
+    found = _repeated(Once(), calibration, source.take(2), silent)
+    names = [photo.file.name for photo in source.photos]
+    assert found["other calibration photos"] == [names[0]]
+    assert found["photos that are measured"] == [names[0], names[0]]
