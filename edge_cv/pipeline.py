@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import gzip
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -259,19 +259,24 @@ def _repeated(
     """The calibration photos that show what another one, or a measured one, shows; by where it was found again."""
 
     def work() -> tuple[Any, list[Path]]:
-        from converters.image_hash import image_hash, near_pairs
+        import numpy as np
+
+        from converters.image_hash import image_hash, near_duplicates
+
+        def hashes(every: Iterable[np.ndarray]) -> np.ndarray:
+            return np.fromiter(map(image_hash, every), np.uint64)
 
         with progress("looking for photos that are there twice"):
-            own = [image_hash(pixels) for pixels in calibration.images]
-            others = [image_hash(pixels) for pixels, _ in measured.pixels(calibration.preprocessing)]
+            own = hashes(calibration.images)
+            others = hashes(pixels for pixels, _ in measured.pixels(calibration.preprocessing))
         names = [photo.file.name for photo in calibration.source.photos]
         found = {
-            "photos that are measured": sorted({i for i, _ in near_pairs(own, others)}),
-            "other calibration photos": sorted({j for _, j in near_pairs(own)}),
+            "photos that are measured": sorted(set(near_duplicates(own, others)[:, 0].tolist())),
+            "other calibration photos": sorted(set(near_duplicates(own)[:, 1].tolist())),
         }
         return {where: [names[i] if i < len(names) else str(i) for i in places] for where, places in found.items()}, []
 
-    inputs = [calibration.key, _photos_key(measured.photos)]
+    inputs = [calibration.key, photos_key(measured.photos)]
     return stages.once("repeated", inputs, work)[0]
 
 
