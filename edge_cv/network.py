@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from edge_cv.recipe import Fit, Model, Recipe
 from edge_cv.stages import Stages, fingerprint
 
 if TYPE_CHECKING:
+    from converters.preprocessing import Preprocessing
+    from edge_cv.compression.stages import Compressed
     from edge_cv.data import Photo, Samples
     from edge_cv.data.split import Shares
 
@@ -173,6 +176,65 @@ def _trained(recipe: Recipe, shares: Shares, stages: Stages, progress: Progress,
         return model, {"labels": list(shares.train.classes), "history": list(fitted.history)}
 
     return Network("model", stages, inputs, make)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What a stage of compression made of a network; it is converted and measured as that is.
+
+    Attributes:
+        made: what the stage made.
+        dense: the network that it was made of.
+    """
+
+    made: Compressed
+    dense: Network
+
+    @property
+    def name(self) -> str:
+        return self.made.name
+
+    @property
+    def sha256(self) -> str:
+        return self.made.sha256
+
+    @property
+    def parameters(self) -> int:
+        return self.made.parameters
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.dense.preprocessing
+
+    @property
+    def labels(self) -> list[str] | None:
+        return self.dense.labels
+
+    @functools.cached_property
+    def source(self) -> Any:
+        """The model as `converters` takes it."""
+        from converters.source import open_source
+
+        return open_source(self.made.model)
+
+
+def compressed(recipe: Recipe, shares: Shares, dense: Network, folder: Path, progress: Progress) -> tuple[Derived, ...]:
+    """What the recipe's stages of compression make of its network, one after the other; nothing where it has none."""
+    parts = recipe.compression()
+    if not parts:
+        return ()
+    from edge_cv.compression.stages import compress
+    from edge_cv.data import photos_of
+
+    settings = recipe.fit or Fit()
+    batches, _ = batches_of(shares, settings, dense.preprocessing)
+    fields = recipe.to_dict()["fit"] or {}
+    key = [
+        photos_key(photos_of(shares.train).photos),
+        [fields.get(n) for n in ("augment", "seed", "batch_size", "balance")],
+    ]
+    made = compress(dense.model, batches, folder, key=key, progress=progress, **parts)
+    return tuple(Derived(one, dense) for one in made)
 
 
 def batches_of(

@@ -19,7 +19,7 @@ from converters.errors import InputError, unknown
 from edge_cv import network
 from edge_cv.network import Network, photos_key
 from edge_cv.progress import Progress, silent
-from edge_cv.recipe import Limits, Recipe
+from edge_cv.recipe import Fit, Limits, Recipe
 from edge_cv.stages import Stages, fingerprint
 
 if TYPE_CHECKING:
@@ -82,8 +82,13 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     model = network.of(recipe, photos, stages, progress)
     images = _Calibration(calibration, model.preprocessing, progress)
 
-    artifacts = [_convert(recipe, stages, model, images, scheme, progress) for scheme in recipe.schemes]
-    artifacts += [_convert(recipe, stages, model, images, f"onnx_{scheme}", progress) for scheme in recipe.onnx]
+    derived = network.compressed(recipe, photos, model, folder, progress)
+    made_of: dict[str, Network | network.Derived] = dict.fromkeys(
+        (*recipe.schemes, *(f"onnx_{scheme}" for scheme in recipe.onnx)), model
+    )
+    for stage, one in zip(recipe.compression(), derived, strict=True):
+        made_of |= {f"{one.name}_{row}": one for row in recipe.stage_rows(stage)}
+    artifacts = [_convert(recipe, stages, one, images, name, progress) for name, one in made_of.items()]
     layers = {
         a.scheme: _layers(stages, artifacts[0], a, images, progress)
         for a in artifacts
@@ -98,7 +103,7 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     repeated = _repeated(stages, images, measured.take(recipe.data.images).take(COMPARED_PHOTOS), progress)
     performance = _measure(recipe, stages, artifacts, progress)
     rows = tuple(
-        _row(a, model, evaluation, performance[a.scheme], layers.get(a.scheme, ()), found[a.scheme], robust)
+        _row(a, made_of[a.scheme], evaluation, performance[a.scheme], layers.get(a.scheme, ()), found[a.scheme], robust)
         for a in artifacts
     )
     machine = environment()
@@ -151,13 +156,15 @@ def _opened(recipe: Recipe) -> tuple[Recipe, Shares]:
     if recipe.model.name not in names():
         raise unknown("model", recipe.model.name, names())
     data, fit, classes = recipe.data, recipe.fit, recipe.model.classes
-    everything = classes == IMAGENET_CLASSES
-    if fit is None:
+    if fit is None and not recipe.compression():
         classes = classes or IMAGENET_CLASSES
         wanted = None if classes == IMAGENET_CLASSES else ()
         pair = measure_and_calibrate(data.measure, data.calibrate, data.calibration_images, classes=wanted)
         photos = Shares(None, None, *pair)
     else:
+        if fit is None:  # a model that knows its classes, to be compressed
+            fit, classes = Fit(), classes or IMAGENET_CLASSES
+        everything = classes == IMAGENET_CLASSES
         photos = train_and_measure(
             data.measure,
             data.calibrate,
@@ -201,19 +208,31 @@ class _Calibration:
 
 
 def _convert(
-    recipe: Recipe, stages: Stages, model: Network, calibration: _Calibration, scheme: str, progress: Progress
+    recipe: Recipe,
+    stages: Stages,
+    model: Network | network.Derived,
+    calibration: _Calibration,
+    name: str,
+    progress: Progress,
 ) -> Artifact:
-    onnx = scheme.startswith("onnx_")
-    path = stages.folder / f"{recipe.model.name}_{scheme}{'.onnx' if onnx else '.tflite'}"
+    """The file of one row: `int8` of the network, `pruned_int8` or `pruned_onnx_float32` of what was made of it."""
+    from converters.schemes import parse
+
+    derived = isinstance(model, network.Derived)
+    kind = name.removeprefix(f"{model.name}_") if derived else name
+    onnx = kind.startswith("onnx_")
+    scheme: Any = kind.removeprefix("onnx_")
+    if derived and scheme == "int8" and not onnx:
+        scheme = model.made.int8
+    path = stages.folder / f"{recipe.model.name}_{name}{'.onnx' if onnx else '.tflite'}"
 
     def work() -> tuple[Any, list[Path]]:
         from converters import to_onnx, to_tflite
 
-        convert, name = (to_onnx, scheme.removeprefix("onnx_")) if onnx else (to_tflite, scheme)
         source, images = model.source, calibration.images
-        with progress(f"converting to {scheme}"):
-            conversion = convert(
-                source, name, calibration=images, labels=model.labels, preprocessing=model.preprocessing
+        with progress(f"converting to {name}"):
+            conversion = (to_onnx if onnx else to_tflite)(
+                source, scheme, calibration=images, labels=model.labels, preprocessing=model.preprocessing
             )
             conversion.save(path)
         measured = {
@@ -223,9 +242,10 @@ def _convert(
         }
         return measured, [path, path.with_suffix(".json")]
 
-    inputs = {"model": model.sha256, "scheme": scheme, "calibration": calibration.key, "path": path.name}
-    result, files = stages.once(f"convert_{scheme}", inputs, work)
-    return Artifact(scheme, path, files[path.name], **result)
+    how = scheme if onnx else asdict(parse(scheme))
+    inputs = {"model": model.sha256, "scheme": [kind, how], "calibration": calibration.key, "path": path.name}
+    result, files = stages.once(f"convert_{name}", inputs, work)
+    return Artifact(name, path, files[path.name], **result)
 
 
 def _layers(
@@ -445,7 +465,7 @@ def _measure(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], prog
 
 def _row(
     artifact: Artifact,
-    model: Network,
+    model: Network | network.Derived,
     evaluation: dict[str, Any],
     performance: dict[str, Any],
     layers: tuple[dict[str, Any], ...],
@@ -473,6 +493,7 @@ def _row(
         peak_memory_bytes=performance["peak_memory_bytes"],
         layers=layers,
         robustness=robust.get(artifact.scheme),
+        sparsity=model.made.sparsity if isinstance(model, network.Derived) else None,
         **found,
     )
 

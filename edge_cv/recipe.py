@@ -454,6 +454,10 @@ class ChannelPrune(_Part):
     exclude: tuple[str, ...] = ()
     tuning: Tuning = Tuning()
 
+    def quick(self) -> ChannelPrune:
+        """The same with a training of one epoch."""
+        return dataclasses.replace(self, tuning=dataclasses.replace(self.tuning, epochs=1))
+
     def check(self) -> None:
         _share(self, "keep")
         if self.target not in ("macs", "latency"):
@@ -489,6 +493,12 @@ class Prune(_Part):
         last = max(self.begin_epoch, self.tuning.epochs * 2 / 3)
         return last if self.end_epoch is None else self.end_epoch
 
+    def quick(self) -> Prune:
+        """The same with a training of one epoch."""
+        return dataclasses.replace(
+            self, tuning=dataclasses.replace(self.tuning, epochs=1), begin_epoch=0.0, end_epoch=None
+        )
+
     def check(self) -> None:
         _share(self, "sparsity")
         self.at_least(0, "begin_epoch")
@@ -522,6 +532,10 @@ class Cluster(_Part):
     exclude: tuple[str, ...] = ()
     tuning: Tuning = Tuning(epochs=2, learning_rate=1e-4)
 
+    def quick(self) -> Cluster:
+        """The same with a training of one epoch."""
+        return dataclasses.replace(self, tuning=dataclasses.replace(self.tuning, epochs=1))
+
     def check(self) -> None:
         self.at_least(3, "clusters")
 
@@ -542,6 +556,10 @@ class Qat(_Part):
     def freeze(self) -> int:
         """From which epoch on statistics and ranges are frozen."""
         return -(-self.tuning.epochs * 2 // 3) if self.freeze_epoch is None else self.freeze_epoch
+
+    def quick(self) -> Qat:
+        """The same with a training of one epoch."""
+        return dataclasses.replace(self, tuning=dataclasses.replace(self.tuning, epochs=1), freeze_epoch=None)
 
     def check(self) -> None:
         self.at_least(0, "freeze_epoch")
@@ -572,6 +590,10 @@ def _share(part: _Part, name: str) -> None:
         raise InputError(f"{type(part).__name__}.{name} must be a share above 0 and under 1. Received: {value}")
 
 
+# What the model of a stage is called, in the report and in the names of its files.
+STAGE_NAMES = {"channel_prune": "channel_pruned", "prune": "pruned", "cluster": "clustered", "qat": "qat"}
+
+
 @dataclass(frozen=True)
 class Recipe(_Part):
     """One run, from a model to a report.
@@ -581,6 +603,8 @@ class Recipe(_Part):
         model: the network and its weights.
         data: the photos.
         fit: how the model is trained; None takes it as it is.
+        channel_prune, prune, cluster, qat: how it is compressed then, in this order; each stage goes on from the one
+            before it, learns on the training photos, and has rows of its own in the report.
         schemes: TFLite files to make; the first is the reference when it is `float32`, which it should be.
         onnx: ONNX files to make: `float32`, `int8`; their rows are called `onnx_float32`, `onnx_int8`.
         measure: how latency is measured.
@@ -593,6 +617,10 @@ class Recipe(_Part):
     model: Model
     data: Data = Data()
     fit: Fit | None = None
+    channel_prune: ChannelPrune | None = None
+    prune: Prune | None = None
+    cluster: Cluster | None = None
+    qat: Qat | None = None
     schemes: tuple[str, ...] = ("float32", "float16", "dynamic_int8", "int8")
     onnx: tuple[str, ...] = ()
     measure: Measure = Measure()
@@ -608,10 +636,26 @@ class Recipe(_Part):
         for names in (self.schemes, self.onnx):
             if len(set(names)) < len(names):
                 raise InputError(f"a recipe must name each scheme once. Received: {', '.join(names)}")
-        rows = (*self.schemes, *(f"onnx_{scheme}" for scheme in self.onnx))
+        check_together(prune=self.prune, cluster=self.cluster, qat=self.qat)
         for limits in self.limits:
-            if limits.scheme not in rows:
-                raise unknown("scheme in Limits", limits.scheme, rows)
+            if limits.scheme not in self.row_names():
+                raise unknown("scheme in Limits", limits.scheme, self.row_names())
+
+    def compression(self) -> dict[str, Any]:
+        """The stages of compression that are wanted, by the names of their fields, in their order."""
+        parts = {name: getattr(self, name) for name in ("channel_prune", "prune", "cluster", "qat")}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def row_names(self) -> tuple[str, ...]:
+        """The rows of the report: of the model itself, then of what each stage of compression makes of it."""
+        dense = (*self.schemes, *(f"onnx_{scheme}" for scheme in self.onnx))
+        return (*dense, *(f"{STAGE_NAMES[name]}_{row}" for name in self.compression() for row in self.stage_rows(name)))
+
+    def stage_rows(self, name: str) -> tuple[str, ...]:
+        """What is made of a stage's model: int8, and float32 where the stage does not train for int8."""
+        wanted = ("int8",) if name == "qat" else ("float32", "int8")
+        onnx = ("onnx_float32",) if name != "qat" and "float32" in self.onnx else ()
+        return (*(scheme for scheme in wanted if scheme in self.schemes), *onnx)
 
     def quick(self) -> Recipe:
         """The same chain on few photos and few timed runs: whether it works, not what it is worth."""
@@ -619,7 +663,8 @@ class Recipe(_Part):
         measure = dataclasses.replace(self.measure, runs=5, warmup=1, threads=self.measure.threads[:1])
         explain = dataclasses.replace(self.explain, corruptions=min(2, self.explain.corruptions))
         fit = None if self.fit is None else self.fit.quick()
-        return dataclasses.replace(self, data=data, fit=fit, measure=measure, explain=explain, limits=())
+        stages = {name: part.quick() for name, part in self.compression().items()}
+        return dataclasses.replace(self, data=data, fit=fit, measure=measure, explain=explain, limits=(), **stages)
 
     def with_data(self, folder: str) -> Recipe:
         """The recipe on the photos of one folder: each for training, for calibration or for measuring."""

@@ -60,6 +60,7 @@ class Row:
         classes, confidence, mistakes, groups, robustness, multi_label: what the answers tell class by class, of the
             confidence, of how far off wrong ones are, by the columns of a table, under corruptions, and with several
             labels a photo; each as `edge_cv.evaluation` has it.
+        sparsity: of a compressed model: the share 0..1 of zeros in each layer's weights, by the layer's name.
     """
 
     scheme: str
@@ -85,6 +86,7 @@ class Row:
     groups: tuple[Grouping, ...] = ()
     robustness: Robustness | None = None
     multi_label: MultiLabel | None = None
+    sparsity: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -110,7 +112,7 @@ class Row:
         put("latency", tuple(_latency(entry) for entry in _items(self.latency, "a row's latency")))
         put("layers", tuple(_layer(entry) for entry in _items(self.layers, "a row's layers")))
         hints = typing.get_type_hints(Row)
-        for name in ("classes", "confidence", "mistakes", "groups", "robustness", "multi_label"):
+        for name in ("classes", "confidence", "mistakes", "groups", "robustness", "multi_label", "sparsity"):
             put(name, _typed(hints[name], getattr(self, name), f"a row's {name}"))
 
     @property
@@ -366,6 +368,10 @@ def _typed(hint: Any, value: Any, what: str) -> Any:
         if arguments[-1] is not Ellipsis and len(items) != len(arguments):
             raise InputError(f"{what} must be {len(arguments)} values. Received: {value!r:.80}")
         return tuple(_typed(arguments[0], item, what) for item in items)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise InputError(f"{what} must be an object. Received: {value!r:.80}")
+        return {str(name): _typed(arguments[1], item, f"{what}.{name}") for name, item in value.items()}
     if dataclasses.is_dataclass(hint):
         if isinstance(value, hint):
             return value
