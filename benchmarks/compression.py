@@ -98,7 +98,7 @@ def digits() -> None:
             batches,
             folder,
             prune=Prune(0.75, tuning=Tuning(epochs=15, learning_rate=2e-3)),
-            qat=Qat(tuning=Tuning(epochs=6, learning_rate=5e-4)),
+            qat=Qat(weight_values=31, tuning=Tuning(epochs=6, learning_rate=5e-4)),
         )
         for stage in made:
             content = to_tflite(stage.model, stage.int8, calibration=calibration).content

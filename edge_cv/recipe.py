@@ -547,10 +547,13 @@ class Qat(_Part):
     Attributes:
         freeze_epoch: from when on, in whole epochs, batch normalization and the activations' ranges stay as they are;
             None is after two thirds of the tuning.
+        weight_values: different weights a channel of a convolution, or a dense layer, at most: odd, up to the 255 that
+            int8 has. Fewer make a file that compresses better, at the same latency.
         tuning: the training.
     """
 
     freeze_epoch: int | None = None
+    weight_values: int = INT8_VALUES
     tuning: Tuning = Tuning(epochs=3, learning_rate=1e-4)
 
     def freeze(self) -> int:
@@ -563,6 +566,10 @@ class Qat(_Part):
 
     def check(self) -> None:
         self.at_least(0, "freeze_epoch")
+        if not 3 <= self.weight_values <= INT8_VALUES or self.weight_values % 2 == 0:
+            raise InputError(
+                f"Qat.weight_values must be an odd number in 3..{INT8_VALUES}. Received: {self.weight_values}"
+            )
         if self.freeze_epoch is not None and self.freeze_epoch > self.tuning.epochs:
             raise InputError(
                 f"Qat.freeze_epoch must lie within its training, 0..{self.tuning.epochs} epochs. "

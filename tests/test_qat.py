@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -98,6 +100,20 @@ def test_equal_weights_of_a_clustered_model_stay_equal(digits, digits_model):
     after = np.asarray(trained.model.get_layer("head_conv").kernel)
     assert len(np.unique(after)) <= len(np.unique(before)) <= 9
     assert np.abs(after - before).max() > 1e-5
+
+
+def test_fewer_weight_values_are_simulated_as_the_file_has_them_and_pack_smaller(digits, digits_model, conversion):
+    _, images, labels = digits
+    part = Qat(weight_values=15, tuning=Tuning(epochs=3, learning_rate=1e-3))
+    trained = quantization_aware(digits_model, part, digits[0])
+    coarse = to_tflite(trained.model, Int8Learned(trained.ranges), calibration=calibration_images(digits[0], 100))
+    graph = Graph(coarse.content)
+    head = next(o for o in graph.operators() if graph.name(o.outputs[0]) == "head_conv")
+    assert len(np.unique(graph.constant(head.inputs[1]))) <= 15
+    outputs = predict(coarse.content, images, pixel_offset=-128)
+    assert np.mean(trained.predict(images).argmax(1) == outputs.argmax(1)) >= 0.995
+    assert np.mean(outputs.argmax(1) == labels) >= 0.93
+    assert len(gzip.compress(coarse.content)) < 0.85 * len(gzip.compress(conversion.content))
 
 
 def test_a_model_that_is_quantized_already_is_refused(digits):

@@ -23,6 +23,7 @@ from converters.errors import InputError
 from edge_cv.compression.bridge import Crossing, cross
 from edge_cv.compression.finetune import Batches, fine_tune, inner_layers
 from edge_cv.compression.graph import leaf_layers
+from edge_cv.recipe import INT8_VALUES
 
 if TYPE_CHECKING:
     import keras
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from edge_cv.recipe import Qat
 
 CALIBRATION_IMAGES = 100
+INT8_STEPS = 127  # from 0 to the largest weight
 EQUAL = 1e-3  # of a tensor's largest value: the most by which a layer's output may differ from it and be it
 MOST_CLUSTERS = 256  # a layer of no more different weights than this, and far fewer than weights, is clustered
 PRUNED = 0.1  # a layer with a larger share of zeros is pruned
@@ -84,7 +86,7 @@ def quantization_aware(
     Raises:
         InputError: the model is quantized already or cannot be carried, or the data does not fit it.
     """
-    crossing, roundings = simulate(model, calibration_images(batches, CALIBRATION_IMAGES))
+    crossing, roundings = simulate(model, calibration_images(batches, CALIBRATION_IMAGES), part.weight_values)
 
     def freeze(epoch: int) -> bool:
         if epoch < part.freeze():
@@ -126,12 +128,15 @@ def calibration_images(batches: Batches, count: int) -> np.ndarray:
     return np.concatenate(found)
 
 
-def simulate(model: keras.Model, images: np.ndarray) -> tuple[Crossing, dict[str, Any]]:
+def simulate(
+    model: keras.Model, images: np.ndarray, weight_values: int = INT8_VALUES
+) -> tuple[Crossing, dict[str, Any]]:
     """The tf_keras model that rounds as the plain int8 file of a Keras 3 model does, and its roundings by tensor.
 
     Args:
         model: a Keras 3 model of float weights.
         images: pixels `(n, height, width, 3)` that show the ranges to begin with.
+        weight_values: different weights a channel; see `Qat`.
 
     Raises:
         InputError: the model is quantized already, or cannot be carried.
@@ -146,7 +151,7 @@ def simulate(model: keras.Model, images: np.ndarray) -> tuple[Crossing, dict[str
     tensors = learned.roundings(float_model, images, preprocessing)
     places = _places(cross(model).model, float_model, tensors, images[0])
     gain = learned.input_gain(float_model, preprocessing)
-    kinds = _quantizers()
+    kinds = _quantizers(weight_values // 2)
     roundings: dict[str, Any] = {}
     first = [True]
 
@@ -221,7 +226,7 @@ class _Quantizers:
     weights: Any
 
 
-def _quantizers() -> _Quantizers:
+def _quantizers(steps: int) -> _Quantizers:
     import tensorflow as tf
     import tf_keras
     from tensorflow_model_optimization.python.core.quantization.keras import quantize_config, quantizers
@@ -292,10 +297,11 @@ def _quantizers() -> _Quantizers:
             mask: 0 where weights stay zero.
             index: for each weight which of the layer's few values it has; their gradients are then summed.
             gain: what the file multiplies the weights by before it rounds them, one number an input channel.
+            steps: of the largest weight to which weights are rounded first, 127 or fewer.
         """
 
-        def __init__(self, axes: list[int], mask: Any, index: Any, gain: Any, kernel: np.ndarray) -> None:
-            self.axes, self.mask, self.index, self.gain = axes, mask, index, gain
+        def __init__(self, axes: list[int], mask: Any, index: Any, gain: Any, steps: int, kernel: np.ndarray) -> None:
+            self.axes, self.mask, self.index, self.gain, self.steps = axes, mask, index, gain, steps
             self.values = None if index is None else np.unique(kernel)
 
         def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
@@ -308,15 +314,18 @@ def _quantizers() -> _Quantizers:
             """The kernel before it is rounded."""
             if self.index is not None:
                 kernel = tf.gather(variables["values"], self.index)
-            return kernel if self.mask is None else kernel * self.mask
+            kernel = kernel if self.mask is None else kernel * self.mask
+            return kernel if self.steps == INT8_STEPS else self.rounded(kernel, self.steps)
+
+        def rounded(self, kernel: Any, steps: int) -> Any:
+            most = tf.stop_gradient(tf.reduce_max(tf.abs(kernel), self.axes, keepdims=True))
+            step = tf.maximum(most, 1e-20) / steps
+            return kernel + tf.stop_gradient(tf.round(kernel / step) * step - kernel)
 
         def __call__(self, inputs: Any, training: Any, weights: dict[str, Any], **kwargs: Any) -> Any:
             kernel = self.exact(inputs, weights)
             kernel = kernel if self.gain is None else kernel * self.gain
-            most = tf.stop_gradient(tf.reduce_max(tf.abs(kernel), self.axes, keepdims=True))
-            step = tf.maximum(most, 1e-20) / 127.0
-            rounded = tf.round(kernel / step) * step
-            kernel = kernel + tf.stop_gradient(rounded - kernel)
+            kernel = self.rounded(kernel, INT8_STEPS)
             return kernel if self.gain is None else kernel / self.gain
 
         def settle(self, layer: Any, variables: dict[str, Any]) -> None:
@@ -336,6 +345,7 @@ def _quantizers() -> _Quantizers:
             (kernel != 0).astype(np.float32) if np.mean(kernel == 0) > PRUNED else None,
             index.reshape(kernel.shape) if clustered else None,
             None if gain is None else gain.astype(np.float32)[:, None],
+            INT8_STEPS if type(layer).__name__ == "DepthwiseConv2D" else steps,
             kernel,
         )
 
