@@ -17,7 +17,7 @@ from converters.errors import InputError, unknown
 from converters.float_model import Body, FloatModel, split_body
 from converters.graph import Graph
 from converters.preprocessing import Preprocessing
-from converters.quantization import full_int8, with_io
+from converters.quantization import full_integer, with_io
 from converters.running import visit
 from converters.schemes import IO_TYPES, Converted
 
@@ -126,12 +126,8 @@ class Int8Learned:
 def _plain(body: Body, images: np.ndarray, learned: Mapping[str, tuple[float, float]]) -> bytes:
     """The body in int8, weights rounded to the nearest."""
     inputs = body.feed(images)
-    if body.zero_point is None:
-        input_range = float(inputs.min()), float(inputs.max())
-    else:
-        input_range = tuple(body.scale * (q - body.zero_point) for q in (-128, 127))
     ranges = activation_ranges(body.content, inputs)
     strange = set(learned) - set(ranges)
     if strange:
         raise InputError(f"learned ranges must be of the model's tensors. Received: one of {sorted(strange)[0]!r}")
-    return full_int8(body, ranges | dict(learned), input_range)
+    return full_integer(body.content, ranges | dict(learned), body.range_of(inputs))
