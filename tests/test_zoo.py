@@ -18,6 +18,9 @@ CHAIN = (
     ("mobilenet_v3_large", {"alpha": 0.25}),
     ("efficientnet_b0", {"alpha": 0.6, "phi": -1}),
     ("efficientnet_b0", {"alpha": 0.5, "lite": True}),
+    # all their blocks, few of their channels
+    *((f"efficientnet_b{n}", {"alpha": 0.5}) for n in range(1, 8)),
+    *((f"efficientnet_lite{n}", {"alpha": 0.5}) for n in range(1, 5)),
 )
 
 
