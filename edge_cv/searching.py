@@ -109,7 +109,7 @@ def search(
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         study.enqueue_trial(trial.params)
     while sum(t.state.name in _JUDGED for t in study.trials) < trials:
-        # Of the trials so far: one sampler that begins anew with the same seed would draw the first trial's values again.
+        # Of the trials so far: a sampler that begins anew with the same seed would draw the first trial's values again.
         study.sampler = optuna.samplers.TPESampler(seed=recipe.fit.seed + len(study.trials))
         try:
             study.optimize(objective, n_trials=1)
