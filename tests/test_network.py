@@ -56,7 +56,7 @@ def test_the_model_is_saved_with_its_labels_preprocessing_and_history(folder):
     assert json.loads(json.dumps(source.preprocessing.to_dict())) == said["preprocessing"]
     assert source.input_shape == (64, 64, 3)
     assert said["parameters"] == 899_378
-    assert not [path for path in folder.rglob(".*")]
+    assert not list(folder.rglob(".*"))
 
 
 def test_a_second_time_nothing_is_trained(folder):

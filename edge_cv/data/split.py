@@ -133,8 +133,8 @@ def train_and_measure(
         shared = sum(photo.file in chosen_by for photo in photos_of(measured).photos)
         if shared:
             raise InputError(
-                f"photos of fit.validation must not be measured on too. Received: {shared} of the {len(measured)} photos "
-                f"of {measured.name}"
+                f"photos of fit.validation must not be measured on too. Received: {shared} of the {len(measured)} "
+                f"photos of {measured.name}"
             )
     calibration = photos_of(learned) if calibrate is None else open(calibrate, classes=learned.classes)
     return Shares(learned, validated, photos_of(measured), calibration.take(images))
