@@ -67,11 +67,13 @@ def search(
     Raises:
         InputError: a recipe without `fit`, a field or a space that cannot be, or a training that fails.
     """
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-
     from edge_cv import pipeline
 
+    try:
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError as error:
+        raise InputError(f"a search needs Optuna: pip install 'edge-cv[search]'. Received: {error}") from error
     if recipe.fit is None:
         raise InputError(f"to search, the recipe {recipe.name} must have a part fit. Received: none")
     if trials < 1:

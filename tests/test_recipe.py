@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 
@@ -126,35 +125,3 @@ def test_a_recipe_file_that_gives_none_is_named(tmp_path, text):
 def test_a_missing_recipe_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nosuch\.py"):
         recipes.load(tmp_path / "nosuch.py")
-
-
-RECIPES = sorted(path for path in (Path(__file__).parents[1] / "recipes").glob("*.py") if path.stem != "__init__")
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_of_the_project_loads_tells_its_command_and_has_a_quick_form(path):
-    recipe = recipes.load(path)
-    assert recipe.name == path.stem
-    assert f"edge-cv run recipes/{path.name}" in path.read_text()
-    quick = recipe.quick()
-    assert quick.with_settings(["measure.runs=5"]) == quick
-    assert recipes.Recipe(**{field.name: getattr(quick, field.name) for field in dataclasses.fields(quick)}) == quick
-    if recipe.fit is not None:
-        assert [phase.epochs for phase in quick.fit.all_phases()] == [1] * len(recipe.fit.all_phases())
-        assert quick.fit.images <= 256
-    moved = recipe.with_data("photos")
-    assert (moved.data.measure, moved.data.calibrate) == ("photos", None)
-
-
-@pytest.mark.parametrize(
-    "name", ["alexnet", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "efficientnet_lite0"]
-)
-def test_recipes_of_papers_name_the_paper_and_what_to_expect(name):
-    (path,) = (path for path in RECIPES if path.stem == name)
-    text = path.read_text()
-    for said in ("as its", "section", "Expected top-1:", "images to learn from", "hours"):
-        assert said in text, said
-    recipe = recipes.load(path)
-    assert recipe.model.classes == 1000
-    millions = round(recipe.fit.epochs * 1_281_167 / 1e6)
-    assert f"{millions} million images" in " ".join(text.split())
