@@ -719,7 +719,7 @@ def _preprocessing(source: Any, resize: str | None, mean: str | None, std: str |
             said[name] = numbers * 3 if len(numbers) == 1 else numbers
     known = source.preprocessing
     height, width, _ = source.input_shape
-    if source.name in zoo.names() and known is not None and height == width:
+    if source.name in zoo.names() and height == width and known == Preprocessing(height):  # what is assumed of pixels
         known = zoo.preprocessing(source.name, height)
     if not said and resize is None:
         return known or _assumed(source)

@@ -67,11 +67,13 @@ def search(
     Raises:
         InputError: a recipe without `fit`, a field or a space that cannot be, or a training that fails.
     """
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-
     from edge_cv import pipeline
 
+    try:
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError as error:
+        raise InputError(f"a search needs Optuna: pip install 'edge-cv[search]'. Received: {error}") from error
     if recipe.fit is None:
         raise InputError(f"to search, the recipe {recipe.name} must have a part fit. Received: none")
     if trials < 1:
@@ -81,12 +83,11 @@ def search(
         raise InputError("a search must be told a field, such as fit.learning_rate=log:0.001..0.3. Received: none")
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         study_name=recipe.name,
         direction="maximize",
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=recipe.fit.seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
         storage=optuna.storages.JournalStorage(JournalFileBackend(str(folder / "trials.log"))),
     )
@@ -110,7 +111,14 @@ def search(
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         study.enqueue_trial(trial.params)
     while sum(t.state.name in _JUDGED for t in study.trials) < trials:
-        study.optimize(objective, n_trials=1)
+        # Of the trials so far: a sampler that begins anew with the same seed would draw the first trial's values again.
+        study.sampler = optuna.samplers.TPESampler(seed=recipe.fit.seed + len(study.trials))
+        try:
+            study.optimize(objective, n_trials=1)
+        except KeyboardInterrupt:  # for Optuna it has failed; here it goes on when the search does
+            if study.trials[-1].state == optuna.trial.TrialState.FAIL:
+                study.enqueue_trial(study.trials[-1].params)
+            raise
     found = [
         Trial(
             t.number, dict(t.params), t.value or t.intermediate_values[max(t.intermediate_values)], t.state.name.lower()

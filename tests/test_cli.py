@@ -21,6 +21,8 @@ from edge_cv import cli
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     "run",
+    "train",
+    "search",
     "convert",
     "debug",
     "check",
@@ -403,3 +405,70 @@ def test_convert_for_a_target_and_to_int8_onnx(edge_cv, keras_file, photos, tmp_
     record = json.loads((tmp_path / f"{keras_file.stem}_int8.json").read_text())
     assert record["input"]["dtype"] == "uint8"
     assert (tmp_path / f"{keras_file.stem}_onnx_int8.onnx").is_file()
+
+
+TINY = ("model.alpha=0.125", "model.image_size=64", "model.preprocessing={'resize_to':None}", "fit.learning_rate=0.001")
+TINY_SETTINGS = [part for setting in TINY for part in ("--set", setting)]
+
+
+def test_train_leaves_a_model_with_its_curves_and_convert_takes_it(edge_cv, tmp_path):
+    out_dir = tmp_path / "run"
+    command = ("train", "alexnet", "--data", "digits", "--quick", *TINY_SETTINGS, "--out", out_dir)
+    code, out, err = edge_cv(*command, "--json")
+    assert code == 0, err
+    (entry,) = json.loads(out)
+    assert entry["epoch"] == 1
+    assert 0 <= entry["validation_score"] <= 1
+    assert f"model: {out_dir / 'model.keras'}" in edge_cv(*command)[2]  # again: nothing is trained, all is told
+    (training,) = (out_dir / "training").iterdir()
+    assert {"checkpoint.npz", "history.csv", "tensorboard"} <= {path.name for path in training.iterdir()}
+    code, out, err = edge_cv(
+        "convert", out_dir / "model.keras", "--scheme", "float32", "--out", tmp_path / "made", "--json"
+    )
+    assert code == 0, err
+    sidecar = json.loads((tmp_path / "made" / "model_float32.json").read_text())
+    assert sidecar["labels"] == list("0123456789")
+    assert sidecar["preprocessing"]["resize_to"] is None
+
+
+def test_search_prints_the_best_first_and_the_command_that_runs_it(edge_cv, tmp_path):
+    recipe = tmp_path / "tiny.py"
+    recipe.write_text(
+        "from edge_cv.recipe import Data, Fit, Model, Recipe\n"
+        "fit = Fit(epochs=1, images=64, batch_size=32, learning_rate=0.001, warmup_epochs=0)\n"
+        "model = Model('alexnet', image_size=64, alpha=0.125)\n"
+        "RECIPE = Recipe('tiny', model, Data(measure='digits', calibrate=None), fit=fit)\n"
+    )
+    command = ("search", recipe, "--over", "fit.optimizer=sgd,rmsprop", "--trials", "2", "--out", tmp_path / "search")
+    code, out, err = edge_cv(*command, "--json")
+    assert code == 0, err
+    rows = json.loads(out)
+    assert len(rows) == 2
+    assert rows[0]["score"] >= rows[1]["score"]
+    assert f"best: edge-cv run {recipe} --set fit.optimizer={rows[0]['fit.optimizer']}" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "alexnet"), "--data must name the photos to train on. Received: none"),
+        (("train", "alexnett", "--data", "digits"), "unknown model: 'alexnett'. Did you mean 'alexnet'"),
+        (("train", "alexnet", "--data", "nowhere"), "data must be a folder or file of images"),
+        (("train", "alexnet", "--data", "digits", "--set", "fit.epoch=1"), "field of Fit"),
+        (("train", "alexnet", "--data", "digits", "--set", "fit.optimizer=adam"), "unknown Fit.optimizer"),
+        (("train", str(ROOT / "recipes/digits.py"), "--weights", "imagenet"), "--weights is for a model's name"),
+        (("train", str(ROOT / "recipes/demo.py")), "the recipe demo must have a part fit. Received: none"),
+        (("train", "nowhere.py"), "the recipe must be a file that exists"),
+        (("search", str(ROOT / "recipes/demo.py"), "--over", "fit.epochs=1,2"), "must have a part fit"),
+        (("search", str(ROOT / "recipes/digits.py"), "--over", "fit.epochs"), "what is searched must be FIELD=SPACE"),
+        (("search", str(ROOT / "recipes/digits.py"), "--over", "fit.epochs=2..1"), "a range must be LEAST..MOST"),
+        (("search", str(ROOT / "recipes/digits.py")), "Missing option"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_in_one_line(edge_cv, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = edge_cv(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from converters.errors import InputError
-from edge_cv.data.split import measure_and_calibrate
+from edge_cv.data import photos_of
+from edge_cv.data.split import Shares, measure_and_calibrate, train_and_measure
 
 
 def photos(folder, names):
@@ -44,3 +45,91 @@ def test_too_few_photos_to_share_are_refused(tmp_path):
     photos(tmp_path / "few", ["0.png", "1.png"])
     with pytest.raises(InputError, match="at least 5 photos"):
         measure_and_calibrate(str(tmp_path / "few"), None, 100)
+
+
+def pictures(folder, images=20, classes=("ant", "bee")):
+    """A class folder each; no two pictures alike, in this folder or another."""
+    for name in classes:
+        photos(folder / name, [f"{i}.png" for i in range(images)])
+    return str(folder)
+
+
+def assert_disjoint(shares: Shares) -> None:
+    """Photos to train on, to validate on and to measure on share none; those to calibrate on were trained on."""
+    train, validation = ({p.file for p in photos_of(samples).photos} for samples in (shares.train, shares.validation))
+    measured, calibration = ({p.file for p in source.photos} for source in (shares.measured, shares.calibration))
+    assert train
+    assert validation
+    assert measured
+    assert not train & validation
+    assert not measured & (train | validation)
+    assert calibration
+    assert calibration <= train
+    assert shares.train.classes == shares.validation.classes == shares.measured.classes == ("ant", "bee")
+
+
+def test_a_source_of_three_splits_is_used_as_it_is(tmp_path):
+    for split, images in (("train", 20), ("val", 5), ("test", 7)):
+        pictures(tmp_path / split, images)
+    shares = train_and_measure(str(tmp_path), None, 10)
+    assert_disjoint(shares)
+    assert [len(part) for part in (shares.train, shares.validation, shares.measured)] == [40, 10, 14]
+    assert len(shares.calibration) == 10
+    assert {p.file.parts[-3] for p in shares.measured.photos} == {"test"}
+
+
+def test_where_the_validation_split_is_measured_another_one_is_drawn_from_training(tmp_path):
+    for split, images in (("train", 30), ("val", 5)):
+        pictures(tmp_path / split, images)
+    shares = train_and_measure(str(tmp_path), None, 10)
+    assert_disjoint(shares)
+    assert len(shares.train) + len(shares.validation) == 60
+    assert 2 <= len(shares.validation) <= 15
+    assert {p.file.parts[-3] for p in shares.measured.photos} == {"val"}
+    assert {p.file for p in photos_of(shares.train).photos} != {
+        p.file for p in photos_of(train_and_measure(str(tmp_path), None, 10, seed=1).train).photos
+    }
+
+
+def test_a_source_without_splits_is_divided_in_three(tmp_path):
+    shares = train_and_measure(pictures(tmp_path / "pictures", 40), None, 10)
+    assert_disjoint(shares)
+    assert len(shares.train) + len(shares.validation) + len(shares.measured) == 80
+    assert len(shares.train) > 40
+
+
+def test_training_and_measuring_may_have_sources_of_their_own(tmp_path):
+    learned, measured, validation = (pictures(tmp_path / name) for name in ("learned", "measured", "validated"))
+    shares = train_and_measure(measured, None, 10, train=learned, validation=validation)
+    assert_disjoint(shares)
+    assert [len(part) for part in (shares.train, shares.validation, shares.measured)] == [40, 40, 40]
+
+
+def test_a_class_without_a_photo_to_train_on_is_refused(tmp_path):
+    pictures(tmp_path / "train")
+    pictures(tmp_path / "val", classes=("ant", "bee", "cat"))
+    with pytest.raises(InputError, match=r"unknown class folder in .*val: 'cat'"):
+        train_and_measure(str(tmp_path), None, 10)
+    (tmp_path / "train" / "cat").mkdir()
+    with pytest.raises(InputError, match=r"must have an image to train on. Received: none for cat"):
+        train_and_measure(str(tmp_path), None, 10)
+
+
+def test_one_class_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"a classifier needs at least two classes. Received: 1"):
+        train_and_measure(pictures(tmp_path / "one", classes=("ant",)), None, 10)
+
+
+def test_photos_that_are_trained_on_are_neither_validated_nor_measured_on(tmp_path):
+    learned, measured = pictures(tmp_path / "learned"), pictures(tmp_path / "measured")
+    with pytest.raises(InputError, match=r"validation photos: the validation set must not be the training set"):
+        train_and_measure(measured, None, 10, train=learned, validation=learned)
+    (tmp_path / "link").symlink_to(learned)
+    with pytest.raises(InputError, match=r"measured photos: no image may be in both .*link/ant/0.png"):
+        train_and_measure(str(tmp_path / "link"), None, 10, train=learned)
+
+
+def test_the_best_epoch_is_not_chosen_by_photos_that_are_measured_on(tmp_path):
+    learned, measured = pictures(tmp_path / "learned"), pictures(tmp_path / "measured")
+    with pytest.raises(InputError, match=r"fit.validation must not be measured on too. Received: 40 of the 40"):
+        train_and_measure(measured, None, 10, train=learned, validation=measured)

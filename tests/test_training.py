@@ -107,6 +107,14 @@ def test_same_seed_gives_the_same_weights():
     assert not all(np.allclose(x, y) for x, y in zip(weights(a), weights(c), strict=True))
 
 
+def test_steps_are_not_waited_for():
+    """Keras fetches every step's logs, and so waits for the device, where a callback hears of the ends of steps."""
+    from edge_cv.training.watching import Watch
+
+    for name in ("on_batch_end", "on_train_batch_end"):
+        assert getattr(Watch, name) is getattr(keras.callbacks.Callback, name)
+
+
 # --- one step, against the formula ------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Training batches by Pillow, where there is no TensorFlow: files through Grain, and images in memory.
+"""Training batches by Pillow, where there is no TensorFlow: of files, through Grain where it is, and of memory.
 
 Pillow decodes, crops and flips on all cores; the rest of augmentation is compiled by Keras's backend.
 """
@@ -78,9 +78,9 @@ class PillowPipeline:
         try:
             import grain
         except ImportError as error:
-            raise InputError(
-                "training on image files without TensorFlow needs Grain: pip install 'edge-cv[grain]'"
-            ) from error
+            if not self._workers:
+                return _through_threads(steps, load)
+            raise InputError("processes that decode need Grain: pip install 'edge-cv[grain]'") from error
 
         if not steps:
             return ()

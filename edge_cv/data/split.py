@@ -128,5 +128,13 @@ def train_and_measure(
             check_disjoint(learned, other)
         except InputError as error:
             raise InputError(f"{name} photos: {error}") from error
+    if validation is not None:
+        chosen_by = {photo.file for photo in photos_of(validated).photos}
+        shared = sum(photo.file in chosen_by for photo in photos_of(measured).photos)
+        if shared:
+            raise InputError(
+                f"photos of fit.validation must not be measured on too. Received: {shared} of the {len(measured)} "
+                f"photos of {measured.name}"
+            )
     calibration = photos_of(learned) if calibrate is None else open(calibrate, classes=learned.classes)
     return Shares(learned, validated, photos_of(measured), calibration.take(images))

