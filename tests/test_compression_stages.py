@@ -19,8 +19,8 @@ SHORT = Tuning(epochs=2, learning_rate=2e-3)
 def stages(digits, digits_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compressed")
     parts = {
-        "prune": Prune(0.75, tuning=Tuning(epochs=5, learning_rate=5e-3)),
-        "qat": Qat(tuning=Tuning(epochs=2, learning_rate=1e-3)),
+        "prune": Prune(0.75, tuning=Tuning(epochs=4, learning_rate=5e-3)),
+        "qat": Qat(tuning=Tuning(epochs=1, learning_rate=1e-3)),
     }
     return folder, parts, compress(digits_model, digits[0], folder, **parts, key="digits")
 
