@@ -42,6 +42,14 @@ data_app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE",
+        help="How a photo becomes square, for a model that does not tell: stretch, "
+        "crop_then_resize or resize_then_crop.",
+    ),
+]
 Quick = Annotated[bool, typer.Option("--quick", help="Few photos and few runs: does the chain work?")]
 
 
@@ -168,14 +176,7 @@ def convert(
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write an ONNX file (float32).")] = False,
     onnx_int8: Annotated[bool, typer.Option("--onnx-int8", help="Also write an ONNX file of int8 (QDQ).")] = False,
-    resize: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RULE",
-            help="How a photo becomes square, for a model that does not tell: stretch, "
-            "crop_then_resize or resize_then_crop.",
-        ),
-    ] = None,
+    resize: Resize = None,
     mean: Annotated[str | None, typer.Option(help="The model takes (pixel - mean) / std; one number or three.")] = None,
     std: Annotated[str | None, typer.Option(help="See --mean; default 1.")] = None,
     unsafe: Annotated[bool, typer.Option("--unsafe", help="Run the Python code of the file's Lambda layers.")] = False,
@@ -235,6 +236,96 @@ def convert(
         best = max(point["sqnr_db"] for point in conversion.metadata["mixed"]["curve"])
         _fail(f"mixed must have {min_sqnr:g} dB. The best file that was found, and written: {best:.1f} dB", BROKEN)
     return BROKEN if missed else 0
+
+
+@app.command(epilog="Example: edge-cv compress model.keras --data photos --sparsity 0.75 --qat --out compressed")
+def compress(
+    model: Annotated[str, typer.Argument(help="A .keras file that takes RGB pixels 0..255.")],
+    data: Annotated[str, typer.Option(help="Labelled photos to fine-tune and to measure on, or `digits`.")],
+    out: Annotated[Path, typer.Option(help="Folder for models and files; a second run goes on there.")],
+    channels: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Remove channels, down to this share of the MACs.")
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Set this share of the weights to zero.")
+    ] = None,
+    clusters: Annotated[int | None, typer.Option(help="Leave so many different weights a layer.")] = None,
+    qat: Annotated[bool, typer.Option("--qat", help="Train with the rounding of int8.")] = False,
+    epochs: Annotated[int, typer.Option(help="Of fine-tuning, in each stage.")] = 5,
+    learning_rate: Annotated[
+        float, typer.Option(help="Of fine-tuning; a tenth of it with --clusters and --qat.")
+    ] = 1e-3,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 32,
+    augment: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE", help="A field of the recipe's Augment; without it crops of 70 % and more, no flips."
+        ),
+    ] = None,
+    resize: Resize = None,
+    unsafe: Annotated[bool, typer.Option("--unsafe", help="Run the Python code of the file's Lambda layers.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Make a trained model smaller: fewer channels, zeros, few different weights, trained for int8.
+
+    The stages are gone through in this order, each fine-tuned with the dense model as its teacher. What each one made
+    is there as a .keras and as an int8 file, measured beside the dense model on photos that nothing was learned from.
+    """
+    from converters.source import load, open_source
+    from edge_cv import recipe as recipes
+    from edge_cv.compressing import compress_file
+    from edge_cv.progress import shown
+    from edge_cv.recipe import Augment, ChannelPrune, Cluster, Fit, Prune, Qat, Tuning
+
+    tuning, slower = Tuning(epochs, learning_rate), Tuning(epochs, learning_rate / 10)
+    parts = {
+        "channel_prune": None if channels is None else ChannelPrune(channels, tuning=tuning),
+        "prune": None if sparsity is None else Prune(sparsity, tuning=tuning),
+        "cluster": None if clusters is None else Cluster(clusters, tuning=slower),
+        "qat": Qat(tuning=slower) if qat else None,
+    }
+    parts = {name: part for name, part in parts.items() if part is not None}
+    if not parts:
+        raise InputError("name at least one of --channels, --sparsity, --clusters and --qat. Received: none")
+    gentle = Augment(crop_scale=(0.7, 1.0), flip=0.0)
+    fit = Fit(batch_size=batch_size, augment=recipes.with_settings(gentle, augment or ()))
+    with shown(f"loading {model}"):
+        network = load(model, unsafe=unsafe)
+        source = open_source(network)
+    preprocessing = _preprocessing(source, resize, None, None)
+    if preprocessing is None or not preprocessing.takes_pixels:
+        raise InputError(
+            "a model to compress must take square images of pixels 0..255, which a Rescaling layer of its own brings "
+            f"into its range. Received: {model}"
+        )
+    made = compress_file(
+        network,
+        data,
+        out,
+        parts,
+        fit,
+        name=_stem(model),
+        preprocessing=preprocessing,
+        labels=_sidecar_labels(model),
+        progress=shown,
+    )
+    rows = [
+        {
+            "model": one.name,
+            "top1": one.score.top1,
+            "top1_ci95": one.score.top1_ci95,
+            "images": one.images,
+            "agreement": one.score.agreement,
+            "sparsity": round(one.sparsity, 4),
+            "macs": one.macs,
+            "size_bytes": one.size_bytes,
+            "gzip_bytes": one.gzip_bytes,
+            "file": str(one.path),
+        }
+        for one in made
+    ]
+    _print_rows(rows, as_json)
+    return 0
 
 
 @app.command(epilog="Example: edge-cv debug model_float32.tflite model_int8.tflite --data photos --plot layers.png")

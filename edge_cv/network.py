@@ -156,6 +156,11 @@ def _trained(recipe: Recipe, shares: Shares, stages: Stages, progress: Progress,
             teacher = None
             if settings.teacher is not None:
                 teacher = _built(settings.teacher.model, len(shares.train.classes))
+        if recipe.compression() and keras.backend.backend() == "tensorflow":  # what compresses needs TensorFlow
+            from edge_cv.compression.stages import check
+
+            with progress("checking that it can be compressed so"):
+                check(model, **recipe.compression())
         with all_devices() as devices:
             if settings.batch_size % devices.hosts:
                 raise InputError(

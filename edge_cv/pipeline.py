@@ -494,6 +494,7 @@ def _row(
         layers=layers,
         robustness=robust.get(artifact.scheme),
         sparsity=model.made.sparsity if isinstance(model, network.Derived) else None,
+        total_sparsity=model.made.total_sparsity if isinstance(model, network.Derived) else None,
         **found,
     )
 

@@ -106,6 +106,25 @@ def test_a_name_with_another_meaning_in_the_other_library_is_noticed(keras, monk
         cross(model)
 
 
+def test_a_model_that_magnifies_rounding_is_held_to_the_digits_that_it_has(keras):
+    """Two formulas of batch normalization differ in the last digits of a large mean; dividing makes them visible."""
+    from keras import layers
+
+    image = keras.Input((16, 16, 3))
+    x = layers.BatchNormalization(name="bn")(layers.Conv2D(4, 1)(layers.Rescaling(1.0, offset=1e6)(image)))
+    model = keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    settled(model)
+    kernel, bias = model.layers[2].get_weights()
+    mean = kernel.sum((0, 1, 2)) * (1e6 + 127.5) + bias
+    normalization = model.get_layer("bn")
+    normalization.set_weights([*normalization.get_weights()[:2], mean, np.full(4, 1e-3)])
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.float32)
+    wanted = np.asarray(model(pixels, training=False))
+    there = np.asarray(cross(model, check=False).model(pixels, training=False))
+    assert np.abs(there - wanted).max() > 1e-4 * np.abs(wanted).max()
+    cross(model)
+
+
 def test_what_cannot_be_carried_is_named(keras):
     class Odd(keras.layers.Layer):
         def call(self, x):
@@ -137,10 +156,8 @@ def test_what_cannot_be_carried_is_named(keras):
 SMALL = {"alexnet": {"image_size": 63, "alpha": 0.25}, "alexnet_2012": {"image_size": 67, "alpha": 0.25}}
 
 
-@pytest.mark.parametrize("name", ["alexnet_2012", "efficientnet_b0", "mobilenet_v3_small"])
-def test_a_network_of_each_family_is_carried(keras, name):
-    options = SMALL.get(name, {"image_size": 32, "alpha": 0.5})
-    assert_goes_over_and_comes_back(settled(models.build(name, classes=10, **options)))
+def test_a_network_with_all_that_mobile_ones_have_is_carried(keras):
+    assert_goes_over_and_comes_back(settled(models.build("mobilenet_v3_small", classes=10, image_size=32, alpha=0.5)))
     keras.backend.clear_session()
 
 

@@ -100,10 +100,8 @@ def test_models_inside_a_model_become_part_of_the_smaller_one(keras):
     assert_smaller_and_equal(model)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_b0"])
-def test_mobile_networks_are_equal_without_dead_channels(keras, name):
-    assert_smaller_and_equal(models.build(name, classes=10, image_size=64, alpha=0.5))
-    keras.backend.clear_session()
+def test_squeeze_and_excite_and_residuals_are_equal_without_dead_channels(digits_model):
+    assert_smaller_and_equal(digits_model)
 
 
 @pytest.mark.slow
@@ -142,6 +140,29 @@ def test_a_smaller_model_learns_its_digits_again(digits, digits_model):
     scores = [np.mean(np.asarray(m(images.astype(np.float32))).argmax(1) == labels) for m in (digits_model, smaller)]
     assert count_macs(smaller) <= 0.6 * count_macs(digits_model)
     assert scores[1] >= scores[0] - 0.02
+
+
+@pytest.mark.slow
+def test_channels_are_removed_down_to_a_share_of_the_measured_latency(keras, digits, tmp_path):
+    from keras import layers
+
+    from converters import to_tflite
+    from edge_cv.evaluation import measure_in_turns
+
+    keras.utils.set_random_seed(0)
+    x = image = keras.Input((16, 16, 3))
+    for width in (64, 128, 128):
+        x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+    model = keras.Model(image, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+    part = ChannelPrune(0.6, target="latency", tuning=Tuning(epochs=1, distillation=0.0))
+    smaller = channel_prune(model, part, digits[0])
+    assert count_macs(smaller) < 0.8 * count_macs(model)
+    files = {}
+    for name, one in (("dense", model), ("smaller", smaller)):
+        files[name] = to_tflite(one, "float32").save(tmp_path / f"{name}.tflite")
+    measured = measure_in_turns(files, threads=(1,), runs=200)
+    p50 = {name: performance.latency[0].p50_ms for name, performance in measured.items()}
+    assert p50["smaller"] <= 0.75 * p50["dense"]  # 0.6 was measured once; a busy machine repeats it to a tenth or two
 
 
 def test_what_cannot_be_pruned_is_said(keras, digits_model):

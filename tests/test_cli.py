@@ -24,6 +24,7 @@ COMMANDS = (
     "train",
     "search",
     "convert",
+    "compress",
     "debug",
     "check",
     "evaluate",
@@ -95,6 +96,46 @@ def test_every_command_helps_with_an_example(edge_cv, command):
     code, out, _ = edge_cv(*command.split(), "--help")
     assert code == 0
     assert f"Example: edge-cv {command}" in " ".join(out.split())
+
+
+def test_compress_makes_an_own_model_smaller_and_measures_each_stage(edge_cv, digits_model, tmp_path):
+    digits_model.save(tmp_path / "own.keras")
+    command = ["compress", tmp_path / "own.keras", "--data", "digits", "--resize", "stretch", "--out", tmp_path / "out"]
+    command += ["--sparsity", 0.5, "--qat", "--epochs", 1, "--batch-size", 64, "--json"]
+    code, out, err = edge_cv(*command)
+    assert code == 0, err
+    rows = {row["model"]: row for row in json.loads(out)}
+    assert list(rows) == ["dense_float32", "dense_int8", "pruned_int8", "qat_int8"]
+    for row in rows.values():
+        assert Path(row["file"]).stat().st_size == row["size_bytes"]
+        assert row["images"] == 360
+    assert rows["dense_float32"]["sparsity"] == 0
+    assert rows["qat_int8"]["sparsity"] == pytest.approx(0.5, abs=0.03)
+    assert rows["qat_int8"]["gzip_bytes"] < rows["dense_int8"]["gzip_bytes"]
+    assert rows["qat_int8"]["top1"] > rows["dense_float32"]["top1"] - 0.05 > 0.5
+    trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.keras")}
+    assert {path.stem for path in trained} == {"pruned", "qat"}
+    again = {row["model"]: row for row in json.loads(edge_cv(*command)[1])}
+    assert {name: row["top1"] for name, row in again.items()} == {name: row["top1"] for name, row in rows.items()}
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "at least one of --channels"),
+        (("--sparsity", 1.0), "under 1"),
+        (("--clusters", 2), "at least 3"),
+        (("--clusters", 300, "--qat"), "at most 255"),
+        (("--sparsity", 0.5), "2 classes. Received: 10"),
+        (("--sparsity", 0.5, "--augment", "speed=3"), "speed"),
+    ],
+)
+def test_compress_refuses_what_cannot_be_before_it_trains(edge_cv, keras_file, tmp_path, arguments, said):
+    code, out, err = edge_cv("compress", keras_file, "--data", "digits", "--out", tmp_path / "out", *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_models_lists_every_architecture(edge_cv):

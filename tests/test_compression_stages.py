@@ -19,8 +19,8 @@ SHORT = Tuning(epochs=2, learning_rate=2e-3)
 def stages(digits, digits_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compressed")
     parts = {
-        "prune": Prune(0.75, tuning=Tuning(epochs=5, learning_rate=5e-3)),
-        "qat": Qat(tuning=Tuning(epochs=2, learning_rate=1e-3)),
+        "prune": Prune(0.75, tuning=Tuning(epochs=4, learning_rate=5e-3)),
+        "qat": Qat(tuning=Tuning(epochs=1, learning_rate=1e-3)),
     }
     return folder, parts, compress(digits_model, digits[0], folder, **parts, key="digits")
 
@@ -79,6 +79,62 @@ def test_all_stages_go_together(digits, digits_model, tmp_path):
     assert np.mean(kernel == 0) == pytest.approx(0.5, abs=0.05)
     assert len(np.unique(kernel)) <= 16
     assert made[-1].model.count_params() < digits_model.count_params()
+
+
+class Noise:
+    """A few batches of random pixels of ten classes."""
+
+    classes, batch_size, multi_label = tuple("0123456789"), 16, False
+
+    def __init__(self, size: int) -> None:
+        rng = np.random.default_rng(0)
+        self.images = rng.integers(0, 256, (32, size, size, 3)).astype(np.uint8)
+
+    def __len__(self) -> int:
+        return 2
+
+    def epoch(self, number: int, first_step: int = 0):
+        targets = np.eye(10, dtype=np.float32)[np.arange(16) % 10]
+        for step in range(first_step, 2):
+            yield self.images[16 * step : 16 * step + 16], targets
+
+
+def settled(model, images):
+    """A network with random weights whose batch normalization has seen the images, so that it tells them apart."""
+    layers = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
+    for layer in layers:
+        layer.momentum = 0.0
+    model(images.astype(np.float32), training=True)
+    for layer in layers:
+        layer.momentum = 0.99
+    return model
+
+
+NETWORKS = {
+    "efficientnet_b0": {"image_size": 64},
+    "mobilenet_v3_small": {"image_size": 64},
+    "mobilenet_v3_large": {"image_size": 64},
+    "alexnet": {"image_size": 63, "alpha": 0.25},
+    "alexnet_2012": {"image_size": 67, "alpha": 0.25},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_are_pruned_and_trained_for_int8_into_files_wholly_of_integers(name, tmp_path):
+    from converters.graph import Graph, count_operators
+    from edge_cv import models
+
+    batches = Noise(NETWORKS[name]["image_size"])
+    model = settled(models.build(name, classes=10, **NETWORKS[name]), batches.images)
+    once = Tuning(epochs=1, learning_rate=1e-4)
+    made = compress(model, batches, tmp_path, prune=Prune(0.5, "constant", tuning=once), qat=Qat(tuning=once))
+    assert [stage.total_sparsity for stage in made] == pytest.approx([0.5, 0.5], abs=0.02)
+    for stage in made:
+        conversion = to_tflite(stage.model, stage.int8, calibration=batches.images)
+        integer, total = count_operators(Graph(conversion.content))
+        assert integer == total, (stage.name, integer, total)
+        assert conversion.parity.sqnr_db > 3
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ def test_distillation_alone_brings_the_outputs_to_the_teachers(digits, digits_mo
     assert np.mean(answers[0] == answers[1]) > 0.95
 
 
+@pytest.mark.slow
 def test_a_model_that_ends_in_probabilities_learns_as_one_that_ends_in_logits(digits, digits_model):
     import keras
 

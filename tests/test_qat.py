@@ -60,6 +60,7 @@ def test_the_folded_weights_of_the_file_are_those_that_training_rounded(trained,
             assert np.mean(stored != integers) < 1e-3  # ties
 
 
+@pytest.mark.slow
 def test_statistics_and_ranges_stay_when_they_are_frozen_from_the_beginning(digits, digits_model):
     _, roundings = simulate(digits_model, calibration_images(digits[0], 100))
     before = {name: rounding.range() for name, rounding in roundings.items()}
@@ -73,7 +74,7 @@ def test_statistics_and_ranges_stay_when_they_are_frozen_from_the_beginning(digi
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-5
 
 
-def test_zeros_of_a_pruned_model_stay_zero(digits, digits_model):
+def test_zeros_of_a_pruned_model_stay_zero_with_as_few_weight_values_as_are_wanted(digits, digits_model):
     from edge_cv.compression.bridge import clone
     from edge_cv.compression.pruning import sparsity
 
@@ -81,13 +82,15 @@ def test_zeros_of_a_pruned_model_stay_zero(digits, digits_model):
     kernel = np.asarray(sparse.get_layer("head_conv").kernel).copy()
     kernel[np.abs(kernel) < np.quantile(np.abs(kernel), 0.75)] = 0
     sparse.get_layer("head_conv").set_weights([kernel])
-    trained = quantization_aware(sparse, Qat(tuning=Tuning(epochs=1)), digits[0])
+    trained = quantization_aware(sparse, Qat(weight_values=31, tuning=Tuning(epochs=1)), digits[0])
     after = np.asarray(trained.model.get_layer("head_conv").kernel)
+    assert max(len(np.unique(after[..., channel])) for channel in range(after.shape[-1])) <= 31
     assert sparsity(trained.model)["head_conv"] == pytest.approx(0.75, abs=1e-3)
     assert not after[kernel == 0].any()
     assert np.abs(after - kernel).max() > 1e-5
 
 
+@pytest.mark.slow
 def test_equal_weights_of_a_clustered_model_stay_equal(digits, digits_model):
     from edge_cv.compression.bridge import clone
 
@@ -102,6 +105,7 @@ def test_equal_weights_of_a_clustered_model_stay_equal(digits, digits_model):
     assert np.abs(after - before).max() > 1e-5
 
 
+@pytest.mark.slow
 def test_fewer_weight_values_are_simulated_as_the_file_has_them_and_pack_smaller(digits, digits_model, conversion):
     _, images, labels = digits
     part = Qat(weight_values=15, tuning=Tuning(epochs=3, learning_rate=1e-3))

@@ -35,6 +35,7 @@ class Compressed:
         sha256: of that file.
         parameters: that can be trained.
         sparsity: the share of zeros, 0..1, in each convolution and dense layer.
+        total_sparsity: the same of all these layers' weights together.
         ranges: what quantization-aware training learned, for `Int8Learned`; None for the other stages.
     """
 
@@ -43,6 +44,7 @@ class Compressed:
     sha256: str
     parameters: int
     sparsity: dict[str, float]
+    total_sparsity: float
     ranges: dict[str, tuple[float, float]] | None = None
 
     @functools.cached_property
@@ -110,7 +112,7 @@ def compress(
         inputs = {"model": before, "part": asdict(part), "data": key}
         result, files = stages.once(f"compress_{name}", inputs, work)
         ranges = result["ranges"] and {tensor: tuple(ends) for tensor, ends in result["ranges"].items()}
-        done.append(Compressed(name, path, files[path.name], result["parameters"], result["sparsity"], ranges))
+        done.append(Compressed(name=name, path=path, sha256=files[path.name], **(result | {"ranges": ranges})))
         before = done[-1].sha256
     return tuple(done)
 
@@ -145,7 +147,7 @@ Make = Callable[..., "tuple[keras.Model, dict[str, tuple[float, float]] | None]"
 def _work(
     make: Make, source: Any, part: Any, batches: Batches, path: Path, progress: Progress, *, teacher: Any
 ) -> tuple[Any, list[Path]]:
-    from edge_cv.compression.pruning import sparsity
+    from edge_cv.compression.pruning import sparsity, total_sparsity
 
     model = source.model if isinstance(source, Compressed) else source
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +157,8 @@ def _work(
     made.save(temporary)
     os.replace(temporary, path)
     parameters = sum(math.prod(variable.shape) for variable in made.trainable_variables)
-    return {"parameters": parameters, "sparsity": sparsity(made), "ranges": ranges}, [path]
+    said = {"parameters": parameters, "sparsity": sparsity(made), "total_sparsity": total_sparsity(made)}
+    return said | {"ranges": ranges}, [path]
 
 
 def _channel_pruned(model: Any, part: ChannelPrune, batches: Batches, **options: Any) -> Any:

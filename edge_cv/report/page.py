@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_cv.report import explanation, plots, sentences, training
+from edge_cv.report import compression, explanation, plots, sentences, training
 from edge_cv.report.comparison import latency_on, main_rows, reference_of, settings, size_ratio, speed_up
 from edge_cv.report.section import Figure
 from edge_cv.report.values import PhotoResult, Report, Row, plain_json
@@ -38,6 +38,7 @@ class Column:
 
 
 SECTIONS = (
+    compression.compression,
     training.training,
     explanation.classes,
     explanation.multi_label,

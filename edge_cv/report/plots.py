@@ -317,6 +317,34 @@ def training(epochs: Sequence[Epoch], what: str) -> str:
     return _svg(f"training-{what}", draw)
 
 
+def sparsity(rows: Sequence[Row]) -> str:
+    """The share of zeros in each layer of compressed rows, from input to output, a line for each row, as SVG."""
+
+    def draw(figure: Any, axes: Any) -> None:
+        count = max(len(row.sparsity or {}) for row in rows)
+        for number, row in enumerate(rows):
+            ys = [100 * share for share in (row.sparsity or {}).values()]
+            # the later one within the earlier: both stay to be seen where they are equal
+            axes.plot(
+                range(1, len(ys) + 1),
+                ys,
+                "o-",
+                color=_SERIES[(3 * number) % len(_SERIES)],
+                linewidth=1.1,
+                markersize=(4 if count > 30 else 6) - 1.5 * min(number, 1),
+                label=_middle(row.name, 26),
+            )
+        axes.set_xlim(1 - max(1.0, 0.03 * count), count + max(1.0, 0.03 * count))
+        axes.set_ylim(0, 104)
+        axes.xaxis.set_major_locator(_locator(integer=True))
+        axes.grid(axis="y")
+        axes.set_xlabel("layer, from input to output")
+        axes.set_ylabel("zeros, % of the weights")
+        _legend(axes, "lower right")
+
+    return _svg("sparsity", draw)
+
+
 def _legend(axes: Any, place: str) -> None:
     legend = axes.legend(loc=place, frameon=False, fontsize=10, handlelength=1.4)
     for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True):

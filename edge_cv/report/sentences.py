@@ -267,10 +267,11 @@ def _extremes(rows: Sequence[Row], runs: int) -> str:
     if len({row.images for row in judged}) == 1 and decidable([row.top1 or 0 for row in judged], judged[0].images):
         best = max(judged, key=lambda row: row.top1 or 0)
         parts.append(f"the most accurate is {best.name} with {percent(best.top1, best.images)} top-1")
-    return f"Of {len(rows)} models from {runs} runs, {_joined(parts)}." if parts else f"{runs} runs compared."
+    return f"Of {len(rows)} models from {runs} runs, {joined(parts)}." if parts else f"{runs} runs compared."
 
 
-def _joined(parts: Sequence[str]) -> str:
+def joined(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 

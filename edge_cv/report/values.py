@@ -33,7 +33,7 @@ SCHEMA = 1
 """Version of `report.json`; a reader refuses a later one."""
 
 _COUNTS = ("size_bytes", "gzip_bytes", "parameters", "macs", "images", "peak_memory_bytes")
-_SHARES = ("top1", "top5", "agreement")
+_SHARES = ("top1", "top5", "agreement", "total_sparsity")
 _INTERVALS = ("top1_ci95", "agreement_ci95")
 _PERCENTILES = ("p50_ms", "p90_ms", "p99_ms")
 
@@ -61,6 +61,7 @@ class Row:
             confidence, of how far off wrong ones are, by the columns of a table, under corruptions, and with several
             labels a photo; each as `edge_cv.evaluation` has it.
         sparsity: of a compressed model: the share 0..1 of zeros in each layer's weights, by the layer's name.
+        total_sparsity: the same of all these weights together.
     """
 
     scheme: str
@@ -87,6 +88,7 @@ class Row:
     robustness: Robustness | None = None
     multi_label: MultiLabel | None = None
     sparsity: dict[str, float] | None = None
+    total_sparsity: float | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:

@@ -1,0 +1,76 @@
+"""A recipe that compresses: a stage has rows, nothing is done twice, what cannot be is refused before training."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from converters.errors import InputError
+from edge_cv.pipeline import run
+from edge_cv.recipe import ChannelPrune, Cluster, Data, Explain, Fit, Limits, Measure, Model, Prune, Qat, Recipe, Tuning
+from edge_cv.report import Report
+
+ONCE = Tuning(epochs=1, learning_rate=1e-3)
+RECIPE = Recipe(
+    name="smaller",
+    model=Model("mobilenet_v1", image_size=32, alpha=0.25, preprocessing={"resize_to": None}),
+    data=Data(measure="digits", calibrate=None, calibration_images=16, images=40),
+    fit=Fit(epochs=3, images=512, batch_size=32, batch_norm_momentum=0.5),
+    prune=Prune(0.75, tuning=ONCE),
+    qat=Qat(weight_values=31, tuning=ONCE),
+    schemes=("float32", "int8"),
+    measure=Measure(threads=(1,), runs=5, warmup=1),
+    explain=Explain(attention=0),
+    limits=(Limits("qat_int8", max_size_bytes=1),),
+)
+
+
+def test_each_stage_has_rows_and_a_second_run_does_only_what_changed(tmp_path):
+    report = run(RECIPE, tmp_path)
+    rows = {row.scheme: row for row in report.rows}
+    assert list(rows) == ["float32", "int8", "pruned_float32", "pruned_int8", "qat_int8"] == list(RECIPE.row_names())
+    assert rows["int8"].sparsity is None
+    for name in ("pruned_float32", "pruned_int8", "qat_int8"):
+        assert rows[name].total_sparsity == pytest.approx(0.75, abs=0.02)
+        assert min(rows[name].sparsity.values()) > 0.7
+        assert rows[name].macs == rows["int8"].macs
+        assert rows[name].images == 40
+    assert rows["qat_int8"].gzip_bytes < rows["pruned_int8"].gzip_bytes < rows["int8"].gzip_bytes
+    assert report.violations[0].startswith("qat_int8: size in bytes must be at most 1.")
+    assert Report.load(tmp_path).rows == report.rows
+    assert "What compression brought" in (tmp_path / "report.html").read_text()
+
+    times = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.keras")}
+    assert set(times) == {"model.keras", "pruned.keras", "qat.keras"}
+    assert run(RECIPE, tmp_path).rows == report.rows
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.keras")} == times
+    without = run(dataclasses.replace(RECIPE, qat=None, limits=()), tmp_path)
+    assert [row.scheme for row in without.rows] == ["float32", "int8", "pruned_float32", "pruned_int8"]
+    assert (tmp_path / "pruned.keras").stat().st_mtime_ns == times["pruned.keras"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"cluster": Cluster(300)}, "at most 255 together with qat"),
+        ({"prune": Prune(0.05), "cluster": Cluster(16)}, "above 0.1 together with cluster"),
+        ({"prune": None}, "scheme in Limits"),
+    ],
+)
+def test_a_recipe_refuses_parts_that_do_not_go_together(parts, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(RECIPE, limits=(Limits("pruned_int8"),), **parts)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"prune": Prune(exclude=("absent*",))}, "exclude must name"),
+        ({"channel_prune": ChannelPrune(0.001)}, "no further"),
+    ],
+)
+def test_what_the_network_cannot_bear_is_refused_before_it_is_trained(tmp_path, parts, message):
+    with pytest.raises(InputError, match=message):
+        run(dataclasses.replace(RECIPE, **parts), tmp_path)
+    assert not (tmp_path / "training").exists()
