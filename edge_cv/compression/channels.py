@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.compression.finetune import Batches, fine_tune
+from edge_cv.compression.finetune import fine_tune
 from edge_cv.compression.graph import functional_form, walk
 
 if TYPE_CHECKING:
     import keras
 
+    from edge_cv.data.batches import Batches
     from edge_cv.progress import Progress
     from edge_cv.recipe import ChannelPrune
 

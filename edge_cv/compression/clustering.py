@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_cv.compression.bridge import cross
-from edge_cv.compression.finetune import Batches, fine_tune
+from edge_cv.compression.finetune import fine_tune
 from edge_cv.compression.pruning import prunable, total_sparsity
 
 if TYPE_CHECKING:
     import keras
 
+    from edge_cv.data.batches import Batches
     from edge_cv.progress import Progress
     from edge_cv.recipe import Cluster
 

@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,25 +20,12 @@ from converters.errors import InputError
 from converters.files import write_atomic
 
 if TYPE_CHECKING:
+    from edge_cv.data.batches import Batches
     from edge_cv.progress import Progress
     from edge_cv.recipe import Tuning
 
 TEMPERATURE = 2.0  # by which both models' logits are divided where one learns from the other
 FORGETTING = 10.0  # e^-10 of the old mean is left after a training
-
-
-class Batches(Protocol):
-    """Training images batch by batch, in an order that only the seed and the epoch decide."""
-
-    classes: tuple[str, ...]
-    batch_size: int
-    multi_label: bool
-
-    def __len__(self) -> int:
-        """Steps an epoch."""
-
-    def epoch(self, number: int, first_step: int = 0) -> Iterable[tuple[Any, Any]]:
-        """Images `(batch, height, width, 3)`, RGB pixels 0..255, and targets `(batch, classes)`, float32."""
 
 
 def fine_tune(

@@ -15,12 +15,13 @@ import numpy as np
 
 from converters.errors import InputError
 from edge_cv.compression.bridge import cross
-from edge_cv.compression.finetune import Batches, fine_tune
+from edge_cv.compression.finetune import fine_tune
 from edge_cv.compression.graph import leaf_layers
 
 if TYPE_CHECKING:
     import keras
 
+    from edge_cv.data.batches import Batches
     from edge_cv.progress import Progress
     from edge_cv.recipe import Prune
 

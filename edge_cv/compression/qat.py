@@ -21,7 +21,7 @@ import numpy as np
 
 from converters.errors import InputError
 from edge_cv.compression.bridge import Crossing, cross
-from edge_cv.compression.finetune import Batches, fine_tune, inner_layers
+from edge_cv.compression.finetune import fine_tune, inner_layers
 from edge_cv.compression.graph import leaf_layers
 from edge_cv.recipe import INT8_VALUES
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import keras
 
     from converters.float_model import FloatModel
+    from edge_cv.data.batches import Batches
     from edge_cv.progress import Progress
     from edge_cv.recipe import Qat
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from edge_cv.compression.finetune import Batches
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import ChannelPrune, Cluster, Prune, Qat, check_together
 from edge_cv.stages import Stages
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     import keras
 
     from converters.schemes import Scheme
+    from edge_cv.data.batches import Batches
 
 
 @dataclass(frozen=True)
