@@ -4,9 +4,8 @@
     python benchmarks/finetuning.py --data FOLDER --image-size 224
 
 The weights are adapted by `edge_cv.recipe.fine_tuning()`. From random weights the same network gets as many epochs in
-two ways, of which the better one counts: the same optimizer, and SGD as `recipes/digits.py` has it; batch normalization
-learns there, which frozen would hinder it. Photos, augmentation, batch size and the photos that choose the best epoch
-are the same for all. Intervals are Wilson's of 95 %.
+two ways, of which the better one counts: the same optimizer, and SGD as `recipes/digits.py` has it. Photos,
+augmentation, batch size and the photos that choose the best epoch are the same for all. Intervals are Wilson's of 95 %.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ def ways(arguments: argparse.Namespace):
     if arguments.data == "digits":  # one that is mirrored is another sign
         tuned = dataclasses.replace(tuned, augment=dataclasses.replace(tuned.augment, flip=0.0))
     epochs = sum(phase.epochs for phase in tuned.all_phases())
-    scratch = dataclasses.replace(tuned, phases=(), epochs=epochs, freeze_batch_norm=False, batch_norm_momentum=0.9)
+    scratch = dataclasses.replace(tuned, phases=(), epochs=epochs)
     sgd = {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": Fit().weight_decay, "warmup_epochs": 2}
     yield "ImageNet's weights, fine-tuned", "imagenet", tuned
     yield "random weights, AdamW", None, scratch

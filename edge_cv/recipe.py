@@ -320,7 +320,8 @@ def fine_tuning(**fields: Any) -> Fit:
     """How a pretrained model is adapted to other photos: its head first, then all of it, slowly.
 
     The head of random weights would otherwise send gradients into the backbone that undo what it knows. Batch
-    normalization keeps the statistics of the data that it was trained on, which are far more than most have.
+    normalization learns too, at a momentum for few steps: with the statistics of ImageNet, photos that are unlike
+    ImageNet's drive the activations to their ends, and the second phase forgets everything (benchmarks/finetuning.py).
 
     Args:
         fields: of `Fit`, in the place of the defaults here.
@@ -329,7 +330,7 @@ def fine_tuning(**fields: Any) -> Fit:
         "phases": (Phase(epochs=5, learning_rate=1e-2, train="head"),),
         "epochs": 15,
         "learning_rate": 1e-3,
-        "freeze_batch_norm": True,
+        "batch_norm_momentum": 0.9,
         "optimizer": "adamw",
         "weight_decay": 0.01,
         "batch_size": 32,
