@@ -320,8 +320,7 @@ def fine_tuning(**fields: Any) -> Fit:
     """How a pretrained model is adapted to other photos: its head first, then all of it, slowly.
 
     The head of random weights would otherwise send gradients into the backbone that undo what it knows. Batch
-    normalization learns too, at a momentum for few steps: with the statistics of ImageNet, photos that are unlike
-    ImageNet's drive the activations to their ends, and the second phase forgets everything (benchmarks/finetuning.py).
+    normalization learns too, at a momentum for few steps, for photos may be unlike those that it was trained on.
 
     Args:
         fields: of `Fit`, in the place of the defaults here.
@@ -329,7 +328,7 @@ def fine_tuning(**fields: Any) -> Fit:
     defaults = {
         "phases": (Phase(epochs=5, learning_rate=1e-2, train="head"),),
         "epochs": 15,
-        "learning_rate": 1e-3,
+        "learning_rate": 3e-4,
         "batch_norm_momentum": 0.9,
         "optimizer": "adamw",
         "weight_decay": 0.01,

@@ -5,7 +5,7 @@ import pytest
 
 from converters.errors import InputError
 from edge_cv.compression.bridge import clone
-from edge_cv.compression.finetune import fine_tune
+from edge_cv.compression.finetune import fine_tune, settle_statistics
 from edge_cv.recipe import Tuning
 
 
@@ -71,6 +71,20 @@ def test_a_model_that_ends_in_probabilities_learns_as_one_that_ends_in_logits(di
     logits, probabilities = (np.asarray(m(images, training=False)) for m in (plain, softened))
     expected = np.exp(logits - logits.max(1, keepdims=True))
     np.testing.assert_allclose(probabilities, expected / expected.sum(1, keepdims=True), atol=0.02)
+
+
+def test_settled_statistics_are_the_means_over_the_batches_whatever_they_were(digits):
+    import keras
+
+    image = keras.Input((16, 16, 3))
+    layer = keras.layers.BatchNormalization()
+    model = keras.Model(image, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(layer(image))))
+    layer.set_weights([*layer.get_weights()[:2], np.full(3, 1e6), np.full(3, 1e6)])
+    settle_statistics(model, digits[0])
+    images = [np.asarray(images, np.float64) for images, _ in digits[0].epoch(0)]
+    np.testing.assert_allclose(layer.moving_mean, np.mean([i.mean((0, 1, 2)) for i in images], 0), rtol=1e-4)
+    np.testing.assert_allclose(layer.moving_variance, np.mean([i.var((0, 1, 2)) for i in images], 0), rtol=1e-3)
+    assert layer.momentum == 0.99
 
 
 def test_classes_that_do_not_fit_and_a_loss_that_is_no_number_are_said(digits, digits_model):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.compression.finetune import fine_tune
+from edge_cv.compression.finetune import fine_tune, settle_statistics
 from edge_cv.compression.graph import functional_form, walk
 
 if TYPE_CHECKING:
@@ -277,6 +277,7 @@ def channel_prune(
         title="fine-tuning without the removed channels",
         progress=progress,
     )
+    settle_statistics(smaller, batches)
     return smaller
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_cv.compression.bridge import cross
-from edge_cv.compression.finetune import fine_tune
+from edge_cv.compression.finetune import fine_tune, settle_statistics
 from edge_cv.compression.pruning import prunable, total_sparsity
 
 if TYPE_CHECKING:
@@ -78,4 +78,6 @@ def cluster(
         wrapper.update_clustered_weights_associations()
         for name, variable in wrapper.original_clusterable_weights.items():
             variable.assign(getattr(wrapper.layer, name))
-    return crossing.back()
+    made = crossing.back()
+    settle_statistics(made, batches)
+    return made

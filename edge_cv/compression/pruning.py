@@ -15,7 +15,7 @@ import numpy as np
 
 from converters.errors import InputError
 from edge_cv.compression.bridge import cross
-from edge_cv.compression.finetune import fine_tune
+from edge_cv.compression.finetune import fine_tune, settle_statistics
 from edge_cv.compression.graph import leaf_layers
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ def prune(
     for wrapper in wrappers.values():
         for weight, mask, _ in wrapper.pruning_vars:  # the last step of training moved zeros too
             weight.assign(weight * mask)
-    return crossing.back()
+    made = crossing.back()
+    settle_statistics(made, batches)
+    return made
 
 
 def _schedule(part: Prune, steps: int) -> Any:

@@ -112,12 +112,13 @@ def _table(rows: Sequence[Row], every: Sequence[Row]) -> Table:
             return f"\n{_percent(value / other)} of {dense.scheme}" if dense and value and other else ""
 
         shares = sorted((row.sparsity or {}).values())
-        extent = f"\n({_percent(shares[0])} to {_percent(shares[-1])})" if shares and shares[-1] else ""
+        ends = [_percent(share) for share in (*shares[:1], *shares[-1:])]
+        extent = f"\n({ends[0]} to {ends[1]})" if len(set(ends)) > 1 else ""
         times = _latencies(row, dense or row)
-        ends = sentences.interval(row.top1_ci95, row.images)
+        sure = sentences.interval(row.top1_ci95, row.images)
         return (
             row.name,
-            sentences.percent(row.top1, row.images) + (f"\n{ends}" if ends else ""),
+            sentences.percent(row.top1, row.images) + (f"\n{sure}" if sure else ""),
             f"{_percent(row.total_sparsity or 0)}{extent}" if shares else "–",
             sentences.count(row.macs) + against(row.macs, dense and dense.macs),
             sentences.size(row.size_bytes) + against(row.size_bytes, dense and dense.size_bytes),
