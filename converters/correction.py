@@ -10,8 +10,9 @@ float layer's (https://arxiv.org/abs/1906.04721). Operators, scales, size and la
 from __future__ import annotations
 
 import copy
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -25,11 +26,13 @@ METHODS = ("rounding", "bias", "none")  # the best first
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 HELD_OUT = 5  # every fifth image does not correct: it decides whether correcting helped
 MEMORY_BYTES = 1_000_000_000  # of activations held at once; fewer images correct a model whose activations are larger
-DAMPINGS = (1.0, 4.0, 16.0)  # tried on the images held out
+DAMPINGS = (4.0, 16.0)  # tried until one helps on the images held out
 # Positions to look at, for each value that an output is computed from: 16, or 4 where that is very many.
-MIN_SAMPLES, SAMPLES_PER_VALUE, MANY_SAMPLES, LEAST_PER_VALUE = 1024, 16, 8192, 4
+MIN_SAMPLES, SAMPLES_PER_VALUE, MANY_SAMPLES, LEAST_PER_VALUE = 512, 16, 4096, 4
 MAX_PATCH = 4800  # values that one output is computed from; the weights of a layer with more stay: too slow
-BLOCK = 64  # columns whose errors are carried on together
+# Of a layer of as many inputs as there are images: the moments' condition stays below 1e5, right for float32.
+LEAST_DAMPING = 1e-5
+BLOCK = 32  # columns whose errors are carried on together
 
 
 @dataclass(frozen=True)
@@ -43,53 +46,47 @@ class Start:
     content: bytes
 
 
-def corrected(starts: Sequence[Start], inputs: np.ndarray, *, method: str, damping: float | None) -> tuple[bytes, int]:
-    """The best file on images that did not correct it: of the first start that beats the last one as it is.
+def corrected(
+    plain: Start, better: Iterable[Start], inputs: np.ndarray, *, method: str, damping: float | None
+) -> tuple[bytes, Start]:
+    """The first file that beats the plain one as it is, on images that did not correct it.
 
     Args:
-        starts: files of one model, the most promising first; the last one is the plain one.
+        plain: the plain file.
+        better: others of the same model, the most promising first, made when they are asked for; the plain one comes
+            after them.
         inputs: `(n, height, width, 3)` float32, what the float graphs take.
         method: `rounding` (weights and biases), `bias` or `none`.
         damping: see `correct`; None tries `DAMPINGS`.
 
     Returns:
-        The file, and the place of its start: corrected by the method, by a weaker one, or the plain one as it is. Its
-        operators, scales and size are the start's. When it was chosen, it is made anew on all of the images.
+        The file, and its start: corrected by the method, by a weaker one, or the plain one as it is. Its operators,
+        scales and size are the start's. When it was chosen, it is made anew on all of the images.
     """
-    plain = starts[-1]
     if len(inputs) < 2:
-        return plain.content, len(starts) - 1
+        return plain.content, plain
     held_out = np.arange(len(inputs)) % HELD_OUT == min(len(inputs), HELD_OUT) - 1
-    wanted, wanted_of_all = predict(plain.float_content, inputs[held_out]), None
+    wanted = predict(plain.float_content, inputs[held_out])
 
     def score(content: bytes) -> float:
         return sqnr_db(wanted, predict(content, inputs[held_out]))
 
-    def attempt(start: Start, given: np.ndarray, how: float | None) -> bytes:
+    def attempt(start: Start, given: np.ndarray, way: str, how: float | None) -> bytes:
         given = given[: max(1, MEMORY_BYTES // _bytes_an_image(Graph(start.float_content)))]
-        return correct(start.float_content, start.content, given, damping=how)
+        return start.content if way == "none" else correct(start.float_content, start.content, given, damping=how)
 
+    dampings = DAMPINGS if damping is None else (damping,)
+    ways = [("rounding", how) for how in dampings] + [("bias", None), ("none", None)]
     least = score(plain.content)
-    for place, start in enumerate(starts):
-        for one_method in METHODS[METHODS.index(method) :]:
-            if one_method == "none":
-                tried = {None: start.content}
-            elif one_method == "bias":
-                tried = {None: attempt(start, inputs[~held_out], None)}
-            else:
-                dampings = DAMPINGS if damping is None else (damping,)
-                tried = {how: attempt(start, inputs[~held_out], how) for how in dampings}
-            scores = {how: score(content) for how, content in tried.items()}
-            best = max(scores, key=lambda how: scores[how])
-            if scores[best] <= least:
+    for start in itertools.chain(better, [plain]):
+        for way, how in ways:
+            if METHODS.index(way) < METHODS.index(method):
                 continue
-            if one_method == "none":
-                return start.content, place
-            again = attempt(start, inputs, best)
-            wanted_of_all = predict(plain.float_content, inputs) if wanted_of_all is None else wanted_of_all
-            kept, anew = (sqnr_db(wanted_of_all, predict(c, inputs)) for c in (tried[best], again))
-            return (again if anew > kept else tried[best]), place
-    return plain.content, len(starts) - 1
+            tried = attempt(start, inputs[~held_out], way, how)
+            if score(tried) > least:
+                again = attempt(start, inputs, way, how)
+                return (again if score(again) > least else tried), start
+    return plain.content, plain
 
 
 def correct(float_content: bytes, content: bytes, inputs: np.ndarray, *, damping: float | None) -> bytes:
@@ -319,9 +316,11 @@ def _set_integers(
     integers, patch = layer.integers, layer.weights.shape[2]
     if damping is not None and patch <= MAX_PATCH:
         count = max(MIN_SAMPLES, LEAST_PER_VALUE * patch, min(SAMPLES_PER_VALUE * patch, MANY_SAMPLES))
-        x = geometry.patches(given, count, operator.index, layer.reader) - mean_given
-        answer = np.matmul(geometry.patches(wanted, count, operator.index, Reader()) - mean_wanted, transposed)
-        integers = _round(x, answer, layer, damping * patch / len(given))
+        x = geometry.patches(given, count, operator.index, layer.reader)
+        x -= mean_given
+        departure = geometry.patches(wanted, count, operator.index, Reader()) - mean_wanted
+        departure -= x
+        integers = _round(x, departure, layer, damping * patch / len(given))
         stored = _ungrouped(integers, operator, graph.shape(operator.inputs[1])).astype(np.int8)
         graph.set_constant(_own(graph, operator, 1), stored)
     answer = np.matmul(mean_wanted, transposed) + layer.bias
@@ -345,31 +344,33 @@ def _own(graph: Graph, operator: Operator, position: int) -> int:
     return tensor
 
 
-def _round(x: np.ndarray, answer: np.ndarray, layer: _Layer, damping: float) -> np.ndarray:
+def _round(x: np.ndarray, departure: np.ndarray, layer: _Layer, damping: float) -> np.ndarray:
     """GPTQ: the weights are rounded one input after the other, each error made good by the inputs not yet rounded.
 
     Args:
         x: `(groups, samples, patch)`, what the int8 layer gets, less its mean.
-        answer: `(groups, samples, outputs / groups)`, the float layer's answers, less their mean.
+        departure: the same shape: by how much what the float layer gets, less its mean, is more.
         damping: added to the variance of the inputs, as a multiple of their mean variance.
 
     Returns:
         `(groups, outputs / groups, patch)`: whole numbers -127..127.
     """
     size, samples = x.shape[2], x.shape[1]
-    transposed = x.transpose(0, 2, 1)
+    transposed, weights = x.transpose(0, 2, 1), layer.weights.transpose(0, 2, 1)
     moments = np.matmul(transposed, x) / samples
+    missing = np.matmul(transposed, np.matmul(departure, weights)) / samples
     variance = np.einsum("gkk->gk", moments)
     order = np.argsort(variance, axis=1)[:, ::-1]
     # What moves less than rounding does is not trusted either.
-    ridge = damping * (variance.mean(1) + layer.reader.scale**2 / 12)
+    ridge = max(damping, LEAST_DAMPING * size) * (variance.mean(1) + layer.reader.scale**2 / 12)
     moments[:, range(size), range(size)] += ridge[:, None]
-    inverse = np.linalg.inv(moments.astype(np.float64))
-    missing = np.matmul(transposed, answer - np.matmul(x, layer.weights.transpose(0, 2, 1))) / samples
-    left = (layer.weights.transpose(0, 2, 1) + np.matmul(inverse, missing)) / layer.scale.transpose(0, 2, 1)
-    left = np.take_along_axis(left, order[:, :, None], 1).astype(np.float32)
-    inverse = np.take_along_axis(np.take_along_axis(inverse, order[:, :, None], 1), order[:, None], 2)
-    factor = np.linalg.cholesky(inverse).astype(np.float32)
+    moments = np.take_along_axis(np.take_along_axis(moments, order[:, :, None], 1), order[:, None], 2)
+    factor = _inverse_factor(moments)
+    missing = np.take_along_axis(missing, order[:, :, None], 1)
+    left = np.take_along_axis(weights, order[:, :, None], 1) + np.matmul(
+        factor, np.matmul(factor.transpose(0, 2, 1), missing)
+    )
+    left = (left / layer.scale.transpose(0, 2, 1)).astype(np.float32)
     chosen = np.empty_like(left)
     for start in range(0, size, BLOCK):
         stop = min(start + BLOCK, size)
@@ -378,8 +379,29 @@ def _round(x: np.ndarray, answer: np.ndarray, layer: _Layer, damping: float) -> 
             chosen[:, k] = np.clip(np.rint(left[:, k]), -127, 127)
             errors[:, k - start] = (left[:, k] - chosen[:, k]) / factor[:, k, k, None]
             left[:, k:stop] -= factor[:, k:stop, k, None] * errors[:, None, k - start]
-        left[:, stop:] -= np.matmul(factor[:, stop:, start:stop], errors)
+        if stop < size:
+            left[:, stop:] -= np.matmul(factor[:, stop:, start:stop], errors)
     rounded = np.empty_like(chosen)
     np.put_along_axis(rounded, np.broadcast_to(order[:, :, None], chosen.shape), chosen, 1)
     rounded = rounded.transpose(0, 2, 1)
     return np.where(np.any(layer.weights, axis=2, keepdims=True), rounded, layer.integers)
+
+
+def _inverse_factor(moments: np.ndarray) -> np.ndarray:
+    """Lower triangular `(groups, size, size)` L with `L L^T` the inverse of the moments, a stack of such matrices."""
+    backwards = _inverse_of_cholesky(moments[:, ::-1, ::-1])
+    return np.ascontiguousarray(backwards[:, ::-1, ::-1].transpose(0, 2, 1))
+
+
+def _inverse_of_cholesky(moments: np.ndarray) -> np.ndarray:
+    """The inverse of the lower Cholesky factor of each matrix of `(groups, size, size)`, by products of halves."""
+    size = moments.shape[1]
+    if size <= BLOCK:
+        return np.linalg.inv(np.linalg.cholesky(moments))
+    half, inverse = size // 2, np.zeros(moments.shape, moments.dtype)
+    first = inverse[:, :half, :half] = _inverse_of_cholesky(moments[:, :half, :half])
+    below = np.matmul(moments[:, half:, :half], first.transpose(0, 2, 1))
+    rest = moments[:, half:, half:] - np.matmul(below, below.transpose(0, 2, 1))
+    second = inverse[:, half:, half:] = _inverse_of_cholesky(rest)
+    inverse[:, half:, :half] = -np.matmul(second, np.matmul(below, first))
+    return inverse

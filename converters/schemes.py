@@ -5,7 +5,7 @@ A new scheme is one more dataclass here with a `name`, the limits that its resul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -99,7 +99,7 @@ class Int8:
         equalization: whether channels are equalized.
         ranges: of activations: `mse`, of the least mean square error, or `minmax`, from the smallest to the largest.
         correction: `rounding`, weights and biases; `bias`, biases only, in a tenth of the time; or `none`.
-        damping: how little `rounding` trusts the images, above 0; None tries several on images held out.
+        damping: how little `rounding` trusts the images, above 0; None tries some until one helps on images held out.
         io: `int8`; `uint8`, what MediaPipe and camera bytes want; or `float32`, quantized and dequantized inside.
         min_sqnr_db: the conversion fails its check when the logits' SQNR against the source model is lower.
         min_integer_share: it fails as well when a smaller share of the operators, 0..1, is integer.
@@ -129,21 +129,20 @@ class Int8:
 
     def files(self, body: Body, inputs: np.ndarray) -> tuple[bytes, bytes]:
         """The file with int8 at both ends, and the float graph, equalized or not, that it is nearest to."""
-        float_contents, maps = [body.content], {}
-        if self.equalization:
-            equal, maps = equalized(body.content, inputs)
-            float_contents = [equal, body.content] if maps else float_contents
-        starts = []
-        for content in float_contents:
-            ranges = narrowed = activation_ranges(content, inputs)
-            if self.ranges == "mse":
-                narrowed = clipped_ranges(content, inputs, ranges)
-            starts.append(Start(content, full_integer(content, narrowed, body.range_of(inputs))))
-        if self.ranges == "mse":
-            starts.append(Start(content, full_integer(content, ranges, body.range_of(inputs))))
-        content, place = corrected(starts, inputs, method=self.correction, damping=self.damping)
-        float_content = starts[place].float_content
-        return with_channels(content, maps if float_content is not body.content else {}), float_content
+        equal, maps = equalized(body.content, inputs) if self.equalization else (body.content, {})
+        input_range = body.range_of(inputs)
+        ranges = activation_ranges(body.content, inputs)
+
+        def better() -> Iterator[Start]:
+            for content in ([equal] if maps else []) + ([body.content] if self.ranges == "mse" else []):
+                of_content = ranges if content is body.content else activation_ranges(content, inputs)
+                if self.ranges == "mse":
+                    of_content = clipped_ranges(content, inputs, of_content)
+                yield Start(content, full_integer(content, of_content, input_range))
+
+        plain = Start(body.content, full_integer(body.content, ranges, input_range))
+        content, start = corrected(plain, better(), inputs, method=self.correction, damping=self.damping)
+        return with_channels(content, {} if start.float_content is body.content else maps), start.float_content
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ class Int16x8:
         def made() -> bytes:
             plain = full_integer(body.content, ranges, body.range_of(inputs), activation_bits=16)
             start = Start(body.content, plain)
-            return corrected([start], inputs, method=self.correction, damping=self.damping)[0]
+            return corrected(start, [], inputs, method=self.correction, damping=self.damping)[0]
 
         content = model.once(f"int16x8 {body.zero_point} {self.correction} {self.damping}", images, made)
         graph = Graph(body.content)

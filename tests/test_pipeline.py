@@ -18,7 +18,7 @@ RECIPE = Recipe(
     name="trial",
     model=Model("efficientnet_lite0", weights="imagenet", image_size=96),
     data=Data(images=8, calibration_images=16),
-    onnx=("float32",),
+    onnx=("float32", "int8"),
     measure=Measure(threads=(1,), runs=5, warmup=1),
     explain=Explain(corruptions=1, attention=3),
 )
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 def test_a_run_leaves_the_model_its_artifacts_and_a_sidecar_each(folder):
     names = {path.name for path in folder.iterdir()}
-    for scheme, suffix in (*((s, "tflite") for s in RECIPE.schemes), ("onnx_float32", "onnx")):
+    for scheme, suffix in (*((s, "tflite") for s in RECIPE.schemes), *((f"onnx_{s}", "onnx") for s in RECIPE.onnx)):
         assert {f"efficientnet_lite0_{scheme}.{suffix}", f"efficientnet_lite0_{scheme}.json"} <= names
     assert {"model.keras", "model.json", "report.json", "report.html"} <= names
     assert not [name for name in names if name.startswith(".")]
@@ -47,7 +47,7 @@ def test_a_run_leaves_the_model_its_artifacts_and_a_sidecar_each(folder):
 def test_report_json_has_the_agreed_form(folder):
     report = json.loads((folder / "report.json").read_text())
     assert {"recipe", "environment", "violations", "rows"} <= set(report)
-    assert [row["scheme"] for row in report["rows"]] == [*RECIPE.schemes, "onnx_float32"]
+    assert [row["scheme"] for row in report["rows"]] == [*RECIPE.schemes, "onnx_float32", "onnx_int8"]
     for row in report["rows"]:
         assert set(row) >= ROW_KEYS
         assert set(row["latency"][0]) >= LATENCY_KEYS
@@ -64,6 +64,7 @@ def test_quantized_rows_are_smaller_and_agree(folder):
     assert rows["float32"].agreement == 1.0
     assert rows["int8"].sqnr_db > 10
     assert rows["onnx_float32"].sqnr_db > 60
+    assert rows["onnx_int8"].sqnr_db > 10
     assert len(rows["int8"].layers) > 50
 
 
