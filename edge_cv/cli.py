@@ -97,7 +97,7 @@ def train(
 ) -> int:
     """Train or fine-tune a model: model.keras, checkpoints, history.csv and TensorBoard logs.
 
-    One that was stopped goes on. With `weights` the head is trained first, then all at a tenth of the rate.
+    One that was stopped goes on. With `weights` the head is trained first, then all far slower.
     `edge-cv run` with the same recipe and folder converts and measures what was trained.
     """
     from edge_cv import recipe as recipes

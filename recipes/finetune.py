@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, which knows ImageNet, learns your own photos: head first, then all of it at a tenth of the rate.
+"""EfficientNet-Lite0, which knows ImageNet, learns your own photos: head first, then all of it far slower.
 
     edge-cv run recipes/finetune.py --data DIR --out runs/mine
 
