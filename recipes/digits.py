@@ -22,8 +22,8 @@ RECIPE = Recipe(
         # a digit that is mirrored is another sign
         augment=Augment(crop_scale=(0.7, 1.0), crop_ratio=(0.9, 1.1), flip=0.0, label_smoothing=0.1),
     ),
-    prune=Prune(sparsity=0.75, tuning=Tuning(epochs=12, learning_rate=2e-3)),
-    qat=Qat(weight_values=23, tuning=Tuning(epochs=6, learning_rate=3e-4)),
+    prune=Prune(sparsity=0.75, tuning=Tuning(epochs=20, learning_rate=3e-3)),
+    qat=Qat(weight_values=27, tuning=Tuning(epochs=8, learning_rate=5e-4)),
     schemes=("float32", "int8"),
     onnx=("float32",),
     measure=Measure(threads=(1, 2), runs=200),
