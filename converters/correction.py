@@ -26,6 +26,7 @@ METHODS = ("rounding", "bias", "none")  # the best first
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 HELD_OUT = 5  # every fifth image does not correct: it decides whether correcting helped
 MEMORY_BYTES = 1_000_000_000  # of activations held at once; fewer images correct a model whose activations are larger
+MARGIN_DB = 0.5  # less is chance on few images, and another file's gain on other images may be a loss
 DAMPINGS = (4.0, 16.0)  # tried until one helps on the images held out
 # Positions to look at, for each value that an output is computed from: 16, or 4 where that is very many.
 MIN_SAMPLES, SAMPLES_PER_VALUE, MANY_SAMPLES, LEAST_PER_VALUE = 512, 16, 4096, 4
@@ -49,7 +50,7 @@ class Start:
 def corrected(
     plain: Start, better: Iterable[Start], inputs: np.ndarray, *, method: str, damping: float | None
 ) -> tuple[bytes, Start]:
-    """The first file that beats the plain one as it is, on images that did not correct it.
+    """The first file that clearly beats the plain one as it is, on images that did not correct it.
 
     Args:
         plain: the plain file.
@@ -83,7 +84,7 @@ def corrected(
             if METHODS.index(way) < METHODS.index(method):
                 continue
             tried = attempt(start, inputs[~held_out], way, how)
-            if score(tried) > least:
+            if score(tried) > least + MARGIN_DB:
                 again = attempt(start, inputs, way, how)
                 return (again if score(again) > least else tried), start
     return plain.content, plain
