@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from edge_cv.progress import Progress, silent
-from edge_cv.recipe import ChannelPrune, Cluster, Fit, Prune, Qat
+from edge_cv.recipe import ChannelPrune, Cluster, Fit, Prune, Qat, check_together
 
 if TYPE_CHECKING:
     from converters.preprocessing import Preprocessing
@@ -88,6 +88,7 @@ def compress_file(
 
     outputs = int(model.outputs[0].shape[-1]) if getattr(model, "outputs", None) else None
     classes = tuple(labels) if labels else None if outputs == IMAGENET_CLASSES else ()
+    check_together(**{name: part for name, part in parts.items() if name != "channel_prune"})
     shares = train_and_measure(data, None, CALIBRATION_IMAGES, classes=classes, seed=fit.seed)
     if outputs is not None and len(shares.train.classes) != outputs:
         raise InputError(

@@ -30,7 +30,7 @@ RECIPE = Recipe(
     explain=Explain(attention=9),
     limits=(
         Limits("int8", min_agreement=0.97, max_top1_drop=0.01, max_size_ratio=0.4),
-        Limits("qat_int8", max_top1_drop=0.02),
+        Limits("qat_int8", max_top1_drop=0.01),
     ),
     notes=("scikit-learn's handwritten digits: real, but small; what holds here shows the chain, not ImageNet.",),
 )

@@ -31,7 +31,7 @@ def test_pruned_and_trained_for_int8_the_file_packs_small_and_knows_its_digits(d
     dense = to_tflite(digits_model, "int8", calibration=calibration)
     made = to_tflite(stages[2][-1].model, stages[2][-1].int8, calibration=calibration)
     outputs = predict(made.content, images, pixel_offset=-128)
-    assert np.mean(outputs.argmax(1) == labels) >= 0.95
+    assert np.mean(outputs.argmax(1) == labels) >= 0.9
     assert min(stages[2][-1].sparsity.values()) >= 0.7
     # half of this small file is no weights: names, scales, operators
     assert len(gzip.compress(made.content)) < 0.8 * len(gzip.compress(dense.content))
@@ -56,7 +56,7 @@ def test_a_second_run_does_nothing_and_another_part_does_what_follows_from_it(di
     assert set(times) == {"pruned.keras", "qat.keras"}
     again = compress(digits_model, digits[0], folder, **parts, key="digits")
     assert again == first
-    changed = parts | {"qat": Qat(tuning=Tuning(epochs=1))}
+    changed = parts | {"qat": Qat(tuning=Tuning(epochs=1, learning_rate=2e-4))}
     compress(digits_model, digits[0], folder, **changed, key="digits")
     after = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.keras")}
     assert after["pruned.keras"] == times["pruned.keras"]
