@@ -26,7 +26,9 @@ METHODS = ("rounding", "bias", "none")  # the best first
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 HELD_OUT = 5  # every fifth image does not correct: it decides whether correcting helped
 MEMORY_BYTES = 1_000_000_000  # of activations held at once; fewer images correct a model whose activations are larger
-MARGIN_DB = 0.5  # less is chance on few images, and another file's gain on other images may be a loss
+# By so much another file must beat the plain one, and by so much more divided by the images that say so: less is
+# chance, and may be a loss on other images. What correction brings where it works is some 5 dB.
+MARGIN_DB, MARGIN_OF_FEW_DB = 0.5, 4.0
 DAMPINGS = (4.0, 16.0)  # tried until one helps on the images held out
 # Positions to look at, for each value that an output is computed from: 16, or 4 where that is very many.
 MIN_SAMPLES, SAMPLES_PER_VALUE, MANY_SAMPLES, LEAST_PER_VALUE = 512, 16, 4096, 4
@@ -79,12 +81,13 @@ def corrected(
     dampings = DAMPINGS if damping is None else (damping,)
     ways = [("rounding", how) for how in dampings] + [("bias", None), ("none", None)]
     least = score(plain.content)
+    margin = MARGIN_DB + MARGIN_OF_FEW_DB / held_out.sum()
     for start in itertools.chain(better, [plain]):
         for way, how in ways:
             if METHODS.index(way) < METHODS.index(method):
                 continue
             tried = attempt(start, inputs[~held_out], way, how)
-            if score(tried) > least + MARGIN_DB:
+            if score(tried) > least + margin:
                 again = attempt(start, inputs, way, how)
                 return (again if score(again) > least else tried), start
     return plain.content, plain

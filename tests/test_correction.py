@@ -38,8 +38,10 @@ def test_corrected_file_has_the_operators_scales_and_size_of_the_plain_one(
     small_model: keras.Model, pixels: np.ndarray
 ):
     plain, corrected = (
-        Graph(converters.to_tflite(small_model, converters.Int8(correction=c), calibration=pixels).content)
-        for c in ("none", "rounding")
+        Graph(converters.to_tflite(small_model, scheme, calibration=pixels).content)
+        for scheme in (
+            converters.Int8(equalization=False, ranges="minmax", correction=method) for method in ("none", "rounding")
+        )
     )
     assert [op.name for op in plain.operators()] == [op.name for op in corrected.operators()]
     assert count_operators(plain) == count_operators(corrected)
