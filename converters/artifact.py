@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -36,6 +37,11 @@ class Conversion:
     @property
     def size_bytes(self) -> int:
         return len(self.content)
+
+    @property
+    def gzip_bytes(self) -> int:
+        """The file's size after gzip, which is how it is downloaded."""
+        return len(gzip.compress(self.content, mtime=0))
 
     @property
     def labels(self) -> tuple[str, ...] | None:

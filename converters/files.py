@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from converters.errors import InputError
@@ -15,6 +15,25 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> Path:
     """Write one file as `write_together` does, and return its path."""
     write_together({Path(path): content})
     return Path(path)
+
+
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A place in the same folder, of the same ending, for a library to write to; in the end it is renamed to `path`.
+
+    Raises InputError, naming the path and the reason, when it cannot be written; an old file is then untouched and
+    nothing is left beside it.
+    """
+    temporary = path.with_name(f".part.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_together(contents: Mapping[Path, bytes | str]) -> None:
@@ -33,7 +52,7 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(staged[path], 0o666 & ~umask())
+            os.chmod(staged[path], 0o666 & ~_umask())
         for path in contents:
             os.replace(staged[path], path)
             del staged[path]
@@ -45,8 +64,7 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
                 os.unlink(temporary)
 
 
-def umask() -> int:
-    """The permissions that new files of this process lack."""
+def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -19,6 +19,7 @@ import typer
 from converters.errors import CheckFailed, InputError, unknown
 
 if TYPE_CHECKING:
+    from edge_cv.recipe import Recipe
     from edge_cv.report import Row
 
 BROKEN, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -69,10 +70,7 @@ def run(
     from edge_cv.pipeline import run as run_recipe
     from edge_cv.progress import shown
 
-    chosen = recipes.load(recipe)
-    chosen = chosen.with_data(data) if data is not None else chosen
-    chosen = chosen.quick() if quick else chosen
-    chosen = chosen.with_settings(settings or ())
+    chosen = _as_asked(recipes.load(recipe), data, quick, settings)
     out = out or Path("runs") / (f"{chosen.name}_quick" if quick else chosen.name)
     report = run_recipe(chosen, out, progress=shown)
     _show(report, as_json)
@@ -107,16 +105,14 @@ def train(
     if model.endswith(".py"):
         if weights is not None:
             raise InputError("--weights is for a model's name; a recipe names its own. Received: both")
-        chosen = recipes.load(model)
-        chosen = chosen if data is None else chosen.with_data(data)
+        chosen = _as_asked(recipes.load(model), data, quick, settings)
     elif data is None:
         raise InputError("--data must name the photos to train on. Received: none")
     else:
         part = recipes.Model(model, weights=weights)
         fit = recipes.Fit() if weights is None else recipes.fine_tuning()
         chosen = recipes.Recipe(model, part, recipes.Data(measure=data, calibrate=None), fit=fit)
-    chosen = chosen.quick() if quick else chosen
-    chosen = chosen.with_settings(settings or ())
+        chosen = _as_asked(chosen, None, quick, settings)
     out = out or Path("runs") / (f"{chosen.name}_quick" if quick else chosen.name)
     network = train_recipe(chosen, out, progress=shown)
     if as_json:
@@ -147,9 +143,7 @@ def search(
     from edge_cv.progress import shown
     from edge_cv.searching import search as search_fields
 
-    chosen = recipes.load(recipe)
-    chosen = chosen if data is None else chosen.with_data(data)
-    chosen = chosen.with_settings(settings or ())
+    chosen = _as_asked(recipes.load(recipe), data, False, settings)
     out = out or Path("runs") / f"{chosen.name}_search"
     found = search_fields(chosen, over, out, trials=trials, progress=shown)
     _print_rows([{"trial": t.number, "score": t.score, "state": t.state, **t.fields} for t in found], as_json)
@@ -709,6 +703,13 @@ def check_data(
     else:
         print("nothing found")
     return BROKEN if found.harms else 0
+
+
+def _as_asked(recipe: Recipe, data: str | None, quick: bool, settings: list[str] | None) -> Recipe:
+    """The recipe on other data, in its quick form, and with fields replaced, in this order."""
+    recipe = recipe if data is None else recipe.with_data(data)
+    recipe = recipe.quick() if quick else recipe
+    return recipe.with_settings(settings or ())
 
 
 def _show(report: Any, as_json: bool) -> None:

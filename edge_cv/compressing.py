@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -80,11 +79,10 @@ def compress_file(
     from converters import to_tflite
     from edge_cv.compression.pruning import total_sparsity
     from edge_cv.compression.stages import compress
-    from edge_cv.data import photos_of
     from edge_cv.data.split import train_and_measure
     from edge_cv.evaluation import evaluate
     from edge_cv.models import IMAGENET_CLASSES
-    from edge_cv.network import batches_of, photos_key
+    from edge_cv.network import batches_of, samples_key
 
     outputs = int(model.outputs[0].shape[-1]) if getattr(model, "outputs", None) else None
     classes = tuple(labels) if labels else None if outputs == IMAGENET_CLASSES else ()
@@ -95,7 +93,7 @@ def compress_file(
             f"the photos must be of the model's {outputs} classes. Received: {len(shares.train.classes)} in {data}"
         )
     batches, _ = batches_of(shares, fit, preprocessing)
-    key = [photos_key(photos_of(shares.train).photos), asdict(fit.augment), fit.batch_size, fit.seed]
+    key = [samples_key(shares.train), asdict(fit.augment), fit.batch_size, fit.seed]
     folder = Path(out_dir)
     stages = compress(model, batches, folder, **parts, key=key, progress=progress)
     with progress("decoding calibration photos"):
@@ -126,7 +124,7 @@ def compress_file(
             row,
             path,
             conversion.size_bytes,
-            len(gzip.compress(conversion.content, mtime=0)),
+            conversion.gzip_bytes,
             conversion.metadata["macs"],
             sparsity,
             found.scores[row],

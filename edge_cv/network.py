@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from converters.files import write_atomic
+from converters.files import beside, write_atomic
 from edge_cv.progress import Progress
 from edge_cv.recipe import Fit, Model, Recipe
 from edge_cv.stages import Stages, fingerprint
@@ -79,16 +78,8 @@ class Network:
             "history": [],
             **said,
         }
-        temporary = self.path.with_name(f".{self.name}.part.keras")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with beside(self.path) as temporary:
             model.save(temporary)
-            os.replace(temporary, self.path)
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be written: {error.strerror or error}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
         write_atomic(self.path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
         self._made = model
         return record, [self.path]
@@ -131,15 +122,9 @@ def _untrained(recipe: Recipe, stages: Stages, progress: Progress) -> Network:
 
 def _trained(recipe: Recipe, shares: Shares, stages: Stages, progress: Progress, on_epoch: Any) -> Network:
     settings = recipe.fit
-    from edge_cv.data import photos_of
-
     how = recipe.to_dict()["fit"]
     del how["checkpoint_seconds"]  # which changes nothing of the result
-    inputs = [
-        _inputs(recipe),
-        [photos_key(photos_of(samples).photos) for samples in (shares.train, shares.validation)],
-        how,
-    ]
+    inputs = [_inputs(recipe), [samples_key(shares.train), samples_key(shares.validation)], how]
     # Of the inputs alone: a newer version of this program goes on with a training that an older one began.
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
@@ -229,15 +214,11 @@ def compressed(recipe: Recipe, shares: Shares, dense: Network, folder: Path, pro
     if not parts:
         return ()
     from edge_cv.compression.stages import compress
-    from edge_cv.data import photos_of
 
     settings = recipe.fit or Fit()
     batches, _ = batches_of(shares, settings, dense.preprocessing)
     fields = recipe.to_dict()["fit"] or {}
-    key = [
-        photos_key(photos_of(shares.train).photos),
-        [fields.get(n) for n in ("augment", "seed", "batch_size", "balance")],
-    ]
+    key = [samples_key(shares.train), [fields.get(n) for n in ("augment", "seed", "batch_size", "balance")]]
     made = compress(dense.model, batches, folder, key=key, progress=progress, **parts)
     return tuple(Derived(one, dense) for one in made)
 
@@ -267,6 +248,14 @@ def photos_key(photos: Sequence[Photo]) -> Any:
     # An archive's photos are told apart by their names, and by what the archive is as a whole.
     files = fingerprint(sorted({Path(getattr(photo.place, "path", photo.file)) for photo in photos}))
     return files, [(str(photo.file), photo.label, photo.labels, photo.box, photo.flip) for photo in photos]
+
+
+@functools.lru_cache(maxsize=4)
+def samples_key(samples: Samples) -> Any:
+    """`photos_key` of samples, which several stages of a run depend on; it looks at every file, so once."""
+    from edge_cv.data import photos_of
+
+    return photos_key(photos_of(samples).photos)
 
 
 def _inputs(recipe: Recipe) -> dict[str, Any]:

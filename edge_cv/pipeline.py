@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import gzip
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -238,7 +237,7 @@ def _convert(
         measured = {
             "macs": conversion.metadata["macs"],
             "size_bytes": conversion.size_bytes,
-            "gzip_bytes": len(gzip.compress(conversion.content, mtime=0)),
+            "gzip_bytes": conversion.gzip_bytes,
         }
         return measured, [path, path.with_suffix(".json")]
 

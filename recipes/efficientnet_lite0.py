@@ -12,29 +12,14 @@ Expected top-1: 75.1 % (the authors' table of the lite forms). 448 million image
 that trains 3,000 images a second (benchmarks/training.py measures it) takes 41 hours.
 """
 
-from edge_cv.recipe import Augment, Data, Fit, Limits, Model, Recipe
+import dataclasses
 
-RECIPE = Recipe(
+from edge_cv.recipe import Limits, Model
+from recipes.efficientnet_b0 import RECIPE as B0
+
+RECIPE = dataclasses.replace(
+    B0,
     name="efficientnet_lite0",
     model=Model("efficientnet_lite0", classes=1000),
-    data=Data(measure="imagenet", calibrate=None),
-    fit=Fit(
-        epochs=350,
-        batch_size=512,
-        accumulate=8,
-        optimizer="rmsprop",
-        momentum=0.9,
-        weight_decay=1e-5,
-        learning_rate=0.256,
-        warmup_epochs=5,
-        schedule="step",
-        decay_rate=0.97,
-        decay_epochs=2.4,
-        ema=0.9999,
-        precision="bfloat16",
-        augment=Augment(crop_scale=(0.08, 1.0), randaugment=2, magnitude=9.0, label_smoothing=0.1),
-    ),
-    schemes=("float32", "int8"),
-    onnx=("float32",),
     limits=(Limits("int8", max_top1_drop=0.01),),
 )

@@ -328,7 +328,7 @@ def test_a_worker_that_dies_is_an_input_error_that_names_the_file(models, source
 
 
 def test_workers_import_neither_tensorflow_nor_keras(models, source):
-    executor = classifying._executor(1)
+    executor = classifying.process_pool(1)
     try:
         task = classifying.Task(
             ((str(models["float32"]), classifying.Metadata(None, None, False)),), None, PREPROCESSING

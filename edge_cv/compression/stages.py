@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
+from converters.files import beside
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import ChannelPrune, Cluster, Prune, Qat, check_together
 from edge_cv.stages import Stages
@@ -153,9 +154,8 @@ def _work(
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = path.with_suffix(".checkpoint.npz")
     made, ranges = make(model, part, batches, teacher=teacher, checkpoint=checkpoint, progress=progress)
-    temporary = path.with_name(f".{path.stem}.part.keras")
-    made.save(temporary)
-    os.replace(temporary, path)
+    with beside(path) as temporary:
+        made.save(temporary)
     parameters = sum(math.prod(variable.shape) for variable in made.trainable_variables)
     said = {"parameters": parameters, "sparsity": sparsity(made), "total_sparsity": total_sparsity(made)}
     return said | {"ranges": ranges}, [path]

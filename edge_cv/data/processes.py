@@ -49,10 +49,7 @@ def in_processes(
     from loky.process_executor import BrokenProcessPool
 
     workers = min(loky.cpu_count(), len(tasks))
-    # Every process would otherwise start a thread pool as large as the machine when numpy is imported.
-    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    initargs = (os.getpid(), start, given)
-    executor = loky.ProcessPoolExecutor(workers, initializer=_start, initargs=initargs, env=single)
+    executor = process_pool(workers, start, given)
     try:
         following = iter(tasks)
         waiting: deque[Any] = deque(executor.submit(work, task) for task in islice(following, 2 * workers))
@@ -64,6 +61,16 @@ def in_processes(
         raise InputError(f"a worker process died: memory ran out, or it was killed ({workers} workers)") from error
     finally:
         executor.shutdown(wait=True, kill_workers=True)
+
+
+def process_pool(workers: int, start: Callable[..., None] | None = None, given: tuple = ()) -> Any:
+    """Loky's executor of so many processes, which calls `start(*given)` in each; to be shut down with kill_workers."""
+    import loky
+
+    # Every process would otherwise start a thread pool as large as the machine when numpy is imported.
+    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    initargs = (os.getpid(), start, given)
+    return loky.ProcessPoolExecutor(workers, initializer=_start, initargs=initargs, env=single)
 
 
 def _start(parent: int, start: Callable[..., None] | None, given: tuple) -> None:

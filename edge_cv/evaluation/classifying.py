@@ -8,7 +8,6 @@ chunks and never imports TensorFlow.
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 
 from converters.errors import InputError, unknown
 from converters.preprocessing import Preprocessing
+from edge_cv.data.processes import process_pool
 from edge_cv.evaluation import runner
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def run(
     from loky.process_executor import BrokenProcessPool
 
     workers = min(workers or loky.cpu_count(), len(photos))
-    executor = _executor(workers)
+    executor = process_pool(workers)
     try:
         opening = {name: executor.submit(_describe, str(file)) for name, file in files.items()}
         metadata = {name: _metadata(file) for name, file in files.items()}  # while the workers start
@@ -136,20 +136,12 @@ def _check(files: Mapping[str, Path], reference: str | None, workers: int | None
         raise InputError(f"workers must be 1 or more. Received: {workers}")
 
 
-def _executor(workers: int):
-    import loky
-
-    # Every worker would otherwise start a thread pool as large as the machine when numpy is imported.
-    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return loky.ProcessPoolExecutor(workers, initializer=_ignore_interrupts, env=single)
-
-
 def _killer(files: Mapping[str, Path]) -> InputError:
     """The error that names the file whose opening ends a process, found by opening each in a process of its own."""
     from loky.process_executor import BrokenProcessPool
 
     for file in files.values():
-        executor = _executor(1)
+        executor = process_pool(1)
         try:
             executor.submit(_describe, str(file)).result()
         except BrokenProcessPool:
@@ -312,11 +304,6 @@ class _Artifact:
 
 
 _opened: dict[str, _Artifact] = {}  # a worker lives for one evaluation and keeps its interpreters through it
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the one that was called ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _artifact(file: str) -> _Artifact:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import InputError
-from converters.files import umask
+from converters.files import beside
 
 if TYPE_CHECKING:
     import keras
@@ -71,24 +70,13 @@ def save(path: Path, arrays: Mapping[str, Sequence[np.ndarray]], state: Mapping[
     """
     named = {f"{group}.{i}": array for group, every in arrays.items() for i, array in enumerate(every)}
     text = json.dumps({"format": FORMAT, **state}, allow_nan=False)
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        with beside(path) as temporary, temporary.open("wb") as file:
             np.savez(file, state=np.frombuffer(text.encode(), np.uint8), **named)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~umask())
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror or error}; the checkpoint before it is kept"
-        ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    except InputError as error:
+        raise InputError(f"{error}; the checkpoint before it is kept") from error
 
 
 def load(path: Path) -> Checkpoint | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import InputError
+from converters.files import beside
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import Fit, Phase
 
@@ -227,7 +228,7 @@ class _Training:
         finally:
             if board is not None:
                 board.close()
-        self._take_best(found)
+        self._take_best()
         position = self.position
         return Fitted(tuple(position.history), position.best_epoch, position.best)
 
@@ -290,7 +291,7 @@ class _Training:
                     seconds=position.seconds,
                     metrics=metrics,
                     rate_at=functools.partial(self._rate, rule, position.epoch * steps),
-                    save=lambda step, seconds, values: self._save(trainee, rule, step, seconds, values),
+                    save=functools.partial(self._save, rule),
                     save_seconds=settings.checkpoint_seconds,
                     update=update,
                 )
@@ -372,13 +373,13 @@ class _Training:
             position.phase, position.epoch, position.rate, position.plateau = position.phase + 1, 0, None, 0
         stop = settings.early_stopping is not None and position.waited >= settings.early_stopping
         position.done = position.phase == len(settings.all_phases()) or stop
-        self._save(trainee, rule, 0, 0.0, [])
+        self._save(rule, 0, 0.0, [])
         if self.folder is not None and self.writes:
             from edge_cv.training.logs import write_csv
 
             write_csv(self.folder / HISTORY, position.history)
 
-    def _save(self, trainee: Any, rule: Any, step: int, seconds: float, metrics: list[Any]) -> None:
+    def _save(self, rule: Any, step: int, seconds: float, metrics: list[Any]) -> None:
         from edge_cv.training import checkpoint
 
         if self.folder is None or not self.writes:
@@ -397,17 +398,10 @@ class _Training:
         if self.folder is None:
             self.best_weights = checkpoint.values(self.network.variables)
         elif self.writes:
-            temporary = self.folder / ".part.weights.h5"
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
+            with beside(self.folder / BEST) as temporary:
                 self.network.save_weights(temporary)
-                os.replace(temporary, self.folder / BEST)
-            except OSError as error:
-                raise InputError(f"{self.folder / BEST} cannot be written: {error.strerror or error}") from error
-            finally:
-                temporary.unlink(missing_ok=True)
 
-    def _take_best(self, found: Any) -> None:
+    def _take_best(self) -> None:
         from edge_cv.training import checkpoint
 
         if self.best_weights is not None:
