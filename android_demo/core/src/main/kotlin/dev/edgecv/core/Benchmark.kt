@@ -36,6 +36,8 @@ data class BenchmarkRequest(val folder: String, val runs: Int, val warmup: Int, 
             )
         }
 
+        fun isFolder(name: String) = FOLDER.matches(name)
+
         private val FOLDER = Regex("[a-z0-9]{1,32}")
 
         private fun Int.checked(name: String, range: IntRange) =

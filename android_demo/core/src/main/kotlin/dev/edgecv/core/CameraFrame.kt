@@ -48,6 +48,16 @@ class CameraFrame(val width: Int, val height: Int, val y: Plane, val u: Plane, v
         fun degreesUpright(sensor: Int, display: Int, facesUser: Boolean): Int =
             (if (facesUser) sensor + display else sensor - display + 360) % 360
 
+        /**
+         * The smallest of a camera's sizes whose short side is at least [shortSide] pixels, or else its largest.
+         *
+         * @param sizes pairs of width and height, at least one.
+         */
+        fun chooseSize(sizes: List<Pair<Int, Int>>, shortSide: Int): Pair<Int, Int> {
+            fun pixels(size: Pair<Int, Int>) = size.first.toLong() * size.second
+            return sizes.filter { minOf(it.first, it.second) >= shortSide }.minByOrNull(::pixels) ?: sizes.maxBy(::pixels)
+        }
+
         // ITU-R BT.601 as JFIF 1.02 uses it, in integers of six bits after the point, rounded as Pillow rounds them.
         private const val SCALE = 6
         private val RED_OF_CR = table(1.402)

@@ -61,20 +61,32 @@ class Photo(val width: Int, val height: Int, val rgb: ByteArray) {
         /**
          * A photo of pixels 0xAARRGGBB, not premultiplied; transparent ones are laid on white.
          *
-         * @param pixels one integer a pixel, rows from the top.
+         * @param row reads the row of that number into the array.
          */
-        fun ofArgb(width: Int, height: Int, pixels: IntArray): Photo {
+        fun ofArgb(width: Int, height: Int, row: (Int, IntArray) -> Unit): Photo {
             val rgb = ByteArray(3 * width * height)
+            val pixels = IntArray(width)
             var to = 0
-            for (i in 0 until width * height) {
-                val pixel = pixels[i]
-                val alpha = pixel ushr 24
-                for (shift in intArrayOf(16, 8, 0)) {
-                    val value = pixel ushr shift and 255
-                    rgb[to++] = (if (alpha == 255) value else (value * alpha + 255 * (255 - alpha) + 127) / 255).toByte()
+            for (y in 0 until height) {
+                row(y, pixels)
+                for (pixel in pixels) {
+                    val alpha = pixel ushr 24
+                    for (shift in 16 downTo 0 step 8) {
+                        val value = pixel ushr shift and 255
+                        rgb[to++] = (if (alpha == 255) value else (value * alpha + 255 * (255 - alpha) + 127) / 255).toByte()
+                    }
                 }
             }
             return Photo(width, height, rgb)
         }
+
+        /** By what a photo's sides are to be divided, a power of two, so that it has at most [MAX_PIXELS]. */
+        fun reduction(width: Int, height: Int): Int {
+            var by = 1
+            while ((width / by).toLong() * (height / by) > MAX_PIXELS) by *= 2
+            return by
+        }
+
+        const val MAX_PIXELS = 16_000_000
     }
 }
