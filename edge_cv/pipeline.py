@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, unknown
-from edge_cv import network
+from edge_cv import android, network
 from edge_cv.network import Network, photos_key
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import Fit, Limits, Recipe
@@ -73,6 +73,8 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
 
     for scheme in recipe.schemes:
         parse(scheme)
+    if recipe.android:
+        android.check_app()
     recipe, photos = _opened(recipe)
     measured, calibration = photos.measured, photos.calibration
     _check_explain(recipe, measured)
@@ -117,6 +119,9 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
         training=model.history,
     )
     report.save(folder)
+    if recipe.android:
+        with progress("putting models into the Android app"):
+            android.install(a.path for a in artifacts if a.scheme in recipe.android)
     return report
 
 

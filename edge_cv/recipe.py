@@ -617,6 +617,7 @@ class Recipe(_Part):
         measure: how latency is measured.
         explain: what the report tells of the answers.
         limits: what the artifacts must keep.
+        android: rows whose TFLite files are put into the Android app's assets (`edge_cv.android`).
         notes: sentences for the report's reader.
     """
 
@@ -633,6 +634,7 @@ class Recipe(_Part):
     measure: Measure = Measure()
     explain: Explain = Explain()
     limits: tuple[Limits, ...] = ()
+    android: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def check(self) -> None:
@@ -647,6 +649,10 @@ class Recipe(_Part):
         for limits in self.limits:
             if limits.scheme not in self.row_names():
                 raise unknown("scheme in Limits", limits.scheme, self.row_names())
+        tflite = [name for name in self.row_names() if "onnx" not in name]
+        for name in self.android:
+            if name not in tflite:
+                raise unknown("scheme in Recipe.android", name, tflite)
 
     def compression(self) -> dict[str, Any]:
         """The stages of compression that are wanted, by the names of their fields, in their order."""
@@ -671,7 +677,9 @@ class Recipe(_Part):
         explain = dataclasses.replace(self.explain, corruptions=min(2, self.explain.corruptions))
         fit = None if self.fit is None else self.fit.quick()
         stages = {name: part.quick() for name, part in self.compression().items()}
-        return dataclasses.replace(self, data=data, fit=fit, measure=measure, explain=explain, limits=(), **stages)
+        return dataclasses.replace(
+            self, data=data, fit=fit, measure=measure, explain=explain, limits=(), android=(), **stages
+        )
 
     def with_data(self, folder: str) -> Recipe:
         """The recipe on the photos of one folder: each for training, for calibration or for measuring."""
