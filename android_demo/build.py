@@ -168,7 +168,10 @@ def make_resources() -> None:
     """compiling the resources"""
     manifest = BUILD / "AndroidManifest.xml"
     text = (APP / "app/src/main/AndroidManifest.xml").read_text()
-    manifest.write_text(text.replace("<manifest ", f'<manifest package="{PACKAGE}" ', 1))  # Gradle has it in its script
+    # What Gradle has in its script, and adds where libraries lie in the APK as they are mapped.
+    text = text.replace("<manifest ", f'<manifest package="{PACKAGE}" ', 1)
+    text = text.replace("<application\n", '<application\n        android:extractNativeLibs="false"\n', 1)
+    manifest.write_text(text)
     run("aapt2", "compile", "--dir", APP / "app/src/main/res", "-o", BUILD / "res.zip")
     shutil.rmtree(BUILD / "gen", ignore_errors=True)
     run(
@@ -301,6 +304,7 @@ def check(abis: list[str]) -> None:
     tree = output("aapt", "dump", "xmltree", APK, "AndroidManifest.xml")
     benchmark = tree[tree.find(f"{PACKAGE}.BenchmarkActivity") :]
     must("android:exported" in benchmark.split("E: activity")[0], "BenchmarkActivity must be exported", tree)
+    must(re.search("extractNativeLibs.*0x0$", tree, re.MULTILINE), "libraries must be mapped from the APK", tree)
     must("uses-native-library" in tree, "the manifest must name the GPU's drivers", tree)
     with zipfile.ZipFile(APK) as archive:
         members = {member.filename: member for member in archive.infolist()}

@@ -46,7 +46,12 @@ object TfliteRuntime : Runtime {
     }
 
     private fun delegate(which: Delegate): org.tensorflow.lite.Delegate = try {
-        if (which == Delegate.GPU) GpuDelegate() else NnApiDelegate()
+        if (which == Delegate.GPU) {
+            GpuDelegate()
+        } else {
+            System.loadLibrary("neuralnetworks") // where it is missing the delegate would leave all to the CPU and say nothing
+            NnApiDelegate()
+        }
     } catch (error: RuntimeException) {
         throw DelegateError("this device has no ${which.label} delegate: ${error.reason()}", error)
     } catch (error: LinkageError) {

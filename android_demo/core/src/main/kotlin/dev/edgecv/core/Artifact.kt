@@ -39,8 +39,8 @@ data class Artifact(
             val model = TfliteFile(content)
             if (sidecar != null) {
                 val record = record(sidecar, "The sidecar of $file")
-                val expected = record.text("sha256")
-                if (expected != null && expected != sha256(content)) {
+                val expected = record["sha256"]
+                if (expected != null && expected.string() != sha256(content)) {
                     throw InputError("The sidecar of $file belongs to another file: its SHA-256 is not this file's.")
                 }
                 return of(file, record, "The sidecar of $file")
@@ -75,6 +75,8 @@ data class Artifact(
             Json.parseToJsonElement(text) as? JsonObject ?: throw InputError("$what must be a JSON object.")
         } catch (error: IllegalArgumentException) {
             throw InputError("$what is no valid JSON: ${error.reason()}", error)
+        } catch (error: StackOverflowError) {
+            throw InputError("$what is nested too deeply.", error)
         }
 
         private fun of(file: String, record: JsonObject, what: String): Artifact = try {

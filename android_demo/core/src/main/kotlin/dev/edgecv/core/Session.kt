@@ -65,8 +65,8 @@ class Session(private val runtime: Runtime, settings: Settings, private val publ
     /** Whether [offer] would take a photo now. */
     val isFree: Boolean get() = !busy.get()
 
-    /** Opens a model in the place of the one that is open; with other settings than before, or with [source] anew. */
-    fun open(source: ModelSource, settings: Settings = state.settings) = submit { open(source, settings, null) }
+    /** Opens a model in the place of the one that is open. */
+    fun open(source: ModelSource) = submit { open(source, state.settings, null) }
 
     /** Opens the same model with other settings. */
     fun use(settings: Settings) = submit {
