@@ -95,7 +95,12 @@ def camera_frames() -> Iterator[dict[str, Any]]:
             planes.append(np.repeat(np.repeat(chroma, 2, 0), 2, 1)[:height, :width])
         frame = Image.merge("YCbCr", [Image.fromarray(np.ascontiguousarray(plane)) for plane in planes]).convert("RGB")
         upright = frame if turn is None else frame.transpose(turn)
-        yield {"frame": [width, height], "degrees": degrees, "upright": list(upright.size), "pixels": digest(np.asarray(upright))}
+        yield {
+            "frame": [width, height],
+            "degrees": degrees,
+            "upright": list(upright.size),
+            "pixels": digest(np.asarray(upright)),
+        }
 
 
 def inputs() -> Iterator[dict[str, Any]]:
