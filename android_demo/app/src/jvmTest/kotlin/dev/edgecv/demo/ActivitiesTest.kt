@@ -47,6 +47,7 @@ import java.io.ByteArrayInputStream
 import java.io.ByteArrayOutputStream
 import java.io.File
 import java.io.FileOutputStream
+import java.time.Duration
 import java.util.concurrent.TimeUnit
 import javax.imageio.ImageIO
 import kotlin.math.abs
@@ -75,7 +76,7 @@ abstract class ActivitiesTest {
     private fun until(what: String, activity: Activity? = null, holds: () -> Boolean) {
         val end = System.nanoTime() + TimeUnit.SECONDS.toNanos(30)
         while (!holds()) {
-            shadowOf(Looper.getMainLooper()).idle()
+            shadowOf(Looper.getMainLooper()).idleFor(Duration.ofMillis(20)) // a frame and its layout
             check(System.nanoTime() < end) { "it was to be that $what, but: ${activity?.text(R.id.message)}" }
             Thread.sleep(10)
         }
@@ -129,8 +130,7 @@ abstract class ActivitiesTest {
 
     @Test
     fun `a device without a camera says so`() {
-        val activity = Robolectric.buildActivity(MainActivity::class.java).setup().also { opened += it }.get()
-        assertEquals(app.getString(R.string.camera_missing), activity.text(R.id.message))
+        assertEquals(app.getString(R.string.camera_missing), start().get().text(R.id.message))
     }
 
     @Test
@@ -145,6 +145,8 @@ abstract class ActivitiesTest {
         assertEquals(app.getString(R.string.camera_refused), activity.text(R.id.message))
         controller.recreate()
         assertEquals(app.getString(R.string.camera_refused), controller.get().text(R.id.message))
+        controller.get().findViewById<Button>(R.id.camera_button)!!.performClick() // whoever wants it now is asked again
+        assertEquals(listOf(Manifest.permission.CAMERA), shadowOf(controller.get()).lastRequestedPermission?.requestedPermissions?.toList())
     }
 
     @Test
@@ -154,7 +156,7 @@ abstract class ActivitiesTest {
         until("the fall-back is shown") { "instead of GPU" in activity.text(R.id.runtime) }
         assertTrue(activity.text(R.id.runtime), "XNNPACK instead of GPU: this device has no GPU delegate" in activity.text(R.id.runtime))
         activity.choose(R.id.delegate, "CPU")
-        until("the CPU runs") { activity.text(R.id.runtime).startsWith("tensorflow-lite") && "CPU, 1 threads" in activity.text(R.id.runtime) }
+        until("the CPU runs") { activity.text(R.id.runtime).startsWith("tensorflow-lite") && "CPU, threads: 1" in activity.text(R.id.runtime) }
     }
 
     @Test
@@ -308,7 +310,7 @@ class Api35Test : ActivitiesTest() {
     }
 
     @Test
-    @Config(qualifiers = "w411dp-h891dp-xhdpi-night")
+    @Config(qualifiers = "w411dp-h891dp-night-xhdpi")
     fun `the screen is drawn, by night too`() = draw("night")
 
     @Test
@@ -320,12 +322,16 @@ class Api35Test : ActivitiesTest() {
 
     private fun draw(name: String) {
         val activity = start().get()
-        pickPhoto(activity, 0)
+        pickPhoto(activity, CAT)
         val view = activity.window.decorView
         val bitmap = Bitmap.createBitmap(view.width, view.height, Bitmap.Config.ARGB_8888)
         view.draw(Canvas(bitmap))
         val colours = (0 until view.height step 7).flatMap { y -> (0 until view.width step 7).map { x -> bitmap.getPixel(x, y) } }.distinct()
         assertTrue("${colours.size} colours", colours.size > 100) // the photo is among them
         FileOutputStream(File(System.getProperty("edgecv.vectors"), "../screen-$name.png")).use { bitmap.compress(Bitmap.CompressFormat.PNG, 100, it) }
+    }
+
+    private companion object {
+        const val CAT = 21 // scikit-image's, which anybody may show
     }
 }
