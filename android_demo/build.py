@@ -245,7 +245,8 @@ def desktop_library(library: bytes) -> bytes:
 
 def compile_and_test() -> None:
     """compiling, and running the tests on the JVM"""
-    shutil.rmtree(BUILD / "jars", ignore_errors=True)
+    for old in (BUILD / "jars", APP / "core/target", APP / "app/target"):  # what has left the sources leaves the app
+        shutil.rmtree(old, ignore_errors=True)
     maven("package")
 
 
