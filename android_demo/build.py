@@ -176,7 +176,8 @@ def make_resources() -> None:
     run("aapt2", "compile", "--dir", APP / "app/src/main/res", "-o", BUILD / "res.zip")
     shutil.rmtree(BUILD / "gen", ignore_errors=True)
     run(
-        *("aapt2", "link", "-o", BUILD / "resources.ap_", "-I", FRAMEWORK, "--manifest", manifest, "--java", BUILD / "gen"),
+        *("aapt2", "link", "-I", FRAMEWORK, "--manifest", manifest),
+        *("-o", BUILD / "resources.ap_", "--java", BUILD / "gen"),
         *("--min-sdk-version", str(MIN_SDK), "--target-sdk-version", str(TARGET_SDK)),
         *("--version-code", "1", "--version-name", VERSION, "--debug-mode", BUILD / "res.zip"),
         *("-A", ASSETS, "-0", ".tflite"),
