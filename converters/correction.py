@@ -25,10 +25,11 @@ from converters.running import interpreter, predict, to_input
 METHODS = ("rounding", "bias", "none")  # the best first
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 HELD_OUT = 5  # every fifth image does not correct: it decides whether correcting helped
+MIN_IMAGES = 2 * HELD_OUT  # of fewer, one image would decide: the plain file is taken
 MEMORY_BYTES = 1_000_000_000  # of activations held at once; fewer images correct a model whose activations are larger
 # By so much another file must beat the plain one, and by so much more divided by the images that say so: less is
 # chance, and may be a loss on other images. What correction brings where it works is some 5 dB.
-MARGIN_DB, MARGIN_OF_FEW_DB = 0.5, 4.0
+MARGIN_DB, MARGIN_OF_FEW_DB = 1.5, 4.0
 DAMPINGS = (4.0, 16.0)  # tried until one helps on the images held out
 # Positions to look at, for each value that an output is computed from: 16, or 4 where that is very many.
 MIN_SAMPLES, SAMPLES_PER_VALUE, MANY_SAMPLES, LEAST_PER_VALUE = 512, 16, 4096, 4
@@ -69,10 +70,10 @@ def corrected(
         The file, and its start: corrected by the method, by a weaker one, or the plain one as it is. Its operators,
         scales and size are the start's. Once chosen, it is made anew of all of the images.
     """
-    if len(inputs) < 2:
+    if len(inputs) < MIN_IMAGES:
         plain = makers[-1](inputs)
         return plain.content, plain
-    held_out = np.arange(len(inputs)) % HELD_OUT == min(len(inputs), HELD_OUT) - 1
+    held_out = np.arange(len(inputs)) % HELD_OUT == HELD_OUT - 1
     given = inputs[~held_out]
     plain = makers[-1](given)
     wanted = predict(plain.float_content, inputs[held_out])
