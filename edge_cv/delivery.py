@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from converters import micro, targets
 from converters.files import write_atomic
 from edge_cv.recipe import Device
 
 MICRO = "micro"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What of a file a device runs slowly or elsewhere, as `converters.targets.Finding` has it."""
+
+    level: str
+    what: str
+    remedy: str
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a file needs of a microcontroller, as `converters.micro.Memory` has it."""
+
+    activations_bytes: int
+    records_bytes: int
+    flash_bytes: int
+    widest: str
+
+    @property
+    def arena_bytes(self) -> int:
+        """What `tensor_arena` must have at least."""
+        return self.activations_bytes + self.records_bytes
 
 
 @dataclass(frozen=True)
@@ -30,8 +54,8 @@ class Delivery:
     runtime: str
     scheme: str
     target: str | None = None
-    findings: tuple[targets.Finding, ...] = ()
-    memory: micro.Memory | None = None
+    findings: tuple[Finding, ...] = ()
+    memory: Memory | None = None
     files: tuple[str, ...] = ()
 
 
@@ -46,13 +70,15 @@ def deliver(device: Device, path: Path, folder: Path) -> tuple[Delivery, list[Pa
     Returns:
         What was found, and the files that were written.
     """
+    from converters import micro, targets
+
     content = path.read_bytes()
     findings, memory = (), None
     if path.suffix == ".tflite":
         if device.target is not None:
-            findings = targets.check(content, device.target)
+            findings = tuple(Finding(**asdict(found)) for found in targets.check(content, device.target))
         if device.target == MICRO:
-            memory = micro.memory(content)
+            memory = Memory(**asdict(micro.memory(content)))
     files = [] if device.delivery is None else _FORMS[device.delivery](path, folder)
     named = (device.name, device.processor, device.runtime, device.scheme, device.target)
     return Delivery(*named, findings, memory, tuple(file.name for file in files)), files
@@ -60,9 +86,11 @@ def deliver(device: Device, path: Path, folder: Path) -> tuple[Delivery, list[Pa
 
 def _c_array(path: Path, folder: Path) -> list[Path]:
     """The file as a C array, beside it."""
+    from converters.micro import c_array
+
     name = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
     written = []
-    for text, suffix in zip(micro.c_array(path.read_bytes(), name), (".h", ".cc"), strict=True):
+    for text, suffix in zip(c_array(path.read_bytes(), name), (".h", ".cc"), strict=True):
         written.append(folder / f"{name}{suffix}")
         write_atomic(written[-1], text)
     return written

@@ -1,9 +1,9 @@
 """Coral's Edge TPU: int8 throughout, by the rules of its compiler.
 
-The processor multiplies int8 numbers only. `edgetpu_compiler` maps a graph from its beginning up to the first operator
-that it does not know; the rest runs on the host's CPU (https://www.coral.ai/docs/edgetpu/models-intro/). It was last
-built for the runtime of TensorFlow 2.5, so operator versions have to be old, and a dense layer has to have one scale.
-About 8 MB of weights stay in its own memory; a larger model is fetched anew for each image
+The processor: it multiplies int8 numbers only. `edgetpu_compiler` maps a graph from its beginning up to the first
+operator that it does not know; the rest runs on the host's CPU (https://www.coral.ai/docs/edgetpu/models-intro/). It
+was last built for the runtime of TensorFlow 2.5, so operator versions have to be old, and a dense layer has to have one
+scale. About 8 MB of weights stay in its own memory; a larger model is fetched anew for each image
 (https://www.coral.ai/docs/edgetpu/compiler/).
 
 The model: EfficientNet-Lite0: 5.3 MB, and nothing but operators that the compiler maps. The run holds the file to these
