@@ -391,9 +391,9 @@ def check(
 ) -> int:
     """Say what a device's runtime, delegate or compiler would refuse or run slowly, and the remedy.
 
-    The exit code is 1 when something is refused.
+    For the target micro, also what memory the file needs. The exit code is 1 when something is refused.
     """
-    from converters import targets
+    from converters import micro, targets
 
     if not artifact.is_file() or artifact.suffix != ".tflite":
         raise InputError(f"the artifact must be a .tflite file that exists. Received: {artifact}")
@@ -409,6 +409,12 @@ def check(
             more = f", and {len(row['layers']) - 3} more" if len(row["layers"]) > 3 else ""
             row["layers"] = ", ".join(row["layers"][:3]) + more
         _print_rows(rows, as_json)
+    if "micro" in target and not as_json:
+        need = micro.memory(content)
+        print(
+            f"micro: {need.flash_bytes:,} bytes of flash, an arena of {need.arena_bytes:,} bytes "
+            f"({need.activations_bytes:,} for activations, at their largest in {need.widest})"
+        )
     return BROKEN if any(finding.level == targets.ERROR for _, finding in found) else 0
 
 
