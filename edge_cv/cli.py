@@ -514,6 +514,24 @@ def _print_details(rows: Sequence[Row]) -> None:
     print(*(["", *sentences] if sentences else []), sep="\n", end="\n" if sentences else "")
 
 
+@app.command(epilog="Example: edge-cv web runs/browser/efficientnet_lite0_int8.tflite --out page")
+def web(
+    artifact: Annotated[Path, typer.Argument(help="A .tflite file of edge-cv, float32 or uint8 in and out.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page.")],
+) -> int:
+    """Write a page that classifies photos in the browser: a folder for any static web server.
+
+    LiteRT.js comes through npm once and is kept. The page then needs no network: photos stay on the device.
+    """
+    from edge_cv.progress import shown
+    from edge_cv.web import export
+
+    with shown(f"writing the page of {artifact.name}"):
+        page, *_ = export(artifact, out)
+    print(page)
+    return 0
+
+
 @app.command(epilog="Example: edge-cv benchmark runs/demo/efficientnet_lite0_int8.tflite --threads 1,2 --runs 200")
 def benchmark(
     artifact: Annotated[Path, typer.Argument(help="A .tflite or .onnx file.")],

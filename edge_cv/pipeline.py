@@ -73,6 +73,7 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
 
     for scheme in recipe.schemes:
         parse(scheme)
+    _check_web(recipe)
     recipe, photos = _opened(recipe)
     measured, calibration = photos.measured, photos.calibration
     _check_explain(recipe, measured)
@@ -100,6 +101,7 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     robust = _robustness(recipe, stages, artifacts, measured, model.preprocessing, progress)
     explained = _explained(recipe, stages, evaluation, model, predictions, classes, measured, progress)
     repeated = _repeated(stages, images, measured.take(recipe.data.images).take(COMPARED_PHOTOS), progress)
+    _web(recipe, stages, artifacts, progress)
     performance = _measure(recipe, stages, artifacts, progress)
     rows = tuple(
         _row(a, made_of[a.scheme], evaluation, performance[a.scheme], layers.get(a.scheme, ()), found[a.scheme], robust)
@@ -221,8 +223,9 @@ def _convert(
     kind = name.removeprefix(f"{model.name}_") if derived else name
     onnx = kind.startswith("onnx_")
     scheme: Any = kind.removeprefix("onnx_")
-    if derived and scheme == "int8" and not onnx:
-        scheme = model.made.int8
+    if not onnx:
+        scheme = model.made.int8 if derived and scheme == "int8" else parse(scheme)
+        scheme = dataclasses.replace(scheme, io=recipe.io) if scheme.integer else scheme
     path = stages.folder / f"{recipe.model.name}_{name}{'.onnx' if onnx else '.tflite'}"
 
     def work() -> tuple[Any, list[Path]]:
@@ -241,7 +244,7 @@ def _convert(
         }
         return measured, [path, path.with_suffix(".json")]
 
-    how = scheme if onnx else asdict(parse(scheme))
+    how = scheme if onnx else asdict(scheme)
     inputs = {"model": model.sha256, "scheme": [kind, how], "calibration": calibration.key, "path": path.name}
     result, files = stages.once(f"convert_{name}", inputs, work)
     return Artifact(name, path, files[path.name], **result)
@@ -432,6 +435,33 @@ def _explained(
 
     inputs = [evaluation["predictions"], model.sha256, scheme, count, list(classes)]
     return stages.once("attention", inputs, work)[0]
+
+
+def _check_web(recipe: Recipe) -> None:
+    """Raise InputError for a page that cannot be made, before the first stage runs."""
+    if recipe.web is None:
+        return
+    from edge_cv.web import litertjs
+    from edge_cv.web.export import TYPES
+
+    integer = recipe.web.endswith(("int8", "int16x8", "mixed")) and not recipe.web.endswith("dynamic_int8")
+    if integer and recipe.io not in TYPES:
+        raise InputError(f"a recipe with a page of {recipe.web} must have io float32 or uint8. Received: {recipe.io}")
+    litertjs.fetch()
+
+
+def _web(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], progress: Progress) -> None:
+    if recipe.web is None:
+        return
+    from edge_cv.web import export, litertjs, sources
+
+    (artifact,) = (a for a in artifacts if a.scheme == recipe.web)
+
+    def work() -> tuple[Any, list[Path]]:
+        with progress(f"writing the page of {artifact.scheme}"):
+            return None, export(artifact.path, stages.folder / "web")
+
+    stages.once("web", [artifact.sha256, sources(), litertjs.VERSION], work)
 
 
 def _measure(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], progress: Progress) -> dict[str, Any]:

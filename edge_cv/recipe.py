@@ -410,6 +410,7 @@ class Limits(_Part):
 
 
 INT8_VALUES = 255  # of a weight, -127..127
+IO_TYPES = ("int8", "uint8", "float32")  # as converters.schemes has them
 
 
 @dataclass(frozen=True)
@@ -613,7 +614,9 @@ class Recipe(_Part):
         channel_prune, prune, cluster, qat: how it is compressed then, in this order; each stage goes on from the one
             before it, learns on the training photos, and has rows of its own in the report.
         schemes: TFLite files to make; the first is the reference when it is `float32`, which it should be.
+        io: input and output of the integer TFLite files: `int8`, `uint8` or `float32`, where the device wants those.
         onnx: ONNX files to make: `float32`, `int8`; their rows are called `onnx_float32`, `onnx_int8`.
+        web: the row whose file is exported as a page for the browser, into `web/`; None is no page.
         measure: how latency is measured.
         explain: what the report tells of the answers.
         limits: what the artifacts must keep.
@@ -629,7 +632,9 @@ class Recipe(_Part):
     cluster: Cluster | None = None
     qat: Qat | None = None
     schemes: tuple[str, ...] = ("float32", "float16", "dynamic_int8", "int8")
+    io: str = "int8"
     onnx: tuple[str, ...] = ()
+    web: str | None = None
     measure: Measure = Measure()
     explain: Explain = Explain()
     limits: tuple[Limits, ...] = ()
@@ -644,6 +649,11 @@ class Recipe(_Part):
             if len(set(names)) < len(names):
                 raise InputError(f"a recipe must name each scheme once. Received: {', '.join(names)}")
         check_together(prune=self.prune, cluster=self.cluster, qat=self.qat)
+        if self.io not in IO_TYPES:
+            raise unknown("Recipe.io", self.io, IO_TYPES)
+        pages = [row for row in self.row_names() if "onnx_" not in row]
+        if self.web is not None and self.web not in pages:
+            raise unknown("row in Recipe.web", self.web, pages)
         for limits in self.limits:
             if limits.scheme not in self.row_names():
                 raise unknown("scheme in Limits", limits.scheme, self.row_names())
