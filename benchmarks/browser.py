@@ -101,12 +101,16 @@ def main() -> None:
     print(f"top-1 as in Python: {same} of {len(files)} photos")
     for place in np.flatnonzero(np.array(found) != answers):
         top = evaluation.predictions[place].top5["it"]
-        print(f"  {Path(files[place]).name}: {found[place]} for {top[0][0]}; Python: {top[0][1]:.3f}, then {top[1][1]:.3f}")
+        said = f"{top[0][1]:.3f}, then {top[1][1]:.3f}"
+        print(f"  {Path(files[place]).name}: {found[place]} for {top[0][0]}; Python: {said}")
     labels = evaluation.predictions.labels
     if (labels >= 0).any():
-        print(f"top-1 against the labels: {np.mean(np.array(found) == labels):.2%}, Python {np.mean(answers == labels):.2%}")
+        own, theirs = (float(np.mean(given == labels)) for given in (np.array(found), answers))
+        print(f"top-1 against the labels: {own:.2%}, Python {theirs:.2%}")
     own, theirs = statistics.median(there), statistics.median(here)
-    print(f"inference, median of {len(there)}: {own:.2f} ms; Python at one thread {theirs:.2f} ms: {own / theirs:.1f} x")
+    print(
+        f"inference, median of {len(there)}: {own:.2f} ms; Python at one thread {theirs:.2f} ms: {own / theirs:.1f} x"
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,18 @@
     edge-cv run recipes/browser.py --out runs/browser
     python3 -m http.server --directory runs/browser/web         then open http://localhost:8000
 
-RECIPE_TEXT
+Device: any current browser. The processor runs the model in WebAssembly, by LiteRT.js
+(https://ai.google.dev/edge/litert/web), the same runtime and the same kernels (XNNPACK) as in an app, in SIMD of
+128 bits.
+What runs fast: int8. In Chromium 156 on two cores of an AMD EPYC, EfficientNet-Lite0 took 20 ms in int8 and 30 ms in
+float32 at one thread (Python's runtime: 5 and 9 ms; benchmarks/browser.py measures it), and int8 is a quarter of the
+download. float16 took four times as long as float32. LiteRT.js 2.5 takes float32, int32 and uint8 at the ends of a
+model and refuses int8: hence io="float32", with which XNNPACK runs the whole graph.
+Model: Lite0 has no squeeze-and-excitation and no swish, which int8 keeps badly (recipes/demo.py).
+Limits: 5.5 MB of model; to it comes one build of LiteRT.js, 9.4 MB. More threads need a server that sends
+Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp (https://web.dev/articles/coop-coep);
+without them the page runs at one thread. The latency limit below is this machine's, not the browser's.
+LiteRT.js comes through npm, once.
 """
 
 from __future__ import annotations
@@ -18,5 +29,5 @@ RECIPE = Recipe(
     io="float32",
     web="int8",
     measure=Measure(threads=(1,), runs=100),
-    limits=(Limits("int8", max_size_bytes=5_500_000, min_agreement=0.8, max_top1_drop=0.1, max_latency_ratio=0.9),),
+    limits=(Limits("int8", max_size_bytes=5_500_000, min_agreement=0.8, max_top1_drop=0.1, max_latency_ratio=1.0),),
 )

@@ -37,14 +37,14 @@ def check(record: dict[str, Any] | None, artifact: Path) -> dict[str, Any]:
         fits = list(record["input"]["shape"]) == [1, size, size, 3] and len(record["output"]["shape"]) == 2
     except (KeyError, TypeError, InputError):
         raise InputError(
-            f"{artifact} must tell its preprocessing, input and output, as files of edge-cv do. Received: no such record"
+            f"{artifact} must tell its preprocessing, input and output, as our files do. Received: no such record"
         ) from None
     if not fits:
         raise InputError(f"{artifact} must take one square image and give one row of classes. Received: another shape")
     for end, dtype in ends.items():
         if dtype not in TYPES:
             raise InputError(
-                f"the {end} of {artifact} must be float32 or uint8, which LiteRT.js takes: convert it with --io float32 "
+                f"the {end} of {artifact} must be float32 or uint8, which LiteRT.js takes: convert with --io float32 "
                 f'(in a recipe io="float32"). Received: {dtype}'
             )
     return record
