@@ -40,7 +40,7 @@ class Stages:
         Returns:
             The result and the SHA-256 of each file by its path in the run's folder.
         """
-        text = json.dumps([name, inputs, _tools()], sort_keys=True, default=str)
+        text = json.dumps([name, inputs, tools()], sort_keys=True, default=str)
         key = hashlib.sha256(text.encode()).hexdigest()
         place = self.folder / "stages" / f"{name}.json"
         try:
@@ -58,7 +58,7 @@ class Stages:
 
 
 @functools.cache
-def _tools() -> dict[str, str]:
+def tools() -> dict[str, str]:
     """What else a result depends on: the versions of the libraries and our own source, which changes between them."""
     own = hashlib.sha256()
     for package in ("converters", "edge_cv"):

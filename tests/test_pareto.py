@@ -70,8 +70,9 @@ def test_the_report_of_several_runs_shows_it_in_json_page_and_terminal():
     ids = re.findall(r'\bid="([^"]*)"', page)
     assert len(ids) == len(set(ids))
     assert page.count("Up and to the left is better; the line is the front.") == 3
-    assert "Top-1 against latency on PC with 1 thread: large: int8 (79.0 %, 4.00 ms) and large: float32" in page.replace(
-        "\u00a0", " "
+    assert (
+        "Top-1 against latency on PC with 1 thread: large: int8 (79.0 %, 4.00 ms) and large: float32"
+        in page.replace("\u00a0", " ")
     )
     printed = io.StringIO()
     merged.show(printed)
