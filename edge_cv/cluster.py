@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 from converters.errors import InputError
 
 LOCAL = "local"
+CONNECT_SECONDS = 10
 _LOCAL_STORE_BYTES = 512 * 2**20  # of objects in a cluster of our own: chunks of photos on their way
 
 
@@ -131,6 +134,21 @@ def _with_artifacts(contents: dict[str, bytes], work: Callable[..., Any], *argum
     return work(*arguments)
 
 
+def _check_reachable(address: str) -> None:
+    """Raise InputError for an address where nobody answers; Ray itself would try for minutes."""
+    if address in (LOCAL, "auto"):
+        return
+    found = re.fullmatch(r"(?:ray://)?(?P<host>\[[^\]]+\]|[^:/\s]+):(?P<port>\d{1,5})", address)
+    why = "no HOST:PORT"
+    if found is not None:
+        try:
+            socket.create_connection((found["host"].strip("[]"), int(found["port"])), CONNECT_SECONDS).close()
+            return
+        except (OSError, OverflowError) as error:
+            why = str(error)
+    raise InputError(f"--ray must be the address of a Ray cluster that runs, or {LOCAL}. Received: {address} ({why})")
+
+
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[Cluster]:
     """The cluster at an address such as `10.0.0.5:6379` or `ray://10.0.0.5:10001`; `local` is one of this machine.
@@ -139,12 +157,14 @@ def connected(address: str) -> Iterator[Cluster]:
         InputError: Ray is not installed, or there is no cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which would tell its makers
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     try:
         import ray
     except ImportError as error:
         raise InputError(f"a cluster needs Ray: pip install 'edge-cv[ray]'. Received: {error}") from error
     import loky
 
+    _check_reachable(address)
     options: dict[str, Any] = {"address": address, "logging_level": "error"}
     if address == LOCAL:
         options |= {

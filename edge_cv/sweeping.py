@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edge_cv.cluster import Cluster
     from edge_cv.report import Report
 
+MOST_LETTERS = 300  # of what Ray has to say
 TOKEN = ".sweep"  # by its content a node knows the folder for the same
 
 
@@ -153,7 +154,7 @@ def _in_turn(tasks: Sequence[tuple]) -> Iterator[tuple[int, Outcome]]:
             outcome = executor.submit(_carry_out, *task).result()
             ended = True
         except BrokenProcessPool:
-            outcome = _died(task[0])
+            outcome = _died(task[0], "memory ran out, or it was killed")
         finally:
             executor.shutdown(wait=True, kill_workers=not ended)
         yield place, outcome
@@ -162,11 +163,11 @@ def _in_turn(tasks: Sequence[tuple]) -> Iterator[tuple[int, Outcome]]:
 def _on_nodes(cluster: Cluster, tasks: Sequence[tuple]) -> Iterator[tuple[int, Outcome]]:
     trains = [run.recipe.fit is not None or bool(run.recipe.compression()) for run, *_ in tasks]
     for place, result in cluster.one_a_node(_carry_out, tasks, trains):
-        yield place, result if isinstance(result, Outcome) else _died(tasks[place][0])
+        yield place, result if isinstance(result, Outcome) else _died(tasks[place][0], result)
 
 
-def _died(run: Run) -> Outcome:
-    return Outcome(run.name, "its process died: memory ran out, or it or its machine was killed")
+def _died(run: Run, why: object) -> Outcome:
+    return Outcome(run.name, f"its process ended: {' '.join(str(why).split())[:MOST_LETTERS]}")
 
 
 def _carry_out(run: Run, folder: Path, token: str, tools: dict[str, str], progress: Progress) -> Outcome:
