@@ -224,8 +224,9 @@ def _convert(
     onnx = kind.startswith("onnx_")
     scheme: Any = kind.removeprefix("onnx_")
     if not onnx:
-        scheme = model.made.int8 if derived and scheme == "int8" else parse(scheme)
+        scheme = parse(scheme)
         scheme = dataclasses.replace(scheme, io=recipe.io) if scheme.integer else scheme
+        scheme = model.made.int8_with(recipe.io) if derived and scheme.integer else scheme
     path = stages.folder / f"{recipe.model.name}_{name}{'.onnx' if onnx else '.tflite'}"
 
     def work() -> tuple[Any, list[Path]]:
