@@ -21,14 +21,14 @@ pytestmark = pytest.mark.slow  # a cluster takes ten seconds to start
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes of two processors each, reached by their address."""
+    """Two nodes of two processors each, one with what Ray takes for a GPU, reached by their address."""
     from ray import cloudpickle
     from ray.cluster_utils import Cluster as Nodes
 
     from edge_cv.cluster import connected
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which the workers cannot import
-    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1, "include_dashboard": False})
     nodes.add_node(num_cpus=2)
     nodes.wait_for_nodes()
     with connected(nodes.address) as one:
@@ -42,6 +42,18 @@ def slowly(number: int) -> tuple[str, int, float, float]:
     start = time.monotonic()
     time.sleep(0.5)
     return ray.get_runtime_context().get_node_id(), os.getpid(), start, time.monotonic()
+
+
+def gpus(number: int) -> list:
+    import ray
+
+    return ray.get_gpu_ids()
+
+
+def test_only_a_task_that_trains_sees_the_gpus_of_its_node(cluster):
+    assert sorted(node.gpus for node in cluster.nodes) == [0, 1]
+    assert {len(seen) for _, seen in cluster.one_a_node(gpus, [(n,) for n in range(4)], [True] * 4)} == {0, 1}
+    assert {len(seen) for _, seen in cluster.one_a_node(gpus, [(n,) for n in range(4)], [False] * 4)} == {0}
 
 
 def fail(number: int) -> int:
