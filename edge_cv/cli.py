@@ -5,12 +5,14 @@ Exit codes: 0 done; 1 a limit of the run was broken or a conversion failed its c
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,6 +52,10 @@ Resize = Annotated[
         help="How a photo becomes square, for a model that does not tell: stretch, "
         "crop_then_resize or resize_then_crop.",
     ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Run on this Ray cluster; `local` starts one of this machine."),
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="Few photos and few runs: does the chain work?")]
 
@@ -151,6 +157,51 @@ def search(
     told = " ".join(f"--set {name}={value}" for name, value in best.fields.items())
     print(f"best: edge-cv run {recipe} {told}", file=sys.stderr)
     return 0
+
+
+@app.command(
+    epilog="Example: edge-cv sweep recipes/demo.py recipes/browser.py --over model.name=efficientnet_lite0,"
+    "efficientnet_lite1 --data photos --out runs/sweep"
+)
+def sweep(
+    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipes, each with a name of its own.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the sweep; default: runs/sweep.")] = None,
+    data: Annotated[str | None, typer.Option(help="Labelled photos in the place of the recipes' own.")] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=A,B", help="Run every recipe with each of these values; may be given again."),
+    ] = None,
+    quick: Quick = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of every recipe.")
+    ] = None,
+    ray: Ray = None,
+    as_json: Json = False,
+) -> int:
+    """Run many recipes, and compare them in one report with the Pareto front of each machine.
+
+    The runs follow one another, or each takes a machine of a Ray cluster to itself; so no latency is measured beside
+    another run. One that fails does not stop the others; the same command goes on where it was.
+    """
+    from edge_cv import recipe as loading
+    from edge_cv import sweeping
+    from edge_cv.progress import shown
+
+    chosen = [_as_asked(loading.load(path), data, quick, settings) for path in recipes]
+    runs = sweeping.plan(chosen, over or ())
+    out = out or Path("runs") / ("sweep_quick" if quick else "sweep")
+    with _cluster(ray) as cluster:
+        report, outcomes = sweeping.sweep(runs, out, cluster=cluster, progress=shown)
+    if report is not None:
+        _show(report, as_json)
+        print(f"report: {out / 'report.html'}", file=sys.stderr)
+    code = BROKEN if any(outcome.violations for outcome in outcomes) else 0
+    for outcome in outcomes:
+        if outcome.failed is not None:
+            code = max(
+                code, _fail(f"{outcome.name} failed: {outcome.failed}", BAD_INPUT if outcome.bad_input else BROKEN)
+            )
+    return code
 
 
 @app.command(epilog="Example: edge-cv convert model.keras --scheme int8 --calibration photos --labels labels.txt")
@@ -435,6 +486,7 @@ def evaluate(
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write report.json and report.html there.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
+    ray: Ray = None,
     as_json: Json = False,
 ) -> int:
     """Measure accuracy on photos; agreement and SQNR are against the first file."""
@@ -454,16 +506,18 @@ def evaluate(
     own = labels if labels and len(labels) != len(sources.imagenet_labels()) else None
     source = sources.open(data, split=split, classes=own)
     names = _row_names(artifacts, [record.get("scheme") for record in records])
-    appraisal = appraise(
-        names,
-        source,
-        by=columns,
-        metadata=metadata or Path(data) / "labels.csv",
-        corruptions=corruptions,
-        limit=limit,
-        workers=workers,
-        progress=shown,
-    )
+    with _cluster(ray) as cluster:
+        appraisal = appraise(
+            names,
+            source,
+            by=columns,
+            metadata=metadata or Path(data) / "labels.csv",
+            corruptions=corruptions,
+            limit=limit,
+            workers=workers,
+            cluster=cluster,
+            progress=shown,
+        )
     for file, why in appraisal.evaluation.skipped:
         print(f"skipped: {file}: {why}", file=sys.stderr)
     found = [(str(names[row.scheme]), row) for row in appraisal.report.rows]
@@ -518,6 +572,24 @@ def _print_details(rows: Sequence[Row]) -> None:
             _print_rows(lines, False)
     sentences = [gaps(row.name, grouping) for row in rows for grouping in row.groups]
     print(*(["", *sentences] if sentences else []), sep="\n", end="\n" if sentences else "")
+
+
+@app.command(epilog="Example: edge-cv web runs/browser/efficientnet_lite0_int8.tflite --out page")
+def web(
+    artifact: Annotated[Path, typer.Argument(help="A .tflite file of edge-cv, float32 or uint8 in and out.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page.")],
+) -> int:
+    """Write a page that classifies photos in the browser: a folder for any static web server.
+
+    LiteRT.js comes through npm once and is kept. The page then needs no network: photos stay on the device.
+    """
+    from edge_cv.progress import shown
+    from edge_cv.web import export
+
+    with shown(f"writing the page of {artifact.name}"):
+        page, *_ = export(artifact, out)
+    print(page)
+    return 0
 
 
 @app.command(epilog="Example: edge-cv benchmark runs/demo/efficientnet_lite0_int8.tflite --threads 1,2 --runs 200")
@@ -733,6 +805,14 @@ def check_data(
     else:
         print("nothing found")
     return BROKEN if found.harms else 0
+
+
+def _cluster(address: str | None) -> AbstractContextManager[Any]:
+    if address is None:
+        return contextlib.nullcontext()
+    from edge_cv.cluster import connected
+
+    return connected(address)
 
 
 def _as_asked(recipe: Recipe, data: str | None, quick: bool, settings: list[str] | None) -> Recipe:

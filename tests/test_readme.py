@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,8 @@ def place(tmp_path_factory):
 def test_every_command_in_the_readme_runs(place):
     assert len(commands()) >= 7
     for command in commands():
+        if shutil.which("npm") is None and ("browser" in command or "edge-cv web" in command):
+            continue  # LiteRT.js comes through it
         line = command.replace("edge-cv", f"{sys.executable} -m edge_cv.cli", 1)
         done = subprocess.run(line, shell=True, cwd=place, capture_output=True, text=True)  # noqa: S602
         assert done.returncode == 0, f"{command}\n{done.stderr}"

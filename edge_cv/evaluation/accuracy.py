@@ -23,6 +23,7 @@ from edge_cv.evaluation.confidence import TEMPERATURES, Temperature, temperature
 from edge_cv.evaluation.scores import Score, sqnr_db, wilson_interval
 
 if TYPE_CHECKING:
+    from edge_cv.cluster import Cluster
     from edge_cv.data import ImageSource, Photo
 
 
@@ -148,6 +149,7 @@ def evaluate(
     reference: str | None = None,
     limit: int | None = None,
     workers: int | None = None,
+    cluster: Cluster | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Classifies the source's photos with every artifact, on all cores, decoding each photo once.
@@ -164,7 +166,7 @@ def evaluate(
         preprocessing: how a photo is resized and cropped. Default: as the artifacts' metadata say.
         reference: the name of the artifact that the others are compared with.
         limit: take only so many of the photos, spread evenly over the source.
-        workers: processes. Default: one for each processor that this process may use.
+        workers, cluster: how many processes, and where, as `classifying.run` has them.
         on_progress: called with the numbers of photos done and of all photos, in this process.
 
     Raises:
@@ -173,7 +175,14 @@ def evaluate(
     """
     photos = labelled_photos(source, limit)
     results, runtimes = classifying.run(
-        _classify, artifacts, photos, preprocessing, reference=reference, workers=workers, on_progress=on_progress
+        _classify,
+        artifacts,
+        photos,
+        preprocessing,
+        reference=reference,
+        workers=workers,
+        cluster=cluster,
+        on_progress=on_progress,
     )
     return _summary(photos, tuple(artifacts), reference, results, runtimes)
 
