@@ -189,7 +189,7 @@ def _summary(
     photos: Sequence[Photo],
     names: tuple[str, ...],
     reference: str | None,
-    results: Sequence[_ChunkResult],
+    results: Sequence[ChunkResult],
     runtimes: dict[str, str],
 ) -> Evaluation:
     reasons = [reason for result in results for reason in result.reasons]  # None for a photo that was read
@@ -244,7 +244,7 @@ def _ordered_sum(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _ChunkResult:
+class ChunkResult:
     """For the n photos of a chunk that could be read, and a artifacts.
 
     Attributes:
@@ -269,10 +269,20 @@ class _ChunkResult:
     seconds: np.ndarray
 
 
-def _classify(task: classifying.Task, photos: Sequence[Photo]) -> _ChunkResult:
+def _classify(task: classifying.Task, photos: Sequence[Photo]) -> ChunkResult:
     pixels, reasons = classifying.decode(task, photos)
     read = [photo for photo, reason in zip(photos, reasons, strict=True) if reason is None]
-    logits, seconds = classifying.classify(task, pixels, read)
+    return _result(task, photos, reasons, *classifying.classify(task, pixels, read))
+
+
+def _result(
+    task: classifying.Task,
+    photos: Sequence[Photo],
+    reasons: tuple[str | None, ...],
+    logits: Sequence[np.ndarray],
+    seconds: np.ndarray,
+) -> ChunkResult:
+    read = [photo for photo, reason in zip(photos, reasons, strict=True) if reason is None]
     several = photos[0].labels is not None
     best = [_top5(v, metadata.probabilities, several) for v, (_, metadata) in zip(logits, task.artifacts, strict=True)]
     signal_sums, noise_sums = np.zeros(len(read)), np.zeros((len(read), len(logits)))
@@ -280,7 +290,7 @@ def _classify(task: classifying.Task, photos: Sequence[Photo]) -> _ChunkResult:
         expected = logits[task.reference].astype(np.float64)
         signal_sums = np.square(expected).sum(axis=1)
         noise_sums = np.stack([np.square(expected - values).sum(axis=1) for values in logits], axis=1)
-    return _ChunkResult(
+    return ChunkResult(
         reasons,
         np.stack([indices for indices, _ in best], axis=1),
         np.stack([probabilities for _, probabilities in best], axis=1),

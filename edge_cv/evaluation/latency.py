@@ -91,7 +91,7 @@ def measure(
         raise InputError(f"{path} must be a .tflite or .onnx file. Received: no such file")
 
     gathered = Gathered(threads, runs, on_progress)
-    for event in runner_events(path, "--threads", ",".join(map(str, threads)), "--runs", runs, "--warmup", warmup):
+    for event in runner_events(path, *measuring_options(threads, runs, warmup)):
         gathered.take(event)
     return Performance(gathered.latency, gathered.peak_memory_bytes)
 
@@ -228,6 +228,11 @@ def percentiles(samples_ms: Sequence[float]) -> tuple[float, float, float]:
 def _summary(host: str, runtime: str, threads: int, samples_ms: Sequence[float], cpu_share: float) -> Latency:
     share = round(cpu_share, 3)
     return Latency(host, runtime, threads, *percentiles(samples_ms), len(samples_ms), tuple(samples_ms), share)
+
+
+def measuring_options(threads: Sequence[int], runs: int, warmup: int) -> list[str]:
+    """The runner's options for these counts."""
+    return ["--threads", ",".join(map(str, threads)), "--runs", str(runs), "--warmup", str(warmup)]
 
 
 def runner_events(path: Path, *options: Any) -> Iterator[dict[str, Any]]:

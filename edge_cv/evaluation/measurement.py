@@ -29,7 +29,7 @@ class Golden:
 
     Attributes:
         sha256: of the inputs, raw tensors one after the other.
-        outputs: the numbers as the artifact gives them, `(images, classes)`: int64 where they are integers, else float64.
+        outputs: the numbers as the artifact gives them, `(images, classes)`: int64 for integers, else float64.
     """
 
     sha256: str

@@ -90,7 +90,7 @@ def main(python: str) -> None:
         except OSError as error:
             say(event="failed", message=f"no folder can be made: {error}")
             return
-        say(event="agent", folder=folder)
+        say(event="agent")
         while True:
             line = read_line()
             if not line:
