@@ -477,6 +477,7 @@ def _row(
     return Row(
         scheme=artifact.scheme,
         file=artifact.path.name,
+        sha256=artifact.sha256,
         size_bytes=artifact.size_bytes,
         gzip_bytes=artifact.gzip_bytes,
         parameters=model.parameters,

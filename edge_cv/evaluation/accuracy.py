@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from edge_cv.evaluation.scores import Score, sqnr_db, wilson_interval
 
 if TYPE_CHECKING:
     from edge_cv.data import ImageSource, Photo
+    from edge_cv.evaluation.remote import Adb, Ssh
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class Evaluation:
         predictions: one for each classified photo, in the source's order.
         runtimes: what ran each artifact, e.g. "ai-edge-litert 2.3.0 XNNPACK".
         temperatures: what would make each artifact's confidences right, by its name; None where nothing can be said.
+        error: why not all photos were classified, where a device went away in the middle.
     """
 
     images: int
@@ -138,6 +141,7 @@ class Evaluation:
     predictions: Predictions = field(repr=False)
     runtimes: dict[str, str]
     temperatures: dict[str, Temperature | None] = field(default_factory=dict)
+    error: str | None = None
 
 
 def evaluate(
@@ -148,6 +152,8 @@ def evaluate(
     reference: str | None = None,
     limit: int | None = None,
     workers: int | None = None,
+    device: Ssh | Adb | None = None,
+    journal: str | os.PathLike | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Classifies the source's photos with every artifact, on all cores, decoding each photo once.
@@ -165,13 +171,35 @@ def evaluate(
         reference: the name of the artifact that the others are compared with.
         limit: take only so many of the photos, spread evenly over the source.
         workers: processes. Default: one for each processor that this process may use.
+        device: where the artifacts run. Default: here. The photos are decoded here in any case.
+        journal: a folder where what a device answered is kept until all of it is there; the next call goes on from it.
         on_progress: called with the numbers of photos done and of all photos, in this process.
+
+    Returns:
+        The evaluation; of the photos that were done and with an `error` where a device went away in the middle.
 
     Raises:
         InputError: an artifact cannot be read or run or takes no RGB image, the artifacts do not fit one another, a
-            label is outside the outputs, no photo can be read.
+            label is outside the outputs, no photo can be read, a device fails before anything was done.
     """
     photos = labelled_photos(source, limit)
+    if device is not None:
+        from edge_cv.evaluation.remote import evaluating
+
+        folder = None if journal is None else Path(journal)
+        results, runtimes, error = evaluating.run(
+            device,
+            _result,
+            artifacts,
+            photos,
+            preprocessing,
+            reference=reference,
+            journal=folder,
+            on_progress=on_progress,
+        )
+        done = photos[: sum(len(result.reasons) for result in results)]
+        evaluation = _summary(done, tuple(artifacts), reference, results, runtimes)
+        return replace(evaluation, error=error)
     results, runtimes = classifying.run(
         _classify, artifacts, photos, preprocessing, reference=reference, workers=workers, on_progress=on_progress
     )
@@ -267,6 +295,25 @@ class ChunkResult:
     signal: np.ndarray
     noise: np.ndarray
     seconds: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Writes the attributes as an .npz; a reason that is None as empty text."""
+        reasons = np.array([reason or "" for reason in self.reasons], np.str_)
+        arrays = {name: value for name, value in vars(self).items() if name != "reasons" and value is not None}
+        stream = io.BytesIO()
+        np.savez(stream, reasons=reasons, **arrays)
+        write_atomic(path, stream.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> ChunkResult:
+        """What `save` wrote; raises InputError where it is something else."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            reasons = tuple(reason or None for reason in arrays.pop("reasons").tolist())
+            return cls(reasons, **{"outputs": None, **arrays})
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} must be a part of an evaluation: delete its folder. Received: {error}") from error
 
 
 def _classify(task: classifying.Task, photos: Sequence[Photo]) -> ChunkResult:

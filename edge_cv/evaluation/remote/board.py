@@ -79,6 +79,8 @@ class _Served(Classifier):
         self._session = session
 
     def stored(self, inputs: np.ndarray) -> tuple[np.ndarray, float]:
+        if not len(inputs):
+            return np.empty((0, self.classes), self.output.dtype), 0.0
         content = np.ascontiguousarray(inputs, self.input.dtype.newbyteorder("<")).tobytes()
         self._session.exchange(struct.pack(">I", len(inputs)) + content)
         event = self._session.event()

@@ -47,5 +47,5 @@ class Device(ABC):
         """Each artifact open over there.
 
         Raises:
-            InputError: one cannot be opened. DeviceLost, also while it is used: the device went away.
+            InputError: one cannot be opened; also while it is used, when the device goes away.
         """

@@ -49,10 +49,6 @@ MAX_NOISE_LINES = 200  # what a login shell's profile may print before the agent
 _CHUNK = 1 << 16
 
 
-class DeviceLost(InputError):
-    """The device went away in the middle."""
-
-
 class Session:
     """A connection with an agent behind it; a context manager.
 
@@ -108,7 +104,7 @@ class Session:
         """Writes a file into the folder over there and checks that it arrived whole.
 
         Raises:
-            InputError: it cannot be written there, or is not the same there. DeviceLost: the device went away.
+            InputError: it cannot be written there, is not the same there, or the device went away.
         """
         try:
             self._request(do="file", name=name, size=len(content))
@@ -134,7 +130,7 @@ class Session:
         """What the script tells, until it ends.
 
         Raises:
-            InputError: the script reports an error or dies. DeviceLost: the device went away.
+            InputError: the script reports an error or dies, or the device went away.
         """
         while True:
             event = self.event()
@@ -153,14 +149,14 @@ class Session:
         return event
 
     def exchange(self, request: bytes) -> None:
-        """Sends bytes to the script's own stdin; DeviceLost when the device went away."""
+        """Sends bytes to the script's own stdin; InputError when the device went away."""
         try:
             self._write(request)
         except BrokenPipeError:
             raise self._lost("before it was done") from None
 
     def read(self, size: int) -> bytes:
-        """So many bytes that the script writes behind an event; DeviceLost when the device went away."""
+        """So many bytes that the script writes behind an event; InputError when the device went away."""
         content = self._process.stdout.read(size)
         if len(content) < size:
             raise self._lost("before it was done")
@@ -219,10 +215,10 @@ class Session:
         lines = self._errors.read().decode(errors="replace").splitlines()
         return [_text(line[:250]) for line in lines if line.strip()]
 
-    def _lost(self, when: str) -> DeviceLost:
+    def _lost(self, when: str) -> InputError:
         self._ended()
         said = self._said()
-        return DeviceLost(f"{self.address} vanished {when}" + (f": {said[-1]}" if said else ""))
+        return InputError(f"{self.address} vanished {when}" + (f": {said[-1]}" if said else ""))
 
     def _refused(self) -> InputError:
         """Why there is no agent, in words that help."""
@@ -231,8 +227,9 @@ class Session:
         where = ("-p " + str(address.port) + " " if address.port else "") + (f"{address.user}@" if address.user else "")
         where += address.host
         entry = f"[{address.host}]:{address.port}" if address.port and address.port != 22 else address.host
-        if old := re.search(r"edge-cv: Python (\d+\.\d+)", whole):
-            return InputError(f"{address} must have Python 3.8 or later; name one: ?python=PATH. Received: {old[1]}")
+        if old := re.search(r"edge-cv: Python (\d+\.\d+)|Unknown option: -I", whole):
+            had = old[1] or "2"
+            return InputError(f"{address} must have Python 3.8 or later; name one: ?python=PATH. Received: {had}")
         if "REMOTE HOST IDENTIFICATION HAS CHANGED" in whole:
             return InputError(
                 f"{address} has another host key than the known one: somebody may be in between, or it was set up "
