@@ -8,6 +8,7 @@ The app works in a folder of its own external files, into which adb may write an
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import secrets
 import shutil
@@ -122,7 +123,7 @@ class _Client:
         if listed.returncode:
             raise InputError(f"adb does not start: {_last(listed)}")
         lines = [line.split("\t", 1) for line in listed.stdout.splitlines() if "\t" in line]
-        phones = {serial: state for serial, state in lines}
+        phones = dict(lines)
         known = ", ".join(phones) or "none"
         if address.serial is None:
             if not phones:
@@ -192,7 +193,7 @@ class _Folder:
         ):
             if ours is not None and ours != theirs:
                 raise InputError(f"{what} must arrive whole on {adb.name}. Received there: other bytes; try again")
-        return measured
+        return dataclasses.replace(measured, file=artifact.path.name)
 
     def _wait(self) -> None:
         end, gone = time.monotonic() + TIMEOUT_SECONDS, 0
@@ -230,7 +231,8 @@ def _folder(address: Adb, artifact: Artifact) -> Iterator[_Folder]:
 
 
 def _last(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    """The last line on stderr, or, when there is none, on stdout."""
+    lines = [line for line in (done.stderr.strip() or done.stdout).splitlines() if line.strip()]
     return _text(lines[-1]) if lines else f"exit code {done.returncode}"
 
 
