@@ -124,7 +124,7 @@ def test_what_a_phone_answered_before_it_went_away_is_kept(plugged, artifact, tm
     found = evaluate({"int8": artifact}, source, device=parse("adb"))
     assert len(found.predictions) == 8
     assert f"adb:{double.serial} vanished before it was done" in found.error
-    with pytest.raises(InputError, match="(must be connected|does not answer)"):
+    with pytest.raises(InputError, match=r"(must be connected|does not answer)"):
         measure_on(f"adb:{double.serial}", artifact)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import re
 import secrets
 import shutil
 import subprocess
@@ -43,7 +44,7 @@ _STATES = {
     "no permissions": "may not be opened by this user: see https://developer.android.com/tools/device.html",
 }
 
-_VANISHED = ("error: device", "error: no devices", "error: closed")
+_VANISHED = re.compile(r"(adb: )?error: .*(device offline|device .* not found|no devices|closed)")
 
 
 class Phone(Device):
@@ -116,7 +117,7 @@ class _Client:
         """`push` or `pull`; raises InputError when it fails."""
         done = self._run(*words, seconds=_TRANSFER_SECONDS)
         if done.returncode:
-            raise InputError(f"{self.name} cannot {words[0]} {Path(words[-1]).name}: {_last(done)}")
+            raise InputError(f"{self.name} cannot {words[0]} {Path(words[-1]).name}: {_said(done)}")
 
     def _serial(self, address: Adb) -> str:
         listed = self._run("devices", seconds=_COMMAND_SECONDS)
@@ -152,8 +153,8 @@ class _Client:
             )
         except subprocess.TimeoutExpired:
             raise InputError(f"{self.name} does not answer: adb {words[0]} took more than {seconds:.0f} s") from None
-        if done.returncode and any(sign in done.stderr for sign in _VANISHED):
-            raise InputError(f"{self.name} vanished before it was done: {_last(done)}")
+        if done.returncode and _VANISHED.match(_said(done)):
+            raise InputError(f"{self.name} vanished before it was done: {_said(done)}")
         return done
 
 
@@ -230,10 +231,11 @@ def _folder(address: Adb, artifact: Artifact) -> Iterator[_Folder]:
             adb.shell("rm", "-rf", folder.path)
 
 
-def _last(done: subprocess.CompletedProcess[str]) -> str:
-    """The last line on stderr, or, when there is none, on stdout."""
-    lines = [line for line in (done.stderr.strip() or done.stdout).splitlines() if line.strip()]
-    return _text(lines[-1]) if lines else f"exit code {done.returncode}"
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    """adb's own error, which it tells on either stream, or else the last line of all."""
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("error:", "adb: error:"))]
+    return _text((errors or lines or [f"exit code {done.returncode}"])[-1])
 
 
 def _text(line: str) -> str:
