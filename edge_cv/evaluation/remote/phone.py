@@ -122,7 +122,7 @@ class _Client:
     def _serial(self, address: Adb) -> str:
         listed = self._run("devices", seconds=_COMMAND_SECONDS)
         if listed.returncode:
-            raise InputError(f"adb does not start: {_last(listed)}")
+            raise InputError(f"adb does not start: {_said(listed)}")
         lines = [line.split("\t", 1) for line in listed.stdout.splitlines() if "\t" in line]
         phones = dict(lines)
         known = ", ".join(phones) or "none"
