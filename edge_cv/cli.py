@@ -637,6 +637,30 @@ def show(
     return 0
 
 
+@app.command(epilog="Example: edge-cv devices")
+def devices(as_json: Json = False) -> int:
+    """List the target devices that there is a recipe for: `edge-cv run` takes it."""
+    from edge_cv import recipe as recipes
+
+    rows = []
+    for path, recipe in recipes.device_recipes():
+        near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        device = recipe.device
+        rows.append(
+            {
+                "device": device.name,
+                "processor": device.processor,
+                "runtime": device.runtime,
+                "model": recipe.model.name,
+                "scheme": device.scheme,
+                "rules": device.target,
+                "recipe": str(near),
+            }
+        )
+    _print_rows(rows, as_json)
+    return 0
+
+
 @app.command(epilog="Example: edge-cv models --plot models.png")
 def models(
     plot: Annotated[

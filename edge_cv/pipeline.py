@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, unknown
 from edge_cv import network
+from edge_cv.delivery import Delivery
 from edge_cv.network import Network, photos_key
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import Fit, Limits, Recipe
@@ -101,10 +102,14 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     explained = _explained(recipe, stages, evaluation, model, predictions, classes, measured, progress)
     repeated = _repeated(stages, images, measured.take(recipe.data.images).take(COMPARED_PHOTOS), progress)
     performance = _measure(recipe, stages, artifacts, progress)
+    delivery = _deliver(recipe, stages, artifacts, progress)
     rows = tuple(
         _row(a, made_of[a.scheme], evaluation, performance[a.scheme], layers.get(a.scheme, ()), found[a.scheme], robust)
         for a in artifacts
     )
+    if delivery is not None and delivery.memory is not None:
+        arena = delivery.memory.arena_bytes
+        rows = tuple(dataclasses.replace(r, arena_bytes=arena) if r.scheme == delivery.scheme else r for r in rows)
     machine = environment()
     report = Report(
         recipe=recipe.to_dict(),
@@ -115,6 +120,7 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
         notes=(*recipe.notes, *_notes(measured, calibration, evaluation, rows, machine, repeated)),
         explained=explained,
         training=model.history,
+        delivery=delivery,
     )
     report.save(folder)
     return report
@@ -224,6 +230,7 @@ def _convert(
     if derived and scheme == "int8" and not onnx:
         scheme = model.made.int8
     path = stages.folder / f"{recipe.model.name}_{name}{'.onnx' if onnx else '.tflite'}"
+    target = recipe.device.target if recipe.device is not None and recipe.device.scheme == name else None
 
     def work() -> tuple[Any, list[Path]]:
         from converters import to_onnx, to_tflite
@@ -231,7 +238,12 @@ def _convert(
         source, images = model.source, calibration.images
         with progress(f"converting to {name}"):
             conversion = (to_onnx if onnx else to_tflite)(
-                source, scheme, calibration=images, labels=model.labels, preprocessing=model.preprocessing
+                source,
+                scheme,
+                calibration=images,
+                labels=model.labels,
+                preprocessing=model.preprocessing,
+                target=target,
             )
             conversion.save(path)
         measured = {
@@ -243,6 +255,7 @@ def _convert(
 
     how = scheme if onnx else asdict(parse(scheme))
     inputs = {"model": model.sha256, "scheme": [kind, how], "calibration": calibration.key, "path": path.name}
+    inputs["target"] = target
     result, files = stages.once(f"convert_{name}", inputs, work)
     return Artifact(name, path, files[path.name], **result)
 
@@ -462,6 +475,25 @@ def _measure(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], prog
     return stages.once("measure", [shas, recipe.to_dict()["measure"], machine["cpu"], machine["cores"]], work)[0]
 
 
+def _deliver(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], progress: Progress) -> Delivery | None:
+    """The device's file held to its rules, and what else is made of it."""
+    from edge_cv.delivery import deliver
+    from edge_cv.report.values import typed
+
+    device = recipe.device
+    if device is None:
+        return None
+    (artifact,) = (a for a in artifacts if a.scheme == device.scheme)
+
+    def work() -> tuple[Any, list[Path]]:
+        with progress(f"delivering {artifact.scheme} for {device.name}"):
+            found, files = deliver(device, artifact.path, stages.folder)
+        return asdict(found), files
+
+    result, _ = stages.once("deliver", [artifact.sha256, asdict(device)], work)
+    return typed(Delivery, result, "a delivery")
+
+
 def _row(
     artifact: Artifact,
     model: Network | network.Derived,
@@ -516,6 +548,7 @@ def broken(limits: Limits, rows: Sequence[Row]) -> list[str]:
 
     checks = (
         ("size in bytes", row.size_bytes, limits.max_size_bytes, "at most"),
+        ("arena in bytes", row.arena_bytes, limits.max_arena_bytes, "at most"),
         (
             "size against float32",
             ratio(row.size_bytes, reference and reference.size_bytes),

@@ -359,6 +359,34 @@ class Measure(_Part):
             raise InputError("Measure.threads must name at least one thread count. Received: none")
 
 
+DELIVERIES = ("c_array",)
+
+
+@dataclass(frozen=True)
+class Device(_Part):
+    """What a recipe's artifacts are for.
+
+    Attributes:
+        name: as people call it, such as `Raspberry Pi 5`.
+        processor: what computes there.
+        runtime: what runs the file there, and through which kernels.
+        scheme: the row that is meant for it.
+        target: the rules of `edge-cv check --target` that this row's file is made by; None where there are none.
+        delivery: what else is made of that file, in the run's folder: `c_array`, the file as C source.
+    """
+
+    name: str
+    processor: str
+    runtime: str
+    scheme: str = "int8"
+    target: str | None = None
+    delivery: str | None = None
+
+    def check(self) -> None:
+        if self.delivery is not None and self.delivery not in DELIVERIES:
+            raise unknown("Device.delivery", self.delivery, DELIVERIES)
+
+
 @dataclass(frozen=True)
 class Explain(_Part):
     """What the report tells of the answers beyond how many are right.
@@ -386,6 +414,7 @@ class Limits(_Part):
     Attributes:
         scheme: the row that is checked.
         max_size_bytes: of the file.
+        max_arena_bytes: of the memory that a microcontroller needs beside the file (`converters.micro`).
         max_size_ratio: of the file against float32's.
         max_p50_ms: median latency at one thread, on the machine that measured.
         max_latency_ratio: the same against float32's on the same machine.
@@ -396,6 +425,7 @@ class Limits(_Part):
 
     scheme: str = "int8"
     max_size_bytes: int | None = None
+    max_arena_bytes: int | None = None
     max_size_ratio: float | None = None
     max_p50_ms: float | None = None
     max_latency_ratio: float | None = None
@@ -404,7 +434,8 @@ class Limits(_Part):
     min_sqnr_db: float | None = None
 
     def check(self) -> None:
-        self.at_least(0, "max_size_bytes", "max_size_ratio", "max_p50_ms", "max_latency_ratio", "min_agreement")
+        self.at_least(0, "max_size_bytes", "max_arena_bytes", "max_size_ratio", "max_p50_ms", "max_latency_ratio")
+        self.at_least(0, "min_agreement")
         if self.min_agreement is not None and self.min_agreement > 1:
             raise InputError(f"Limits.min_agreement must be a share in 0..1. Received: {self.min_agreement}")
 
@@ -618,6 +649,7 @@ class Recipe(_Part):
         explain: what the report tells of the answers.
         limits: what the artifacts must keep.
         notes: sentences for the report's reader.
+        device: what the artifacts are for.
     """
 
     name: str
@@ -634,6 +666,7 @@ class Recipe(_Part):
     explain: Explain = Explain()
     limits: tuple[Limits, ...] = ()
     notes: tuple[str, ...] = ()
+    device: Device | None = None
 
     def check(self) -> None:
         if not self.name.strip() or "/" in self.name or self.name.startswith("."):
@@ -644,9 +677,9 @@ class Recipe(_Part):
             if len(set(names)) < len(names):
                 raise InputError(f"a recipe must name each scheme once. Received: {', '.join(names)}")
         check_together(prune=self.prune, cluster=self.cluster, qat=self.qat)
-        for limits in self.limits:
-            if limits.scheme not in self.row_names():
-                raise unknown("scheme in Limits", limits.scheme, self.row_names())
+        for part in (*self.limits, *([self.device] if self.device else [])):
+            if part.scheme not in self.row_names():
+                raise unknown(f"scheme in {type(part).__name__}", part.scheme, self.row_names())
 
     def compression(self) -> dict[str, Any]:
         """The stages of compression that are wanted, by the names of their fields, in their order."""
@@ -716,6 +749,12 @@ def _replaced(part: Any, path: list[str], value: Any, setting: str) -> Any:
     elif isinstance(getattr(part, path[0]), tuple) and not isinstance(value, tuple | list):
         value = (value,)
     return dataclasses.replace(part, **{path[0]: value})
+
+
+def device_recipes() -> list[tuple[Path, Recipe]]:
+    """The recipes of the project that are for a device, by the names of their files."""
+    paths = sorted((Path(__file__).parents[1] / "recipes").glob("[!_]*.py"))
+    return [(path, recipe) for path in paths if (recipe := load(path)).device is not None]
 
 
 def load(path: str | Path) -> Recipe:

@@ -23,7 +23,7 @@ class Server:
         port: on 127.0.0.1.
         tmp: the folder where programs over there make theirs.
         search_path: PATH with an `ssh` in front that reads `config` in the place of ~/.ssh/config.
-        config, known_hosts: the client's files.
+        config, known_hosts: the client's files; `raspberrypi` is an alias of the server.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,7 +34,9 @@ class Server:
         shutil.copy(folder / "client_key.pub", folder / "authorized_keys")
         self.host_key = (folder / "host_key.pub").read_text()
         self.known_hosts.write_text(f"{ALIAS} {self.host_key}")
+        self.port = free_port()
         self.config.write_text(
+            f"Host raspberrypi\n HostName 127.0.0.1\n Port {self.port}\n"
             f"Host *\n IdentityFile {folder}/client_key\n IdentitiesOnly yes\n IdentityAgent none\n"
             f" UserKnownHostsFile {self.known_hosts}\n GlobalKnownHostsFile /dev/null\n HostKeyAlias {ALIAS}\n"
         )
@@ -43,7 +45,6 @@ class Server:
         (tools / "ssh").write_text(f'#!/bin/sh\nexec "{SSH}" -F "{self.config}" "$@"\n')
         (tools / "ssh").chmod(0o755)
         self.search_path = f"{tools}:{os.environ['PATH']}"
-        self.port = free_port()
         (folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nStrictModes no\n"
             f"AuthorizedKeysFile {folder}/authorized_keys\nUsePAM no\nPasswordAuthentication no\n"

@@ -103,6 +103,7 @@ def _columns(rows: tuple[Row, ...]) -> Iterator[tuple[str, list[str]]]:
         ]
         yield "speed-up", ["–" if times is None else sentences.ratio(times) for times in faster]
     yield "memory", [sentences.size(row.peak_memory_bytes) for row in rows]
+    yield "arena", [sentences.size(row.arena_bytes) for row in rows]
 
 
 def _share(share: float | None, ends: tuple[float, float] | None, images: int | None) -> str:
