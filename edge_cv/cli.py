@@ -57,6 +57,7 @@ Ray = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="Run on this Ray cluster; `local` starts one of this machine."),
 ]
+Device = Annotated[str, typer.Option(help="Where the files run: host, ssh://user@host or adb[:serial].")]
 Quick = Annotated[bool, typer.Option("--quick", help="Few photos and few runs: does the chain work?")]
 
 
@@ -69,16 +70,22 @@ def run(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of the recipe.")
     ] = None,
+    device: Device = "host",
     as_json: Json = False,
 ) -> int:
-    """Run a recipe: build, convert, verify, measure, report. A second run does only what changed."""
+    """Run a recipe: build, convert, verify, measure, report. A second run does only what changed.
+
+    With --device the TFLite files are measured there as well.
+    """
     from edge_cv import recipe as recipes
+    from edge_cv.evaluation.remote import Host, parse
     from edge_cv.pipeline import run as run_recipe
     from edge_cv.progress import shown
 
+    address = parse(device)
     chosen = _as_asked(recipes.load(recipe), data, quick, settings)
     out = out or Path("runs") / (f"{chosen.name}_quick" if quick else chosen.name)
-    report = run_recipe(chosen, out, progress=shown)
+    report = run_recipe(chosen, out, device=None if isinstance(address, Host) else address, progress=shown)
     _show(report, as_json)
     print(f"report: {out / 'report.html'}", file=sys.stderr)
     return BROKEN if report.violations else 0
@@ -487,14 +494,24 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Also write report.json and report.html there.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
     ray: Ray = None,
+    device: Device = "host",
     as_json: Json = False,
 ) -> int:
-    """Measure accuracy on photos; agreement and SQNR are against the first file."""
+    """Measure accuracy on photos; agreement and SQNR are against the first file.
+
+    With --device the photos are prepared here and classified there. Where the device goes away in the middle, what it
+    answered is told, and with --out the same command goes on from it.
+    """
     from converters import read_metadata
     from edge_cv import data as sources
     from edge_cv.appraisal import appraise
+    from edge_cv.evaluation.remote import Host, parse
     from edge_cv.progress import shown
 
+    address = parse(device)
+    elsewhere = None if isinstance(address, Host) else address
+    if elsewhere is not None and (corruptions or workers is not None or ray is not None):
+        raise InputError("--corruptions, --workers and --ray are not for a device. Received: one of them with --device")
     columns = [column.strip() for column in by.split(",") if column.strip()] if by else []
     if metadata is not None and not columns:
         raise InputError(f"--by must name the columns of --metadata to look at. Received: only --metadata {metadata}")
@@ -516,6 +533,8 @@ def evaluate(
             limit=limit,
             workers=workers,
             cluster=cluster,
+            device=elsewhere,
+            journal=None if elsewhere is None or out is None else out / "answers",
             progress=shown,
         )
     for file, why in appraisal.evaluation.skipped:
@@ -545,6 +564,12 @@ def evaluate(
         _print_details(appraisal.report.rows)
     if out is not None:
         print(f"report: {appraisal.report.save(out)}", file=sys.stderr)
+    if appraisal.evaluation.error is not None:
+        return _fail(appraisal.evaluation.error, BAD_INPUT)
+    if elsewhere is not None and out is not None:
+        from edge_cv.evaluation.remote import evaluating
+
+        evaluating.forget(out / "answers")
     return 0
 
 
@@ -593,23 +618,36 @@ def web(
 
 
 @app.command(epilog="Example: edge-cv benchmark runs/demo/efficientnet_lite0_int8.tflite --threads 1,2 --runs 200")
+@app.command(
+    epilog="A device is host, ssh://[user@]host[:port][?python=PATH] or adb[:serial][?delegate=gpu]. "
+    "Example: edge-cv benchmark model_int8.tflite --threads 1,4 --device ssh://pi@raspberrypi.local --out pi.json"
+)
 def benchmark(
     artifact: Annotated[Path, typer.Argument(help="A .tflite or .onnx file.")],
     threads: Annotated[str, typer.Option(help="Thread counts, with commas.")] = "1",
     runs: Annotated[int, typer.Option(help="Timed inferences for each thread count.")] = 100,
     warmup: Annotated[int, typer.Option(help="Inferences before them.")] = 10,
+    device: Device = "host",
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the measurement there, a .json file that `edge-cv report` merges.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
-    """Measure the latency of single inferences and the peak memory on this machine."""
-    from edge_cv.evaluation import measure
+    """Measure the latency of single inferences and the peak memory, on this machine or on the device itself.
+
+    A device also answers to golden inputs, and its answers are compared with this machine's.
+    """
+    from edge_cv.evaluation.remote import measure_on, parse
     from edge_cv.progress import shown
+
+    address = parse(device)
 
     try:
         counts = tuple(int(part) for part in threads.split(","))
     except ValueError:
         raise InputError(f"--threads must be whole numbers with commas, such as 1,2. Received: {threads!r}") from None
     with shown(f"measuring {artifact.name}") as update:
-        performance = measure(artifact, threads=counts, runs=runs, warmup=warmup, on_progress=update)
+        measured = measure_on(address, artifact, threads=counts, runs=runs, warmup=warmup, on_progress=update)
     rows = [
         {
             "threads": latency.threads,
@@ -617,26 +655,37 @@ def benchmark(
             "p90_ms": round(latency.p90_ms, 3),
             "p99_ms": round(latency.p99_ms, 3),
             "runs": latency.runs,
-            "peak_memory_bytes": performance.peak_memory_bytes,
+            "peak_memory_bytes": measured.peak_memory_bytes,
             "host": latency.host,
             "runtime": latency.runtime,
         }
-        for latency in performance.latency
+        | ({"temperature_c": measured.temperature_c} if measured.temperature_c else {})
+        | ({"clock_mhz": measured.clock_mhz} if measured.clock_mhz else {})
+        | ({"golden": dataclasses.asdict(measured.likeness)} if as_json and measured.likeness else {})
+        for latency in measured.latency
     ]
     _print_rows(rows, as_json)
-    return 0
+    if measured.likeness is not None and not as_json:
+        print(f"\n{measured.likeness.sentence()}")
+    if out is not None:
+        print(f"measurement: {measured.save(out)}", file=sys.stderr)
+    return 0 if measured.error is None else _fail(measured.error, BAD_INPUT)
 
 
-@app.command(epilog="Example: edge-cv report runs/demo runs/other --out runs/comparison")
+@app.command(epilog="Example: edge-cv report runs/demo runs/other pi.json --out runs/comparison")
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="Run folders, and measurements of their files: .json of `benchmark --out`.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Also write report.json and report.html there.")] = None,
     as_json: Json = False,
 ) -> int:
-    """Show a run's report, or one comparison out of several runs."""
-    from edge_cv.report import Report, merge
+    """Show a run's report, or one comparison out of several runs, with what was measured on devices."""
+    from edge_cv.report import merge
+    from edge_cv.report.measured import load, with_measurements
 
-    merged = merge([Report.load(folder) for folder in folders])
+    reports, measurements = load(folders)
+    merged = with_measurements(merge(reports), measurements)
     if out is not None:
         print(f"report: {merged.save(out)}", file=sys.stderr)
     _show(merged, as_json)

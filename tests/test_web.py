@@ -363,7 +363,10 @@ def test_the_recipes_page_gives_pythons_top_1_for_every_sample_photo(browser, tm
         found = classified(page, list(predictions.files))
     top1 = [int(card["top1"]) for card in found]
     assert top1 == predictions.answers(recipe.device.scheme)[0].tolist()
-    assert sum(np.array(top1) == predictions.labels) / 20 == {row.scheme: row.top1 for row in report.rows}[recipe.device.scheme]
+    assert (
+        sum(np.array(top1) == predictions.labels) / 20
+        == {row.scheme: row.top1 for row in report.rows}[recipe.device.scheme]
+    )
 
 
 def test_the_pages_sources_load_nothing_from_elsewhere():

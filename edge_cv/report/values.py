@@ -58,6 +58,7 @@ class Row:
         peak_memory_bytes: peak resident memory of the process that ran the artifact.
         layers: dicts with `layer` and `sqnr_db`, in the network's order.
         run: the run that the row comes from, when a report compares several.
+        sha256: of the artifact's file, by which a measurement on a device finds its row; empty where it is not known.
         classes, confidence, mistakes, groups, robustness, multi_label: what the answers tell class by class, of the
             confidence, of how far off wrong ones are, by the columns of a table, under corruptions, and with several
             labels a photo; each as `edge_cv.evaluation` has it.
@@ -92,12 +93,13 @@ class Row:
     sparsity: dict[str, float] | None = None
     total_sparsity: float | None = None
     arena_bytes: int | None = None
+    sha256: str = ""
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        for name in ("scheme", "file", "run"):
+        for name in ("scheme", "file", "run", "sha256"):
             value = getattr(self, name)
             if not isinstance(value, str) or (not value and name == "scheme"):
                 raise InputError(f"a row's {name} must be text. Received: {value!r:.80}")
