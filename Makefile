@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup demo android test test-all lint format clean
 
 help:
 	@echo "make setup     install the project and everything it needs into .venv"
 	@echo "make demo      EfficientNet-Lite0 to int8, compared with float on real photos: runs/demo/report.html"
+	@echo "make android   the Android app, tested on the JVM and signed: android_demo/build/edge_cv-debug.apk"
 	@echo "make test      the tests, some minutes"
 	@echo "make test-all  the slow ones too"
 	@echo "make lint      ruff and the direction of imports"
@@ -22,6 +23,9 @@ setup: $(READY)
 
 demo: $(READY)
 	$(BIN)/edge-cv run recipes/demo.py --out runs/demo
+
+android: $(READY)
+	$(BIN)/python android_demo/build.py
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
@@ -39,4 +43,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info runs
+	rm -rf $(VENV) build *.egg-info runs android_demo/build android_demo/*/target

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from converters.errors import InputError
-from converters.files import write_atomic
+from converters.files import write_together
 from edge_cv.recipe import Device, Recipe
 
 MICRO = "micro"
@@ -48,7 +48,7 @@ class Delivery:
         name, processor, runtime, scheme, target: of the recipe's `Device`.
         findings: the target's rules that the file breaks without being refused.
         memory: on a microcontroller; else None.
-        files: what else was made of the file, by their names in the run's folder.
+        files: what else was made of the file, as paths from the run's folder.
     """
 
     name: str
@@ -64,6 +64,10 @@ class Delivery:
 def check_deliverable(recipe: Recipe) -> None:
     """Raise InputError for what could not be delivered in the end, before the first stage of the run."""
     device = recipe.device
+    if device is not None and device.delivery == "android":
+        from edge_cv.android import check_app
+
+        check_app()
     if device is None or device.delivery != "web":
         return
     from edge_cv.web import litertjs
@@ -77,25 +81,16 @@ def check_deliverable(recipe: Recipe) -> None:
     litertjs.fetch()
 
 
-def made_with(device: Device) -> Any:
-    """What else a delivery depends on, beside the device's file."""
-    if device.delivery != "web":
-        return None
-    from edge_cv.web import litertjs, sources
-
-    return [sources(), litertjs.VERSION]
-
-
-def deliver(device: Device, path: Path, folder: Path) -> tuple[Delivery, list[Path]]:
+def deliver(device: Device, path: Path, folder: Path) -> Delivery:
     """Hold a device's file to its rules, and make of it what else the recipe wants.
 
     Args:
         device: of the recipe.
         path: the file of the device's row.
-        folder: the run's, where everything goes.
+        folder: the run's, where everything goes but what the Android app gets.
 
-    Returns:
-        What was found, and the files that were written.
+    Raises:
+        InputError: it cannot be made, or not be written.
     """
     from converters import micro, targets
 
@@ -106,29 +101,35 @@ def deliver(device: Device, path: Path, folder: Path) -> tuple[Delivery, list[Pa
             findings = tuple(Finding(**asdict(found)) for found in targets.check(content, device.target))
         if device.target == MICRO:
             memory = Memory(**asdict(micro.memory(content)))
-    files, shown = ([], 0) if device.delivery is None else _FORMS[device.delivery](path, folder)
+    files = () if device.delivery is None else _FORMS[device.delivery](path, folder)
+    names = tuple(os.path.relpath(file, folder) for file in files)
     named = (device.name, device.processor, device.runtime, device.scheme, device.target)
-    names = tuple(file.relative_to(folder).as_posix() for file in files[:shown])
-    return Delivery(*named, findings, memory, names), files
+    return Delivery(*named, findings, memory, names)
 
 
-def _c_array(path: Path, folder: Path) -> tuple[list[Path], int]:
-    """The file as a C array, beside it; the files, and how many of them a reader wants to know of."""
+def _c_array(path: Path, folder: Path) -> list[Path]:
+    """The file as a C array."""
     from converters.micro import c_array
 
     name = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
-    written = []
-    for text, suffix in zip(c_array(path.read_bytes(), name), (".h", ".cc"), strict=True):
-        written.append(folder / f"{name}{suffix}")
-        write_atomic(written[-1], text)
-    return written, 2
+    header, source = c_array(path.read_bytes(), name)
+    written = {folder / f"{name}.h": header, folder / f"{name}.cc": source}
+    write_together(written)
+    return list(written)
 
 
-def _web(path: Path, folder: Path) -> tuple[list[Path], int]:
-    """The page for the browser, in `web/`; its files, of which index.html is the first."""
+def _web(path: Path, folder: Path) -> list[Path]:
+    """The page for the browser, in `web/`."""
     from edge_cv.web import export
 
-    return export(path, folder / "web"), 1
+    return export(path, folder / "web")[:1]
 
 
-_FORMS: dict[str, Callable[[Path, Path], tuple[list[Path], int]]] = {"c_array": _c_array, "web": _web}
+def _android(path: Path, folder: Path) -> list[Path]:
+    """A copy among the Android app's models."""
+    from edge_cv.android import install
+
+    return install([path])
+
+
+_FORMS: dict[str, Callable[[Path, Path], list[Path]]] = {"c_array": _c_array, "web": _web, "android": _android}

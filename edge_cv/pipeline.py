@@ -114,7 +114,7 @@ def run(
     explained = _explained(recipe, stages, evaluation, model, predictions, classes, measured, progress)
     repeated = _repeated(stages, images, measured.take(recipe.data.images).take(COMPARED_PHOTOS), progress)
     performance = _measure(recipe, stages, artifacts, progress)
-    delivery = _deliver(recipe, stages, artifacts, progress)
+    delivery = _deliver(recipe, folder, artifacts, progress)
     rows = tuple(
         _row(a, made_of[a.scheme], evaluation, performance[a.scheme], layers.get(a.scheme, ()), found[a.scheme], robust)
         for a in artifacts
@@ -525,23 +525,16 @@ def _measure_on(
     return found
 
 
-def _deliver(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], progress: Progress) -> Delivery | None:
-    """The device's file held to its rules, and what else is made of it."""
-    from edge_cv.delivery import deliver, made_with
-    from edge_cv.report.values import typed
+def _deliver(recipe: Recipe, folder: Path, artifacts: Sequence[Artifact], progress: Progress) -> Delivery | None:
+    """The device's file held to its rules, and what else is made of it; anew each time, it takes no time."""
+    from edge_cv.delivery import deliver
 
     device = recipe.device
     if device is None:
         return None
     (artifact,) = (a for a in artifacts if a.scheme == device.scheme)
-
-    def work() -> tuple[Any, list[Path]]:
-        with progress(f"delivering {artifact.scheme} for {device.name}"):
-            found, files = deliver(device, artifact.path, stages.folder)
-        return asdict(found), files
-
-    result, _ = stages.once("deliver", [artifact.sha256, asdict(device), made_with(device)], work)
-    return typed(Delivery, result, "a delivery")
+    with progress(f"delivering {artifact.scheme} for {device.name}"):
+        return deliver(device, artifact.path, folder)
 
 
 def _row(

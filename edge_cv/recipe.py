@@ -359,7 +359,7 @@ class Measure(_Part):
             raise InputError("Measure.threads must name at least one thread count. Received: none")
 
 
-DELIVERIES = ("c_array", "web")
+DELIVERIES = ("c_array", "web", "android")
 
 
 @dataclass(frozen=True)
@@ -372,8 +372,8 @@ class Device(_Part):
         runtime: what runs the file there, and through which kernels.
         scheme: the row that is meant for it.
         target: the rules of `edge-cv check --target` that this row's file is made by; None where there are none.
-        delivery: what else is made of that file, in the run's folder: `c_array`, the file as C source, or `web`, a page
-            for the browser. None is nothing.
+        delivery: what else is made of that file: `c_array`, C source; `web`, a page for the browser; or `android`, a
+            copy among the models of this checkout's Android app. None is nothing.
     """
 
     name: str
@@ -712,7 +712,12 @@ class Recipe(_Part):
         explain = dataclasses.replace(self.explain, corruptions=min(2, self.explain.corruptions))
         fit = None if self.fit is None else self.fit.quick()
         stages = {name: part.quick() for name, part in self.compression().items()}
-        return dataclasses.replace(self, data=data, fit=fit, measure=measure, explain=explain, limits=(), **stages)
+        device = self.device
+        if device is not None and device.delivery == "android":  # which is outside of the run's folder
+            device = dataclasses.replace(device, delivery=None)
+        return dataclasses.replace(
+            self, data=data, fit=fit, measure=measure, explain=explain, limits=(), device=device, **stages
+        )
 
     def with_data(self, folder: str) -> Recipe:
         """The recipe on the photos of one folder: each for training, for calibration or for measuring."""

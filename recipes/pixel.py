@@ -9,7 +9,11 @@ are the usual choice: more reach the small ones and heat the phone.
 The model: EfficientNet-Lite0 has no squeeze-and-excitation and no swish, both slow in int8, and ends its blocks with
 ReLU6 (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite).
 
+The run puts the int8 file among the models of the Android app in android_demo; the second command here adds float32,
+for the app's switch between the two.
+
     edge-cv run recipes/pixel.py --data PHOTOS --out runs/pixel
+    edge-cv run recipes/pixel.py --data PHOTOS --out runs/pixel --set device.scheme=float32
     edge-cv benchmark runs/pixel/efficientnet_lite0_int8.tflite --device adb
 """
 
@@ -17,7 +21,7 @@ from edge_cv.recipe import Data, Device, Explain, Limits, Measure, Model, Recipe
 
 RECIPE = Recipe(
     name="pixel",
-    device=Device("Google Pixel", "arm64, dot product of int8", "LiteRT, XNNPACK", target="cpu"),
+    device=Device("Google Pixel", "arm64, dot product of int8", "LiteRT, XNNPACK", target="cpu", delivery="android"),
     model=Model("efficientnet_lite0", weights="imagenet"),
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "int8"),

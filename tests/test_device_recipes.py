@@ -14,7 +14,7 @@ import pytest
 from converters import targets
 from converters.errors import InputError
 from edge_cv import recipe as recipes
-from edge_cv.delivery import deliver
+from edge_cv.delivery import check_deliverable, deliver
 from edge_cv.pipeline import broken
 from edge_cv.recipe import Device, Limits, Model, Recipe
 from edge_cv.report import Report, Row
@@ -115,15 +115,16 @@ def test_what_was_delivered_comes_back_from_the_reports_json(small_int8, tmp_pat
     path = tmp_path / "model int8.tflite"
     path.write_bytes(small_int8)
     device = Device("a board", "a core", "a runtime", target="micro", delivery="c_array")
-    found, files = deliver(device, path, tmp_path)
-    assert [file.name for file in files] == ["model_int8.h", "model_int8.cc"]
+    found = deliver(device, path, tmp_path)
+    assert found.files == ("model_int8.h", "model_int8.cc")
+    assert (tmp_path / "model_int8.h").is_file()
     report = Report({"name": "r"}, {}, rows=(Row("int8", path.name),), delivery=found)
     assert Report.from_dict(json.loads(json.dumps(report.to_dict()))).delivery == found
     assert "a board" in report.to_html()
     assert f"{found.memory.arena_bytes:,} bytes" in report.to_html()
     with pytest.raises(InputError, match="delivery"):
         Report.from_dict(report.to_dict() | {"delivery": {"name": 3}})
-    edgetpu, _ = deliver(dataclasses.replace(device, target="edgetpu", delivery=None), path, tmp_path)
+    edgetpu = deliver(dataclasses.replace(device, target="edgetpu", delivery=None), path, tmp_path)
     assert edgetpu.memory is None
     assert edgetpu.files == ()
 
@@ -142,3 +143,26 @@ def small_int8() -> bytes:
     model = keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
     images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), np.uint8)
     return to_tflite(model, "int8", calibration=images).content
+
+
+def test_the_android_app_gets_the_file_and_its_sidecar_and_a_quick_run_leaves_it_alone(
+    small_int8, tmp_path, monkeypatch
+):
+    from edge_cv import android
+
+    path = tmp_path / "run" / "small_int8.tflite"
+    path.parent.mkdir()
+    path.write_bytes(small_int8)
+    path.with_suffix(".json").write_text("{}")
+    device = Device("a phone", "arm64", "LiteRT", delivery="android")
+    recipe = Recipe("r", Model("mobilenet_v1"), device=device)
+    monkeypatch.setattr(android, "APP", tmp_path / "app")
+    with pytest.raises(InputError, match="must be there"):
+        check_deliverable(recipe)
+    assets = tmp_path / "app" / android.ASSETS
+    assets.mkdir(parents=True)
+    check_deliverable(recipe)
+    assert deliver(device, path, path.parent).files == (f"../app/{android.ASSETS}/small_int8.tflite",)
+    assert {file.name for file in assets.iterdir()} == {"small_int8.tflite", "small_int8.json"}
+    assert (assets / "small_int8.tflite").read_bytes() == small_int8
+    assert recipe.quick().device.delivery is None

@@ -1,0 +1,51 @@
+package dev.edgecv.demo
+
+import dev.edgecv.core.Benchmark
+import dev.edgecv.core.ModelSource
+import dev.edgecv.core.Photo
+import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.int
+import kotlinx.serialization.json.jsonArray
+import kotlinx.serialization.json.jsonObject
+import kotlinx.serialization.json.jsonPrimitive
+import java.io.File
+import java.nio.ByteBuffer
+
+/** The artifacts that build.py made, the sample photos, and what Python answers for them (golden/make_vectors.py). */
+object Shipped {
+    private val folder = File(System.getProperty("edgecv.vectors"))
+    private val vectors = Json.parseToJsonElement(File(folder, "vectors.json").readText()).jsonObject
+
+    val models: List<String> = vectors.getValue("models").jsonObject.keys.toList()
+    val photos: List<Photo> = vectors.getValue("photos").jsonArray.mapIndexed { n, shape ->
+        val (width, height) = shape.jsonArray.map { it.jsonPrimitive.int }
+        Photo(width, height, File(folder, "$n.rgb").readBytes())
+    }
+
+    fun answers(model: String): List<JsonObject> =
+        vectors.getValue("models").jsonObject.getValue(model).jsonArray.map { it.jsonObject }
+
+    fun model(scheme: String) = models.first { it.endsWith("_$scheme.tflite") }
+
+    fun content(model: String): ByteBuffer = Benchmark.readDirect(File(folder, model), "the model")
+
+    fun sidecar(model: String): String = File(folder, model.replace(".tflite", ".json")).readText()
+
+    fun file(model: String) = File(folder, model)
+
+    /** A model as the app has it in its assets, or without its sidecar, as the user opens it. */
+    fun source(model: String, withSidecar: Boolean = true) = object : ModelSource {
+        override val file = model
+
+        override fun content() = Shipped.content(model)
+
+        override fun sidecar() = if (withSidecar) Shipped.sidecar(model) else null
+    }
+
+    /** Loads Android's C library as far as TensorFlow Lite's library needs it here; see desktop/bionic.c. */
+    fun loadDesktopLibrary() {
+        val folder = File(System.getProperty("edgecv.desktop"))
+        for (name in listOf("libc", "libm", "libdl", "liblog")) System.load(File(folder, "$name.so").absolutePath)
+    }
+}

@@ -1,0 +1,60 @@
+package dev.edgecv.demo
+
+import android.content.Context
+import android.graphics.Bitmap
+import android.graphics.BitmapFactory
+import android.media.ExifInterface
+import android.net.Uri
+import dev.edgecv.core.InputError
+import dev.edgecv.core.Photo
+import dev.edgecv.core.reason
+import java.io.IOException
+import java.io.InputStream
+
+/** A photo that the user chose: the upright pixels. */
+object Gallery {
+    /** Decodes a photo. One of more than [Photo.MAX_PIXELS] is decoded at half its size, or a quarter. Throws [InputError]. */
+    fun decode(context: Context, uri: Uri): Photo {
+        fun <T> read(use: (InputStream) -> T): T =
+            (context.contentResolver.openInputStream(uri) ?: throw IOException("it cannot be opened")).use(use)
+        try {
+            val bounds = BitmapFactory.Options().apply { inJustDecodeBounds = true }
+            read { BitmapFactory.decodeStream(it, null, bounds) }
+            if (bounds.outWidth < 1 || bounds.outHeight < 1) throw IOException("it is no image that Android knows")
+            val options = BitmapFactory.Options().apply {
+                inSampleSize = Photo.reduction(bounds.outWidth, bounds.outHeight)
+                inPreferredConfig = Bitmap.Config.ARGB_8888
+            }
+            val bitmap = read { BitmapFactory.decodeStream(it, null, options) } ?: throw IOException("it is broken")
+            val orientation = try {
+                read { ExifInterface(it).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1) }
+            } catch (_: IOException) {
+                1 // a photo is worth more than its broken EXIF
+            }
+            return photo(bitmap).upright(orientation)
+        } catch (error: IOException) {
+            throw InputError(context.getString(R.string.photo_failed, error.reason()), error)
+        } catch (error: SecurityException) {
+            throw InputError(context.getString(R.string.photo_failed, error.reason()), error)
+        }
+    }
+
+    fun photo(bitmap: Bitmap): Photo = try {
+        Photo.ofArgb(bitmap.width, bitmap.height) { y, pixels -> bitmap.getPixels(pixels, 0, bitmap.width, 0, y, bitmap.width, 1) }
+    } finally {
+        bitmap.recycle()
+    }
+
+    /** A photo as it is shown, on a screen of at most [side] pixels. */
+    fun bitmap(photo: Photo, side: Int): Bitmap {
+        val step = maxOf(1, maxOf(photo.width, photo.height) / side)
+        val width = photo.width / step
+        val height = photo.height / step
+        val pixels = IntArray(width * height) { i ->
+            val from = 3 * (i / width * step * photo.width + i % width * step)
+            fun channel(c: Int) = photo.rgb[from + c].toInt() and 255
+            0xff shl 24 or (channel(0) shl 16) or (channel(1) shl 8) or channel(2)
+        }
+        return Bitmap.createBitmap(pixels, width, height, Bitmap.Config.ARGB_8888)
+    }
+}

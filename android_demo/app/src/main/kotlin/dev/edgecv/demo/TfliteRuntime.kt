@@ -1,0 +1,105 @@
+package dev.edgecv.demo
+
+import dev.edgecv.core.Delegate
+import dev.edgecv.core.DelegateError
+import dev.edgecv.core.Engine
+import dev.edgecv.core.InputError
+import dev.edgecv.core.Runtime
+import dev.edgecv.core.Settings
+import dev.edgecv.core.Tensor
+import dev.edgecv.core.Type
+import dev.edgecv.core.reason
+import org.tensorflow.lite.DataType
+import org.tensorflow.lite.Interpreter
+import org.tensorflow.lite.TensorFlowLite
+import org.tensorflow.lite.gpu.GpuDelegate
+import org.tensorflow.lite.nnapi.NnApiDelegate
+import java.nio.ByteBuffer
+
+/** TensorFlow Lite, or LiteRT 1, whose classes have the same names. */
+object TfliteRuntime : Runtime {
+    override fun open(model: ByteBuffer, settings: Settings): Engine {
+        val special = settings.delegate == Delegate.GPU || settings.delegate == Delegate.NNAPI
+        val delegate = if (special) delegate(settings.delegate) else null
+        try {
+            val options = Interpreter.Options()
+            options.setNumThreads(settings.threads)
+            options.setUseXNNPACK(settings.delegate == Delegate.XNNPACK)
+            if (delegate != null) options.addDelegate(delegate)
+            val interpreter = Interpreter(model.duplicate().apply { rewind() }, options)
+            try {
+                return TfliteEngine(interpreter, delegate, settings.delegate)
+            } catch (error: InputError) {
+                interpreter.close()
+                throw error
+            }
+        } catch (error: InputError) {
+            delegate?.close()
+            throw error
+        } catch (error: RuntimeException) {
+            delegate?.close()
+            if (special) throw DelegateError("${settings.delegate.label} refuses the model: ${error.reason()}", error)
+            throw InputError("The runtime refuses the model: ${error.reason()}", error)
+        } catch (error: LinkageError) {
+            throw InputError("TensorFlow Lite is not built for this device: ${error.reason()}", error)
+        }
+    }
+
+    private fun delegate(which: Delegate): org.tensorflow.lite.Delegate = try {
+        if (which == Delegate.GPU) {
+            GpuDelegate()
+        } else {
+            System.loadLibrary("neuralnetworks") // where it is missing the delegate would leave all to the CPU and say nothing
+            NnApiDelegate()
+        }
+    } catch (error: RuntimeException) {
+        throw DelegateError("this device has no ${which.label} delegate: ${error.reason()}", error)
+    } catch (error: LinkageError) {
+        throw DelegateError("this device has no ${which.label} delegate: ${error.reason()}", error)
+    }
+}
+
+private class TfliteEngine(
+    private val interpreter: Interpreter,
+    private val delegate: org.tensorflow.lite.Delegate?,
+    private val which: Delegate,
+) : Engine {
+    override val runtime = "tensorflow-lite ${TensorFlowLite.runtimeVersion()} ${which.label}"
+    override val input: Tensor
+    override val output: Tensor
+
+    init {
+        val counts = interpreter.inputTensorCount to interpreter.outputTensorCount
+        if (counts != 1 to 1) {
+            throw InputError("The model must have one input and one output. Received: ${counts.first} and ${counts.second}")
+        }
+        input = tensor("input", interpreter.getInputTensor(0))
+        output = tensor("output", interpreter.getOutputTensor(0))
+    }
+
+    override fun run(input: ByteBuffer, output: ByteBuffer) {
+        input.rewind()
+        output.rewind()
+        try {
+            interpreter.run(input, output)
+        } catch (error: RuntimeException) {
+            throw DelegateError("${which.label} failed: ${error.reason()}", error)
+        }
+    }
+
+    override fun close() {
+        interpreter.close()
+        delegate?.close()
+    }
+
+    private fun tensor(what: String, tensor: org.tensorflow.lite.Tensor): Tensor {
+        val type = when (tensor.dataType()) {
+            DataType.FLOAT32 -> Type.FLOAT32
+            DataType.INT8 -> Type.INT8
+            DataType.UINT8 -> Type.UINT8
+            else -> throw InputError("The model's $what must be float32, int8 or uint8. Received: ${tensor.dataType()}")
+        }
+        val quantization = tensor.quantizationParams()
+        return Tensor(tensor.shape().toList(), type, quantization.scale, quantization.zeroPoint)
+    }
+}

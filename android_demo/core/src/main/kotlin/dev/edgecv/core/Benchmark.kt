@@ -1,0 +1,221 @@
+package dev.edgecv.core
+
+import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.JsonArray
+import kotlinx.serialization.json.JsonElement
+import kotlinx.serialization.json.JsonNull
+import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.JsonPrimitive
+import kotlinx.serialization.json.add
+import kotlinx.serialization.json.addJsonArray
+import kotlinx.serialization.json.buildJsonArray
+import kotlinx.serialization.json.buildJsonObject
+import kotlinx.serialization.json.put
+import kotlinx.serialization.json.putJsonArray
+import kotlinx.serialization.json.putJsonObject
+import java.io.File
+import java.io.IOException
+import java.nio.ByteBuffer
+import java.util.Random
+
+/** What is to be measured, as the intent that starts it says. */
+data class BenchmarkRequest(val folder: String, val runs: Int, val warmup: Int, val threads: List<Int>, val delegate: Delegate) {
+    companion object {
+        /** The request of an intent's extras; null where one is missing, which takes the default. */
+        fun parse(folder: String?, runs: Int?, warmup: Int?, threads: String?, delegate: String?): BenchmarkRequest {
+            val counts = (threads ?: "1").split(",").map { it.trim().toIntOrNull() ?: 0 }
+            return BenchmarkRequest(
+                folder = folder?.takeIf { FOLDER.matches(it) }
+                    ?: throw InputError("folder must be 1 to 32 of a-z and 0-9. Received: $folder"),
+                runs = (runs ?: 50).checked("runs", 1..100_000),
+                warmup = (warmup ?: 10).checked("warmup", 0..100_000),
+                threads = counts.takeIf { list -> list.size <= 8 && list.all { it in 1..64 } }
+                    ?: throw InputError("threads must be up to 8 counts of 1 to 64, such as 1,4. Received: $threads"),
+                delegate = Delegate.entries.firstOrNull { it.name.lowercase() == (delegate ?: "xnnpack") }
+                    ?: throw InputError("delegate must be one of ${Delegate.entries.joinToString { it.name.lowercase() }}. Received: $delegate"),
+            )
+        }
+
+        fun isFolder(name: String) = FOLDER.matches(name)
+
+        private val FOLDER = Regex("[a-z0-9]{1,32}")
+
+        private fun Int.checked(name: String, range: IntRange) =
+            takeIf { it in range } ?: throw InputError("$name must be ${range.first} to ${range.last}. Received: $this")
+    }
+}
+
+/** What the system tells of the machine; null where it does not. */
+interface Machine {
+    /** Its name for people: model, system, cores. */
+    val host: String
+
+    /** Free text about it. */
+    val description: Map<String, String>
+
+    fun temperatureC(): Double?
+
+    fun clockMhz(): Double?
+
+    fun memory(): Memory?
+}
+
+/** Resident memory of this process, now and at its highest, in bytes. */
+data class Memory(val bytes: Long, val peakBytes: Long)
+
+/** Measures a model alone and writes `measurement.json`, which `edge-cv report` merges. */
+class Benchmark(private val runtime: Runtime, private val machine: Machine) {
+    /** Measures `model.tflite` in a folder and writes the result there, or the reason why there is none. */
+    fun measureFolder(folder: File, request: BenchmarkRequest, progress: (String) -> Unit = {}): JsonObject {
+        val measured = try {
+            val model = readDirect(File(folder, MODEL), "the model")
+            val golden = File(folder, GOLDEN).takeIf { it.isFile }?.let { readDirect(it, "the golden inputs") }
+            measure(model, golden, request, progress)
+        } catch (error: InputError) {
+            failure(error.reason())
+        } catch (error: OutOfMemoryError) {
+            failure("the device has too little memory for this model")
+        }
+        write(folder, measured)
+        return measured
+    }
+
+    /** As [measureFolder], with the content of both files, and nothing written. */
+    fun measure(model: ByteBuffer, golden: ByteBuffer?, request: BenchmarkRequest, progress: (String) -> Unit = {}): JsonObject {
+        TfliteFile(model)
+        val before = machine.memory()
+        var peak: Long? = null
+        val temperature = mutableListOf(machine.temperatureC())
+        val clock = mutableListOf(machine.clockMhz())
+        val latency = mutableListOf<JsonObject>()
+        var outputs: JsonObject? = null
+        for (threads in request.threads) {
+            progress("$threads threads: opening the model")
+            runtime.open(model, Settings(threads, request.delegate)).use { engine ->
+                val input = engine.input.buffer()
+                val output = engine.output.buffer()
+                if (golden != null && outputs == null) outputs = goldenOutputs(engine, golden)
+                fill(engine.input, input)
+                repeat(request.warmup) { engine.run(input, output) }
+                progress("$threads threads: measuring ${request.runs} inferences")
+                val samples = DoubleArray(request.runs) {
+                    val start = System.nanoTime()
+                    engine.run(input, output)
+                    (System.nanoTime() - start) / 1e6
+                }.toList()
+                if (latency.isEmpty() && before != null) {
+                    peak = machine.memory()?.let { (it.peakBytes - before.bytes).coerceAtLeast(0) }
+                }
+                latency += latency(engine.runtime, threads, samples)
+            }
+        }
+        temperature += machine.temperatureC()
+        clock += machine.clockMhz()
+        return buildJsonObject {
+            put("schema", 1)
+            put("kind", KIND)
+            putJsonObject("artifact") {
+                put("file", MODEL)
+                put("sha256", Artifact.sha256(model))
+            }
+            putJsonObject("device") {
+                put("host", machine.host)
+                for ((name, text) in machine.description) put(name, text)
+            }
+            put("latency", JsonArray(latency))
+            put("peak_memory_bytes", peak)
+            put("temperature_c", pair(temperature))
+            put("clock_mhz", pair(clock))
+            put("golden", outputs ?: JsonNull)
+        }
+    }
+
+    private fun latency(runtime: String, threads: Int, samples: List<Double>) = buildJsonObject {
+        put("host", machine.host)
+        put("runtime", runtime)
+        put("threads", threads)
+        put("p50_ms", percentile(samples, 0.50))
+        put("p90_ms", percentile(samples, 0.90))
+        put("p99_ms", percentile(samples, 0.99))
+        put("runs", samples.size)
+        putJsonArray("samples_ms") { samples.forEach { add(it) } }
+    }
+
+    private fun goldenOutputs(engine: Engine, golden: ByteBuffer): JsonObject {
+        val size = engine.input.bytes
+        if (golden.limit() == 0 || golden.limit() % size != 0) {
+            throw InputError("$GOLDEN must hold inputs of $size bytes each. Received: ${golden.limit()} bytes")
+        }
+        val output = engine.output.buffer()
+        val images = golden.limit() / size
+        return buildJsonObject {
+            put("sha256", Artifact.sha256(golden))
+            put("images", images)
+            putJsonArray("outputs") {
+                for (image in 0 until images) {
+                    val input = engine.input.buffer()
+                    input.put(golden.duplicate().apply { position(image * size); limit((image + 1) * size) })
+                    engine.run(input, output)
+                    addJsonArray { engine.output.stored(output).forEach { add(number(it)) } }
+                }
+            }
+        }
+    }
+
+    companion object {
+        const val MODEL = "model.tflite"
+        const val GOLDEN = "golden.bin"
+        const val RESULT = "measurement.json"
+        private const val KIND = "measurement"
+
+        /** What is written when nothing could be measured; [reason] is one line. */
+        fun failure(reason: String): JsonObject = buildJsonObject {
+            put("schema", 1)
+            put("kind", KIND)
+            put("error", reason)
+        }
+
+        /** Writes a result beside its place and renames it, so that whoever waits for it never reads half of one. */
+        fun write(folder: File, result: JsonObject) {
+            val part = File(folder, "$RESULT.part")
+            try {
+                part.writeText(Json.encodeToString(JsonObject.serializer(), result) + "\n")
+                if (!part.renameTo(File(folder, RESULT))) throw IOException("it cannot be renamed")
+            } catch (error: IOException) {
+                part.delete()
+                throw InputError("$RESULT cannot be written: ${error.reason()}", error)
+            }
+        }
+
+        /** A file's bytes, in a buffer that the runtime can use where it lies. */
+        fun readDirect(file: File, what: String): ByteBuffer {
+            if (!file.isFile) throw InputError("${file.name}, $what, is not there.")
+            try {
+                file.inputStream().channel.use { channel ->
+                    val size = channel.size()
+                    if (size > Int.MAX_VALUE) throw InputError("${file.name} is larger than 2 GiB.")
+                    val content = ByteBuffer.allocateDirect(size.toInt())
+                    while (content.hasRemaining() && channel.read(content) >= 0) Unit
+                    content.flip()
+                    return content
+                }
+            } catch (error: IOException) {
+                throw InputError("${file.name} cannot be read: ${error.reason()}", error)
+            }
+        }
+
+        private fun fill(tensor: Tensor, buffer: ByteBuffer) {
+            val random = Random(0)
+            for (i in 0 until tensor.size) {
+                val pixel = random.nextInt(256)
+                if (tensor.type == Type.FLOAT32) buffer.putFloat(4 * i, pixel.toFloat()) else buffer.put(i, pixel.toByte())
+            }
+        }
+
+        private fun number(value: Number): JsonElement =
+            if (value is Float && !value.isFinite()) JsonNull else JsonPrimitive(value)
+
+        private fun pair(values: List<Double?>): JsonElement =
+            if (values.any { it == null }) JsonNull else buildJsonArray { values.forEach { add(it) } }
+    }
+}

@@ -1,0 +1,92 @@
+package dev.edgecv.core
+
+/**
+ * An RGB photo.
+ *
+ * @property rgb three bytes a pixel, rows from the top.
+ */
+class Photo(val width: Int, val height: Int, val rgb: ByteArray) {
+    init {
+        if (width < 1 || height < 1) throw InputError("A photo must have pixels. Received: $width x $height")
+        require(rgb.size.toLong() == 3L * width * height) { "${rgb.size} bytes for $width x $height" }
+    }
+
+    /** The rectangle that begins at [left], [top]; it must lie within the photo. */
+    fun crop(left: Int, top: Int, width: Int, height: Int): Photo {
+        require(left >= 0 && top >= 0 && left + width <= this.width && top + height <= this.height)
+        if (width == this.width && height == this.height) return this
+        val cut = ByteArray(3 * width * height)
+        for (y in 0 until height) {
+            System.arraycopy(rgb, 3 * ((top + y) * this.width + left), cut, 3 * y * width, 3 * width)
+        }
+        return Photo(width, height, cut)
+    }
+
+    /**
+     * The photo as it was seen, of one stored with an EXIF orientation (Exif 3.0, 4.6.5.1.6).
+     *
+     * @param orientation 1..8; any other value means upright, as 1 does.
+     */
+    fun upright(orientation: Int): Photo {
+        if (orientation !in 2..8) return this
+        val swapped = orientation >= 5
+        val newWidth = if (swapped) height else width
+        val newHeight = if (swapped) width else height
+        val turned = ByteArray(rgb.size)
+        var to = 0
+        for (y in 0 until newHeight) {
+            for (x in 0 until newWidth) {
+                val fromX: Int
+                val fromY: Int
+                when (orientation) {
+                    2 -> { fromX = width - 1 - x; fromY = y }
+                    3 -> { fromX = width - 1 - x; fromY = height - 1 - y }
+                    4 -> { fromX = x; fromY = height - 1 - y }
+                    5 -> { fromX = y; fromY = x }
+                    6 -> { fromX = y; fromY = height - 1 - x }
+                    7 -> { fromX = width - 1 - y; fromY = height - 1 - x }
+                    else -> { fromX = width - 1 - y; fromY = x }
+                }
+                val from = 3 * (fromY * width + fromX)
+                turned[to] = rgb[from]
+                turned[to + 1] = rgb[from + 1]
+                turned[to + 2] = rgb[from + 2]
+                to += 3
+            }
+        }
+        return Photo(newWidth, newHeight, turned)
+    }
+
+    companion object {
+        /**
+         * A photo of pixels 0xAARRGGBB, not premultiplied; transparent ones are laid on white.
+         *
+         * @param row reads the row of that number into the array.
+         */
+        fun ofArgb(width: Int, height: Int, row: (Int, IntArray) -> Unit): Photo {
+            val rgb = ByteArray(3 * width * height)
+            val pixels = IntArray(width)
+            var to = 0
+            for (y in 0 until height) {
+                row(y, pixels)
+                for (pixel in pixels) {
+                    val alpha = pixel ushr 24
+                    for (shift in 16 downTo 0 step 8) {
+                        val value = pixel ushr shift and 255
+                        rgb[to++] = (if (alpha == 255) value else (value * alpha + 255 * (255 - alpha) + 127) / 255).toByte()
+                    }
+                }
+            }
+            return Photo(width, height, rgb)
+        }
+
+        /** By what a photo's sides are to be divided, a power of two, so that it has at most [MAX_PIXELS]. */
+        fun reduction(width: Int, height: Int): Int {
+            var by = 1
+            while ((width / by).toLong() * (height / by) > MAX_PIXELS) by *= 2
+            return by
+        }
+
+        const val MAX_PIXELS = 16_000_000
+    }
+}

@@ -1,0 +1,69 @@
+package dev.edgecv.core
+
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+
+enum class Type(val bytes: Int) { FLOAT32(4), INT8(1), UINT8(1) }
+
+/**
+ * A model's input or output, as the runtime tells it.
+ *
+ * @property scale real value = scale * (stored - zeroPoint); 0 where the tensor is not quantized.
+ */
+data class Tensor(val shape: List<Int>, val type: Type, val scale: Float, val zeroPoint: Int) {
+    val size: Int get() = shape.fold(1) { product, n -> product * n }
+    val bytes: Int get() = size * type.bytes
+
+    fun buffer(): ByteBuffer = ByteBuffer.allocateDirect(bytes).order(ByteOrder.nativeOrder())
+
+    /** The stored numbers of a full buffer: integers as they are, not dequantized. */
+    fun stored(buffer: ByteBuffer): List<Number> = List(size) { i ->
+        when (type) {
+            Type.FLOAT32 -> buffer.getFloat(4 * i)
+            Type.INT8 -> buffer.get(i).toInt()
+            Type.UINT8 -> buffer.get(i).toInt() and 255
+        }
+    }
+
+    /** The real numbers that a full buffer stands for. */
+    fun values(buffer: ByteBuffer): FloatArray {
+        val stored = stored(buffer)
+        return FloatArray(size) { i -> if (scale == 0f) stored[i].toFloat() else scale * (stored[i].toFloat() - zeroPoint) }
+    }
+}
+
+/**
+ * Pixels as a model's input tensor takes them.
+ *
+ * @param pixelOffset what is added to a pixel to give the tensor's integer, where the artifact takes pixels; null where
+ *     the tensor's own scale and zero point say how its values are quantized.
+ */
+class InputWriter(private val tensor: Tensor, private val preprocessing: Preprocessing, private val pixelOffset: Int?) {
+    // a channel has 256 values only
+    private val floats = Array(3) { c ->
+        FloatArray(256) { pixel -> if (preprocessing.takesPixels) pixel.toFloat() else (pixel - preprocessing.mean[c]) / preprocessing.std[c] }
+    }
+    private val integers = Array(3) { c -> ByteArray(256) { pixel -> quantized(pixel, floats[c][pixel]) } }
+
+    private fun quantized(pixel: Int, value: Float): Byte {
+        val number = when {
+            pixelOffset != null -> (pixel + pixelOffset).toDouble()
+            tensor.scale != 0f -> Math.rint((value / tensor.scale).toDouble()) + tensor.zeroPoint
+            else -> value.toDouble()
+        }
+        val (least, most) = if (tensor.type == Type.UINT8) 0.0 to 255.0 else -128.0 to 127.0
+        return number.coerceIn(least, most).toInt().toByte()
+    }
+
+    /** Fills the input's [buffer], from its beginning, with a photo of the model's size. */
+    fun write(photo: Photo, buffer: ByteBuffer) {
+        require(photo.rgb.size == tensor.size) { "${photo.width} x ${photo.height} for ${tensor.shape}" }
+        buffer.rewind()
+        if (tensor.type == Type.FLOAT32) {
+            val view = buffer.asFloatBuffer()
+            for (i in photo.rgb.indices) view.put(i, floats[i % 3][photo.rgb[i].toInt() and 255])
+        } else {
+            for (i in photo.rgb.indices) buffer.put(i, integers[i % 3][photo.rgb[i].toInt() and 255])
+        }
+    }
+}

@@ -1,0 +1,123 @@
+package dev.edgecv.core
+
+import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.double
+import kotlinx.serialization.json.jsonArray
+import kotlinx.serialization.json.jsonObject
+import kotlinx.serialization.json.jsonPrimitive
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertTrue
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.params.ParameterizedTest
+import org.junit.jupiter.params.provider.CsvSource
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+
+/** The same bytes and the same answers as Python, on the vectors that golden/make_golden.py computed. */
+class GoldenTest {
+    private fun preprocessing(fields: JsonObject) = Preprocessing(
+        imageSize = fields.int("image_size"),
+        resizeTo = fields.intOrNull("resize_to") ?: fields.int("image_size"),
+        rule = Rule.valueOf(fields.text("rule").uppercase()),
+        interpolation = Interpolation.valueOf(fields.text("interpolation").uppercase()),
+    )
+
+    @ParameterizedTest
+    @CsvSource(
+        "crop_then_resize,nearest", "crop_then_resize,bilinear", "crop_then_resize,bicubic", "crop_then_resize,lanczos",
+        "resize_then_crop,nearest", "resize_then_crop,bilinear", "resize_then_crop,bicubic", "resize_then_crop,lanczos",
+        "stretch,nearest", "stretch,bilinear", "stretch,bicubic", "stretch,lanczos",
+    )
+    fun `a photo of any shape becomes bit for bit the pixels that Python computes`(rule: String, interpolation: String) {
+        val cases = Golden.cases("crops").filter {
+            val fields = it.getValue("preprocessing").jsonObject
+            fields.text("rule") == rule && fields.text("interpolation") == interpolation
+        }
+        assertTrue(cases.size > 90, "${cases.size} cases")
+        val wrong = cases.filter {
+            val seen = preprocessing(it.getValue("preprocessing").jsonObject).cropAndResize(Golden.photo(it))
+            Golden.digest(seen.rgb) != it.text("pixels")
+        }
+        assertEquals(emptyList<JsonObject>(), wrong)
+    }
+
+    @Test
+    fun `a photo of any EXIF orientation is turned upright as Python turns it`() {
+        for (case in Golden.cases("orientations")) {
+            val upright = Golden.photo(case).upright(case.int("orientation"))
+            assertEquals(case.ints("upright"), listOf(upright.width, upright.height), case.toString())
+            assertEquals(case.text("pixels"), Golden.digest(upright.rgb), case.toString())
+        }
+    }
+
+    @ParameterizedTest
+    @CsvSource("0,1", "3,1", "0,2", "5,2")
+    fun `a camera's frame becomes the RGB that Pillow makes of it, whatever its strides`(padding: Int, pixelStride: Int) {
+        for (case in Golden.cases("camera_frames")) {
+            val (width, height) = case.ints("frame")
+            val halfWidth = (width + 1) / 2
+            val halfHeight = (height + 1) / 2
+            val frame = CameraFrame(
+                width,
+                height,
+                plane(Golden.noise(width * height, 1), width, height, padding, 1),
+                plane(Golden.noise(halfWidth * halfHeight, 2), halfWidth, halfHeight, padding, pixelStride),
+                plane(Golden.noise(halfWidth * halfHeight, 3), halfWidth, halfHeight, padding, pixelStride),
+            )
+            val photo = frame.toPhoto(case.int("degrees"))
+            assertEquals(case.ints("upright"), listOf(photo.width, photo.height), case.toString())
+            assertEquals(case.text("pixels"), Golden.digest(photo.rgb), case.toString())
+        }
+    }
+
+    /** A plane whose last row ends with its last value, as cameras give it. */
+    private fun plane(values: ByteArray, width: Int, height: Int, padding: Int, pixelStride: Int): Plane {
+        val rowStride = width * pixelStride + padding
+        val bytes = ByteBuffer.allocateDirect(rowStride * (height - 1) + (width - 1) * pixelStride + 1)
+        for (y in 0 until height) {
+            for (x in 0 until width) bytes.put(y * rowStride + x * pixelStride, values[y * width + x])
+        }
+        return Plane(bytes, rowStride, pixelStride)
+    }
+
+    @Test
+    fun `an input tensor gets the bytes that Python gives it`() {
+        for (case in Golden.cases("inputs")) {
+            val photo = Golden.photo(case)
+            val type = Type.valueOf(case.text("dtype").uppercase())
+            val tensor = Tensor(listOf(1, photo.height, photo.width, 3), type, case.floatOrNull("scale") ?: 0f, case.intOrNull("zero_point") ?: 0)
+            val preprocessing = Preprocessing(photo.width, mean = case.floats("mean"), std = case.floats("std"))
+            val buffer = tensor.buffer()
+            InputWriter(tensor, preprocessing, case.intOrNull("pixel_offset")).write(photo, buffer)
+            val bytes = ByteArray(tensor.bytes).also { buffer.order(ByteOrder.LITTLE_ENDIAN).rewind().let { b -> (b as ByteBuffer).get(it) } }
+            assertEquals(case.text("bytes"), Golden.digest(bytes), case.toString())
+        }
+    }
+
+    @Test
+    fun `int8 outputs give the classes and probabilities that numpy gives, equal ones in order`() {
+        for (case in Golden.cases("answers")) {
+            val tensor = Tensor(listOf(1, 1000), Type.INT8, case.floatOrNull("scale")!!, case.int("zero_point"))
+            val buffer = tensor.buffer()
+            Golden.noise(1000, case.int("seed")).forEachIndexed { i, value -> buffer.put(i, ((value.toInt() and 255) % case.int("spread") - 128).toByte()) }
+            val values = tensor.values(buffer)
+            val top = topK(values, 5)
+            assertEquals(case.ints("top"), top)
+            val probabilities = softmax(values)
+            case.getValue("probabilities").jsonArray.forEachIndexed { i, expected ->
+                assertEquals(expected.jsonPrimitive.double, probabilities[top[i]], 1e-7)
+            }
+        }
+    }
+
+    @Test
+    fun `percentiles are numpy's`() {
+        for (case in Golden.cases("percentiles")) {
+            val count = case.int("count")
+            val values = Golden.noise(count, count).map { (it.toInt() and 255) / 7.0 }
+            for ((share, expected) in case.getValue("expected").jsonObject) {
+                assertEquals(expected.jsonPrimitive.double, percentile(values, share.toInt() / 100.0), 1e-12, "$count, $share")
+            }
+        }
+    }
+}

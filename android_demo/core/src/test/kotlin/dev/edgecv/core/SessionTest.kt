@@ -1,0 +1,233 @@
+package dev.edgecv.core
+
+import org.junit.jupiter.api.AfterEach
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertFalse
+import org.junit.jupiter.api.Assertions.assertNotNull
+import org.junit.jupiter.api.Assertions.assertNull
+import org.junit.jupiter.api.Assertions.assertTrue
+import org.junit.jupiter.api.Test
+import java.nio.ByteBuffer
+import java.util.concurrent.ConcurrentLinkedQueue
+import java.util.concurrent.CountDownLatch
+
+/** The session's own logic, with a runtime whose delegates fail as a phone's do and whose model names the brightest channel. */
+class SessionTest {
+    private val threads = ConcurrentLinkedQueue<Thread>()
+    private val open = ConcurrentLinkedQueue<Engine>()
+
+    /** @param missing cannot be opened; @param failing fail when they run. */
+    private inner class Phone(val missing: Set<Delegate> = emptySet(), val failing: Set<Delegate> = emptySet()) : Runtime {
+        override fun open(model: ByteBuffer, settings: Settings): Engine {
+            threads += Thread.currentThread()
+            if (settings.delegate in missing) throw DelegateError("this device has no ${settings.delegate.label} delegate")
+            return object : Engine {
+                override val runtime = "phone ${settings.delegate.label}"
+                override val input = Tensor(listOf(1, 2, 2, 3), Type.UINT8, 1f, 0)
+                override val output = Tensor(listOf(1, 3), Type.UINT8, 0.1f, 0)
+
+                init {
+                    open += this
+                }
+
+                override fun run(input: ByteBuffer, output: ByteBuffer) {
+                    threads += Thread.currentThread()
+                    if (settings.delegate in failing) throw DelegateError("${settings.delegate.label} failed")
+                    for (c in 0 until 3) output.put(c, input.get(c))
+                }
+
+                override fun close() {
+                    threads += Thread.currentThread()
+                    open -= this
+                }
+            }
+        }
+    }
+
+    private class Model(override val file: String, private val sidecar: String) : ModelSource {
+        override fun content(): ByteBuffer = ByteBuffer.wrap(byteArrayOf(12, 0, 0, 0, 84, 70, 76, 51, 4, 0, 4, 0, 4, 0, 0, 0))
+
+        override fun sidecar() = sidecar
+    }
+
+    private val colours = Model("colours.tflite", record())
+
+    private fun record(size: Int = 2, labels: String = """["red", "green", "blue"]""", scheme: String = "uint8") =
+        """{"name": "colours", "scheme": "$scheme", "labels": $labels, "preprocessing": {"image_size": $size}, "input": {"pixel_offset": 0}}"""
+
+    private val green = Photo(5, 3, ByteArray(45) { if (it % 3 == 1) -1 else 0 })
+    private val states = ConcurrentLinkedQueue<State>()
+    private val sessions = mutableListOf<Session>()
+
+    private fun session(runtime: Runtime, delegate: Delegate = Delegate.XNNPACK) =
+        Session(runtime, Settings(1, delegate)) { states += it }.also { sessions += it }
+
+    @AfterEach
+    fun `one thread owns the engines, and none stays open`() {
+        sessions.forEach { it.close() }
+        assertTrue(open.isEmpty())
+        assertTrue(threads.distinct().size <= sessions.size)
+        assertFalse(Thread.currentThread() in threads)
+    }
+
+    @Test
+    fun `a photo gets its classes, and the times add up`() {
+        val session = session(Phone())
+        session.open(colours)
+        assertTrue(session.offer { green })
+        session.await()
+        val state = session.state
+        assertEquals("green", state.answers.first().label)
+        assertEquals(1.0, state.answers.sumOf { it.probability }, 1e-9)
+        assertEquals("phone XNNPACK", state.runtime)
+        assertNull(state.fallback)
+        val timing = state.timings.last.single()
+        assertTrue(timing.totalMs >= timing.preprocessMs + timing.inferenceMs)
+        assertEquals(listOf(Notice.OPENING, null, null), states.map { it.notice })
+    }
+
+    @Test
+    fun `a missing GPU falls back to XNNPACK and says so`() {
+        val session = session(Phone(missing = setOf(Delegate.GPU)), Delegate.GPU)
+        session.open(colours)
+        session.await()
+        assertEquals("phone XNNPACK", session.state.runtime)
+        assertEquals("this device has no GPU delegate", session.state.fallback)
+        assertEquals(Delegate.GPU, session.state.settings.delegate)
+    }
+
+    @Test
+    fun `a delegate that fails when it runs is left, and the next photo is classified`() {
+        val session = session(Phone(failing = setOf(Delegate.NNAPI)), Delegate.NNAPI)
+        session.open(colours)
+        session.offer { green }
+        session.await()
+        assertEquals("NNAPI failed", session.state.fallback)
+        session.offer { green }
+        session.await()
+        assertEquals("green", session.state.answers.first().label)
+        assertEquals("phone XNNPACK", session.state.runtime)
+    }
+
+    @Test
+    fun `where nothing runs the reason stands there`() {
+        val session = session(Phone(missing = Delegate.entries.toSet()), Delegate.GPU)
+        session.open(colours)
+        session.await()
+        assertEquals("this device has no GPU delegate", session.state.error)
+        assertNull(session.state.runtime)
+    }
+
+    @Test
+    fun `models that do not fit their records are refused in words`() {
+        val session = session(Phone())
+        for ((record, words) in listOf(
+            record(size = 7) to "takes images of 2 pixels, but its record says 7",
+            record(labels = """["red"]""") to "has 3 outputs, but 1 labels",
+            "{}" to "does not say what its input means",
+            "{" to "no valid JSON",
+        )) {
+            session.open(Model("odd.tflite", record))
+            session.await()
+            assertTrue(words in session.state.error!!, session.state.error)
+            session.offer { green }
+            session.await()
+            assertTrue(session.state.answers.isEmpty())
+        }
+        session.open(colours)
+        session.offer { green }
+        session.await()
+        assertEquals("green", session.state.answers.first().label)
+        assertNull(session.state.error)
+    }
+
+    @Test
+    fun `of the camera's frames those that come while one is classified are dropped`() {
+        val session = session(Phone())
+        session.open(colours)
+        val began = CountDownLatch(1)
+        val goOn = CountDownLatch(1)
+        assertTrue(session.offer { began.countDown(); goOn.await(); green })
+        began.await()
+        assertFalse(session.isFree)
+        assertFalse(session.offer { throw AssertionError("it was to be dropped") })
+        goOn.countDown()
+        session.await()
+        assertTrue(session.isFree)
+        assertEquals(1, session.state.timings.last.size)
+    }
+
+    @Test
+    fun `a photo that cannot be read leaves the model open`() {
+        val session = session(Phone())
+        session.open(colours)
+        session.offer { throw InputError("The photo is broken.") }
+        session.await()
+        assertEquals("The photo is broken.", session.state.error)
+        session.offer { green }
+        session.await()
+        assertEquals("green", session.state.answers.first().label)
+    }
+
+    @Test
+    fun `other settings open the same model anew and forget the times`() {
+        val session = session(Phone())
+        session.open(colours)
+        session.offer { green }
+        session.use(Settings(4, Delegate.CPU))
+        session.await()
+        assertEquals("phone CPU", session.state.runtime)
+        assertTrue(session.state.timings.last.isEmpty())
+        assertEquals(1, open.size)
+    }
+
+    @Test
+    fun `settings without a model are kept for the first one`() {
+        val session = session(Phone())
+        session.use(Settings(2, Delegate.CPU))
+        session.open(colours)
+        session.await()
+        assertEquals("phone CPU", session.state.runtime)
+    }
+
+    @Test
+    fun `a benchmark measures the open model and opens it again`() {
+        val session = session(Phone())
+        session.open(colours)
+        val kept = ConcurrentLinkedQueue<Any>()
+        session.measure(Benchmark(Phone(), NoMachine), BenchmarkRequest("app", 7, 1, listOf(1), Delegate.XNNPACK)) { kept += it }
+        session.await()
+        assertEquals(listOf<Any?>(session.state.measurement), kept.toList())
+        assertNotNull(session.state.measurement)
+        assertEquals(Notice.MEASURED, session.state.notice)
+        session.offer { green }
+        session.await()
+        assertEquals("green", session.state.answers.first().label)
+    }
+
+    @Test
+    fun `float and int8 of one network are switched by scheme`() {
+        val float = Model("b.tflite", record(scheme = "float32"))
+        val int8 = Model("a.tflite", record(scheme = "int8"))
+        val broken = Model("broken.tflite", "{")
+        val catalogue = Catalogue.of(listOf(int8, broken, float))
+        assertEquals(listOf("broken.tflite", "colours"), catalogue.names)
+        assertEquals(listOf("float32", "int8"), catalogue.schemes("colours"))
+        assertEquals(int8, catalogue.find("colours", "int8")?.source)
+        assertEquals(float, catalogue.find("colours", "other")?.source)
+        assertNull(catalogue.find("nothing", null))
+        val replaced = catalogue + Catalogue.choice(Model("c.tflite", record(scheme = "int8")))
+        assertEquals("c.tflite", replaced.find("colours", "int8")?.source?.file)
+    }
+
+    private object NoMachine : Machine {
+        override val host = "a test"
+        override val description = mapOf("board" to "none")
+
+        override fun temperatureC(): Double? = null
+
+        override fun clockMhz(): Double? = null
+
+        override fun memory(): Memory? = null
+    }
+}

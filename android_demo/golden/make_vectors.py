@@ -1,0 +1,75 @@
+"""Writes what Python answers for the sample photos, so that the JVM's answers can be compared with them.
+
+    python android_demo/golden/make_vectors.py MODEL.tflite... --out FOLDER
+
+The folder gets each model with its sidecar, each photo's upright pixels (`<n>.rgb`, raw) and `vectors.json`: for every
+model and photo the SHA-256 of the input tensor's bytes and the five likeliest classes with their probabilities.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from converters import metadata
+from converters.decoding import decode
+from converters.preprocessing import Preprocessing
+from converters.running import dequantize, interpreter
+from edge_cv.data.sources import sample, sample_calibration
+from edge_cv.evaluation.classifying import Feed
+
+TOP = 5
+
+
+def make(models: list[Path], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    files = dict.fromkeys(photo.file for source in (sample(), sample_calibration()) for photo in source.photos)
+    photos = [decode(file) for file in files]
+    shapes = []
+    for n, pixels in enumerate(photos):
+        (out / f"{n}.rgb").write_bytes(pixels.tobytes())
+        shapes.append([pixels.shape[1], pixels.shape[0]])
+    vectors = {"photos": shapes, "models": {model.name: answers(model, photos) for model in models}}
+    for model in models:
+        shutil.copy(model, out)
+        shutil.copy(model.with_suffix(".json"), out)
+    (out / "vectors.json").write_text(json.dumps(vectors))
+
+
+def answers(model: Path, photos: list[np.ndarray]) -> list[dict]:
+    """For each photo the digest of the model's input, and its likeliest classes."""
+    record = metadata.read(model)
+    preprocessing = Preprocessing.from_dict(record["preprocessing"])
+    at = interpreter(model.read_bytes())
+    into, out = at.get_input_details()[0], at.get_output_details()[0]
+    scale, zero_point = into["quantization"]
+    feed = Feed(np.dtype(into["dtype"]).name, scale, zero_point, record["input"]["pixel_offset"], preprocessing)
+    rows = []
+    for photo in photos:
+        fed = feed(preprocessing.crop_and_resize(photo)[None])
+        at.set_tensor(into["index"], fed)
+        at.invoke()
+        logits = dequantize(at.get_tensor(out["index"]), out).ravel()
+        powers = np.exp(logits.astype(np.float64) - logits.max())
+        top = np.argsort(-logits, kind="stable")[:TOP]
+        rows.append(
+            {
+                "input_sha256": hashlib.sha256(fed.tobytes()).hexdigest(),
+                "top": top.tolist(),
+                "probabilities": (powers / powers.sum())[top].tolist(),
+            }
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    make(arguments.models, arguments.out)
