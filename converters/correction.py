@@ -30,6 +30,7 @@ MEMORY_BYTES = 1_000_000_000  # of activations held at once; fewer images correc
 # By so much another file must beat the plain one, and by so much more divided by the images that say so: less is
 # chance, and may be a loss on other images. What correction brings where it works is some 5 dB.
 MARGIN_DB, MARGIN_OF_FEW_DB = 1.5, 4.0
+HOPELESS_DB = 1.0  # so much worse than the plain file before it is corrected, another one is not worth the time
 DAMPINGS = (4.0, 16.0)  # tried until one helps on the images held out
 # Positions to look at, for each value that an output is computed from: 16, or 4 where that is very many.
 MIN_SAMPLES, SAMPLES_PER_VALUE, MANY_SAMPLES, LEAST_PER_VALUE = 512, 16, 4096, 4
@@ -93,7 +94,7 @@ def corrected(
     seen = set()
     for make in makers:
         start = plain if make is makers[-1] else make(given)
-        if start.content in seen:
+        if start.content in seen or score(start.content) < least - HOPELESS_DB:
             continue
         seen.add(start.content)
         for way, how in ways:

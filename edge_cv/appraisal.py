@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edge_cv.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from edge_cv.cluster import Cluster
     from edge_cv.data import ImageSource
     from edge_cv.evaluation import Evaluation
     from edge_cv.evaluation.remote import Adb, Ssh
@@ -35,6 +36,7 @@ def appraise(
     corruptions: int = 0,
     limit: int | None = None,
     workers: int | None = None,
+    cluster: Cluster | None = None,
     device: Ssh | Adb | None = None,
     journal: str | os.PathLike | None = None,
     progress: Progress = silent,
@@ -43,7 +45,7 @@ def appraise(
 
     Args:
         artifacts: files by name; the first is the reference that the others are compared with.
-        source, limit, workers, device, journal: as `edge_cv.evaluation.evaluate` takes them.
+        source, limit, workers, cluster, device, journal: as `edge_cv.evaluation.evaluate` takes them.
         by: columns of `metadata`, by whose values accuracy is told.
         metadata: a CSV with a column `file`.
         corruptions: measure so many photos under the common corruptions too.
@@ -71,6 +73,7 @@ def appraise(
             photos,
             reference=reference,
             workers=workers,
+            cluster=cluster,
             device=device,
             journal=journal,
             on_progress=update,
@@ -83,7 +86,9 @@ def appraise(
     if corruptions:
         title = f"evaluating on {min(corruptions, len(photos))} photos under 15 corruptions at 5 severities"
         with progress(title) as update:
-            robust = robustness(artifacts, photos, limit=corruptions, workers=workers, on_progress=update)
+            robust = robustness(
+                artifacts, photos, limit=corruptions, workers=workers, cluster=cluster, on_progress=update
+            )
     rows = []
     for name, score in evaluation.scores.items():
         path, fields = Path(artifacts[name]), asdict(score)

@@ -5,12 +5,14 @@ Exit codes: 0 done; 1 a limit of the run was broken or a conversion failed its c
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +54,10 @@ Resize = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="Where the files run: host, ssh://user@host or adb[:serial].")]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Run on this Ray cluster; `local` starts one of this machine."),
+]
 Quick = Annotated[bool, typer.Option("--quick", help="Few photos and few runs: does the chain work?")]
 
 
@@ -152,6 +158,51 @@ def search(
     told = " ".join(f"--set {name}={value}" for name, value in best.fields.items())
     print(f"best: edge-cv run {recipe} {told}", file=sys.stderr)
     return 0
+
+
+@app.command(
+    epilog="Example: edge-cv sweep recipes/demo.py recipes/browser.py --over model.name=efficientnet_lite0,"
+    "efficientnet_lite1 --data photos --out runs/sweep"
+)
+def sweep(
+    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipes, each with a name of its own.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the sweep; default: runs/sweep.")] = None,
+    data: Annotated[str | None, typer.Option(help="Labelled photos in the place of the recipes' own.")] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=A,B", help="Run every recipe with each of these values; may be given again."),
+    ] = None,
+    quick: Quick = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of every recipe.")
+    ] = None,
+    ray: Ray = None,
+    as_json: Json = False,
+) -> int:
+    """Run many recipes, and compare them in one report with the Pareto front of each machine.
+
+    The runs follow one another, or each takes a machine of a Ray cluster to itself; so no latency is measured beside
+    another run. One that fails does not stop the others; the same command goes on where it was.
+    """
+    from edge_cv import recipe as loading
+    from edge_cv import sweeping
+    from edge_cv.progress import shown
+
+    chosen = [_as_asked(loading.load(path), data, quick, settings) for path in recipes]
+    runs = sweeping.plan(chosen, over or ())
+    out = out or Path("runs") / ("sweep_quick" if quick else "sweep")
+    with _cluster(ray) as cluster:
+        report, outcomes = sweeping.sweep(runs, out, cluster=cluster, progress=shown)
+    if report is not None:
+        _show(report, as_json)
+        print(f"report: {out / 'report.html'}", file=sys.stderr)
+    code = BROKEN if any(outcome.violations for outcome in outcomes) else 0
+    for outcome in outcomes:
+        if outcome.failed is not None:
+            code = max(
+                code, _fail(f"{outcome.name} failed: {outcome.failed}", BAD_INPUT if outcome.bad_input else BROKEN)
+            )
+    return code
 
 
 @app.command(epilog="Example: edge-cv convert model.keras --scheme int8 --calibration photos --labels labels.txt")
@@ -392,9 +443,9 @@ def check(
 ) -> int:
     """Say what a device's runtime, delegate or compiler would refuse or run slowly, and the remedy.
 
-    The exit code is 1 when something is refused.
+    For the target micro, also what memory the file needs. The exit code is 1 when something is refused.
     """
-    from converters import targets
+    from converters import micro, targets
 
     if not artifact.is_file() or artifact.suffix != ".tflite":
         raise InputError(f"the artifact must be a .tflite file that exists. Received: {artifact}")
@@ -410,6 +461,12 @@ def check(
             more = f", and {len(row['layers']) - 3} more" if len(row["layers"]) > 3 else ""
             row["layers"] = ", ".join(row["layers"][:3]) + more
         _print_rows(rows, as_json)
+    if "micro" in target and not as_json:
+        need = micro.memory(content)
+        print(
+            f"micro: {need.flash_bytes:,} bytes of flash, an arena of {need.arena_bytes:,} bytes "
+            f"({need.activations_bytes:,} for activations, at their largest in {need.widest})"
+        )
     return BROKEN if any(finding.level == targets.ERROR for _, finding in found) else 0
 
 
@@ -430,6 +487,7 @@ def evaluate(
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write report.json and report.html there.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
+    ray: Ray = None,
     device: Device = "host",
     as_json: Json = False,
 ) -> int:
@@ -446,8 +504,10 @@ def evaluate(
 
     address = parse(device)
     elsewhere = None if isinstance(address, Host) else address
-    if elsewhere is not None and (corruptions or workers is not None):
-        raise InputError("--corruptions and --workers are for this machine. Received: one of them with --device")
+    if elsewhere is not None and (corruptions or workers is not None or ray is not None):
+        raise InputError(
+            "--corruptions, --workers and --ray cannot be had with --device. Received: one of them with it"
+        )
     columns = [column.strip() for column in by.split(",") if column.strip()] if by else []
     if metadata is not None and not columns:
         raise InputError(f"--by must name the columns of --metadata to look at. Received: only --metadata {metadata}")
@@ -459,18 +519,20 @@ def evaluate(
     own = labels if labels and len(labels) != len(sources.imagenet_labels()) else None
     source = sources.open(data, split=split, classes=own)
     names = _row_names(artifacts, [record.get("scheme") for record in records])
-    appraisal = appraise(
-        names,
-        source,
-        by=columns,
-        metadata=metadata or Path(data) / "labels.csv",
-        corruptions=corruptions,
-        limit=limit,
-        workers=workers,
-        device=elsewhere,
-        journal=None if elsewhere is None or out is None else out / "answers",
-        progress=shown,
-    )
+    with _cluster(ray) as cluster:
+        appraisal = appraise(
+            names,
+            source,
+            by=columns,
+            metadata=metadata or Path(data) / "labels.csv",
+            corruptions=corruptions,
+            limit=limit,
+            workers=workers,
+            cluster=cluster,
+            device=elsewhere,
+            journal=None if elsewhere is None or out is None else out / "answers",
+            progress=shown,
+        )
     for file, why in appraisal.evaluation.skipped:
         print(f"skipped: {file}: {why}", file=sys.stderr)
     found = [(str(names[row.scheme]), row) for row in appraisal.report.rows]
@@ -531,6 +593,24 @@ def _print_details(rows: Sequence[Row]) -> None:
             _print_rows(lines, False)
     sentences = [gaps(row.name, grouping) for row in rows for grouping in row.groups]
     print(*(["", *sentences] if sentences else []), sep="\n", end="\n" if sentences else "")
+
+
+@app.command(epilog="Example: edge-cv web runs/browser/efficientnet_lite0_int8.tflite --out page")
+def web(
+    artifact: Annotated[Path, typer.Argument(help="A .tflite file of edge-cv, float32 or uint8 in and out.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page.")],
+) -> int:
+    """Write a page that classifies photos in the browser: a folder for any static web server.
+
+    LiteRT.js comes through npm once and is kept. The page then needs no network: photos stay on the device.
+    """
+    from edge_cv.progress import shown
+    from edge_cv.web import export
+
+    with shown(f"writing the page of {artifact.name}"):
+        page, *_ = export(artifact, out)
+    print(page)
+    return 0
 
 
 @app.command(
@@ -769,6 +849,14 @@ def check_data(
     else:
         print("nothing found")
     return BROKEN if found.harms else 0
+
+
+def _cluster(address: str | None) -> AbstractContextManager[Any]:
+    if address is None:
+        return contextlib.nullcontext()
+    from edge_cv.cluster import connected
+
+    return connected(address)
 
 
 def _as_asked(recipe: Recipe, data: str | None, quick: bool, settings: list[str] | None) -> Recipe:

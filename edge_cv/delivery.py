@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from converters.errors import InputError
 from converters.files import write_atomic
-from edge_cv.recipe import Device
+from edge_cv.recipe import Device, Recipe
 
 MICRO = "micro"
 
@@ -59,6 +61,31 @@ class Delivery:
     files: tuple[str, ...] = ()
 
 
+def check_deliverable(recipe: Recipe) -> None:
+    """Raise InputError for what could not be delivered in the end, before the first stage of the run."""
+    device = recipe.device
+    if device is None or device.delivery != "web":
+        return
+    from edge_cv.web import litertjs
+    from edge_cv.web.export import TYPES
+
+    integer = device.scheme.endswith(("int8", "int16x8", "mixed")) and not device.scheme.endswith("dynamic_int8")
+    if integer and recipe.io not in TYPES:
+        raise InputError(
+            f"a recipe with a page of {device.scheme} must have io float32 or uint8. Received: {recipe.io}"
+        )
+    litertjs.fetch()
+
+
+def made_with(device: Device) -> Any:
+    """What else a delivery depends on, beside the device's file."""
+    if device.delivery != "web":
+        return None
+    from edge_cv.web import litertjs, sources
+
+    return [sources(), litertjs.VERSION]
+
+
 def deliver(device: Device, path: Path, folder: Path) -> tuple[Delivery, list[Path]]:
     """Hold a device's file to its rules, and make of it what else the recipe wants.
 
@@ -79,13 +106,14 @@ def deliver(device: Device, path: Path, folder: Path) -> tuple[Delivery, list[Pa
             findings = tuple(Finding(**asdict(found)) for found in targets.check(content, device.target))
         if device.target == MICRO:
             memory = Memory(**asdict(micro.memory(content)))
-    files = [] if device.delivery is None else _FORMS[device.delivery](path, folder)
+    files, shown = ([], 0) if device.delivery is None else _FORMS[device.delivery](path, folder)
     named = (device.name, device.processor, device.runtime, device.scheme, device.target)
-    return Delivery(*named, findings, memory, tuple(file.name for file in files)), files
+    names = tuple(file.relative_to(folder).as_posix() for file in files[:shown])
+    return Delivery(*named, findings, memory, names), files
 
 
-def _c_array(path: Path, folder: Path) -> list[Path]:
-    """The file as a C array, beside it."""
+def _c_array(path: Path, folder: Path) -> tuple[list[Path], int]:
+    """The file as a C array, beside it; the files, and how many of them a reader wants to know of."""
     from converters.micro import c_array
 
     name = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
@@ -93,7 +121,14 @@ def _c_array(path: Path, folder: Path) -> list[Path]:
     for text, suffix in zip(c_array(path.read_bytes(), name), (".h", ".cc"), strict=True):
         written.append(folder / f"{name}{suffix}")
         write_atomic(written[-1], text)
-    return written
+    return written, 2
 
 
-_FORMS: dict[str, Callable[[Path, Path], list[Path]]] = {"c_array": _c_array}
+def _web(path: Path, folder: Path) -> tuple[list[Path], int]:
+    """The page for the browser, in `web/`; its files, of which index.html is the first."""
+    from edge_cv.web import export
+
+    return export(path, folder / "web"), 1
+
+
+_FORMS: dict[str, Callable[[Path, Path], tuple[list[Path], int]]] = {"c_array": _c_array, "web": _web}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, unknown
 from edge_cv import network
-from edge_cv.delivery import Delivery
+from edge_cv.delivery import Delivery, check_deliverable
 from edge_cv.network import Network, photos_key
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import Fit, Limits, Recipe
@@ -74,6 +74,7 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
 
     for scheme in recipe.schemes:
         parse(scheme)
+    check_deliverable(recipe)
     recipe, photos = _opened(recipe)
     measured, calibration = photos.measured, photos.calibration
     _check_explain(recipe, measured)
@@ -227,8 +228,10 @@ def _convert(
     kind = name.removeprefix(f"{model.name}_") if derived else name
     onnx = kind.startswith("onnx_")
     scheme: Any = kind.removeprefix("onnx_")
-    if derived and scheme == "int8" and not onnx:
-        scheme = model.made.int8
+    if not onnx:
+        scheme = parse(scheme)
+        scheme = dataclasses.replace(scheme, io=recipe.io) if scheme.integer else scheme
+        scheme = model.made.int8_with(recipe.io) if derived and scheme.integer else scheme
     path = stages.folder / f"{recipe.model.name}_{name}{'.onnx' if onnx else '.tflite'}"
     target = recipe.device.target if recipe.device is not None and recipe.device.scheme == name else None
 
@@ -253,7 +256,7 @@ def _convert(
         }
         return measured, [path, path.with_suffix(".json")]
 
-    how = scheme if onnx else asdict(parse(scheme))
+    how = scheme if onnx else asdict(scheme)
     inputs = {"model": model.sha256, "scheme": [kind, how], "calibration": calibration.key, "path": path.name}
     inputs["target"] = target
     result, files = stages.once(f"convert_{name}", inputs, work)
@@ -477,7 +480,7 @@ def _measure(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], prog
 
 def _deliver(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], progress: Progress) -> Delivery | None:
     """The device's file held to its rules, and what else is made of it."""
-    from edge_cv.delivery import deliver
+    from edge_cv.delivery import deliver, made_with
     from edge_cv.report.values import typed
 
     device = recipe.device
@@ -490,7 +493,7 @@ def _deliver(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], prog
             found, files = deliver(device, artifact.path, stages.folder)
         return asdict(found), files
 
-    result, _ = stages.once("deliver", [artifact.sha256, asdict(device)], work)
+    result, _ = stages.once("deliver", [artifact.sha256, asdict(device), made_with(device)], work)
     return typed(Delivery, result, "a delivery")
 
 

@@ -359,7 +359,7 @@ class Measure(_Part):
             raise InputError("Measure.threads must name at least one thread count. Received: none")
 
 
-DELIVERIES = ("c_array",)
+DELIVERIES = ("c_array", "web")
 
 
 @dataclass(frozen=True)
@@ -372,7 +372,8 @@ class Device(_Part):
         runtime: what runs the file there, and through which kernels.
         scheme: the row that is meant for it.
         target: the rules of `edge-cv check --target` that this row's file is made by; None where there are none.
-        delivery: what else is made of that file, in the run's folder: `c_array`, the file as C source.
+        delivery: what else is made of that file, in the run's folder: `c_array`, the file as C source, or `web`, a page
+            for the browser. None is nothing.
     """
 
     name: str
@@ -385,6 +386,8 @@ class Device(_Part):
     def check(self) -> None:
         if self.delivery is not None and self.delivery not in DELIVERIES:
             raise unknown("Device.delivery", self.delivery, DELIVERIES)
+        if self.delivery is not None and "onnx_" in self.scheme:
+            raise InputError(f"Device.delivery {self.delivery} must be of a TFLite row. Received: {self.scheme}")
 
 
 @dataclass(frozen=True)
@@ -441,6 +444,7 @@ class Limits(_Part):
 
 
 INT8_VALUES = 255  # of a weight, -127..127
+IO_TYPES = ("int8", "uint8", "float32")  # as converters.schemes has them
 
 
 @dataclass(frozen=True)
@@ -644,6 +648,7 @@ class Recipe(_Part):
         channel_prune, prune, cluster, qat: how it is compressed then, in this order; each stage goes on from the one
             before it, learns on the training photos, and has rows of its own in the report.
         schemes: TFLite files to make; the first is the reference when it is `float32`, which it should be.
+        io: input and output of the integer TFLite files: `int8`, `uint8` or `float32`, where the device wants those.
         onnx: ONNX files to make: `float32`, `int8`; their rows are called `onnx_float32`, `onnx_int8`.
         measure: how latency is measured.
         explain: what the report tells of the answers.
@@ -661,6 +666,7 @@ class Recipe(_Part):
     cluster: Cluster | None = None
     qat: Qat | None = None
     schemes: tuple[str, ...] = ("float32", "float16", "dynamic_int8", "int8")
+    io: str = "int8"
     onnx: tuple[str, ...] = ()
     measure: Measure = Measure()
     explain: Explain = Explain()
@@ -680,6 +686,8 @@ class Recipe(_Part):
         for part in (*self.limits, *([self.device] if self.device else [])):
             if part.scheme not in self.row_names():
                 raise unknown(f"scheme in {type(part).__name__}", part.scheme, self.row_names())
+        if self.io not in IO_TYPES:
+            raise unknown("Recipe.io", self.io, IO_TYPES)
 
     def compression(self) -> dict[str, Any]:
         """The stages of compression that are wanted, by the names of their fields, in their order."""

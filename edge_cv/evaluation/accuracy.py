@@ -24,6 +24,7 @@ from edge_cv.evaluation.confidence import TEMPERATURES, Temperature, temperature
 from edge_cv.evaluation.scores import Score, sqnr_db, wilson_interval
 
 if TYPE_CHECKING:
+    from edge_cv.cluster import Cluster
     from edge_cv.data import ImageSource, Photo
     from edge_cv.evaluation.remote import Adb, Ssh
 
@@ -152,6 +153,7 @@ def evaluate(
     reference: str | None = None,
     limit: int | None = None,
     workers: int | None = None,
+    cluster: Cluster | None = None,
     device: Ssh | Adb | None = None,
     journal: str | os.PathLike | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -170,7 +172,7 @@ def evaluate(
         preprocessing: how a photo is resized and cropped. Default: as the artifacts' metadata say.
         reference: the name of the artifact that the others are compared with.
         limit: take only so many of the photos, spread evenly over the source.
-        workers: processes. Default: one for each processor that this process may use.
+        workers, cluster: how many processes, and where, as `classifying.run` has them.
         device: where the artifacts run. Default: here. The photos are decoded here in any case.
         journal: a folder where what a device answered is kept until all of it is there; the next call goes on from it.
         on_progress: called with the numbers of photos done and of all photos, in this process.
@@ -201,7 +203,14 @@ def evaluate(
         evaluation = _summary(done, tuple(artifacts), reference, results, runtimes)
         return replace(evaluation, error=error)
     results, runtimes = classifying.run(
-        _classify, artifacts, photos, preprocessing, reference=reference, workers=workers, on_progress=on_progress
+        _classify,
+        artifacts,
+        photos,
+        preprocessing,
+        reference=reference,
+        workers=workers,
+        cluster=cluster,
+        on_progress=on_progress,
     )
     return _summary(photos, tuple(artifacts), reference, results, runtimes)
 

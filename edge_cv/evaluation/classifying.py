@@ -7,7 +7,9 @@ chunks and never imports TensorFlow.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -24,6 +26,7 @@ from edge_cv.data.processes import process_pool
 from edge_cv.evaluation import runner
 
 if TYPE_CHECKING:
+    from edge_cv.cluster import Cluster
     from edge_cv.data import Photo
 
 CHUNK = 16  # photos; enough for hot caches, few enough that a chunk's float pixels stay under 100 MB at 600 x 600
@@ -62,6 +65,7 @@ def run(
     reference: str | None = None,
     chunk: int = CHUNK,
     workers: int | None = None,
+    cluster: Cluster | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Any], dict[str, str]]:
     """Runs `work(task, some of the photos)` in worker processes.
@@ -73,7 +77,8 @@ def run(
         preprocessing: how a photo is resized and cropped. Default: as the artifacts' metadata say.
         reference: the name of the artifact that the others are compared with.
         chunk: at most so many photos at a time.
-        workers: processes. Default: one for each processor that this process may use.
+        workers: processes. Default: one for each processor that this process may use, or that the cluster has.
+        cluster: where they run; None is this machine.
         on_progress: called with the numbers of photos done and of all photos, in this process.
 
     Returns:
@@ -89,8 +94,8 @@ def run(
     import loky
     from loky.process_executor import BrokenProcessPool
 
-    workers = min(workers or loky.cpu_count(), len(photos))
-    executor = process_pool(workers)
+    workers = min(workers or (loky.cpu_count() if cluster is None else cluster.cpus), len(photos))
+    executor = process_pool(workers) if cluster is None else cluster.pool(files)
     try:
         opening = {name: executor.submit(_describe, str(file)) for name, file in files.items()}
         metadata = {name: metadata_of(file) for name, file in files.items()}  # while the workers start
@@ -328,9 +333,10 @@ class Classifier(ABC):
 class _Artifact(Classifier):
     """A model in this process."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, path: str | None = None) -> None:
+        """`file` is what it is called, `path` where it lies, when that is elsewhere."""
         try:
-            self.model = runner.open_model(file, threads=1)
+            self.model = runner.open_model(path or file, threads=1)
         except runner.ModelError as error:
             raise InputError(f"{file} cannot be opened: {error}") from error
         super().__init__(file, self.model.inputs, self.model.outputs, self.model.runtime)
@@ -350,10 +356,25 @@ class _Artifact(Classifier):
 _opened: dict[str, _Artifact] = {}  # a worker lives for one evaluation and keeps its interpreters through it
 
 
+_provided: dict[str, bytes] = {}  # SHA-256 of what was opened for an artifact that came from elsewhere
+
+
 def _artifact(file: str) -> _Artifact:
     if file not in _opened:
         _opened[file] = _Artifact(file)
     return _opened[file]
+
+
+def provide(contents: Mapping[str, bytes]) -> None:
+    """Open artifacts from their content, under the names of the files that they are on another machine."""
+    for file, content in contents.items():
+        digest = hashlib.sha256(content).digest()
+        if _provided.get(file) == digest:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, Path(file).name)
+            path.write_bytes(content)
+            _opened[file], _provided[file] = _Artifact(file, str(path)), digest
 
 
 def _describe(file: str) -> _Description:

@@ -253,6 +253,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as `report.json` has it: what cannot be told in JSON (infinities, paths) is null or text."""
+        from edge_cv.report.pareto import fronts
+
         return plain_json(
             {
                 "schema": SCHEMA,
@@ -260,6 +262,10 @@ class Report:
                 "environment": self.environment,
                 "violations": self.violations,
                 "rows": [row.to_dict() for row in self.rows],
+                "fronts": [
+                    {"cost": one.cost, "host": one.host, "threads": one.threads, "rows": one.names(self.rows)}
+                    for one in fronts(self.rows)
+                ],
                 "photos": [photo.to_dict() for photo in self.photos],
                 "notes": self.notes,
                 "explained": [dataclasses.asdict(photo) for photo in self.explained],
