@@ -53,11 +53,11 @@ Resize = Annotated[
         "crop_then_resize or resize_then_crop.",
     ),
 ]
-Device = Annotated[str, typer.Option(help="Where the files run: host, ssh://user@host or adb[:serial].")]
 Ray = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="Run on this Ray cluster; `local` starts one of this machine."),
 ]
+Device = Annotated[str, typer.Option(help="Where the files run: host, ssh://user@host or adb[:serial].")]
 Quick = Annotated[bool, typer.Option("--quick", help="Few photos and few runs: does the chain work?")]
 
 
@@ -70,16 +70,22 @@ def run(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of the recipe.")
     ] = None,
+    device: Device = "host",
     as_json: Json = False,
 ) -> int:
-    """Run a recipe: build, convert, verify, measure, report. A second run does only what changed."""
+    """Run a recipe: build, convert, verify, measure, report. A second run does only what changed.
+
+    With --device the TFLite files are measured there as well.
+    """
     from edge_cv import recipe as recipes
+    from edge_cv.evaluation.remote import Host, parse
     from edge_cv.pipeline import run as run_recipe
     from edge_cv.progress import shown
 
+    address = parse(device)
     chosen = _as_asked(recipes.load(recipe), data, quick, settings)
     out = out or Path("runs") / (f"{chosen.name}_quick" if quick else chosen.name)
-    report = run_recipe(chosen, out, progress=shown)
+    report = run_recipe(chosen, out, device=None if isinstance(address, Host) else address, progress=shown)
     _show(report, as_json)
     print(f"report: {out / 'report.html'}", file=sys.stderr)
     return BROKEN if report.violations else 0
@@ -505,9 +511,7 @@ def evaluate(
     address = parse(device)
     elsewhere = None if isinstance(address, Host) else address
     if elsewhere is not None and (corruptions or workers is not None or ray is not None):
-        raise InputError(
-            "--corruptions, --workers and --ray cannot be had with --device. Received: one of them with it"
-        )
+        raise InputError("--corruptions, --workers and --ray are not for a device. Received: one of them with --device")
     columns = [column.strip() for column in by.split(",") if column.strip()] if by else []
     if metadata is not None and not columns:
         raise InputError(f"--by must name the columns of --metadata to look at. Received: only --metadata {metadata}")

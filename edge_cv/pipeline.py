@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from edge_cv.data import ImageSource
     from edge_cv.data.split import Shares
     from edge_cv.evaluation.accuracy import Predictions
+    from edge_cv.evaluation.measurement import Measurement
+    from edge_cv.evaluation.remote import Adb, Ssh
     from edge_cv.report import Report, Row
 
 PREDICTIONS = "predictions.npz"
@@ -48,7 +50,13 @@ class Artifact:
     gzip_bytes: int
 
 
-def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = silent) -> Report:
+def run(
+    recipe: Recipe,
+    out_dir: str | os.PathLike,
+    *,
+    device: Ssh | Adb | None = None,
+    progress: Progress = silent,
+) -> Report:
     """Run a recipe and write `report.json`, `report.html`, the model and the artifacts into a folder.
 
     A second run with the same folder does only what changed. A run that was stopped, at any moment, goes on.
@@ -56,13 +64,15 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     Args:
         recipe: what to do.
         out_dir: the run's folder; made when it is missing.
+        device: measure the TFLite files there too, as `edge_cv.evaluation.remote.parse` has it.
         progress: told what is being done; `edge_cv.progress.shown` writes to stderr.
 
     Returns:
         The Report; its `violations` name each limit of the recipe that was broken.
 
     Raises:
-        InputError: the recipe asks for something that is not there, or the folder cannot be written.
+        InputError: the recipe asks for something that is not there, the folder cannot be written, or the device failed:
+            the report then has what was measured here.
         CheckFailed: a conversion did not pass its check; what was made before it stays.
     """
     from converters.schemes import parse
@@ -70,6 +80,7 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     from edge_cv.evaluation.accuracy import Predictions
     from edge_cv.evaluation.findings import class_names
     from edge_cv.report import Report
+    from edge_cv.report.measured import with_measurements
     from edge_cv.report.photos import photo_results
 
     for scheme in recipe.schemes:
@@ -124,6 +135,9 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
         delivery=delivery,
     )
     report.save(folder)
+    if device is not None:
+        report = with_measurements(report, _measure_on(recipe, stages, artifacts, device, progress))
+        report.save(folder)
     return report
 
 
@@ -476,6 +490,39 @@ def _measure(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], prog
     machine = environment()
     shas = [(artifact.scheme, artifact.sha256) for artifact in artifacts]
     return stages.once("measure", [shas, recipe.to_dict()["measure"], machine["cpu"], machine["cores"]], work)[0]
+
+
+def _measure_on(
+    recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], device: Ssh | Adb, progress: Progress
+) -> list[Measurement]:
+    """What a device says of each TFLite file; a file of the run each."""
+    from edge_cv.evaluation.measurement import Measurement
+    from edge_cv.evaluation.remote import measure_on
+
+    part, found = recipe.measure, []
+    for artifact in artifacts:
+        if artifact.path.suffix != ".tflite":
+            continue
+        path = stages.folder / "measurements" / f"{artifact.scheme}.json"
+
+        def work(artifact: Artifact = artifact, path: Path = path) -> tuple[Any, list[Path]]:
+            with progress(f"measuring {artifact.scheme} on {device}") as update:
+                measured = measure_on(
+                    device,
+                    artifact.path,
+                    threads=part.threads,
+                    runs=part.runs,
+                    warmup=part.warmup,
+                    on_progress=update,
+                )
+            measured.save(path)
+            if measured.error is not None:
+                raise InputError(measured.error)
+            return None, [path]
+
+        stages.once(f"measure_{artifact.scheme}_there", [artifact.sha256, asdict(part), asdict(device)], work)
+        found.append(Measurement.load(path))
+    return found
 
 
 def _deliver(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], progress: Progress) -> Delivery | None:

@@ -438,3 +438,26 @@ def test_the_report_has_the_device_beside_the_host(device, artifacts, source, tm
     code, said = run("report", tmp_path / "run", out)
     assert code == 2
     assert "a measurement must be of a file that a report has a row of" in said.err
+
+
+def test_a_run_measures_its_files_on_the_device_once_and_keeps_its_report_where_that_fails(device, tmp_path):
+    from edge_cv.pipeline import run
+    from edge_cv.recipe import Explain, Measure, Model, Recipe
+
+    recipe = Recipe(
+        "there",
+        Model("mobilenet_v1", alpha=0.25, image_size=32),
+        schemes=("float32", "float16"),
+        measure=Measure(threads=(1,), runs=3, warmup=1),
+        explain=Explain(attention=0),
+    ).quick()
+    there = parse(device())
+    with pytest.raises(InputError, match="/no/such/python3"):
+        run(recipe, tmp_path, device=parse(device(python="/no/such/python3")))
+    assert "there" in (tmp_path / "report.html").read_text()
+    report = run(recipe, tmp_path, device=there)
+    assert [note for note in report.notes if "the same top-1 on 8 of 8 golden inputs" in note]
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "measurements").iterdir()}
+    assert {path.stem for path in files} == {"float32", "float16"}
+    assert run(recipe, tmp_path, device=there).rows == report.rows
+    assert {path: path.stat().st_mtime_ns for path in files} == files

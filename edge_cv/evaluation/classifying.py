@@ -354,8 +354,6 @@ class _Artifact(Classifier):
 
 
 _opened: dict[str, _Artifact] = {}  # a worker lives for one evaluation and keeps its interpreters through it
-
-
 _provided: dict[str, bytes] = {}  # SHA-256 of what was opened for an artifact that came from elsewhere
 
 
