@@ -617,7 +617,6 @@ def web(
     return 0
 
 
-@app.command(epilog="Example: edge-cv benchmark runs/demo/efficientnet_lite0_int8.tflite --threads 1,2 --runs 200")
 @app.command(
     epilog="A device is host, ssh://[user@]host[:port][?python=PATH] or adb[:serial][?delegate=gpu]. "
     "Example: edge-cv benchmark model_int8.tflite --threads 1,4 --device ssh://pi@raspberrypi.local --out pi.json"

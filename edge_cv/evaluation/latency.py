@@ -182,7 +182,7 @@ class Gathered:
             self.peak_memory_bytes = checks.integer(event["peak_memory_bytes"], "peak_memory_bytes", 0, 1 << 50)
         elif kind == "golden":
             self.golden = event.get("outputs")
-        elif kind == "sensors":
+        elif kind == "sensors" and len(self.sensors) < 2:
             self.sensors.append({name: _optional(event.get(name), name) for name in _SENSORS})
         elif kind == "progress":
             self._samples_ms += checks.samples(event.get("samples_ms"), "samples_ms")
