@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import http.server
 import json
@@ -205,6 +206,19 @@ def test_an_archive_in_the_cache_that_was_changed_is_fetched_again(tmp_path, mon
         (cache_folder() / name).write_bytes(content if "core" in name else content[:-1])
     litertjs.fetch()
     assert {path.name: path.read_bytes() for path in cache_folder().glob("*.tgz")} == kept
+
+
+def test_a_recipe_whose_page_cannot_be_made_is_refused_before_its_first_stage(tmp_path, monkeypatch):
+    from edge_cv.pipeline import run
+    from edge_cv.recipe import Model, Recipe
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    recipe = Recipe("page", Model("efficientnet_lite0"), schemes=("float32", "int8"), web="int8")
+    for io, says in (("int8", "must have io float32 or uint8. Received: int8"), ("uint8", "Received: no npm")):
+        with pytest.raises(InputError, match=says):
+            run(dataclasses.replace(recipe, io=io), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # ------------------------------------------------------------------------------------------------------ in a browser
