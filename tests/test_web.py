@@ -210,11 +210,12 @@ def test_an_archive_in_the_cache_that_was_changed_is_fetched_again(tmp_path, mon
 
 def test_a_recipe_whose_page_cannot_be_made_is_refused_before_its_first_stage(tmp_path, monkeypatch):
     from edge_cv.pipeline import run
-    from edge_cv.recipe import Model, Recipe
+    from edge_cv.recipe import Device, Model, Recipe
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    recipe = Recipe("page", Model("efficientnet_lite0"), schemes=("float32", "int8"), web="int8")
+    device = Device("Browser", "any", "LiteRT.js", delivery="web")
+    recipe = Recipe("page", Model("efficientnet_lite0"), schemes=("float32", "int8"), device=device)
     for io, says in (("int8", "must have io float32 or uint8. Received: int8"), ("uint8", "Received: no npm")):
         with pytest.raises(InputError, match=says):
             run(dataclasses.replace(recipe, io=io), tmp_path / "run")
