@@ -70,15 +70,8 @@ def main() -> None:
     abis = parser.parse_args().abi or ["arm64-v8a"]
     started = time.monotonic()
     try:
-        for step in (
-            install_tools,
-            fetch,
-            make_models,
-            make_resources,
-            make_desktop_library,
-            compile_and_test,
-            make_dex,
-        ):
+        made = (fetch, make_models, make_resources, make_desktop_library, compile_and_test, make_dex)
+        for step in (install_tools, *made):
             say(step.__doc__.splitlines()[0])
             step()
         say("packing, aligning and signing")
@@ -113,7 +106,7 @@ def maven(*arguments: str) -> None:
     run("mvn", "-B", "--no-transfer-progress", "-f", APP / "pom.xml", *arguments)
 
 
-# --------------------------------------------------------------------------------------- what it needs
+# ------------------------------------------------------------------------------------------------------- what it needs
 
 
 def install_tools() -> None:
@@ -169,11 +162,11 @@ def make_models() -> None:
     run(sys.executable, APP / "golden/make_vectors.py", *models, "--out", BUILD / "vectors", env=environment)
 
 
-# ------------------------------------------------------------------------------------ compile and test
+# ---------------------------------------------------------------------------------------------------- compile and test
 
 
 def make_resources() -> None:
-    """compiling the resources"""
+    """compiling the resources, and packing them with the models"""
     manifest = BUILD / "AndroidManifest.xml"
     text = (APP / "app/src/main/AndroidManifest.xml").read_text()
     # What Gradle has in its script, and adds where libraries lie in the APK as they are mapped.
@@ -186,8 +179,16 @@ def make_resources() -> None:
         *("aapt2", "link", "-o", BUILD / "base.apk", "-I", FRAMEWORK, "--manifest", manifest, "--java", BUILD / "gen"),
         *("--min-sdk-version", str(MIN_SDK), "--target-sdk-version", str(TARGET_SDK)),
         *("--version-code", "1", "--version-name", VERSION, "--debug-mode", BUILD / "res.zip"),
+        *("-A", ASSETS, "-0", ".tflite"),
         "--warn-manifest-validation",  # this aapt2 is older than uses-native-library
         stderr=subprocess.DEVNULL,
+    )
+    # how Robolectric finds them, as the Android Gradle plugin tells it
+    config = BUILD / "robolectric/com/android/tools/test_config.properties"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(
+        f"android_custom_package={PACKAGE}\nandroid_merged_manifest={manifest}\n"
+        f"android_merged_assets={ASSETS}\nandroid_resource_apk={BUILD / 'base.apk'}\n"
     )
 
 
@@ -263,7 +264,7 @@ def make_dex() -> None:
     )
 
 
-# -------------------------------------------------------------------------------------- pack and check
+# ------------------------------------------------------------------------------------------------------ pack and check
 
 
 def pack(abis: list[str]) -> None:
@@ -274,9 +275,6 @@ def pack(abis: list[str]) -> None:
     with zipfile.ZipFile(unsigned, "a", zipfile.ZIP_DEFLATED) as archive:
         for dex in sorted((BUILD / "dex").glob("*.dex")):
             archive.write(dex, dex.name)
-        for asset in sorted(path for path in ASSETS.rglob("*") if path.is_file() and path.name != ".gitkeep"):
-            stored = zipfile.ZIP_STORED if asset.suffix == ".tflite" else zipfile.ZIP_DEFLATED
-            archive.write(asset, f"assets/{asset.relative_to(ASSETS)}", stored)
         for name in ("tensorflow-lite", "tensorflow-lite-gpu"):
             with zipfile.ZipFile(BUILD / f"aar/{name}.aar") as aar:
                 for member in aar.namelist():
@@ -331,11 +329,8 @@ def check(abis: list[str]) -> None:
         must(f"Ldev/edgecv/demo/{name};" in classes, f"classes.dex must have {name}", "none")
     rest = APK.stat().st_size - sum(members[name].file_size for name in models)
     if abis == ["arm64-v8a"]:
-        must(
-            rest <= MOST_BYTES_WITHOUT_MODELS,
-            f"the APK without models must be at most {MOST_BYTES_WITHOUT_MODELS} bytes",
-            rest,
-        )
+        most = MOST_BYTES_WITHOUT_MODELS
+        must(rest <= most, f"the APK without models must be at most {most} bytes", rest)
 
 
 def must(holds: object, what: str, received: object) -> None:

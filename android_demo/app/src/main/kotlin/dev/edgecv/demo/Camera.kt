@@ -40,7 +40,12 @@ class Camera(
         null
     }
     private var thread: HandlerThread? = null
+    @Volatile
     private var device: CameraDevice? = null
+
+    // Opening takes a while; what answers after stop() has come too late.
+    @Volatile
+    private var opening: Opened? = null
     private var reader: ImageReader? = null
 
     val exists get() = id != null
@@ -79,7 +84,9 @@ class Camera(
             val frames = ImageReader.newInstance(chosen.first, chosen.second, ImageFormat.YUV_420_888, 2)
             frames.setOnImageAvailableListener({ it.acquireLatestImage()?.use { image -> onFrame(image, degrees) } }, handler)
             reader = frames
-            manager.openCamera(id, Opened(Surface(texture), frames.surface, handler), handler)
+            val opened = Opened(Surface(texture), frames.surface, handler)
+            opening = opened
+            manager.openCamera(id, opened, handler)
         } catch (error: CameraAccessException) {
             onFailure(error.reason())
         } catch (error: RuntimeException) { // vendors' camera services throw whatever they are led into
@@ -88,6 +95,7 @@ class Camera(
     }
 
     fun stop() {
+        opening = null
         device?.close()
         device = null
         // On its own thread, after the frame that is being read.
@@ -118,6 +126,7 @@ class Camera(
         CameraDevice.StateCallback() {
         @Suppress("DEPRECATION") // what replaces it needs Android 9
         override fun onOpened(camera: CameraDevice) {
+            if (opening !== this) return camera.close()
             device = camera
             try {
                 camera.createCaptureSession(listOf(preview, frames), Configured(), handler)
@@ -130,12 +139,12 @@ class Camera(
 
         override fun onDisconnected(camera: CameraDevice) {
             camera.close()
-            onFailure("another app has taken it")
+            if (opening === this) onFailure("another app has taken it")
         }
 
         override fun onError(camera: CameraDevice, error: Int) {
             camera.close()
-            onFailure("error $error of the camera")
+            if (opening === this) onFailure("error $error of the camera")
         }
 
         private inner class Configured : CameraCaptureSession.StateCallback() {

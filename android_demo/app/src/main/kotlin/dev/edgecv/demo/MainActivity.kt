@@ -54,6 +54,7 @@ class MainActivity : Activity() {
         var photo: Photo? = null
         var picture: Bitmap? = null
         var thresholdPercent = 0
+        var trouble: String? = null // with the camera, or with a file that was chosen
         var asked = false // for the camera, once: whoever refused it is not asked again at each rotation
     }
 
@@ -75,7 +76,7 @@ class MainActivity : Activity() {
                     kept.session.offer { frame.toPhoto(degrees) }
                 }
             },
-            onFailure = { reason -> onScreen { tell(getString(R.string.camera_failed, reason)) } },
+            onFailure = { reason -> onScreen { trouble(getString(R.string.camera_failed, reason)) } },
         )
         build()
         if (before == null) kept.files.execute { load() }
@@ -133,7 +134,7 @@ class MainActivity : Activity() {
     /** Classifies the chosen photo, where there is one; the camera's next frame comes by itself. */
     private fun again() {
         val photo = kept.photo ?: return
-        kept.session.offer { photo }
+        kept.session.classify { photo }
     }
 
     private fun opened(uri: Uri) = kept.files.execute {
@@ -142,10 +143,11 @@ class MainActivity : Activity() {
             onScreen {
                 kept.catalogue += choice
                 kept.chosen = null
+                kept.trouble = null
                 choose(choice)
             }
         } catch (error: InputError) {
-            onScreen { tell(error.reason()) }
+            onScreen { trouble(error.reason()) }
         }
     }
 
@@ -157,13 +159,14 @@ class MainActivity : Activity() {
                 camera.stop()
                 kept.photo = photo
                 kept.picture = picture
+                kept.trouble = null
                 showPhoto()
                 again()
             }
         } catch (error: InputError) {
-            onScreen { tell(error.reason()) }
+            onScreen { trouble(error.reason()) }
         } catch (_: OutOfMemoryError) {
-            onScreen { tell(getString(R.string.photo_failed, "it is too large for this device")) }
+            onScreen { trouble(getString(R.string.photo_failed, "it is too large for this device")) }
         }
     }
 
@@ -178,12 +181,13 @@ class MainActivity : Activity() {
     // ------------------------------------------------------------------------------------------------------- the camera
 
     private fun startCamera() {
-        if (!camera.exists) return tell(getString(R.string.camera_missing))
+        if (!camera.exists) return trouble(getString(R.string.camera_missing))
         if (!granted()) {
-            if (kept.asked) return tell(getString(R.string.camera_refused))
+            if (kept.asked) return trouble(getString(R.string.camera_refused))
             kept.asked = true
             return requestPermissions(arrayOf(Manifest.permission.CAMERA), CAMERA)
         }
+        trouble(null)
         val surface = texture.surfaceTexture ?: return // its listener calls again
         camera.start(surface, SHORT_SIDE_PIXELS, displayDegrees())
         layPreview()
@@ -191,7 +195,7 @@ class MainActivity : Activity() {
 
     override fun onRequestPermissionsResult(request: Int, permissions: Array<String>, results: IntArray) {
         if (request != CAMERA) return
-        if (results.firstOrNull() == PackageManager.PERMISSION_GRANTED) startCamera() else tell(getString(R.string.camera_refused))
+        if (results.firstOrNull() == PackageManager.PERMISSION_GRANTED) startCamera() else trouble(getString(R.string.camera_refused))
     }
 
     private fun layPreview() {
@@ -268,7 +272,7 @@ class MainActivity : Activity() {
         val intent = Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType(type)
         startActivityForResult(intent, request)
     } catch (error: ActivityNotFoundException) {
-        tell(getString(R.string.photo_failed, error.reason()))
+        trouble(getString(R.string.photo_failed, error.reason()))
     }
 
     override fun onActivityResult(request: Int, result: Int, data: Intent?) {
@@ -314,7 +318,7 @@ class MainActivity : Activity() {
             Notice.MEASURED -> getString(R.string.measured, getExternalFilesDir("benchmark"))
             null -> null
         }
-        (state.error ?: notice)?.let { tell(it) } ?: tell(if (state.answers.isEmpty()) null else nothingAbove(state, percent))
+        tell(state.error ?: notice ?: kept.trouble ?: nothingAbove(state, percent))
         val asked = state.settings
         val running = state.runtime?.let { getString(R.string.running, it, asked.threads) }
         val instead = state.fallback?.let { getString(R.string.fallback, state.runtime, asked.delegate.label, it) }
@@ -331,7 +335,7 @@ class MainActivity : Activity() {
     }
 
     private fun nothingAbove(state: State, percent: Int) =
-        if (state.answers.none { it.probability * 100 >= percent }) getString(R.string.nothing_above, percent) else null
+        if (state.answers.isNotEmpty() && state.answers.none { it.probability * 100 >= percent }) getString(R.string.nothing_above, percent) else null
 
     private fun words(spread: Spread?) = spread?.let { getString(R.string.spread, it.medianMs, it.p90Ms) }.orEmpty()
 
@@ -351,6 +355,11 @@ class MainActivity : Activity() {
     private fun showPhoto() = view<ImageView>(R.id.photo).run {
         setImageBitmap(kept.picture)
         visibility = View.VISIBLE
+    }
+
+    private fun trouble(text: String?) {
+        kept.trouble = text
+        show(kept.session.state)
     }
 
     private fun tell(text: String?) {

@@ -74,17 +74,20 @@ class Session(private val runtime: Runtime, settings: Settings, private val publ
         if (same == null) show(state.copy(settings = settings)) else open(same, settings, null)
     }
 
+    /** Classifies a photo, after all that was asked for before; what [photo] throws as [InputError] is shown. */
+    fun classify(photo: () -> Photo) = submit { run(photo) }
+
     /**
      * Classifies a photo unless another one is being classified: of a camera's frames only the newest count.
      *
-     * @param photo makes the photo, on the session's thread; what it throws as [InputError] is shown.
+     * @param photo makes the photo, on the session's thread.
      * @return whether the photo was taken.
      */
     fun offer(photo: () -> Photo): Boolean {
         if (!busy.compareAndSet(false, true)) return false
         submit {
             try {
-                classify(photo)
+                run(photo)
             } finally {
                 busy.set(false)
             }
@@ -155,7 +158,7 @@ class Session(private val runtime: Runtime, settings: Settings, private val publ
         throw reason ?: InputError("${source.file} cannot be opened.")
     }
 
-    private fun classify(photo: () -> Photo) {
+    private fun run(photo: () -> Photo) {
         val open = classifier ?: return
         val (answers, timing) = try {
             open.classify(photo = photo)

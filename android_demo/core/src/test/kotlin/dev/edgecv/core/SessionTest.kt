@@ -151,10 +151,11 @@ class SessionTest {
         began.await()
         assertFalse(session.isFree)
         assertFalse(session.offer { throw AssertionError("it was to be dropped") })
+        session.classify { green } // a chosen photo is not
         goOn.countDown()
         session.await()
         assertTrue(session.isFree)
-        assertEquals(1, session.state.timings.last.size)
+        assertEquals(2, session.state.timings.last.size)
     }
 
     @Test

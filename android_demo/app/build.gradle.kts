@@ -1,0 +1,33 @@
+plugins {
+    alias(libs.plugins.android.application) // it compiles Kotlin by itself
+}
+
+android {
+    namespace = "dev.edgecv.demo"
+    compileSdk = 36
+
+    defaultConfig {
+        applicationId = "dev.edgecv.demo"
+        minSdk = 24
+        targetSdk = 35
+        versionCode = 1
+        versionName = "0.1.0"
+        ndk { abiFilters += listOf("arm64-v8a", "armeabi-v7a", "x86_64") }
+    }
+
+    compileOptions {
+        sourceCompatibility = JavaVersion.VERSION_11
+        targetCompatibility = JavaVersion.VERSION_11
+    }
+
+    androidResources { noCompress += "tflite" } // so that a model is read where it lies in the APK
+}
+
+dependencies {
+    implementation(project(":core"))
+    implementation(libs.serialization.json)
+    // 16 KB pages need LiteRT 1.4 or later; its classes are called org.tensorflow.lite, as TensorFlow Lite's.
+    implementation(libs.litert)
+    implementation(libs.litert.gpu)
+    implementation(libs.litert.gpu.api)
+}

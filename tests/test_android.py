@@ -1,0 +1,146 @@
+"""What the Android app is built from and tested with; the app's own tests run on the JVM, by `make android`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from converters.errors import InputError
+from edge_cv import android
+from edge_cv.pipeline import run
+from edge_cv.recipe import Data, Device, Explain, Measure, Model, Recipe
+
+APP = Path(__file__).parents[1] / "android_demo"
+PHONE = Device("a phone", "arm64", "LiteRT", delivery="android")
+
+
+def script(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, APP / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def app(tmp_path):
+    (tmp_path / "app" / android.ASSETS).mkdir(parents=True)
+    return tmp_path / "app"
+
+
+def artifact(folder: Path, name: str, content: bytes = b"model") -> Path:
+    path = folder / f"{name}.tflite"
+    path.write_bytes(content)
+    path.with_suffix(".json").write_text(json.dumps({"file": path.name}))
+    return path
+
+
+def test_the_committed_golden_vectors_are_what_python_computes_today():
+    golden = script("golden/make_golden.py")
+    assert golden.golden() == golden.FILE.read_text()
+    assert golden.FILE.stat().st_size < 300_000
+
+
+def test_models_and_their_sidecars_are_put_into_the_app(tmp_path, app):
+    first, second = artifact(tmp_path, "net_int8"), artifact(tmp_path, "net_float32")
+    placed = android.install([first], app) + android.install([second], app)
+    assert [path.read_bytes() for path in placed] == [b"model", b"model"]
+    names = {path.name for path in (app / android.ASSETS).iterdir()}
+    assert names == {"net_int8.tflite", "net_int8.json", "net_float32.tflite", "net_float32.json"}
+
+
+def test_a_model_without_its_sidecar_changes_nothing_in_the_app(tmp_path, app):
+    whole, bare = artifact(tmp_path, "whole"), tmp_path / "bare.tflite"
+    bare.write_bytes(b"model")
+    with pytest.raises(InputError, match=r"bare\.json cannot be read"):
+        android.install([whole, bare], app)
+    assert not list((app / android.ASSETS).iterdir())
+
+
+def test_a_recipe_that_wants_an_app_is_refused_where_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(android, "APP", tmp_path / "none")
+    recipe = Recipe(name="trial", model=Model("efficientnet_lite0"), schemes=("int8",), device=PHONE)
+    with pytest.raises(InputError, match="must be there"):
+        run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_puts_the_rows_that_its_recipe_names_into_the_app(tmp_path, app, monkeypatch):
+    monkeypatch.setattr(android, "APP", app)
+    recipe = Recipe(
+        name="trial",
+        model=Model("mobilenet_v1", image_size=32, alpha=0.25),
+        data=Data(images=4, calibration_images=8),
+        schemes=("float32", "dynamic_int8"),
+        measure=Measure(threads=(1,), runs=2, warmup=0),
+        explain=Explain(attention=0),
+        device=dataclasses.replace(PHONE, scheme="dynamic_int8"),
+    )
+    run(recipe, tmp_path / "run")
+    placed = app / android.ASSETS / "mobilenet_v1_dynamic_int8.tflite"
+    assert {path.name for path in placed.parent.iterdir()} == {placed.name, placed.with_suffix(".json").name}
+    sidecar = json.loads(placed.with_suffix(".json").read_text())
+    assert sidecar["sha256"] == hashlib.sha256(placed.read_bytes()).hexdigest()
+    (placed.parent / "other.tflite").write_bytes(b"another")
+    placed.unlink()
+    run(dataclasses.replace(recipe, notes=("again",)), tmp_path / "run")
+    assert placed.is_file()
+    assert (placed.parent / "other.tflite").is_file()
+
+
+def test_both_builds_of_the_app_have_the_same_versions():
+    pom = (APP / "pom.xml").read_text()
+    toml = (APP / "gradle/libs.versions.toml").read_text()
+    for name in ("kotlin", "serialization", "junit"):
+        by_maven = re.search(rf"<{name}\.version>(.+?)<", pom)[1]
+        by_gradle = re.search(rf'^{name} = "(.+?)"', toml, re.MULTILINE)[1]
+        assert by_maven == by_gradle
+    gradle, build = (APP / "app/build.gradle.kts").read_text(), script("build.py")
+    assert f'namespace = "{build.PACKAGE}"' in gradle
+    assert f"minSdk = {build.MIN_SDK}\n" in gradle
+    assert f"targetSdk = {build.TARGET_SDK}\n" in gradle
+    assert f'versionName = "{build.VERSION}"' in gradle
+
+
+def test_the_build_refuses_a_library_that_is_not_the_one_it_knows(tmp_path, monkeypatch):
+    build = script("build.py")
+    monkeypatch.setattr(build, "BUILD", tmp_path)
+    (tmp_path / "aar").mkdir()
+    for name in build.AARS:
+        with zipfile.ZipFile(tmp_path / f"aar/{name}.aar", "w") as archive:
+            archive.writestr("classes.jar", b"others")
+    with pytest.raises(build.BuildError, match=r"tensorflow-lite\.aar must have the SHA-256"):
+        build.fetch()
+    assert not (tmp_path / "aar/tensorflow-lite.aar").exists()  # so that the next attempt fetches it
+
+
+def test_the_build_names_the_tools_that_are_missing(monkeypatch):
+    build = script("build.py")
+    monkeypatch.setattr(build.shutil, "which", lambda tool: None if tool in ("aapt2", "apt-get") else f"/bin/{tool}")
+    with pytest.raises(build.BuildError, match=r"must be installed first: apt-get install .*aapt"):
+        build.install_tools()
+
+
+@pytest.mark.slow
+def test_make_android_builds_tests_and_signs_the_app():
+    build = script("build.py")
+    missing = [tool for tool in build.TOOLS if shutil.which(tool) is None]
+    if missing or not build.FRAMEWORK.is_file():
+        pytest.skip(f"not installed: {', '.join(missing) or build.FRAMEWORK}")
+    done = subprocess.run([sys.executable, APP / "build.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    closing = r"^\[INFO\] Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0$"
+    tests = [int(count) for count in re.findall(closing, done.stdout, re.MULTILINE)]
+    assert len(tests) == 2
+    assert sum(tests) > 100
+    assert build.APK.stat().st_size < 15_000_000
