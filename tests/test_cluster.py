@@ -134,7 +134,7 @@ def test_the_workers_need_neither_the_artifacts_nor_the_photos_in_their_places(c
     from edge_cv.evaluation import classifying
 
     task = classifying.Task(
-        tuple((f"/elsewhere/{name}.tflite", classifying._metadata(path)) for name, path in artifacts.items()),
+        tuple((f"/elsewhere/{name}.tflite", classifying.metadata_of(path)) for name, path in artifacts.items()),
         0,
         Preprocessing(32),
     )
