@@ -155,22 +155,27 @@ class _Walk:
 
 
 def _run(content: bytes, feeds: list[np.ndarray]) -> list[np.ndarray]:
-    """The outputs of a graph, each `(n, ...)`, for inputs `(n, ...)` that it takes one image at a time."""
+    """The outputs of a graph, each `(n, ...)`, for inputs `(n, ...)` that it takes one image at a time.
+
+    The converter drops the batch of what is 1 x 1 pixel large: such a tensor `(channels,)` is `(n, channels)` here.
+    """
     count = len(feeds[0])
     interpreters = [interpreter(content) for _ in range(max(1, min(os.cpu_count() or 1, count)))]
-    results = [np.empty((count, *d["shape"][1:]), d["dtype"]) for d in interpreters[0].get_output_details()]
+    results = [
+        np.empty((count, *(shape[1:] if shape[:1] == [1] else shape)), detail["dtype"])
+        for detail in interpreters[0].get_output_details()
+        for shape in [detail["shape"].tolist()]
+    ]
 
     def every(first: int) -> None:
         at = interpreters[first]
-        inputs, outputs = (
-            [d["index"] for d in details] for details in (at.get_input_details(), at.get_output_details())
-        )
+        inputs, outputs = at.get_input_details(), at.get_output_details()
         for image in range(first, count, len(interpreters)):
-            for index, feed in zip(inputs, feeds, strict=True):
-                at.set_tensor(index, feed[image : image + 1])
+            for detail, feed in zip(inputs, feeds, strict=True):
+                at.set_tensor(detail["index"], feed[image].reshape(detail["shape"]))
             at.invoke()
-            for index, result in zip(outputs, results, strict=True):
-                result[image] = at.get_tensor(index)[0]
+            for detail, result in zip(outputs, results, strict=True):
+                result[image] = at.get_tensor(detail["index"]).reshape(result.shape[1:])
 
     with ThreadPoolExecutor(len(interpreters)) as pool:
         list(pool.map(every, range(len(interpreters))))
