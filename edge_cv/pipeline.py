@@ -64,7 +64,8 @@ def run(
     Args:
         recipe: what to do.
         out_dir: the run's folder; made when it is missing.
-        device: measure the TFLite files there too, as `edge_cv.evaluation.remote.parse` has it.
+        device: measure the TFLite files there too, as `edge_cv.evaluation.remote.parse` has it; limits on latency are
+            then those on the device.
         progress: told what is being done; `edge_cv.progress.shown` writes to stderr.
 
     Returns:
@@ -136,7 +137,10 @@ def run(
     )
     report.save(folder)
     if device is not None:
-        report = with_measurements(report, _measure_on(recipe, stages, artifacts, device, progress))
+        measured_there = _measure_on(recipe, stages, artifacts, device, progress)
+        there = on_device(rows, measured_there)
+        violations = tuple(v for limits in recipe.limits for v in broken(limits, there))
+        report = dataclasses.replace(with_measurements(report, measured_there), violations=violations)
         report.save(folder)
     return report
 
@@ -523,6 +527,12 @@ def _measure_on(
         stages.once(f"measure_{artifact.scheme}_there", [artifact.sha256, asdict(part), asdict(device)], work)
         found.append(Measurement.load(path))
     return found
+
+
+def on_device(rows: Sequence[Row], measurements: Sequence[Measurement]) -> tuple[Row, ...]:
+    """The rows with the device's latencies in the place of this machine's, where there are any."""
+    latency = {measured.sha256: tuple(e.to_dict() for e in measured.latency) for measured in measurements}
+    return tuple(dataclasses.replace(row, latency=latency.get(row.sha256, row.latency)) for row in rows)
 
 
 def _deliver(recipe: Recipe, folder: Path, artifacts: Sequence[Artifact], progress: Progress) -> Delivery | None:

@@ -22,5 +22,14 @@ RECIPE = Recipe(
     schemes=("float32", "int8"),
     measure=Measure(threads=(1, 2), runs=100),
     explain=Explain(attention=6),
-    limits=(Limits("int8", max_size_bytes=6_500_000, min_sqnr_db=20.0, min_agreement=0.9, max_top1_drop=0.05),),
+    limits=(
+        Limits(
+            "int8",
+            max_size_bytes=6_500_000,
+            min_sqnr_db=20.0,
+            min_agreement=0.9,
+            max_top1_drop=0.05,
+            max_latency_ratio=1.2,
+        ),
+    ),
 )

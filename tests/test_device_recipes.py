@@ -15,7 +15,7 @@ from converters import targets
 from converters.errors import InputError
 from edge_cv import recipe as recipes
 from edge_cv.delivery import check_deliverable, deliver
-from edge_cv.pipeline import broken
+from edge_cv.pipeline import broken, on_device
 from edge_cv.recipe import Device, Limits, Model, Recipe
 from edge_cv.report import Report, Row
 
@@ -166,3 +166,20 @@ def test_the_android_app_gets_the_file_and_its_sidecar_and_a_quick_run_leaves_it
     assert {file.name for file in assets.iterdir()} == {"small_int8.tflite", "small_int8.json"}
     assert (assets / "small_int8.tflite").read_bytes() == small_int8
     assert recipe.quick().device.delivery is None
+
+
+def test_limits_on_latency_are_judged_on_the_device_that_measured():
+    from edge_cv.evaluation.latency import Latency
+    from edge_cv.evaluation.measurement import Measurement
+
+    def row(scheme: str, milliseconds: float, sha256: str) -> Row:
+        here = {"host": "here", "runtime": "r", "threads": 1, "p50_ms": milliseconds}
+        return Row(scheme, f"{scheme}.tflite", sha256=sha256, latency=(here,))
+
+    rows = (row("float32", 10.0, "0" * 64), row("int8", 4.0, "1" * 64))
+    there = Latency("a board", "r", 1, 50.0, 51.0, 52.0, 3, (50.0, 50.0, 50.0))
+    limits = Limits("int8", max_p50_ms=20.0)
+    assert broken(limits, rows) == []
+    on_board = on_device(rows, [Measurement("int8.tflite", "1" * 64, {"host": "a board"}, (there,))])
+    assert broken(limits, on_board) == ["int8: median latency in ms at one thread must be at most 20. Measured: 50"]
+    assert on_board[0] == rows[0]
