@@ -16,7 +16,7 @@ help:
 
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,corruptions,search,grain,jax]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,corruptions,search,grain,jax,micro,ray]'
 	touch $(READY)
 
 setup: $(READY)

@@ -28,6 +28,7 @@ from converters.source import Source, open_source
 SOURCE_IMAGES = 16  # the float conversion is compared with the source model on so many; the rest with the conversion
 FLOAT_SQNR_DB = 60.0  # float against float: only the order of additions differs
 ONNX_SQNR_DB = {"float32": FLOAT_SQNR_DB, "int8": 3.0}  # an ONNX file fails its check below
+ONNX_TARGETS = ("onnxruntime", "tensorrt")
 RANDOM_IMAGES = 8  # compared when the caller gives no images
 VERSIONED = ("tensorflow", "keras", "ai-edge-litert", "ai-edge-quantizer", "tf2onnx", "onnx", "onnxruntime", "numpy")
 
@@ -112,6 +113,7 @@ def to_onnx(
     labels: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     opset: int = 17,
+    target: str | None = None,
 ) -> Conversion:
     """A checked ONNX file of an image classifier, batch 1, input NHWC as the model takes it.
 
@@ -119,6 +121,8 @@ def to_onnx(
         model, calibration, labels, preprocessing: as `to_tflite` takes them.
         scheme: `float32`, or `int8`: QDQ by ONNX Runtime's quantizer, input and output float32.
         opset: the ONNX operator set, 13 or later.
+        target: `onnxruntime` (None is the same) or `tensorrt`, whose int8 has no zero points: an activation's range
+            reaches as far down as up, which costs those behind a ReLU half of their steps.
 
     Returns:
         The Conversion, of format `onnx`.
@@ -131,6 +135,8 @@ def to_onnx(
 
     if scheme not in ONNX_SQNR_DB:
         raise unknown("ONNX scheme", scheme, ONNX_SQNR_DB)
+    if target is not None and target not in ONNX_TARGETS:
+        raise unknown("ONNX target", target, ONNX_TARGETS)
     if not isinstance(opset, int) or not MIN_OPSET <= opset <= max_opset():
         raise InputError(f"opset must be a whole number in {MIN_OPSET}..{max_opset()}. Received: {opset!r}")
     source = open_source(model)
@@ -140,7 +146,7 @@ def to_onnx(
     _check_labels(labels, float_model)
     content = from_float_tflite(float_model.content, opset)
     if scheme == "int8":
-        content = static_int8(content, images)
+        content = static_int8(content, images, symmetric=target == "tensorrt")
     if images is None:
         images = _random_images(float_model, preprocessing)
     outputs = predict_onnx(content, images)
@@ -151,6 +157,7 @@ def to_onnx(
     record |= {
         "format": "onnx",
         "options": {"opset": opset},
+        "target": target,
         "input": _input_record(float_model.content, None, float_model, preprocessing, images),
         "output": _output_record(float_model.content),
     }

@@ -10,14 +10,14 @@ float layer's (https://arxiv.org/abs/1906.04721). Operators, scales, size and la
 from __future__ import annotations
 
 import copy
-import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from converters.equalization import ChannelMap
 from converters.graph import Graph, Operator
 from converters.parity import sqnr_db
 from converters.running import interpreter, predict, to_input
@@ -25,10 +25,12 @@ from converters.running import interpreter, predict, to_input
 METHODS = ("rounding", "bias", "none")  # the best first
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 HELD_OUT = 5  # every fifth image does not correct: it decides whether correcting helped
+MIN_IMAGES = 2 * HELD_OUT  # of fewer, one image would decide: the plain file is taken
 MEMORY_BYTES = 1_000_000_000  # of activations held at once; fewer images correct a model whose activations are larger
 # By so much another file must beat the plain one, and by so much more divided by the images that say so: less is
 # chance, and may be a loss on other images. What correction brings where it works is some 5 dB.
-MARGIN_DB, MARGIN_OF_FEW_DB = 0.5, 4.0
+MARGIN_DB, MARGIN_OF_FEW_DB = 1.5, 4.0
+HOPELESS_DB = 1.0  # so much worse than the plain file before it is corrected, another one is not worth the time
 DAMPINGS = (4.0, 16.0)  # tried until one helps on the images held out
 # Positions to look at, for each value that an output is computed from: 16, or 4 where that is very many.
 MIN_SAMPLES, SAMPLES_PER_VALUE, MANY_SAMPLES, LEAST_PER_VALUE = 512, 16, 4096, 4
@@ -43,53 +45,65 @@ class Start:
     """An integer file that may be corrected, and the float graph that it was made of.
 
     Tensors are matched by name; the file's input tensor's scale and zero point say what its integers stand for.
+
+    Attributes:
+        float_content, content: the float graph and the integer file.
+        channels: how the float graph's channels were mapped, by name of tensor (`converters.equalization`).
     """
 
     float_content: bytes
     content: bytes
+    channels: Mapping[str, ChannelMap] = field(default_factory=dict)
 
 
 def corrected(
-    plain: Start, better: Iterable[Start], inputs: np.ndarray, *, method: str, damping: float | None
+    makers: Sequence[Callable[[np.ndarray], Start]], inputs: np.ndarray, *, method: str, damping: float | None
 ) -> tuple[bytes, Start]:
-    """The first file that clearly beats the plain one as it is, on images that did not correct it.
+    """The first file that clearly beats the plain one, on images that none of them was made of.
 
     Args:
-        plain: the plain file.
-        better: others of the same model, the most promising first, made when they are asked for; the plain one comes
-            after them.
+        makers: each makes a file of the same model from images; the most promising first, the plain one last.
         inputs: `(n, height, width, 3)` float32, what the float graphs take.
         method: `rounding` (weights and biases), `bias` or `none`.
         damping: see `correct`; None tries `DAMPINGS`.
 
     Returns:
         The file, and its start: corrected by the method, by a weaker one, or the plain one as it is. Its operators,
-        scales and size are the start's. When it was chosen, it is made anew on all of the images.
+        scales and size are the start's. Once chosen, it is made anew of all of the images.
     """
-    if len(inputs) < 2:
+    if len(inputs) < MIN_IMAGES:
+        plain = makers[-1](inputs)
         return plain.content, plain
-    held_out = np.arange(len(inputs)) % HELD_OUT == min(len(inputs), HELD_OUT) - 1
+    held_out = np.arange(len(inputs)) % HELD_OUT == HELD_OUT - 1
+    given = inputs[~held_out]
+    plain = makers[-1](given)
     wanted = predict(plain.float_content, inputs[held_out])
 
     def score(content: bytes) -> float:
         return sqnr_db(wanted, predict(content, inputs[held_out]))
 
-    def attempt(start: Start, given: np.ndarray, way: str, how: float | None) -> bytes:
-        given = given[: max(1, MEMORY_BYTES // _bytes_an_image(Graph(start.float_content)))]
-        return start.content if way == "none" else correct(start.float_content, start.content, given, damping=how)
+    def attempt(start: Start, images: np.ndarray, way: str, how: float | None) -> bytes:
+        images = images[: max(1, MEMORY_BYTES // _bytes_an_image(Graph(start.float_content)))]
+        return start.content if way == "none" else correct(start.float_content, start.content, images, damping=how)
 
     dampings = DAMPINGS if damping is None else (damping,)
     ways = [("rounding", how) for how in dampings] + [("bias", None), ("none", None)]
+    ways = [(way, how) for way, how in ways if METHODS.index(way) >= METHODS.index(method)]
     least = score(plain.content)
     margin = MARGIN_DB + MARGIN_OF_FEW_DB / held_out.sum()
-    for start in itertools.chain(better, [plain]):
+    seen = set()
+    for make in makers:
+        start = plain if make is makers[-1] else make(given)
+        if start.content in seen or score(start.content) < least - HOPELESS_DB:
+            continue
+        seen.add(start.content)
         for way, how in ways:
-            if METHODS.index(way) < METHODS.index(method):
-                continue
-            tried = attempt(start, inputs[~held_out], way, how)
+            tried = attempt(start, given, way, how)
             if score(tried) > least + margin:
-                again = attempt(start, inputs, way, how)
-                return (again if score(again) > least else tried), start
+                whole = make(inputs)
+                again = attempt(whole, inputs, way, how)
+                return (again, whole) if score(again) > least else (tried, start)
+    plain = makers[-1](inputs)
     return plain.content, plain
 
 
@@ -141,22 +155,27 @@ class _Walk:
 
 
 def _run(content: bytes, feeds: list[np.ndarray]) -> list[np.ndarray]:
-    """The outputs of a graph, each `(n, ...)`, for inputs `(n, ...)` that it takes one image at a time."""
+    """The outputs of a graph, each `(n, ...)`, for inputs `(n, ...)` that it takes one image at a time.
+
+    The converter drops the batch of what is 1 x 1 pixel large: such a tensor `(channels,)` is `(n, channels)` here.
+    """
     count = len(feeds[0])
     interpreters = [interpreter(content) for _ in range(max(1, min(os.cpu_count() or 1, count)))]
-    results = [np.empty((count, *d["shape"][1:]), d["dtype"]) for d in interpreters[0].get_output_details()]
+    results = [
+        np.empty((count, *(shape[1:] if shape[:1] == [1] else shape)), detail["dtype"])
+        for detail in interpreters[0].get_output_details()
+        for shape in [detail["shape"].tolist()]
+    ]
 
     def every(first: int) -> None:
         at = interpreters[first]
-        inputs, outputs = (
-            [d["index"] for d in details] for details in (at.get_input_details(), at.get_output_details())
-        )
+        inputs, outputs = at.get_input_details(), at.get_output_details()
         for image in range(first, count, len(interpreters)):
-            for index, feed in zip(inputs, feeds, strict=True):
-                at.set_tensor(index, feed[image : image + 1])
+            for detail, feed in zip(inputs, feeds, strict=True):
+                at.set_tensor(detail["index"], feed[image].reshape(detail["shape"]))
             at.invoke()
-            for index, result in zip(outputs, results, strict=True):
-                result[image] = at.get_tensor(index)[0]
+            for detail, result in zip(outputs, results, strict=True):
+                result[image] = at.get_tensor(detail["index"]).reshape(result.shape[1:])
 
     with ThreadPoolExecutor(len(interpreters)) as pool:
         list(pool.map(every, range(len(interpreters))))

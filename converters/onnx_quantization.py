@@ -1,7 +1,8 @@
 """Float ONNX to int8 QDQ: QuantizeLinear and DequantizeLinear around every operator, by ONNX Runtime's quantizer.
 
 Weights int8 with a scale a channel, activations int8 with a scale a tensor; input and output stay float32. Runtimes
-fuse each pair into their own integer kernels (ONNX Runtime on CPUs and NPUs, TensorRT, OpenVINO).
+fuse each pair into their own integer kernels: ONNX Runtime on CPUs and NPUs, OpenVINO, and TensorRT where zero points
+are 0 (https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html).
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from converters.errors import CheckFailed
 from converters.quiet import log_level, native_remarks_hidden
 
 
-def static_int8(content: bytes, images: np.ndarray) -> bytes:
+def static_int8(content: bytes, images: np.ndarray, *, symmetric: bool = False) -> bytes:
     """The int8 file of a float ONNX model of batch 1.
 
     Args:
         content: the float file.
         images: `(n, height, width, 3)` in the range that the model takes, to show the activations' ranges.
+        symmetric: whether activations have the zero point 0.
     """
     import onnx
     from onnxruntime import quantization
@@ -54,6 +56,7 @@ def static_int8(content: bytes, images: np.ndarray) -> bytes:
                     activation_type=quantization.QuantType.QInt8,
                     weight_type=quantization.QuantType.QInt8,
                     calibrate_method=quantization.CalibrationMethod.MinMax,
+                    extra_options={"ActivationSymmetric": symmetric},
                 )
                 onnx.checker.check_model(onnx.load_model(made))
         except Exception as error:  # the quantizer raises whatever it stumbles on

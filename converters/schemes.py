@@ -5,7 +5,7 @@ A new scheme is one more dataclass here with a `name`, the limits that its resul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -129,20 +129,23 @@ class Int8:
 
     def files(self, body: Body, inputs: np.ndarray) -> tuple[bytes, bytes]:
         """The file with int8 at both ends, and the float graph, equalized or not, that it is nearest to."""
-        equal, maps = equalized(body.content, inputs) if self.equalization else (body.content, {})
         input_range = body.range_of(inputs)
-        ranges = activation_ranges(body.content, inputs)
 
-        def better() -> Iterator[Start]:
-            for content in ([equal] if maps else []) + ([body.content] if self.ranges == "mse" else []):
-                of_content = ranges if content is body.content else activation_ranges(content, inputs)
-                if self.ranges == "mse":
-                    of_content = clipped_ranges(content, inputs, of_content)
-                yield Start(content, full_integer(content, of_content, input_range))
+        def maker(equalize: bool, clip: bool) -> Callable[[np.ndarray], Start]:
+            def make(images: np.ndarray) -> Start:
+                content, maps = equalized(body.content, images) if equalize else (body.content, {})
+                ranges = activation_ranges(content, images)
+                if clip:
+                    ranges = clipped_ranges(content, images, ranges)
+                return Start(content, full_integer(content, ranges, input_range), maps)
 
-        plain = Start(body.content, full_integer(body.content, ranges, input_range))
-        content, start = corrected(plain, better(), inputs, method=self.correction, damping=self.damping)
-        return with_channels(content, {} if start.float_content is body.content else maps), start.float_content
+            return make
+
+        clip = self.ranges == "mse"
+        ways = dict.fromkeys([(self.equalization, clip), (False, clip), (False, False)])
+        makers = [maker(*way) for way in ways]
+        content, start = corrected(makers, inputs, method=self.correction, damping=self.damping)
+        return with_channels(content, start.channels), start.float_content
 
 
 @dataclass(frozen=True)
@@ -174,10 +177,12 @@ class Int16x8:
 
         ranges = model.once(f"ranges {body.zero_point}", images, lambda: activation_ranges(body.content, inputs))
 
+        def plain(given: np.ndarray) -> Start:
+            own = ranges if given is inputs else activation_ranges(body.content, given)
+            return Start(body.content, full_integer(body.content, own, body.range_of(inputs), activation_bits=16))
+
         def made() -> bytes:
-            plain = full_integer(body.content, ranges, body.range_of(inputs), activation_bits=16)
-            start = Start(body.content, plain)
-            return corrected(start, [], inputs, method=self.correction, damping=self.damping)[0]
+            return corrected([plain], inputs, method=self.correction, damping=self.damping)[0]
 
         content = model.once(f"int16x8 {body.zero_point} {self.correction} {self.damping}", images, made)
         graph = Graph(body.content)

@@ -280,8 +280,8 @@ def _int16(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[
     if where and not chosen.fast_int16 and (chosen.activations is None or "int16" in chosen.activations):
         yield Finding(
             WARNING,
-            f"int16 activations have only reference kernels here, some ten times slower than int8. Found: {len(where)} "
-            f"of {len(operators)} operators",
+            f"int16 activations have only reference kernels here, many times slower than int8 (EfficientNet-Lite0 on "
+            f"x86-64 with VNNI: 259 against 4.2 ms). Found: {len(where)} of {len(operators)} operators",
             "use int8, or mixed with float32 layers",
             _layers(graph, where),
         )

@@ -16,9 +16,7 @@ def check_app(app: Path | None = None) -> None:
     """Raise InputError when there is no app to put models into."""
     app = app or APP
     if not (app / ASSETS).is_dir():
-        raise InputError(
-            f"Recipe.android must be empty where there is no Android app, {app / ASSETS}. Received: no folder"
-        )
+        raise InputError(f"to deliver to the Android app, {app / ASSETS} must be there. Received: no folder")
 
 
 def install(artifacts: Iterable[Path], app: Path | None = None) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING
 from edge_cv.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from edge_cv.cluster import Cluster
     from edge_cv.data import ImageSource
     from edge_cv.evaluation import Evaluation
+    from edge_cv.evaluation.remote import Adb, Ssh
     from edge_cv.report import Report
 
 
@@ -33,13 +36,16 @@ def appraise(
     corruptions: int = 0,
     limit: int | None = None,
     workers: int | None = None,
+    cluster: Cluster | None = None,
+    device: Ssh | Adb | None = None,
+    journal: str | os.PathLike | None = None,
     progress: Progress = silent,
 ) -> Appraisal:
     """Classifies photos with every artifact and looks at the answers.
 
     Args:
         artifacts: files by name; the first is the reference that the others are compared with.
-        source, limit, workers: as `edge_cv.evaluation.evaluate` takes them.
+        source, limit, workers, cluster, device, journal: as `edge_cv.evaluation.evaluate` takes them.
         by: columns of `metadata`, by whose values accuracy is told.
         metadata: a CSV with a column `file`.
         corruptions: measure so many photos under the common corruptions too.
@@ -62,7 +68,16 @@ def appraise(
         check_measurable(source)
     reference = next(iter(artifacts))
     with progress(f"evaluating on {len(photos)} photos") as update:
-        evaluation = evaluate(artifacts, photos, reference=reference, workers=workers, on_progress=update)
+        evaluation = evaluate(
+            artifacts,
+            photos,
+            reference=reference,
+            workers=workers,
+            cluster=cluster,
+            device=device,
+            journal=journal,
+            on_progress=update,
+        )
     predictions = evaluation.predictions
     columns = read_columns(metadata, by, predictions.files) if by else None
     temperatures = {name: value and asdict(value) for name, value in evaluation.temperatures.items()}
@@ -71,7 +86,9 @@ def appraise(
     if corruptions:
         title = f"evaluating on {min(corruptions, len(photos))} photos under 15 corruptions at 5 severities"
         with progress(title) as update:
-            robust = robustness(artifacts, photos, limit=corruptions, workers=workers, on_progress=update)
+            robust = robustness(
+                artifacts, photos, limit=corruptions, workers=workers, cluster=cluster, on_progress=update
+            )
     rows = []
     for name, score in evaluation.scores.items():
         path, fields = Path(artifacts[name]), asdict(score)
@@ -80,6 +97,7 @@ def appraise(
             Row(
                 scheme=name,
                 file=path.name,
+                sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
                 size_bytes=path.stat().st_size,
                 robustness=robust.get(name),
                 **fields,
@@ -95,6 +113,14 @@ def appraise(
         environment=environment(),
         rows=tuple(rows),
         photos=photo_results(predictions, class_names(predictions, photos.classes), photos),
-        notes=tuple(f"Left out, because it cannot be read: {file}: {why}" for file, why in evaluation.skipped[:3]),
+        notes=(
+            *(f"Left out, because it cannot be read: {file}: {why}" for file, why in evaluation.skipped[:3]),
+            *(() if device is None else (f"The answers are those of another machine: {_runtimes(evaluation)}.",)),
+            *(() if evaluation.error is None else (f"Broken off after {evaluation.images} of {len(photos)} photos.",)),
+        ),
     )
     return Appraisal(evaluation, report)
+
+
+def _runtimes(evaluation: Evaluation) -> str:
+    return ", ".join(dict.fromkeys(evaluation.runtimes.values()))

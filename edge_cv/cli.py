@@ -5,12 +5,14 @@ Exit codes: 0 done; 1 a limit of the run was broken or a conversion failed its c
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,6 +53,11 @@ Resize = Annotated[
         "crop_then_resize or resize_then_crop.",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Run on this Ray cluster; `local` starts one of this machine."),
+]
+Device = Annotated[str, typer.Option(help="Where the files run: host, ssh://user@host or adb[:serial].")]
 Quick = Annotated[bool, typer.Option("--quick", help="Few photos and few runs: does the chain work?")]
 
 
@@ -63,16 +70,22 @@ def run(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of the recipe.")
     ] = None,
+    device: Device = "host",
     as_json: Json = False,
 ) -> int:
-    """Run a recipe: build, convert, verify, measure, report. A second run does only what changed."""
+    """Run a recipe: build, convert, verify, measure, report. A second run does only what changed.
+
+    With --device the TFLite files are measured there as well.
+    """
     from edge_cv import recipe as recipes
+    from edge_cv.evaluation.remote import Host, parse
     from edge_cv.pipeline import run as run_recipe
     from edge_cv.progress import shown
 
+    address = parse(device)
     chosen = _as_asked(recipes.load(recipe), data, quick, settings)
     out = out or Path("runs") / (f"{chosen.name}_quick" if quick else chosen.name)
-    report = run_recipe(chosen, out, progress=shown)
+    report = run_recipe(chosen, out, device=None if isinstance(address, Host) else address, progress=shown)
     _show(report, as_json)
     print(f"report: {out / 'report.html'}", file=sys.stderr)
     return BROKEN if report.violations else 0
@@ -151,6 +164,51 @@ def search(
     told = " ".join(f"--set {name}={value}" for name, value in best.fields.items())
     print(f"best: edge-cv run {recipe} {told}", file=sys.stderr)
     return 0
+
+
+@app.command(
+    epilog="Example: edge-cv sweep recipes/demo.py recipes/browser.py --over model.name=efficientnet_lite0,"
+    "efficientnet_lite1 --data photos --out runs/sweep"
+)
+def sweep(
+    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipes, each with a name of its own.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the sweep; default: runs/sweep.")] = None,
+    data: Annotated[str | None, typer.Option(help="Labelled photos in the place of the recipes' own.")] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=A,B", help="Run every recipe with each of these values; may be given again."),
+    ] = None,
+    quick: Quick = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of every recipe.")
+    ] = None,
+    ray: Ray = None,
+    as_json: Json = False,
+) -> int:
+    """Run many recipes, and compare them in one report with the Pareto front of each machine.
+
+    The runs follow one another, or each takes a machine of a Ray cluster to itself; so no latency is measured beside
+    another run. One that fails does not stop the others; the same command goes on where it was.
+    """
+    from edge_cv import recipe as loading
+    from edge_cv import sweeping
+    from edge_cv.progress import shown
+
+    chosen = [_as_asked(loading.load(path), data, quick, settings) for path in recipes]
+    runs = sweeping.plan(chosen, over or ())
+    out = out or Path("runs") / ("sweep_quick" if quick else "sweep")
+    with _cluster(ray) as cluster:
+        report, outcomes = sweeping.sweep(runs, out, cluster=cluster, progress=shown)
+    if report is not None:
+        _show(report, as_json)
+        print(f"report: {out / 'report.html'}", file=sys.stderr)
+    code = BROKEN if any(outcome.violations for outcome in outcomes) else 0
+    for outcome in outcomes:
+        if outcome.failed is not None:
+            code = max(
+                code, _fail(f"{outcome.name} failed: {outcome.failed}", BAD_INPUT if outcome.bad_input else BROKEN)
+            )
+    return code
 
 
 @app.command(epilog="Example: edge-cv convert model.keras --scheme int8 --calibration photos --labels labels.txt")
@@ -391,9 +449,9 @@ def check(
 ) -> int:
     """Say what a device's runtime, delegate or compiler would refuse or run slowly, and the remedy.
 
-    The exit code is 1 when something is refused.
+    For the target micro, also what memory the file needs. The exit code is 1 when something is refused.
     """
-    from converters import targets
+    from converters import micro, targets
 
     if not artifact.is_file() or artifact.suffix != ".tflite":
         raise InputError(f"the artifact must be a .tflite file that exists. Received: {artifact}")
@@ -409,6 +467,12 @@ def check(
             more = f", and {len(row['layers']) - 3} more" if len(row["layers"]) > 3 else ""
             row["layers"] = ", ".join(row["layers"][:3]) + more
         _print_rows(rows, as_json)
+    if "micro" in target and not as_json:
+        need = micro.memory(content)
+        print(
+            f"micro: {need.flash_bytes:,} bytes of flash, an arena of {need.arena_bytes:,} bytes "
+            f"({need.activations_bytes:,} for activations, at their largest in {need.widest})"
+        )
     return BROKEN if any(finding.level == targets.ERROR for _, finding in found) else 0
 
 
@@ -429,14 +493,25 @@ def evaluate(
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write report.json and report.html there.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
+    ray: Ray = None,
+    device: Device = "host",
     as_json: Json = False,
 ) -> int:
-    """Measure accuracy on photos; agreement and SQNR are against the first file."""
+    """Measure accuracy on photos; agreement and SQNR are against the first file.
+
+    With --device the photos are prepared here and classified there. Where the device goes away in the middle, what it
+    answered is told, and with --out the same command goes on from it.
+    """
     from converters import read_metadata
     from edge_cv import data as sources
     from edge_cv.appraisal import appraise
+    from edge_cv.evaluation.remote import Host, parse
     from edge_cv.progress import shown
 
+    address = parse(device)
+    elsewhere = None if isinstance(address, Host) else address
+    if elsewhere is not None and (corruptions or workers is not None or ray is not None):
+        raise InputError("--corruptions, --workers and --ray are not for a device. Received: one of them with --device")
     columns = [column.strip() for column in by.split(",") if column.strip()] if by else []
     if metadata is not None and not columns:
         raise InputError(f"--by must name the columns of --metadata to look at. Received: only --metadata {metadata}")
@@ -448,16 +523,20 @@ def evaluate(
     own = labels if labels and len(labels) != len(sources.imagenet_labels()) else None
     source = sources.open(data, split=split, classes=own)
     names = _row_names(artifacts, [record.get("scheme") for record in records])
-    appraisal = appraise(
-        names,
-        source,
-        by=columns,
-        metadata=metadata or Path(data) / "labels.csv",
-        corruptions=corruptions,
-        limit=limit,
-        workers=workers,
-        progress=shown,
-    )
+    with _cluster(ray) as cluster:
+        appraisal = appraise(
+            names,
+            source,
+            by=columns,
+            metadata=metadata or Path(data) / "labels.csv",
+            corruptions=corruptions,
+            limit=limit,
+            workers=workers,
+            cluster=cluster,
+            device=elsewhere,
+            journal=None if elsewhere is None or out is None else out / "answers",
+            progress=shown,
+        )
     for file, why in appraisal.evaluation.skipped:
         print(f"skipped: {file}: {why}", file=sys.stderr)
     found = [(str(names[row.scheme]), row) for row in appraisal.report.rows]
@@ -485,6 +564,12 @@ def evaluate(
         _print_details(appraisal.report.rows)
     if out is not None:
         print(f"report: {appraisal.report.save(out)}", file=sys.stderr)
+    if appraisal.evaluation.error is not None:
+        return _fail(appraisal.evaluation.error, BAD_INPUT)
+    if elsewhere is not None and out is not None:
+        from edge_cv.evaluation.remote import evaluating
+
+        evaluating.forget(out / "answers")
     return 0
 
 
@@ -514,24 +599,54 @@ def _print_details(rows: Sequence[Row]) -> None:
     print(*(["", *sentences] if sentences else []), sep="\n", end="\n" if sentences else "")
 
 
-@app.command(epilog="Example: edge-cv benchmark runs/demo/efficientnet_lite0_int8.tflite --threads 1,2 --runs 200")
+@app.command(epilog="Example: edge-cv web runs/browser/efficientnet_lite0_int8.tflite --out page")
+def web(
+    artifact: Annotated[Path, typer.Argument(help="A .tflite file of edge-cv, float32 or uint8 in and out.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page.")],
+) -> int:
+    """Write a page that classifies photos in the browser: a folder for any static web server.
+
+    LiteRT.js comes through npm once and is kept. The page then needs no network: photos stay on the device.
+    """
+    from edge_cv.progress import shown
+    from edge_cv.web import export
+
+    with shown(f"writing the page of {artifact.name}"):
+        page, *_ = export(artifact, out)
+    print(page)
+    return 0
+
+
+@app.command(
+    epilog="A device is host, ssh://[user@]host[:port][?python=PATH] or adb[:serial][?delegate=gpu]. "
+    "Example: edge-cv benchmark model_int8.tflite --threads 1,4 --device ssh://pi@raspberrypi.local --out pi.json"
+)
 def benchmark(
     artifact: Annotated[Path, typer.Argument(help="A .tflite or .onnx file.")],
     threads: Annotated[str, typer.Option(help="Thread counts, with commas.")] = "1",
     runs: Annotated[int, typer.Option(help="Timed inferences for each thread count.")] = 100,
     warmup: Annotated[int, typer.Option(help="Inferences before them.")] = 10,
+    device: Device = "host",
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the measurement there, a .json file that `edge-cv report` merges.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
-    """Measure the latency of single inferences and the peak memory on this machine."""
-    from edge_cv.evaluation import measure
+    """Measure the latency of single inferences and the peak memory, on this machine or on the device itself.
+
+    A device also answers to golden inputs, and its answers are compared with this machine's.
+    """
+    from edge_cv.evaluation.remote import measure_on, parse
     from edge_cv.progress import shown
+
+    address = parse(device)
 
     try:
         counts = tuple(int(part) for part in threads.split(","))
     except ValueError:
         raise InputError(f"--threads must be whole numbers with commas, such as 1,2. Received: {threads!r}") from None
     with shown(f"measuring {artifact.name}") as update:
-        performance = measure(artifact, threads=counts, runs=runs, warmup=warmup, on_progress=update)
+        measured = measure_on(address, artifact, threads=counts, runs=runs, warmup=warmup, on_progress=update)
     rows = [
         {
             "threads": latency.threads,
@@ -539,26 +654,37 @@ def benchmark(
             "p90_ms": round(latency.p90_ms, 3),
             "p99_ms": round(latency.p99_ms, 3),
             "runs": latency.runs,
-            "peak_memory_bytes": performance.peak_memory_bytes,
+            "peak_memory_bytes": measured.peak_memory_bytes,
             "host": latency.host,
             "runtime": latency.runtime,
         }
-        for latency in performance.latency
+        | ({"temperature_c": measured.temperature_c} if measured.temperature_c else {})
+        | ({"clock_mhz": measured.clock_mhz} if measured.clock_mhz else {})
+        | ({"golden": dataclasses.asdict(measured.likeness)} if as_json and measured.likeness else {})
+        for latency in measured.latency
     ]
     _print_rows(rows, as_json)
-    return 0
+    if measured.likeness is not None and not as_json:
+        print(f"\n{measured.likeness.sentence()}")
+    if out is not None:
+        print(f"measurement: {measured.save(out)}", file=sys.stderr)
+    return 0 if measured.error is None else _fail(measured.error, BAD_INPUT)
 
 
-@app.command(epilog="Example: edge-cv report runs/demo runs/other --out runs/comparison")
+@app.command(epilog="Example: edge-cv report runs/demo runs/other pi.json --out runs/comparison")
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="Run folders, and measurements of their files: .json of `benchmark --out`.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Also write report.json and report.html there.")] = None,
     as_json: Json = False,
 ) -> int:
-    """Show a run's report, or one comparison out of several runs."""
-    from edge_cv.report import Report, merge
+    """Show a run's report, or one comparison out of several runs, with what was measured on devices."""
+    from edge_cv.report import merge
+    from edge_cv.report.measured import load, with_measurements
 
-    merged = merge([Report.load(folder) for folder in folders])
+    reports, measurements = load(folders)
+    merged = with_measurements(merge(reports), measurements)
     if out is not None:
         print(f"report: {merged.save(out)}", file=sys.stderr)
     _show(merged, as_json)
@@ -592,6 +718,30 @@ def show(
     batches = sample_batches(samples, image_size=size, batch_size=images, seed=seed, augment=chosen)
     pixels, targets = next(iter(batches.epoch(0)))
     print(draw_sheet(np.asarray(pixels), np.asarray(targets), batches.classes, out))
+    return 0
+
+
+@app.command(epilog="Example: edge-cv devices")
+def devices(as_json: Json = False) -> int:
+    """List the target devices that there is a recipe for: `edge-cv run` takes it."""
+    from edge_cv import recipe as recipes
+
+    rows = []
+    for path, recipe in recipes.device_recipes():
+        near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        device = recipe.device
+        rows.append(
+            {
+                "device": device.name,
+                "processor": device.processor,
+                "runtime": device.runtime,
+                "model": recipe.model.name,
+                "scheme": device.scheme,
+                "rules": device.target,
+                "recipe": str(near),
+            }
+        )
+    _print_rows(rows, as_json)
     return 0
 
 
@@ -703,6 +853,14 @@ def check_data(
     else:
         print("nothing found")
     return BROKEN if found.harms else 0
+
+
+def _cluster(address: str | None) -> AbstractContextManager[Any]:
+    if address is None:
+        return contextlib.nullcontext()
+    from edge_cv.cluster import connected
+
+    return connected(address)
 
 
 def _as_asked(recipe: Recipe, data: str | None, quick: bool, settings: list[str] | None) -> Recipe:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, unknown
-from edge_cv import android, network
+from edge_cv import network
+from edge_cv.delivery import Delivery, check_deliverable
 from edge_cv.network import Network, photos_key
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import Fit, Limits, Recipe
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from edge_cv.data import ImageSource
     from edge_cv.data.split import Shares
     from edge_cv.evaluation.accuracy import Predictions
+    from edge_cv.evaluation.measurement import Measurement
+    from edge_cv.evaluation.remote import Adb, Ssh
     from edge_cv.report import Report, Row
 
 PREDICTIONS = "predictions.npz"
@@ -47,7 +50,13 @@ class Artifact:
     gzip_bytes: int
 
 
-def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = silent) -> Report:
+def run(
+    recipe: Recipe,
+    out_dir: str | os.PathLike,
+    *,
+    device: Ssh | Adb | None = None,
+    progress: Progress = silent,
+) -> Report:
     """Run a recipe and write `report.json`, `report.html`, the model and the artifacts into a folder.
 
     A second run with the same folder does only what changed. A run that was stopped, at any moment, goes on.
@@ -55,13 +64,16 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     Args:
         recipe: what to do.
         out_dir: the run's folder; made when it is missing.
+        device: measure the TFLite files there too, as `edge_cv.evaluation.remote.parse` has it; limits on latency are
+            then those on the device.
         progress: told what is being done; `edge_cv.progress.shown` writes to stderr.
 
     Returns:
         The Report; its `violations` name each limit of the recipe that was broken.
 
     Raises:
-        InputError: the recipe asks for something that is not there, or the folder cannot be written.
+        InputError: the recipe asks for something that is not there, the folder cannot be written, or the device failed:
+            the report then has what was measured here.
         CheckFailed: a conversion did not pass its check; what was made before it stays.
     """
     from converters.schemes import parse
@@ -69,12 +81,12 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     from edge_cv.evaluation.accuracy import Predictions
     from edge_cv.evaluation.findings import class_names
     from edge_cv.report import Report
+    from edge_cv.report.measured import with_measurements
     from edge_cv.report.photos import photo_results
 
     for scheme in recipe.schemes:
         parse(scheme)
-    if recipe.android:
-        android.check_app()
+    check_deliverable(recipe)
     recipe, photos = _opened(recipe)
     measured, calibration = photos.measured, photos.calibration
     _check_explain(recipe, measured)
@@ -103,10 +115,14 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
     explained = _explained(recipe, stages, evaluation, model, predictions, classes, measured, progress)
     repeated = _repeated(stages, images, measured.take(recipe.data.images).take(COMPARED_PHOTOS), progress)
     performance = _measure(recipe, stages, artifacts, progress)
+    delivery = _deliver(recipe, folder, artifacts, progress)
     rows = tuple(
         _row(a, made_of[a.scheme], evaluation, performance[a.scheme], layers.get(a.scheme, ()), found[a.scheme], robust)
         for a in artifacts
     )
+    if delivery is not None and delivery.memory is not None:
+        arena = delivery.memory.arena_bytes
+        rows = tuple(dataclasses.replace(r, arena_bytes=arena) if r.scheme == delivery.scheme else r for r in rows)
     machine = environment()
     report = Report(
         recipe=recipe.to_dict(),
@@ -117,11 +133,15 @@ def run(recipe: Recipe, out_dir: str | os.PathLike, *, progress: Progress = sile
         notes=(*recipe.notes, *_notes(measured, calibration, evaluation, rows, machine, repeated)),
         explained=explained,
         training=model.history,
+        delivery=delivery,
     )
     report.save(folder)
-    if recipe.android:
-        with progress("putting models into the Android app"):
-            android.install(a.path for a in artifacts if a.scheme in recipe.android)
+    if device is not None:
+        measured_there = _measure_on(recipe, stages, artifacts, device, progress)
+        there = on_device(rows, measured_there)
+        violations = tuple(v for limits in recipe.limits for v in broken(limits, there))
+        report = dataclasses.replace(with_measurements(report, measured_there), violations=violations)
+        report.save(folder)
     return report
 
 
@@ -226,9 +246,12 @@ def _convert(
     kind = name.removeprefix(f"{model.name}_") if derived else name
     onnx = kind.startswith("onnx_")
     scheme: Any = kind.removeprefix("onnx_")
-    if derived and scheme == "int8" and not onnx:
-        scheme = model.made.int8
+    if not onnx:
+        scheme = parse(scheme)
+        scheme = dataclasses.replace(scheme, io=recipe.io) if scheme.integer else scheme
+        scheme = model.made.int8_with(recipe.io) if derived and scheme.integer else scheme
     path = stages.folder / f"{recipe.model.name}_{name}{'.onnx' if onnx else '.tflite'}"
+    target = recipe.device.target if recipe.device is not None and recipe.device.scheme == name else None
 
     def work() -> tuple[Any, list[Path]]:
         from converters import to_onnx, to_tflite
@@ -236,7 +259,12 @@ def _convert(
         source, images = model.source, calibration.images
         with progress(f"converting to {name}"):
             conversion = (to_onnx if onnx else to_tflite)(
-                source, scheme, calibration=images, labels=model.labels, preprocessing=model.preprocessing
+                source,
+                scheme,
+                calibration=images,
+                labels=model.labels,
+                preprocessing=model.preprocessing,
+                target=target,
             )
             conversion.save(path)
         measured = {
@@ -246,8 +274,9 @@ def _convert(
         }
         return measured, [path, path.with_suffix(".json")]
 
-    how = scheme if onnx else asdict(parse(scheme))
+    how = scheme if onnx else asdict(scheme)
     inputs = {"model": model.sha256, "scheme": [kind, how], "calibration": calibration.key, "path": path.name}
+    inputs["target"] = target
     result, files = stages.once(f"convert_{name}", inputs, work)
     return Artifact(name, path, files[path.name], **result)
 
@@ -467,6 +496,57 @@ def _measure(recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], prog
     return stages.once("measure", [shas, recipe.to_dict()["measure"], machine["cpu"], machine["cores"]], work)[0]
 
 
+def _measure_on(
+    recipe: Recipe, stages: Stages, artifacts: Sequence[Artifact], device: Ssh | Adb, progress: Progress
+) -> list[Measurement]:
+    """What a device says of each TFLite file; a file of the run each."""
+    from edge_cv.evaluation.measurement import Measurement
+    from edge_cv.evaluation.remote import measure_on
+
+    part, found = recipe.measure, []
+    for artifact in artifacts:
+        if artifact.path.suffix != ".tflite":
+            continue
+        path = stages.folder / "measurements" / f"{artifact.scheme}.json"
+
+        def work(artifact: Artifact = artifact, path: Path = path) -> tuple[Any, list[Path]]:
+            with progress(f"measuring {artifact.scheme} on {device}") as update:
+                measured = measure_on(
+                    device,
+                    artifact.path,
+                    threads=part.threads,
+                    runs=part.runs,
+                    warmup=part.warmup,
+                    on_progress=update,
+                )
+            measured.save(path)
+            if measured.error is not None:
+                raise InputError(measured.error)
+            return None, [path]
+
+        stages.once(f"measure_{artifact.scheme}_there", [artifact.sha256, asdict(part), asdict(device)], work)
+        found.append(Measurement.load(path))
+    return found
+
+
+def on_device(rows: Sequence[Row], measurements: Sequence[Measurement]) -> tuple[Row, ...]:
+    """The rows with the device's latencies in the place of this machine's, where there are any."""
+    latency = {measured.sha256: tuple(e.to_dict() for e in measured.latency) for measured in measurements}
+    return tuple(dataclasses.replace(row, latency=latency.get(row.sha256, row.latency)) for row in rows)
+
+
+def _deliver(recipe: Recipe, folder: Path, artifacts: Sequence[Artifact], progress: Progress) -> Delivery | None:
+    """The device's file held to its rules, and what else is made of it; anew each time, it takes no time."""
+    from edge_cv.delivery import deliver
+
+    device = recipe.device
+    if device is None:
+        return None
+    (artifact,) = (a for a in artifacts if a.scheme == device.scheme)
+    with progress(f"delivering {artifact.scheme} for {device.name}"):
+        return deliver(device, artifact.path, folder)
+
+
 def _row(
     artifact: Artifact,
     model: Network | network.Derived,
@@ -482,6 +562,7 @@ def _row(
     return Row(
         scheme=artifact.scheme,
         file=artifact.path.name,
+        sha256=artifact.sha256,
         size_bytes=artifact.size_bytes,
         gzip_bytes=artifact.gzip_bytes,
         parameters=model.parameters,
@@ -520,6 +601,7 @@ def broken(limits: Limits, rows: Sequence[Row]) -> list[str]:
 
     checks = (
         ("size in bytes", row.size_bytes, limits.max_size_bytes, "at most"),
+        ("arena in bytes", row.arena_bytes, limits.max_arena_bytes, "at most"),
         (
             "size against float32",
             ratio(row.size_bytes, reference and reference.size_bytes),

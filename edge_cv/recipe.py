@@ -359,6 +359,37 @@ class Measure(_Part):
             raise InputError("Measure.threads must name at least one thread count. Received: none")
 
 
+DELIVERIES = ("c_array", "web", "android")
+
+
+@dataclass(frozen=True)
+class Device(_Part):
+    """What a recipe's artifacts are for.
+
+    Attributes:
+        name: as people call it, such as `Raspberry Pi 5`.
+        processor: what computes there.
+        runtime: what runs the file there, and through which kernels.
+        scheme: the row that is meant for it.
+        target: the rules of `edge-cv check --target` that this row's file is made by; None where there are none.
+        delivery: what else is made of that file: `c_array`, C source; `web`, a page for the browser; or `android`, a
+            copy among the models of this checkout's Android app. None is nothing.
+    """
+
+    name: str
+    processor: str
+    runtime: str
+    scheme: str = "int8"
+    target: str | None = None
+    delivery: str | None = None
+
+    def check(self) -> None:
+        if self.delivery is not None and self.delivery not in DELIVERIES:
+            raise unknown("Device.delivery", self.delivery, DELIVERIES)
+        if self.delivery is not None and "onnx_" in self.scheme:
+            raise InputError(f"Device.delivery {self.delivery} must be of a TFLite row. Received: {self.scheme}")
+
+
 @dataclass(frozen=True)
 class Explain(_Part):
     """What the report tells of the answers beyond how many are right.
@@ -386,6 +417,7 @@ class Limits(_Part):
     Attributes:
         scheme: the row that is checked.
         max_size_bytes: of the file.
+        max_arena_bytes: of the memory that a microcontroller needs beside the file (`converters.micro`).
         max_size_ratio: of the file against float32's.
         max_p50_ms: median latency at one thread, on the machine that measured.
         max_latency_ratio: the same against float32's on the same machine.
@@ -396,6 +428,7 @@ class Limits(_Part):
 
     scheme: str = "int8"
     max_size_bytes: int | None = None
+    max_arena_bytes: int | None = None
     max_size_ratio: float | None = None
     max_p50_ms: float | None = None
     max_latency_ratio: float | None = None
@@ -404,12 +437,14 @@ class Limits(_Part):
     min_sqnr_db: float | None = None
 
     def check(self) -> None:
-        self.at_least(0, "max_size_bytes", "max_size_ratio", "max_p50_ms", "max_latency_ratio", "min_agreement")
+        self.at_least(0, "max_size_bytes", "max_arena_bytes", "max_size_ratio", "max_p50_ms", "max_latency_ratio")
+        self.at_least(0, "min_agreement")
         if self.min_agreement is not None and self.min_agreement > 1:
             raise InputError(f"Limits.min_agreement must be a share in 0..1. Received: {self.min_agreement}")
 
 
 INT8_VALUES = 255  # of a weight, -127..127
+IO_TYPES = ("int8", "uint8", "float32")  # as converters.schemes has them
 
 
 @dataclass(frozen=True)
@@ -613,12 +648,13 @@ class Recipe(_Part):
         channel_prune, prune, cluster, qat: how it is compressed then, in this order; each stage goes on from the one
             before it, learns on the training photos, and has rows of its own in the report.
         schemes: TFLite files to make; the first is the reference when it is `float32`, which it should be.
+        io: input and output of the integer TFLite files: `int8`, `uint8` or `float32`, where the device wants those.
         onnx: ONNX files to make: `float32`, `int8`; their rows are called `onnx_float32`, `onnx_int8`.
         measure: how latency is measured.
         explain: what the report tells of the answers.
         limits: what the artifacts must keep.
-        android: rows whose TFLite files are put into the Android app's assets (`edge_cv.android`).
         notes: sentences for the report's reader.
+        device: what the artifacts are for.
     """
 
     name: str
@@ -630,12 +666,13 @@ class Recipe(_Part):
     cluster: Cluster | None = None
     qat: Qat | None = None
     schemes: tuple[str, ...] = ("float32", "float16", "dynamic_int8", "int8")
+    io: str = "int8"
     onnx: tuple[str, ...] = ()
     measure: Measure = Measure()
     explain: Explain = Explain()
     limits: tuple[Limits, ...] = ()
-    android: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    device: Device | None = None
 
     def check(self) -> None:
         if not self.name.strip() or "/" in self.name or self.name.startswith("."):
@@ -646,13 +683,11 @@ class Recipe(_Part):
             if len(set(names)) < len(names):
                 raise InputError(f"a recipe must name each scheme once. Received: {', '.join(names)}")
         check_together(prune=self.prune, cluster=self.cluster, qat=self.qat)
-        for limits in self.limits:
-            if limits.scheme not in self.row_names():
-                raise unknown("scheme in Limits", limits.scheme, self.row_names())
-        tflite = [name for name in self.row_names() if "onnx" not in name]
-        for name in self.android:
-            if name not in tflite:
-                raise unknown("scheme in Recipe.android", name, tflite)
+        for part in (*self.limits, *([self.device] if self.device else [])):
+            if part.scheme not in self.row_names():
+                raise unknown(f"scheme in {type(part).__name__}", part.scheme, self.row_names())
+        if self.io not in IO_TYPES:
+            raise unknown("Recipe.io", self.io, IO_TYPES)
 
     def compression(self) -> dict[str, Any]:
         """The stages of compression that are wanted, by the names of their fields, in their order."""
@@ -677,8 +712,11 @@ class Recipe(_Part):
         explain = dataclasses.replace(self.explain, corruptions=min(2, self.explain.corruptions))
         fit = None if self.fit is None else self.fit.quick()
         stages = {name: part.quick() for name, part in self.compression().items()}
+        device = self.device
+        if device is not None and device.delivery == "android":  # which is outside of the run's folder
+            device = dataclasses.replace(device, delivery=None)
         return dataclasses.replace(
-            self, data=data, fit=fit, measure=measure, explain=explain, limits=(), android=(), **stages
+            self, data=data, fit=fit, measure=measure, explain=explain, limits=(), device=device, **stages
         )
 
     def with_data(self, folder: str) -> Recipe:
@@ -724,6 +762,12 @@ def _replaced(part: Any, path: list[str], value: Any, setting: str) -> Any:
     elif isinstance(getattr(part, path[0]), tuple) and not isinstance(value, tuple | list):
         value = (value,)
     return dataclasses.replace(part, **{path[0]: value})
+
+
+def device_recipes() -> list[tuple[Path, Recipe]]:
+    """The recipes of the project that are for a device, by the names of their files."""
+    paths = sorted((Path(__file__).parents[1] / "recipes").glob("[!_]*.py"))
+    return [(path, recipe) for path in paths if (recipe := load(path)).device is not None]
 
 
 def load(path: str | Path) -> Recipe:

@@ -38,9 +38,9 @@ class Stages:
             work: returns its result, as JSON takes it, and the files in the run's folder that it wrote.
 
         Returns:
-            The result and the SHA-256 of each file by its name.
+            The result and the SHA-256 of each file by its path in the run's folder.
         """
-        text = json.dumps([name, inputs, _tools()], sort_keys=True, default=str)
+        text = json.dumps([name, inputs, tools()], sort_keys=True, default=str)
         key = hashlib.sha256(text.encode()).hexdigest()
         place = self.folder / "stages" / f"{name}.json"
         try:
@@ -51,14 +51,14 @@ class Stages:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
         result, written = work()
-        files = {path.name: file_sha256(path) for path in written}
+        files = {path.relative_to(self.folder).as_posix(): file_sha256(path) for path in written}
         text = json.dumps({"key": key, "files": files, "result": result}, allow_nan=False)
         write_atomic(place, text)
         return json.loads(text)["result"], files
 
 
 @functools.cache
-def _tools() -> dict[str, str]:
+def tools() -> dict[str, str]:
     """What else a result depends on: the versions of the libraries and our own source, which changes between them."""
     own = hashlib.sha256()
     for package in ("converters", "edge_cv"):

@@ -19,9 +19,10 @@ import pytest
 from converters.errors import InputError
 from edge_cv import android
 from edge_cv.pipeline import run
-from edge_cv.recipe import Data, Explain, Measure, Model, Recipe
+from edge_cv.recipe import Data, Device, Explain, Measure, Model, Recipe
 
 APP = Path(__file__).parents[1] / "android_demo"
+PHONE = Device("a phone", "arm64", "LiteRT", delivery="android")
 
 
 def script(path: str) -> ModuleType:
@@ -68,21 +69,10 @@ def test_a_model_without_its_sidecar_changes_nothing_in_the_app(tmp_path, app):
 
 def test_a_recipe_that_wants_an_app_is_refused_where_there_is_none(tmp_path, monkeypatch):
     monkeypatch.setattr(android, "APP", tmp_path / "none")
-    recipe = Recipe(name="trial", model=Model("efficientnet_lite0"), schemes=("int8",), android=("int8",))
-    with pytest.raises(InputError, match="no Android app"):
+    recipe = Recipe(name="trial", model=Model("efficientnet_lite0"), schemes=("int8",), device=PHONE)
+    with pytest.raises(InputError, match="must be there"):
         run(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_recipe_names_only_tflite_rows_for_the_app():
-    for name in ("int4", "onnx_float32"):
-        with pytest.raises(InputError, match=r"unknown scheme in Recipe\.android"):
-            Recipe(name="r", model=Model("mobilenet_v1"), onnx=("float32",), android=(name,))
-
-
-def test_a_quick_run_leaves_the_app_as_it_is():
-    recipe = Recipe(name="r", model=Model("mobilenet_v1"), android=("int8",))
-    assert recipe.quick().android == ()
 
 
 def test_a_run_puts_the_rows_that_its_recipe_names_into_the_app(tmp_path, app, monkeypatch):
@@ -94,7 +84,7 @@ def test_a_run_puts_the_rows_that_its_recipe_names_into_the_app(tmp_path, app, m
         schemes=("float32", "dynamic_int8"),
         measure=Measure(threads=(1,), runs=2, warmup=0),
         explain=Explain(attention=0),
-        android=("dynamic_int8",),
+        device=dataclasses.replace(PHONE, scheme="dynamic_int8"),
     )
     run(recipe, tmp_path / "run")
     placed = app / android.ASSETS / "mobilenet_v1_dynamic_int8.tflite"

@@ -421,6 +421,9 @@ def test_check_says_the_remedy_and_exits_1_when_a_target_refuses(edge_cv, files)
     assert code == 1
     assert {row["level"] for row in json.loads(out)} == {"error"}
     assert all("--io uint8" in row["remedy"] for row in json.loads(out))
+    code, out, _ = edge_cv("check", files[1], "--target", "micro")
+    assert code == 0
+    assert f"micro: {files[1].stat().st_size:,} bytes of flash, an arena of " in out
     code, out, err = edge_cv("check", files[1], "--target", "edgetp")
     assert (code, out) == (2, "")
     assert "Did you mean 'edgetpu'?" in err

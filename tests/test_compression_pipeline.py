@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from converters import read_metadata
 from converters.errors import InputError
 from edge_cv.pipeline import run
 from edge_cv.recipe import ChannelPrune, Cluster, Data, Explain, Fit, Limits, Measure, Model, Prune, Qat, Recipe, Tuning
@@ -48,6 +49,12 @@ def test_each_stage_has_rows_and_a_second_run_does_only_what_changed(tmp_path):
     without = run(dataclasses.replace(RECIPE, qat=None, limits=()), tmp_path)
     assert [row.scheme for row in without.rows] == ["float32", "int8", "pruned_float32", "pruned_int8"]
     assert (tmp_path / "pruned.keras").stat().st_mtime_ns == times["pruned.keras"]
+
+    run(dataclasses.replace(RECIPE, io="uint8", limits=()), tmp_path)  # other ends of the same models
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.keras")} == times
+    for scheme, dtype in (("float32", "float32"), ("int8", "uint8"), ("pruned_int8", "uint8"), ("qat_int8", "uint8")):
+        record = read_metadata(tmp_path / f"mobilenet_v1_{scheme}.tflite")
+        assert (record["input"]["dtype"], record["output"]["dtype"]) == (dtype, dtype)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,22 @@ def test_few_images_are_enough_to_convert(small_model: keras.Model, pixels: np.n
     assert _sqnr(small_model, converters.Int8(), pixels[:count], pixels[32:]) > plain - 2
 
 
+def test_a_tensor_that_lost_its_batch_is_corrected_too(pixels: np.ndarray):
+    """Where a sum is 1 x 1 pixel large the converter reshapes one summand to (channels,)."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = inputs = keras.Input((32, 32, 3))
+    x = layers.Conv2D(16, 32, activation="relu")(layers.Rescaling(1 / 255)(x))
+    x = layers.Add()([x, layers.Conv2D(16, 1)(layers.Conv2D(16, 1, activation="relu")(x))])
+    model = keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+    made = converters.to_tflite(model, converters.Int8(equalization=False), calibration=pixels)
+    graph = Graph(made.content)
+    assert any(graph.shape(operator.outputs[0]) == (16,) for operator in graph.operators())
+    assert made.parity.sqnr_db > 20
+
+
 def test_bias_correction_gives_each_channel_the_float_layers_mean(
     small_network: Callable[..., keras.Model], pixels: np.ndarray
 ):

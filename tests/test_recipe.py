@@ -125,3 +125,15 @@ def test_a_recipe_file_that_gives_none_is_named(tmp_path, text):
 def test_a_missing_recipe_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nosuch\.py"):
         recipes.load(tmp_path / "nosuch.py")
+
+
+def test_a_recipe_knows_the_types_of_the_converters_ends_and_a_page_is_of_one_of_its_rows():
+    from converters.schemes import IO_TYPES
+
+    assert recipes.IO_TYPES == IO_TYPES
+    for io in IO_TYPES:
+        assert dataclasses.replace(RECIPE, io=io).io == io
+    with pytest.raises(InputError, match=r"unknown Recipe.io: 'int9'"):
+        dataclasses.replace(RECIPE, io="int9")
+    with pytest.raises(InputError, match=r"must be of a TFLite row. Received: onnx_float32"):
+        recipes.Device("d", "p", "r", scheme="onnx_float32", delivery="web")

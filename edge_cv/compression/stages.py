@@ -58,12 +58,16 @@ class Compressed:
     @property
     def int8(self) -> Scheme:
         """How the model is made int8 without losing what the stage won: learned ranges, and zeros that stay zero."""
+        return self.int8_with("int8")
+
+    def int8_with(self, io: str) -> Scheme:
+        """The same with another input and output."""
         from converters import Int8
         from converters.learned import Int8Learned
 
         if self.ranges is not None:
-            return Int8Learned(self.ranges)
-        return Int8() if self.name == "channel_pruned" else Int8(correction="bias")
+            return Int8Learned(self.ranges, io=io)
+        return Int8(io=io, correction="rounding" if self.name == "channel_pruned" else "bias")
 
 
 def compress(

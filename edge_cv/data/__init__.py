@@ -14,6 +14,7 @@ from edge_cv.data.samples import Samples, check_disjoint, check_trainable, class
 from edge_cv.data.sources import (
     ImageSource,
     Photo,
+    carried,
     folder,
     imagenet_validation,
     labels_csv,
@@ -31,6 +32,7 @@ __all__ = [
     "Photo",
     "Preprocessing",
     "Samples",
+    "carried",
     "check_disjoint",
     "check_trainable",
     "class_counts",

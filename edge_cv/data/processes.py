@@ -63,14 +63,18 @@ def in_processes(
         executor.shutdown(wait=True, kill_workers=True)
 
 
-def process_pool(workers: int, start: Callable[..., None] | None = None, given: tuple = ()) -> Any:
-    """Loky's executor of so many processes, which calls `start(*given)` in each; to be shut down with kill_workers."""
+def process_pool(
+    workers: int, start: Callable[..., None] | None = None, given: tuple = (), *, threads: bool = False
+) -> Any:
+    """Loky's executor of so many processes, which calls `start(*given)` in each; to be shut down with kill_workers.
+
+    Without `threads` numpy has one in each, and not a pool as large as the machine.
+    """
     import loky
 
-    # Every process would otherwise start a thread pool as large as the machine when numpy is imported.
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     initargs = (os.getpid(), start, given)
-    return loky.ProcessPoolExecutor(workers, initializer=_start, initargs=initargs, env=single)
+    return loky.ProcessPoolExecutor(workers, initializer=_start, initargs=initargs, env=None if threads else single)
 
 
 def _start(parent: int, start: Callable[..., None] | None, given: tuple) -> None:

@@ -5,6 +5,7 @@ No photo is opened before its turn: broken ones are met, named and left out when
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections import deque
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from converters.preprocessing import Preprocessing
 from edge_cv.data import folders, packaged, tables
 from edge_cv.data.opening import open_samples
 from edge_cv.data.packaged import INSTALL, package_folder
-from edge_cv.data.places import FilePart, Place
+from edge_cv.data.places import Content, FilePart, Place
 from edge_cv.data.samples import UNKNOWN, Samples
 
 if TYPE_CHECKING:
@@ -70,6 +71,21 @@ class Photo:
             return decode_image(self.place.read())
         except ImageError as error:
             raise ImageError(str(self.file), error.why) from error
+
+
+def carried(value: Any) -> Any:
+    """Photos with their encoded content in them, to be decoded where their files are not; anything else as it is."""
+    if isinstance(value, tuple | list) and value and isinstance(value[0], Photo):
+        return tuple(map(_carried, value))
+    return value
+
+
+def _carried(photo: Photo) -> Photo:
+    place = photo.place or FilePart(str(photo.file))
+    try:
+        return dataclasses.replace(photo, place=Content(str(photo.file), place.read()))
+    except ImageError:  # whoever decodes it says so
+        return photo
 
 
 class _Photos(Sequence[Photo]):

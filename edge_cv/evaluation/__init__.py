@@ -10,6 +10,7 @@ import importlib
 _HOMES = {
     "Evaluation": "accuracy",
     "Latency": "latency",
+    "Measurement": "measurement",
     "Performance": "latency",
     "Prediction": "accuracy",
     "Predictions": "accuracy",
@@ -18,6 +19,7 @@ _HOMES = {
     "evaluate": "accuracy",
     "measure": "latency",
     "measure_in_turns": "latency",
+    "measure_on": "remote",
     "sqnr_db": "scores",
     "wilson_interval": "scores",
 }

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,9 @@ from edge_cv.evaluation.confidence import TEMPERATURES, Temperature, temperature
 from edge_cv.evaluation.scores import Score, sqnr_db, wilson_interval
 
 if TYPE_CHECKING:
+    from edge_cv.cluster import Cluster
     from edge_cv.data import ImageSource, Photo
+    from edge_cv.evaluation.remote import Adb, Ssh
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class Evaluation:
         predictions: one for each classified photo, in the source's order.
         runtimes: what ran each artifact, e.g. "ai-edge-litert 2.3.0 XNNPACK".
         temperatures: what would make each artifact's confidences right, by its name; None where nothing can be said.
+        error: why not all photos were classified, where a device went away in the middle.
     """
 
     images: int
@@ -138,6 +142,7 @@ class Evaluation:
     predictions: Predictions = field(repr=False)
     runtimes: dict[str, str]
     temperatures: dict[str, Temperature | None] = field(default_factory=dict)
+    error: str | None = None
 
 
 def evaluate(
@@ -148,6 +153,9 @@ def evaluate(
     reference: str | None = None,
     limit: int | None = None,
     workers: int | None = None,
+    cluster: Cluster | None = None,
+    device: Ssh | Adb | None = None,
+    journal: str | os.PathLike | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Classifies the source's photos with every artifact, on all cores, decoding each photo once.
@@ -164,16 +172,45 @@ def evaluate(
         preprocessing: how a photo is resized and cropped. Default: as the artifacts' metadata say.
         reference: the name of the artifact that the others are compared with.
         limit: take only so many of the photos, spread evenly over the source.
-        workers: processes. Default: one for each processor that this process may use.
+        workers, cluster: how many processes, and where, as `classifying.run` has them.
+        device: where the artifacts run. Default: here. The photos are decoded here in any case.
+        journal: a folder where what a device answered is kept until all of it is there; the next call goes on from it.
         on_progress: called with the numbers of photos done and of all photos, in this process.
+
+    Returns:
+        The evaluation; of the photos that were done and with an `error` where a device went away in the middle.
 
     Raises:
         InputError: an artifact cannot be read or run or takes no RGB image, the artifacts do not fit one another, a
-            label is outside the outputs, no photo can be read.
+            label is outside the outputs, no photo can be read, a device fails before anything was done.
     """
     photos = labelled_photos(source, limit)
+    if device is not None:
+        from edge_cv.evaluation.remote import evaluating
+
+        folder = None if journal is None else Path(journal)
+        results, runtimes, error = evaluating.run(
+            device,
+            _result,
+            artifacts,
+            photos,
+            preprocessing,
+            reference=reference,
+            journal=folder,
+            on_progress=on_progress,
+        )
+        done = photos[: sum(len(result.reasons) for result in results)]
+        evaluation = _summary(done, tuple(artifacts), reference, results, runtimes)
+        return replace(evaluation, error=error)
     results, runtimes = classifying.run(
-        _classify, artifacts, photos, preprocessing, reference=reference, workers=workers, on_progress=on_progress
+        _classify,
+        artifacts,
+        photos,
+        preprocessing,
+        reference=reference,
+        workers=workers,
+        cluster=cluster,
+        on_progress=on_progress,
     )
     return _summary(photos, tuple(artifacts), reference, results, runtimes)
 
@@ -189,7 +226,7 @@ def _summary(
     photos: Sequence[Photo],
     names: tuple[str, ...],
     reference: str | None,
-    results: Sequence[_ChunkResult],
+    results: Sequence[ChunkResult],
     runtimes: dict[str, str],
 ) -> Evaluation:
     reasons = [reason for result in results for reason in result.reasons]  # None for a photo that was read
@@ -244,7 +281,7 @@ def _ordered_sum(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _ChunkResult:
+class ChunkResult:
     """For the n photos of a chunk that could be read, and a artifacts.
 
     Attributes:
@@ -268,11 +305,40 @@ class _ChunkResult:
     noise: np.ndarray
     seconds: np.ndarray
 
+    def save(self, path: Path) -> None:
+        """Writes the attributes as an .npz; a reason that is None as empty text."""
+        reasons = np.array([reason or "" for reason in self.reasons], np.str_)
+        arrays = {name: value for name, value in vars(self).items() if name != "reasons" and value is not None}
+        stream = io.BytesIO()
+        np.savez(stream, reasons=reasons, **arrays)
+        write_atomic(path, stream.getvalue())
 
-def _classify(task: classifying.Task, photos: Sequence[Photo]) -> _ChunkResult:
+    @classmethod
+    def load(cls, path: Path) -> ChunkResult:
+        """What `save` wrote; raises InputError where it is something else."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            reasons = tuple(reason or None for reason in arrays.pop("reasons").tolist())
+            return cls(reasons, **{"outputs": None, **arrays})
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} must be a part of an evaluation: delete its folder. Received: {error}") from error
+
+
+def _classify(task: classifying.Task, photos: Sequence[Photo]) -> ChunkResult:
     pixels, reasons = classifying.decode(task, photos)
     read = [photo for photo, reason in zip(photos, reasons, strict=True) if reason is None]
-    logits, seconds = classifying.classify(task, pixels, read)
+    return _result(task, photos, reasons, *classifying.classify(task, pixels, read))
+
+
+def _result(
+    task: classifying.Task,
+    photos: Sequence[Photo],
+    reasons: tuple[str | None, ...],
+    logits: Sequence[np.ndarray],
+    seconds: np.ndarray,
+) -> ChunkResult:
+    read = [photo for photo, reason in zip(photos, reasons, strict=True) if reason is None]
     several = photos[0].labels is not None
     best = [_top5(v, metadata.probabilities, several) for v, (_, metadata) in zip(logits, task.artifacts, strict=True)]
     signal_sums, noise_sums = np.zeros(len(read)), np.zeros((len(read), len(logits)))
@@ -280,7 +346,7 @@ def _classify(task: classifying.Task, photos: Sequence[Photo]) -> _ChunkResult:
         expected = logits[task.reference].astype(np.float64)
         signal_sums = np.square(expected).sum(axis=1)
         noise_sums = np.stack([np.square(expected - values).sum(axis=1) for values in logits], axis=1)
-    return _ChunkResult(
+    return ChunkResult(
         reasons,
         np.stack([indices for indices, _ in best], axis=1),
         np.stack([probabilities for _, probabilities in best], axis=1),

@@ -7,8 +7,11 @@ chunks and never imports TensorFlow.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ from edge_cv.data.processes import process_pool
 from edge_cv.evaluation import runner
 
 if TYPE_CHECKING:
+    from edge_cv.cluster import Cluster
     from edge_cv.data import Photo
 
 CHUNK = 16  # photos; enough for hot caches, few enough that a chunk's float pixels stay under 100 MB at 600 x 600
@@ -61,6 +65,7 @@ def run(
     reference: str | None = None,
     chunk: int = CHUNK,
     workers: int | None = None,
+    cluster: Cluster | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Any], dict[str, str]]:
     """Runs `work(task, some of the photos)` in worker processes.
@@ -72,7 +77,8 @@ def run(
         preprocessing: how a photo is resized and cropped. Default: as the artifacts' metadata say.
         reference: the name of the artifact that the others are compared with.
         chunk: at most so many photos at a time.
-        workers: processes. Default: one for each processor that this process may use.
+        workers: processes. Default: one for each processor that this process may use, or that the cluster has.
+        cluster: where they run; None is this machine.
         on_progress: called with the numbers of photos done and of all photos, in this process.
 
     Returns:
@@ -88,22 +94,16 @@ def run(
     import loky
     from loky.process_executor import BrokenProcessPool
 
-    workers = min(workers or loky.cpu_count(), len(photos))
-    executor = process_pool(workers)
+    workers = min(workers or (loky.cpu_count() if cluster is None else cluster.cpus), len(photos))
+    executor = process_pool(workers) if cluster is None else cluster.pool(files)
     try:
         opening = {name: executor.submit(_describe, str(file)) for name, file in files.items()}
-        metadata = {name: _metadata(file) for name, file in files.items()}  # while the workers start
+        metadata = {name: metadata_of(file) for name, file in files.items()}  # while the workers start
         try:
             described = {name: future.result() for name, future in opening.items()}
         except BrokenProcessPool as error:
             raise _killer(files) from error
-        preprocessing = preprocessing or _agreed_preprocessing(files, metadata)
-        classes = _check_fit(files, described, preprocessing)
-        _check_labels(photos, classes)
-
-        task = Task(
-            tuple((str(file), metadata[name]) for name, file in files.items()), _index(files, reference), preprocessing
-        )
+        task = _task(files, metadata, described, photos, preprocessing, reference)
         results, done = [], 0
         try:
             for count, result in _in_order(executor, work, task, photos, workers, chunk):
@@ -153,7 +153,8 @@ def _killer(files: Mapping[str, Path]) -> InputError:
     return InputError(f"a worker process died while it opened {', '.join(map(str, files.values()))}: memory ran out")
 
 
-def _metadata(file: Path) -> Metadata:
+def metadata_of(file: Path) -> Metadata:
+    """What the file says; InputError where that cannot be used."""
     from converters import metadata
 
     record = metadata.read(file) or {}
@@ -167,8 +168,32 @@ def _metadata(file: Path) -> Metadata:
         raise InputError(f"{file} has metadata that cannot be used: {error}") from error
 
 
-def _index(files: Mapping[str, Path], reference: str | None) -> int | None:
-    return None if reference is None else list(files).index(reference)
+def task_of(
+    classifiers: Mapping[str, Classifier],
+    photos: Sequence[Photo],
+    preprocessing: Preprocessing | None,
+    reference: str | None,
+) -> Task:
+    """The task of models that are open already, wherever they run; raises InputError as `run` does."""
+    files = {name: Path(classifier.file) for name, classifier in classifiers.items()}
+    _check(files, reference, None)
+    metadata = {name: metadata_of(file) for name, file in files.items()}
+    described = {name: _Description(c.input.shape, c.classes, c.runtime) for name, c in classifiers.items()}
+    return _task(files, metadata, described, photos, preprocessing, reference)
+
+
+def _task(
+    files: Mapping[str, Path],
+    metadata: Mapping[str, Metadata],
+    described: Mapping[str, _Description],
+    photos: Sequence[Photo],
+    preprocessing: Preprocessing | None,
+    reference: str | None,
+) -> Task:
+    preprocessing = preprocessing or _agreed_preprocessing(files, metadata)
+    _check_labels(photos, _check_fit(files, described, preprocessing))
+    place = None if reference is None else list(files).index(reference)
+    return Task(tuple((str(file), metadata[name]) for name, file in files.items()), place, preprocessing)
 
 
 def _agreed_preprocessing(files: Mapping[str, Path], metadata: Mapping[str, Metadata]) -> Preprocessing:
@@ -265,19 +290,24 @@ class Feed:
         return _clipped(values, dtype)
 
 
-class _Artifact:
-    """An open model with its one input and output."""
+class Classifier(ABC):
+    """An open model with its one input and output, wherever it runs.
 
-    def __init__(self, file: str) -> None:
-        try:
-            self.model = runner.open_model(file, threads=1)
-        except runner.ModelError as error:
-            raise InputError(f"{file} cannot be opened: {error}") from error
-        for what, tensors in (("input", self.model.inputs), ("output", self.model.outputs)):
+    Attributes:
+        file: the artifact.
+        input, output: what it says of them.
+        classes: numbers that one image's output has.
+        runtime: what runs it.
+    """
+
+    def __init__(
+        self, file: str, inputs: Sequence[runner.Tensor], outputs: Sequence[runner.Tensor], runtime: str
+    ) -> None:
+        for what, tensors in (("input", inputs), ("output", outputs)):
             if len(tensors) != 1:
                 raise InputError(f"{file} must have one {what}. Received: {len(tensors)}")
-        self.file = file
-        self.input, self.output = self.model.inputs[0], self.model.outputs[0]
+        self.file, self.runtime = file, runtime
+        self.input, self.output = inputs[0], outputs[0]
         shape = self.input.shape
         if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
             raise InputError(f"{file} must take one RGB image, (1, height, width, 3). Received: {shape}")
@@ -288,8 +318,30 @@ class _Artifact:
         tensor, own = self.input, metadata.preprocessing or preprocessing
         return Feed(tensor.dtype.name, tensor.scale, tensor.zero_point, metadata.pixel_offset, own)
 
+    @abstractmethod
+    def stored(self, inputs: np.ndarray) -> tuple[np.ndarray, float]:
+        """The outputs `(n, classes)` of inputs `(n, height, width, 3)` in the file's own types, and the seconds."""
+
     def logits(self, inputs: np.ndarray) -> tuple[np.ndarray, float]:
         """Dequantized logits `(n, classes)`, float32, of inputs `(n, height, width, 3)`, and the seconds it took."""
+        stored, seconds = self.stored(inputs)
+        if self.output.scale is None:
+            return stored.astype(np.float32), seconds
+        return (stored.astype(np.float32) - self.output.zero_point) * np.float32(self.output.scale), seconds
+
+
+class _Artifact(Classifier):
+    """A model in this process."""
+
+    def __init__(self, file: str, path: str | None = None) -> None:
+        """`file` is what it is called, `path` where it lies, when that is elsewhere."""
+        try:
+            self.model = runner.open_model(path or file, threads=1)
+        except runner.ModelError as error:
+            raise InputError(f"{file} cannot be opened: {error}") from error
+        super().__init__(file, self.model.inputs, self.model.outputs, self.model.runtime)
+
+    def stored(self, inputs: np.ndarray) -> tuple[np.ndarray, float]:
         stored = np.empty((len(inputs), self.classes), self.output.dtype)
         seconds = 0.0
         for i in range(len(inputs)):
@@ -298,18 +350,29 @@ class _Artifact:
             self.model.invoke()
             seconds += time.perf_counter() - start
             stored[i] = self.model.output().ravel()
-        if self.output.scale is None:
-            return stored.astype(np.float32), seconds
-        return (stored.astype(np.float32) - self.output.zero_point) * np.float32(self.output.scale), seconds
+        return stored, seconds
 
 
 _opened: dict[str, _Artifact] = {}  # a worker lives for one evaluation and keeps its interpreters through it
+_provided: dict[str, bytes] = {}  # SHA-256 of what was opened for an artifact that came from elsewhere
 
 
 def _artifact(file: str) -> _Artifact:
     if file not in _opened:
         _opened[file] = _Artifact(file)
     return _opened[file]
+
+
+def provide(contents: Mapping[str, bytes]) -> None:
+    """Open artifacts from their content, under the names of the files that they are on another machine."""
+    for file, content in contents.items():
+        digest = hashlib.sha256(content).digest()
+        if _provided.get(file) == digest:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, Path(file).name)
+            path.write_bytes(content)
+            _opened[file], _provided[file] = _Artifact(file, str(path)), digest
 
 
 def _describe(file: str) -> _Description:
@@ -319,7 +382,7 @@ def _describe(file: str) -> _Description:
         artifact.logits(np.zeros(artifact.input.shape, artifact.input.dtype))
     except Exception as error:  # onnxruntime's derive from Exception directly
         raise InputError(f"{file} cannot be run: {' '.join(str(error).split())}") from error
-    return _Description(artifact.input.shape, artifact.classes, artifact.model.runtime)
+    return _Description(artifact.input.shape, artifact.classes, artifact.runtime)
 
 
 def decode(task: Task, photos: Sequence[Photo]) -> tuple[np.ndarray, tuple[str | None, ...]]:
@@ -340,13 +403,16 @@ def decode(task: Task, photos: Sequence[Photo]) -> tuple[np.ndarray, tuple[str |
     return pixels[:count], tuple(reasons)
 
 
-def classify(task: Task, pixels: np.ndarray, photos: Sequence[Photo]) -> tuple[list[np.ndarray], np.ndarray]:
+def classify(
+    task: Task, pixels: np.ndarray, photos: Sequence[Photo], opened: Callable[[str], Classifier] = _artifact
+) -> tuple[list[np.ndarray], np.ndarray]:
     """What each artifact answers.
 
     Args:
         task: the artifacts.
         pixels: uint8 `(n, height, width, 3)`.
         photos: the n that they come from, to be named in an error.
+        opened: gives the open model of an artifact's file. Default: one in this process.
 
     Returns:
         Outputs `(n, classes)`, float32, of each artifact, and the seconds that each spent in inferences.
@@ -356,7 +422,7 @@ def classify(task: Task, pixels: np.ndarray, photos: Sequence[Photo]) -> tuple[l
     """
     outputs, seconds, inputs = [], [], {}
     for file, metadata in task.artifacts:
-        artifact = _artifact(file)
+        artifact = opened(file)
         feed = artifact.feed(metadata, task.preprocessing)
         if feed not in inputs:
             inputs[feed] = feed(pixels)

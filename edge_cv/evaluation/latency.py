@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
+from edge_cv.evaluation import checks
 
 RUNNER = Path(__file__).with_name("runner.py")
 
@@ -85,28 +86,24 @@ def measure(
     """
     path = Path(path)
     threads = tuple(threads)
+    check_counts(threads, runs, warmup)
+    if not path.is_file():
+        raise InputError(f"{path} must be a .tflite or .onnx file. Received: no such file")
+
+    gathered = Gathered(threads, runs, on_progress)
+    for event in runner_events(path, *measuring_options(threads, runs, warmup)):
+        gathered.take(event)
+    return Performance(gathered.latency, gathered.peak_memory_bytes)
+
+
+def check_counts(threads: Sequence[int], runs: int, warmup: int) -> None:
+    """Raises InputError for counts that cannot be measured with."""
     if not threads or min(threads) < 1:
-        raise InputError(f"threads must be one or more counts of 1 or more. Received: {threads}")
+        raise InputError(f"threads must be one or more counts of 1 or more. Received: {tuple(threads)}")
     if runs < 1:
         raise InputError(f"runs must be 1 or more. Received: {runs}")
     if warmup < 0:
         raise InputError(f"warmup must be 0 or more. Received: {warmup}")
-    if not path.is_file():
-        raise InputError(f"{path} must be a .tflite or .onnx file. Received: no such file")
-
-    model: dict[str, Any] = {}
-    peak_memory_bytes, latency = None, []
-    for event in _events(path, threads, runs, warmup):
-        kind = event["event"]
-        if kind == "model":
-            model = event
-        elif kind == "memory":
-            peak_memory_bytes = event["peak_memory_bytes"]
-        elif kind == "progress" and on_progress is not None:
-            on_progress(len(latency) * runs + event["done"], len(threads) * runs)
-        elif kind == "latency":
-            latency.append(_latency(model, event["threads"], event["samples_ms"], event["cpu_ms"]))
-    return Performance(tuple(latency), peak_memory_bytes)
 
 
 def measure_in_turns(
@@ -149,23 +146,99 @@ def _joined(parts: Sequence[Performance]) -> Performance:
     return Performance(tuple(latency), parts[0].peak_memory_bytes)
 
 
-def _latency(model: dict[str, Any], threads: int, samples_ms: Sequence[float], cpu_ms: float) -> Latency:
-    cores = model["cores"]
-    host = f"{model['cpu']} ({cores} core{'s' if cores > 1 else ''})"
-    share = min(1.0, cpu_ms / (sum(samples_ms) * threads))
-    return _summary(host, model["runtime"], threads, samples_ms, share)
+class Gathered:
+    """What a runner has told so far, here or on a device; each value is checked, since the device may be a stranger's.
+
+    Attributes:
+        model: the event "model"; its `runtime`, `host` (the machine's name in reports), `system`, `machine` and
+            `python` are text, its `inputs` and `outputs` as the runner gave them.
+        peak_memory_bytes: None while it is not known.
+        sensors: the two readings, before and after; fewer while there are not more.
+        golden: the event's outputs, unchecked, or None.
+    """
+
+    def __init__(
+        self, threads: Sequence[int], runs: int, on_progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        self.model: dict[str, Any] = {}
+        self.peak_memory_bytes: int | None = None
+        self.sensors: list[dict[str, float | None]] = []
+        self.golden: Any = None
+        self._threads, self._runs, self._on_progress = tuple(threads), runs, on_progress
+        self._samples_ms: list[float] = []
+        self._latency: list[Latency] = []
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Adds an event; raises InputError for one that cannot be."""
+        kind = event["event"]
+        if kind in ("progress", "latency") and not (self.model and len(self._latency) < len(self._threads)):
+            raise InputError("the runner must tell of the model first, and of no more threads than it was asked for")
+        if kind == "model":
+            cores = checks.integer(event.get("cores"), "the runner's cores", 1, 1 << 16)
+            told = {name: checks.text(event.get(name), f"the runner's {name}") for name in _TOLD}
+            host = f"{told.pop('cpu')} ({cores} core{'s' if cores > 1 else ''})"
+            self.model = {**told, "host": host, "inputs": event.get("inputs"), "outputs": event.get("outputs")}
+        elif kind == "memory" and event.get("peak_memory_bytes") is not None:
+            self.peak_memory_bytes = checks.integer(event["peak_memory_bytes"], "peak_memory_bytes", 0, 1 << 50)
+        elif kind == "golden":
+            self.golden = event.get("outputs")
+        elif kind == "sensors" and len(self.sensors) < 2:
+            self.sensors.append({name: _optional(event.get(name), name) for name in _SENSORS})
+        elif kind == "progress":
+            self._samples_ms += checks.samples(event.get("samples_ms"), "samples_ms")
+            if len(self._samples_ms) > self._runs:
+                raise InputError("the runner must tell no more inferences than it was asked for. Received: more")
+            if self._on_progress is not None:
+                done = len(self._latency) * self._runs + len(self._samples_ms)
+                self._on_progress(done, len(self._threads) * self._runs)
+        elif kind == "latency":
+            if len(self._samples_ms) != self._runs or not self._runs:
+                raise InputError(f"the runner must tell {self._runs} inferences. Received: {len(self._samples_ms)}")
+            threads = self._threads[len(self._latency)]
+            cpu_ms = checks.number(event.get("cpu_ms"), "cpu_ms", 0)
+            share = min(1.0, cpu_ms / max(1e-9, sum(self._samples_ms) * threads))
+            self._latency.append(self._summary(threads, share))
+            self._samples_ms = []
+
+    @property
+    def latency(self) -> tuple[Latency, ...]:
+        """At each thread count; of one that was broken off, what there is."""
+        if not self._samples_ms:
+            return tuple(self._latency)
+        return (*self._latency, self._summary(self._threads[len(self._latency)], 1.0))
+
+    def _summary(self, threads: int, cpu_share: float) -> Latency:
+        return _summary(self.model["host"], self.model["runtime"], threads, self._samples_ms, cpu_share)
+
+
+_TOLD = ("cpu", "runtime", "machine", "system", "python")
+_SENSORS = {"temperature_c": (-100, 300), "clock_mhz": (0, 1e6), "throttled": (0, 1 << 32)}
+
+
+def _optional(value: Any, name: str) -> float | None:
+    return None if value is None else checks.number(value, name, *_SENSORS[name])
+
+
+def percentiles(samples_ms: Sequence[float]) -> tuple[float, float, float]:
+    """p50, p90 and p99, interpolated linearly."""
+    p50, p90, p99 = (float(value) for value in np.percentile(samples_ms, (50, 90, 99)))
+    return p50, p90, p99
 
 
 def _summary(host: str, runtime: str, threads: int, samples_ms: Sequence[float], cpu_share: float) -> Latency:
-    p50, p90, p99 = (float(value) for value in np.percentile(samples_ms, (50, 90, 99)))
-    return Latency(host, runtime, threads, p50, p90, p99, len(samples_ms), tuple(samples_ms), round(cpu_share, 3))
+    share = round(cpu_share, 3)
+    return Latency(host, runtime, threads, *percentiles(samples_ms), len(samples_ms), tuple(samples_ms), share)
 
 
-def _events(path: Path, threads: tuple[int, ...], runs: int, warmup: int):
-    """The runner's events; raises InputError when it reports an error or dies."""
+def measuring_options(threads: Sequence[int], runs: int, warmup: int) -> list[str]:
+    """The runner's options for these counts."""
+    return ["--threads", ",".join(map(str, threads)), "--runs", str(runs), "--warmup", str(warmup)]
+
+
+def runner_events(path: Path, *options: Any) -> Iterator[dict[str, Any]]:
+    """What the runner tells in a process of its own here; raises InputError when it reports an error or dies."""
     # -P: the runner's folder stays off its import path, as it will on a device
-    command = [sys.executable, "-P", str(RUNNER), str(path.resolve()), "--threads", ",".join(map(str, threads))]
-    command += ["--runs", str(runs), "--warmup", str(warmup)]
+    command = [sys.executable, "-P", str(RUNNER), str(path.resolve()), *map(str, options)]
     with tempfile.TemporaryFile() as errors:
         # A session of its own: Ctrl-C reaches this process, which then ends the runner.
         process = subprocess.Popen(

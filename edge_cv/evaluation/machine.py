@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edge_cv.evaluation.runner import cpu_count, cpu_name
+from edge_cv.evaluation.runner import cpu_count, cpu_name, system_name
 
 _PACKAGES = (
     "edge-cv",
@@ -45,7 +45,7 @@ def environment() -> dict[str, Any]:
         "int8_dot_product": int8_dot_product(),
         "memory_bytes": _memory_bytes(),
         "machine": platform.machine(),
-        "os": _system_name(),
+        "os": system_name(),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _PACKAGES},
@@ -71,12 +71,6 @@ def _memory_bytes() -> int | None:
     with contextlib.suppress(ValueError, OSError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return None
-
-
-def _system_name() -> str:
-    with contextlib.suppress(OSError):
-        return platform.freedesktop_os_release()["PRETTY_NAME"]
-    return platform.system()
 
 
 def _version(package: str) -> str | None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from converters.preprocessing import Preprocessing
+    from edge_cv.cluster import Cluster
     from edge_cv.data import ImageSource, Photo
     from edge_cv.evaluation.classifying import Task
 
@@ -66,6 +67,7 @@ def robustness(
     *,
     limit: int | None = None,
     workers: int | None = None,
+    cluster: Cluster | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Robustness]:
     """Classifies photos clean and corrupted, on all cores, decoding each once.
@@ -74,7 +76,7 @@ def robustness(
     photo takes 76 inferences of each artifact and, at 224 pixels, some 0.6 s of a core for the corruptions.
 
     Args:
-        artifacts, preprocessing, workers, on_progress: as `evaluate` takes them.
+        artifacts, preprocessing, workers, cluster, on_progress: as `evaluate` takes them.
         source: the photos; those without a label are left out.
         limit: take only so many of them, spread evenly over the source.
 
@@ -101,6 +103,7 @@ def robustness(
         preprocessing,
         chunk=1,  # a photo takes as long as 76
         workers=workers,
+        cluster=cluster,
         on_progress=on_progress,
     )
     hits = np.concatenate(results)  # (photos, artifacts, 1 + corruptions x severities)

@@ -1,16 +1,24 @@
 """Runs one model file and prints what it measured: a script that stands alone, so that a device can run a copy of it.
 
-    python runner.py MODEL [--threads 1,2] [--runs 50] [--warmup 10] [--seed 0]
+    python runner.py MODEL [--threads 1,2] [--runs 50] [--warmup 10] [--seed 0] [--golden FILE]
+    python runner.py MODEL --serve
 
-It needs Python 3.8, numpy and a runtime: ai-edge-litert, tflite-runtime or (for .onnx) onnxruntime; nothing of this
-project. Each line on stdout is one JSON object with the key "event":
+It needs Python 3.8, numpy and a runtime: ai-edge-litert, tflite-runtime, TensorFlow or (for .onnx) onnxruntime; nothing
+of this project. Each line on stdout is one JSON object with the key "event":
 
-    model     the runtime, the CPU, the model's input and output
+    model     the runtime, the machine, the model's inputs and outputs
     memory    peak resident memory in bytes that the model cost, at one thread
-    golden    the output for the seeded random input, as the file gives it (not dequantized)
-    progress  threads, done, total
-    latency   threads, the milliseconds of every single inference, and the processor time that all of them took
+    golden    the outputs for each input of FILE (raw tensors, one after the other), or for the seeded random input; as
+              the model gives them (not dequantized)
+    sensors   temperature in degrees Celsius, clock in MHz and what a Raspberry Pi says of throttling, each null where
+              the system does not tell; before the first inference is timed, and after the last
+    progress  threads, done, total, and the milliseconds of every single inference since the progress before
+    latency   threads, and the processor time that all of its inferences took
+    outputs   with --serve: images, the bytes of their outputs, and the seconds that the inferences took
     error     the one-line reason why there is nothing more; the exit code is then 2
+
+With --serve the model answers what comes on stdin: a number of images, 4 bytes, the highest first, and so many raw
+inputs. Its answer is an event and the raw outputs behind it. It ends with the number 0, or with the end of stdin.
 """
 
 from __future__ import annotations
@@ -18,14 +26,25 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import importlib
 import json
 import os
 import platform
+import shutil
+import struct
+import subprocess
 import sys
 import time
+from glob import glob
 from typing import Any
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    if __name__ != "__main__":
+        raise
+    print(json.dumps({"event": "error", "message": "numpy is not installed: pip install numpy ai-edge-litert"}))
+    sys.exit(2)
 
 
 class ModelError(ValueError):
@@ -141,15 +160,15 @@ def open_model(path: str, threads: int = 1) -> TFLiteModel | OnnxModel:
 
 
 def cpu_name() -> str:
-    """What the machine calls its processor, e.g. "AMD EPYC 7B13" or "Raspberry Pi 5 Model B Rev 1.0"."""
+    """What the machine calls its processor, "AMD EPYC 7B13", or a board itself, "Raspberry Pi 5 Model B Rev 1.0"."""
+    with contextlib.suppress(OSError), open("/proc/device-tree/model", encoding="utf-8", errors="replace") as file:
+        return file.read().strip("\0 \n")
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         fields = dict(line.split(":", 1) for line in file.read().splitlines() if ":" in line)
         fields = {key.strip(): value.strip() for key, value in fields.items()}
         for key in ("model name", "Hardware", "cpu model"):
             if fields.get(key):
                 return fields[key]
-    with contextlib.suppress(OSError), open("/proc/device-tree/model", encoding="utf-8", errors="replace") as file:
-        return file.read().strip("\0 \n")
     return platform.processor() or platform.machine()
 
 
@@ -158,47 +177,150 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def system_name() -> str:
+    """The operating system, e.g. "Debian GNU/Linux 12 (bookworm)"."""
+    with contextlib.suppress(OSError), open("/etc/os-release", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            name, _, value = line.strip().partition("=")
+            if name == "PRETTY_NAME":
+                return value.strip("\"'")
+    return platform.system()
+
+
+def sensors() -> dict:
+    """`temperature_c`, `clock_mhz` and `throttled` (the bits of a Raspberry Pi's `vcgencmd`); None: nobody tells."""
+    zones = {zone: _read(zone + "/type") or "" for zone in glob("/sys/class/thermal/thermal_zone*")}
+    chosen = [zone for zone, kind in zones.items() if "cpu" in kind.lower() or kind == "x86_pkg_temp"] or list(zones)
+    degrees = [number / 1000 for number in map(_number, (zone + "/temp" for zone in chosen)) if number is not None]
+    clock = _number("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+    return {
+        "temperature_c": max(degrees) if degrees else None,
+        "clock_mhz": None if clock is None else clock / 1000,
+        "throttled": _throttled(),
+    }
+
+
+def _throttled() -> int | None:
+    tool = shutil.which("vcgencmd")
+    if tool is None:
+        return None
+    with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
+        said = subprocess.run([tool, "get_throttled"], stdout=subprocess.PIPE, timeout=5, check=True).stdout.decode()
+        return int(said.strip().partition("=")[2], 16)
+    return None
+
+
+def _read(path: str) -> str | None:
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        return file.read().strip()
+    return None
+
+
+def _number(path: str) -> int | None:
+    with contextlib.suppress(ValueError):
+        return int(_read(path) or "")
+    return None
+
+
 def random_input(tensor: Tensor, seed: int) -> np.ndarray:
     """Random pixels of the tensor's shape and type: 0..255, in int8 shifted to -128..127."""
     pixels = np.random.RandomState(seed).randint(0, 256, tensor.shape)  # the same numbers in every numpy
     return (pixels - 128 if tensor.dtype == np.int8 else pixels).astype(tensor.dtype)
 
 
-def measure(path: str, threads: list, runs: int, warmup: int, seed: int, emit: Any) -> None:
-    """Hands `emit` the events that the module's docstring lists, in that order."""
+def measure(path: str, threads: list, runs: int, warmup: int, seed: int, emit: Any, golden: str | None = None) -> None:
+    """Hands `emit` the events that the module's docstring lists, in that order; without runs nothing is timed."""
     _import_runtime(path)  # its own memory is not the model's
     _reset_peak_memory()
     before = _resident_bytes("VmRSS")
     model = open_model(path, 1)
-    emit(
-        event="model",
-        runtime=model.runtime,
-        cpu=cpu_name(),
-        cores=cpu_count(),
-        machine=platform.machine(),
-        python=platform.python_version(),
-        inputs=[tensor.to_dict() for tensor in model.inputs],
-        outputs=[tensor.to_dict() for tensor in model.outputs],
-    )
+    emit(event="model", **_description(model))
     _set_inputs(model, seed)
     _invoke(model)
     _invoke(model)
     peak = _resident_bytes("VmHWM")
     emit(event="memory", peak_memory_bytes=None if before is None or peak is None else max(0, peak - before))
-    emit(event="golden", seed=seed, outputs=[model.output(i).ravel().tolist() for i in range(len(model.outputs))])
+    emit(event="golden", outputs=[_values(model)] if golden is None else _golden(model, golden))
     del model
+    if not runs:
+        return
+    emit(event="sensors", **sensors())
     for count in threads:
         model = open_model(path, count)
         _set_inputs(model, seed)
         for _ in range(warmup):
             _invoke(model)
         cpu = time.process_time()
-        samples = _time(model, runs, count, emit)
-        emit(event="latency", threads=count, samples_ms=samples, cpu_ms=1e3 * (time.process_time() - cpu))
+        _time(model, runs, count, emit)
+        emit(event="latency", threads=count, cpu_ms=1e3 * (time.process_time() - cpu))
         del model
+    emit(event="sensors", **sensors())
 
 
-def _time(model: TFLiteModel | OnnxModel, runs: int, threads: int, emit: Any) -> list:
+def serve(path: str, emit: Any, requests: Any, answers: Any) -> None:
+    """Answers inputs from the binary stream `requests` on `answers`, one image in memory at a time."""
+    model = open_model(path, cpu_count())
+    _check_single(model)
+    emit(event="model", **_description(model))
+    tensor = model.inputs[0]
+    size = int(np.prod(tensor.shape)) * tensor.dtype.itemsize
+    while True:
+        count = requests.read(4)
+        count = struct.unpack(">I", count)[0] if len(count) == 4 else 0
+        if not count:
+            return
+        outputs, seconds = [], 0.0
+        for _ in range(count):
+            content = requests.read(size)
+            if len(content) < size:
+                return
+            model.set_input(np.frombuffer(content, tensor.dtype).reshape(tensor.shape))
+            start = time.perf_counter()
+            _invoke(model)
+            seconds += time.perf_counter() - start
+            outputs.append(model.output().tobytes())
+        emit(event="outputs", images=count, bytes=sum(map(len, outputs)), seconds=seconds)
+        answers.write(b"".join(outputs))
+        answers.flush()
+
+
+def _description(model: TFLiteModel | OnnxModel) -> dict:
+    return {
+        "runtime": model.runtime,
+        "cpu": cpu_name(),
+        "cores": cpu_count(),
+        "machine": platform.machine(),
+        "system": system_name(),
+        "python": platform.python_version(),
+        "inputs": [tensor.to_dict() for tensor in model.inputs],
+        "outputs": [tensor.to_dict() for tensor in model.outputs],
+    }
+
+
+def _check_single(model: TFLiteModel | OnnxModel) -> None:
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ModelError(f"it must have one input and one output, not {len(model.inputs)} and {len(model.outputs)}")
+
+
+def _golden(model: TFLiteModel | OnnxModel, file: str) -> list:
+    _check_single(model)
+    tensor = model.inputs[0]
+    values = np.fromfile(file, tensor.dtype)
+    if not values.size or values.size % int(np.prod(tensor.shape)):
+        raise ModelError(f"the golden inputs must be whole tensors of {tensor.shape}, not {values.size} numbers")
+    outputs = []
+    for value in values.reshape((-1, *tensor.shape)):
+        model.set_input(value)
+        _invoke(model)
+        outputs.append(_values(model))
+    return outputs
+
+
+def _values(model: TFLiteModel | OnnxModel) -> list:
+    return [number for i in range(len(model.outputs)) for number in model.output(i).ravel().tolist()]
+
+
+def _time(model: TFLiteModel | OnnxModel, runs: int, threads: int, emit: Any) -> None:
     invoke, clock = model.invoke, time.perf_counter_ns
     samples, reported = [], clock()
     collecting = gc.isenabled()
@@ -211,13 +333,13 @@ def _time(model: TFLiteModel | OnnxModel, runs: int, threads: int, emit: Any) ->
             samples.append((end - start) / 1e6)
             if end - reported > 250_000_000 or done == runs:  # rarely: a write disturbs the next inference's caches
                 reported = end
-                emit(event="progress", threads=threads, done=done, total=runs)
+                emit(event="progress", threads=threads, done=done, total=runs, samples_ms=samples)
+                samples = []
     except (ValueError, RuntimeError) as error:
         raise ModelError(_one_line(error)) from error
     finally:
         if collecting:
             gc.enable()
-    return samples
 
 
 def _set_inputs(model: TFLiteModel | OnnxModel, seed: int) -> None:
@@ -237,18 +359,22 @@ def _invoke(model: TFLiteModel | OnnxModel) -> None:
 
 def _tflite_interpreter() -> tuple:
     """The runtime's name with its version, and its Interpreter class."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
+    for package, module in _RUNTIMES:
+        try:
+            interpreter = getattr(importlib.import_module(module), "Interpreter")  # noqa: B009
+        except ImportError as error:
+            if not isinstance(error, ModuleNotFoundError) or error.name != module.partition(".")[0]:
+                raise ModelError(f"{package} is installed and does not work: {_one_line(error)}") from error
+            continue
+        return f"{package} {_version(package)}", interpreter
+    raise ModelError("no TFLite runtime is installed: pip install ai-edge-litert")
 
-        return f"ai-edge-litert {_version('ai-edge-litert')}", Interpreter
-    except ImportError:
-        pass
-    try:
-        from tflite_runtime.interpreter import Interpreter
 
-        return f"tflite-runtime {_version('tflite-runtime')}", Interpreter
-    except ImportError as error:
-        raise ModelError("no TFLite runtime is installed: pip install ai-edge-litert") from error
+_RUNTIMES = (
+    ("ai-edge-litert", "ai_edge_litert.interpreter"),
+    ("tflite-runtime", "tflite_runtime.interpreter"),
+    ("tensorflow", "tensorflow.lite"),
+)
 
 
 def _import_runtime(path: str) -> None:
@@ -330,10 +456,6 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _emit(**event: Any) -> None:
-    print(json.dumps(event), flush=True)
-
-
 def main(arguments: list | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure one model file; one JSON object a line on stdout.")
     parser.add_argument("model")
@@ -341,18 +463,34 @@ def main(arguments: list | None = None) -> int:
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--warmup", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the random input")
+    parser.add_argument("--golden", help="file of raw input tensors to give the outputs of")
+    parser.add_argument("--serve", action="store_true", help="give the outputs for inputs that come on stdin")
     options = parser.parse_args(arguments)
     try:
         threads = [int(count) for count in options.threads.split(",")]
     except ValueError:
         parser.error(f"--threads must be whole numbers with commas between. Received: {options.threads}")
-    if min(threads) < 1 or options.runs < 1 or options.warmup < 0:
-        parser.error("--threads and --runs must be 1 or more, --warmup 0 or more")
-    try:
-        measure(options.model, threads, options.runs, options.warmup, options.seed, _emit)
-    except ModelError as error:
-        _emit(event="error", message=str(error))
-        return 2
+    if min(threads) < 1 or options.runs < 0 or options.warmup < 0:
+        parser.error("--threads must be 1 or more, --runs and --warmup 0 or more")
+    # What the runtime itself prints must not come between the events.
+    with os.fdopen(os.dup(1), "wb") as stream:
+        os.dup2(2, 1)
+
+        def emit(**event: Any) -> None:
+            stream.write(json.dumps(event).encode() + b"\n")
+            stream.flush()
+
+        try:
+            if options.serve:
+                serve(options.model, emit, sys.stdin.buffer, stream)
+            else:
+                measure(options.model, threads, options.runs, options.warmup, options.seed, emit, options.golden)
+        except ModelError as error:
+            emit(event="error", message=str(error))
+            return 2
+        except MemoryError:
+            emit(event="error", message="memory ran out")
+            return 2
     return 0
 
 

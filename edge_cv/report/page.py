@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_cv.report import compression, explanation, plots, sentences, training
+from edge_cv.report import compression, delivery, explanation, pareto, plots, sentences, training
 from edge_cv.report.comparison import latency_on, main_rows, reference_of, settings, size_ratio, speed_up
 from edge_cv.report.section import Figure
 from edge_cv.report.values import PhotoResult, Report, Row, plain_json
@@ -38,6 +38,8 @@ class Column:
 
 
 SECTIONS = (
+    delivery.delivery,
+    pareto.pareto,
     compression.compression,
     training.training,
     explanation.classes,
@@ -197,7 +199,15 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     found.append(
         column("Peak memory", "process", [r.peak_memory_bytes for r in rows], lambda v, _: sentences.size(v), min)
     )
+    found.append(column("Arena", "on the device", [r.arena_bytes for r in rows], lambda v, _: sentences.size(v)))
+    found.append(_front(rows))
     return [c for c in found if c is not None]
+
+
+def _front(rows: Sequence[Row]) -> Column | None:
+    """Which Pareto fronts each row is on, where there are several runs."""
+    cells = pareto.column(rows)
+    return Column("Pareto front", "top-1 against", tuple(map(Cell, cells))) if any(cells) else None
 
 
 def figures(rows: Sequence[Row], row: Row | None) -> list[Figure]:

@@ -69,6 +69,45 @@ def numbered(rows: Sequence[Row]) -> bool:
     return len(rows) > MOST_NAMES or any(len(row.name) > LONGEST_NAME for row in rows)
 
 
+def pareto(
+    rows: Sequence[Row], costs: Sequence[float | None], on: Sequence[bool], *, number: int, threads: int | None
+) -> str:
+    """Top-1 against cost, in ms at `threads` or, where that is None, in bytes, the front as steps, as SVG.
+
+    Args:
+        rows: of the report.
+        costs: of each row, None where it was not measured.
+        on: whether each row is on the front.
+        number: of the drawing, which its ids bear.
+        threads: see above.
+    """
+    scale = 1e6 if threads is None else 1.0
+    points = [
+        (cost / scale, 100 * row.top1, row, str(place) if numbered(rows) else row.name, member)
+        for place, (row, cost, member) in enumerate(zip(rows, costs, on, strict=True), 1)
+        if cost is not None and row.top1 is not None
+    ]
+
+    def draw(figure: Any, axes: Any) -> None:
+        members = sorted((x, y) for x, y, _, _, member in points if member)
+        axes.plot(*zip(*members, strict=True), drawstyle="steps-post", color=_MUTED, linewidth=1.4, zorder=1)
+        for x, y, row, _, member in points:
+            marker, colour = "s" if row.file.lower().endswith(".onnx") else "o", _colour(row)
+            face = {} if member else {"markerfacecolor": _PAPER, "markeredgecolor": colour}
+            axes.plot([x], [y], marker=marker, markersize=8 if member else 6, color=colour, zorder=3, **face)
+        _scale(axes, [x for x, *_ in points])
+        low, high = min(y for _, y, *_ in points), max(y for _, y, *_ in points)
+        room = max(high - low, 2.0) * 0.15
+        axes.set_ylim(max(-2.0, low - room), high + room)
+        axes.yaxis.set_major_locator(_locator(integer=high - low > 4))
+        axes.grid(axis="y")
+        axes.set_xlabel("file size, MB" if threads is None else f"p50 latency, ms ({sentences.threads(threads)})")
+        axes.set_ylabel("top-1 accuracy, %")
+        _label_points(figure, axes, [(x, y, name, _colour(row)) for x, y, row, name, _ in points], [None] * len(points))
+
+    return _svg(f"pareto-{number}", draw)
+
+
 def accuracy_against(rows: Sequence[Row], what: str) -> str | None:
     """Top-1 (agreement where there are no labels) against `what`, "latency" or "size", with 95 % intervals, as SVG.
 

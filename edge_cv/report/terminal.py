@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
-from edge_cv.report import sentences
+from edge_cv.report import pareto, sentences
 from edge_cv.report.comparison import latency_on, reference_of, settings, size_ratio, speed_up
 from edge_cv.report.values import Report, Row
 
@@ -103,6 +103,8 @@ def _columns(rows: tuple[Row, ...]) -> Iterator[tuple[str, list[str]]]:
         ]
         yield "speed-up", ["–" if times is None else sentences.ratio(times) for times in faster]
     yield "memory", [sentences.size(row.peak_memory_bytes) for row in rows]
+    yield "arena", [sentences.size(row.arena_bytes) for row in rows]
+    yield "Pareto front", list(map(printable, pareto.column(rows)))
 
 
 def _share(share: float | None, ends: tuple[float, float] | None, images: int | None) -> str:

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.files import write_atomic
+from edge_cv.delivery import Delivery
 from edge_cv.evaluation.attention import Explained
 from edge_cv.evaluation.classes import ClassScores
 from edge_cv.evaluation.confidence import Confidence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Version of `report.json`; a reader refuses a later one."""
 
-_COUNTS = ("size_bytes", "gzip_bytes", "parameters", "macs", "images", "peak_memory_bytes")
+_COUNTS = ("size_bytes", "gzip_bytes", "parameters", "macs", "images", "peak_memory_bytes", "arena_bytes")
 _SHARES = ("top1", "top5", "agreement", "total_sparsity")
 _INTERVALS = ("top1_ci95", "agreement_ci95")
 _PERCENTILES = ("p50_ms", "p90_ms", "p99_ms")
@@ -57,9 +58,11 @@ class Row:
         peak_memory_bytes: peak resident memory of the process that ran the artifact.
         layers: dicts with `layer` and `sqnr_db`, in the network's order.
         run: the run that the row comes from, when a report compares several.
+        sha256: of the artifact's file, by which a measurement on a device finds its row; empty where it is not known.
         classes, confidence, mistakes, groups, robustness, multi_label: what the answers tell class by class, of the
             confidence, of how far off wrong ones are, by the columns of a table, under corruptions, and with several
             labels a photo; each as `edge_cv.evaluation` has it.
+        arena_bytes: memory that a microcontroller needs beside the file.
         sparsity: of a compressed model: the share 0..1 of zeros in each layer's weights, by the layer's name.
         total_sparsity: the same of all these weights together.
     """
@@ -89,12 +92,14 @@ class Row:
     multi_label: MultiLabel | None = None
     sparsity: dict[str, float] | None = None
     total_sparsity: float | None = None
+    arena_bytes: int | None = None
+    sha256: str = ""
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        for name in ("scheme", "file", "run"):
+        for name in ("scheme", "file", "run", "sha256"):
             value = getattr(self, name)
             if not isinstance(value, str) or (not value and name == "scheme"):
                 raise InputError(f"a row's {name} must be text. Received: {value!r:.80}")
@@ -115,7 +120,7 @@ class Row:
         put("layers", tuple(_layer(entry) for entry in _items(self.layers, "a row's layers")))
         hints = typing.get_type_hints(Row)
         for name in ("classes", "confidence", "mistakes", "groups", "robustness", "multi_label", "sparsity"):
-            put(name, _typed(hints[name], getattr(self, name), f"a row's {name}"))
+            put(name, typed(hints[name], getattr(self, name), f"a row's {name}"))
 
     @property
     def name(self) -> str:
@@ -160,7 +165,7 @@ class PhotoResult:
                 for name, probability in (_pair(c) for c in _items(classes, "a photo's top5"))
             )
         object.__setattr__(self, "top5", top5)
-        object.__setattr__(self, "labels", _typed(tuple[str, ...] | None, self.labels, "a photo's labels"))
+        object.__setattr__(self, "labels", typed(tuple[str, ...] | None, self.labels, "a photo's labels"))
 
     def to_dict(self) -> dict[str, Any]:
         """The photo as `report.json` has it, its thumbnail in base64."""
@@ -203,6 +208,7 @@ class Report:
         notes: sentences that a reader must know, such as where the photos come from.
         explained: some photos and where the model looked in them.
         training: the model's training, epoch by epoch; empty where there was none.
+        delivery: what was made for the recipe's device; None where it names none.
     """
 
     recipe: dict[str, Any]
@@ -213,6 +219,7 @@ class Report:
     notes: tuple[str, ...] = ()
     explained: tuple[Explained, ...] = ()
     training: tuple[Epoch, ...] = ()
+    delivery: Delivery | None = None
 
     def __post_init__(self) -> None:
         for name in ("recipe", "environment"):
@@ -227,9 +234,10 @@ class Report:
             if any(not isinstance(value, kind) for value in values):
                 raise InputError(f"a report's {name} must be {kind.__name__} values. Received: {values!r:.80}")
             object.__setattr__(self, name, values)
-        explained = _typed(tuple[Explained, ...], self.explained, "a report's explained photos")
+        explained = typed(tuple[Explained, ...], self.explained, "a report's explained photos")
         object.__setattr__(self, "explained", explained)
-        object.__setattr__(self, "training", _typed(tuple[Epoch, ...], self.training, "a report's training"))
+        object.__setattr__(self, "training", typed(tuple[Epoch, ...], self.training, "a report's training"))
+        object.__setattr__(self, "delivery", typed(Delivery | None, self.delivery, "a report's delivery"))
 
     @property
     def name(self) -> str:
@@ -245,6 +253,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as `report.json` has it: what cannot be told in JSON (infinities, paths) is null or text."""
+        from edge_cv.report.pareto import fronts
+
         return plain_json(
             {
                 "schema": SCHEMA,
@@ -252,10 +262,15 @@ class Report:
                 "environment": self.environment,
                 "violations": self.violations,
                 "rows": [row.to_dict() for row in self.rows],
+                "fronts": [
+                    {"cost": one.cost, "host": one.host, "threads": one.threads, "rows": one.names(self.rows)}
+                    for one in fronts(self.rows)
+                ],
                 "photos": [photo.to_dict() for photo in self.photos],
                 "notes": self.notes,
                 "explained": [dataclasses.asdict(photo) for photo in self.explained],
                 "training": [dataclasses.asdict(epoch) for epoch in self.training],
+                "delivery": self.delivery and dataclasses.asdict(self.delivery),
             }
         )
 
@@ -282,6 +297,7 @@ class Report:
             notes=fields.get("notes", ()),
             explained=fields.get("explained", ()),
             training=fields.get("training", ()),
+            delivery=fields.get("delivery"),
         )
 
     def save(self, folder: str | os.PathLike) -> Path:
@@ -357,23 +373,23 @@ def _number(value: Any, what: str, least: float = -math.inf, most: float = math.
     return int(value) if isinstance(value, int) else number
 
 
-def _typed(hint: Any, value: Any, what: str) -> Any:
+def typed(hint: Any, value: Any, what: str) -> Any:
     """`value` as the type `hint` has it: dicts become its dataclasses, lists tuples, base64 text bytes.
 
     Raises InputError where it is something else, or a number is not finite.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
-        return None if value is None else _typed(arguments[0], value, what)
+        return None if value is None else typed(arguments[0], value, what)
     if origin is tuple:
         items = _items(value, what)
         if arguments[-1] is not Ellipsis and len(items) != len(arguments):
             raise InputError(f"{what} must be {len(arguments)} values. Received: {value!r:.80}")
-        return tuple(_typed(arguments[0], item, what) for item in items)
+        return tuple(typed(arguments[0], item, what) for item in items)
     if origin is dict:
         if not isinstance(value, Mapping):
             raise InputError(f"{what} must be an object. Received: {value!r:.80}")
-        return {str(name): _typed(arguments[1], item, f"{what}.{name}") for name, item in value.items()}
+        return {str(name): typed(arguments[1], item, f"{what}.{name}") for name, item in value.items()}
     if dataclasses.is_dataclass(hint):
         if isinstance(value, hint):
             return value
@@ -384,7 +400,7 @@ def _typed(hint: Any, value: Any, what: str) -> Any:
             if field.name not in value and field.default is dataclasses.MISSING:
                 raise InputError(f"{what} must have {field.name}. Received: {', '.join(map(str, value))!r:.80}")
         return hint(
-            **{name: _typed(kind, value[name], f"{what}.{name}") for name, kind in hints.items() if name in value}
+            **{name: typed(kind, value[name], f"{what}.{name}") for name, kind in hints.items() if name in value}
         )
     if hint is bytes and isinstance(value, str):
         with contextlib.suppress(ValueError):

@@ -1,0 +1,135 @@
+"""What a run makes for its target device: the rules that its file was held to, and the forms it is wanted in."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from converters.errors import InputError
+from converters.files import write_together
+from edge_cv.recipe import Device, Recipe
+
+MICRO = "micro"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What of a file a device runs slowly or elsewhere, as `converters.targets.Finding` has it."""
+
+    level: str
+    what: str
+    remedy: str
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a file needs of a microcontroller, as `converters.micro.Memory` has it."""
+
+    activations_bytes: int
+    records_bytes: int
+    flash_bytes: int
+    widest: str
+
+    @property
+    def arena_bytes(self) -> int:
+        """What `tensor_arena` must have at least."""
+        return self.activations_bytes + self.records_bytes
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One device's file.
+
+    Attributes:
+        name, processor, runtime, scheme, target: of the recipe's `Device`.
+        findings: the target's rules that the file breaks without being refused.
+        memory: on a microcontroller; else None.
+        files: what else was made of the file, as paths from the run's folder.
+    """
+
+    name: str
+    processor: str
+    runtime: str
+    scheme: str
+    target: str | None = None
+    findings: tuple[Finding, ...] = ()
+    memory: Memory | None = None
+    files: tuple[str, ...] = ()
+
+
+def check_deliverable(recipe: Recipe) -> None:
+    """Raise InputError for what could not be delivered in the end, before the first stage of the run."""
+    device = recipe.device
+    if device is not None and device.delivery == "android":
+        from edge_cv.android import check_app
+
+        check_app()
+    if device is None or device.delivery != "web":
+        return
+    from edge_cv.web import litertjs
+    from edge_cv.web.export import TYPES
+
+    integer = device.scheme.endswith(("int8", "int16x8", "mixed")) and not device.scheme.endswith("dynamic_int8")
+    if integer and recipe.io not in TYPES:
+        raise InputError(
+            f"a recipe with a page of {device.scheme} must have io float32 or uint8. Received: {recipe.io}"
+        )
+    litertjs.fetch()
+
+
+def deliver(device: Device, path: Path, folder: Path) -> Delivery:
+    """Hold a device's file to its rules, and make of it what else the recipe wants.
+
+    Args:
+        device: of the recipe.
+        path: the file of the device's row.
+        folder: the run's, where everything goes but what the Android app gets.
+
+    Raises:
+        InputError: it cannot be made, or not be written.
+    """
+    from converters import micro, targets
+
+    content = path.read_bytes()
+    findings, memory = (), None
+    if path.suffix == ".tflite":
+        if device.target is not None:
+            findings = tuple(Finding(**asdict(found)) for found in targets.check(content, device.target))
+        if device.target == MICRO:
+            memory = Memory(**asdict(micro.memory(content)))
+    files = () if device.delivery is None else _FORMS[device.delivery](path, folder)
+    names = tuple(os.path.relpath(file, folder) for file in files)
+    named = (device.name, device.processor, device.runtime, device.scheme, device.target)
+    return Delivery(*named, findings, memory, names)
+
+
+def _c_array(path: Path, folder: Path) -> list[Path]:
+    """The file as a C array."""
+    from converters.micro import c_array
+
+    name = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
+    header, source = c_array(path.read_bytes(), name)
+    written = {folder / f"{name}.h": header, folder / f"{name}.cc": source}
+    write_together(written)
+    return list(written)
+
+
+def _web(path: Path, folder: Path) -> list[Path]:
+    """The page for the browser, in `web/`."""
+    from edge_cv.web import export
+
+    return export(path, folder / "web")[:1]
+
+
+def _android(path: Path, folder: Path) -> list[Path]:
+    """A copy among the Android app's models."""
+    from edge_cv.android import install
+
+    return install([path])
+
+
+_FORMS: dict[str, Callable[[Path, Path], list[Path]]] = {"c_array": _c_array, "web": _web, "android": _android}

@@ -1,0 +1,116 @@
+"""LiteRT.js, the runtime of the page: fetched by npm in the version that is pinned here, and kept in the user's cache.
+
+The packages' own files are served as they are; an import map in the page takes the place of a bundler.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from converters.errors import InputError
+from converters.files import write_atomic
+
+VERSION = "2.5.3"
+NPM_SECONDS = 300
+
+
+class Package(NamedTuple):
+    """A package of npm: its name, the SHA-512 of its archive as a lock file has it, and what the page needs of it."""
+
+    name: str
+    integrity: str
+    files: dict[str, str]
+
+
+# Of the four builds of the runtime three are served: with relaxed SIMD, with threads as well, and for browsers without
+# either. The fourth, for WebNN and for models that only in part run on WebGPU, is not used.
+_BUILDS = ("litert_wasm_internal", "litert_wasm_threaded_internal", "litert_wasm_compat_internal")
+PACKAGES = (
+    Package(
+        "@litertjs/core",
+        "sha512-PlGmbMOq9WitX7FO0jhbdJw9GthatsyuCQXjTt/wJZo0FLaw48q4tz8IwqgqCIkviYGr9OFDL1kCnN4nzWoyJQ==",
+        {"package/dist/index.js": "litert/core.js"}
+        | {f"package/wasm/{name}.{end}": f"litert/wasm/{name}.{end}" for name in _BUILDS for end in ("js", "wasm")},
+    ),
+    Package(
+        "@litertjs/wasm-utils",
+        "sha512-4fJiw6tBQnIs+0jH/OQ16nYOiSl8/+zZnn5h2ul8aTKHi05sVqZW580Tmk78pC2kT39A9OYBVdFawteZ/sI1kQ==",
+        {"package/dist/index.js": "litert/wasm-utils.js"},
+    ),
+)
+
+
+def cache_folder() -> Path:
+    """Where the archives are kept: `edge-cv` in XDG_CACHE_HOME, which is ~/.cache by default."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~", ".cache")).expanduser() / "edge-cv"
+
+
+def fetch() -> dict[str, Path]:
+    """The archive of each package, by its name: from the cache, or else from npm's registry.
+
+    Raises:
+        InputError: npm is not installed, the registry cannot be reached, or it sends another content.
+    """
+    return {package.name: _archive(package) for package in PACKAGES}
+
+
+def files() -> dict[str, bytes]:
+    """What the page serves of LiteRT.js, by its path in the page's folder. Raises InputError as `fetch`."""
+    found = {}
+    for package in PACKAGES:
+        content = _archive(package).read_bytes()
+        _check(package, content, "the cached archive")
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:  # read by name, never extracted
+            for member, place in package.files.items():
+                found[place] = archive.extractfile(member).read()
+    return found
+
+
+def _archive(package: Package) -> Path:
+    path = cache_folder() / f"{package.name.replace('@', '').replace('/', '-')}-{VERSION}.tgz"
+    if not path.is_file() or _integrity(path.read_bytes()) != package.integrity:
+        write_atomic(path, _download(package))
+    return path
+
+
+def _download(package: Package) -> bytes:
+    what = f"{package.name}@{VERSION}"
+    npm = shutil.which("npm")
+    if npm is None:
+        raise InputError(
+            f"npm must be installed to fetch {what} for the page (Debian: apt-get install npm), or the package's "
+            f"archive must lie in {cache_folder()}. Received: no npm"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        command = [npm, "pack", what, "--ignore-scripts", "--silent", "--pack-destination", folder]
+        try:
+            done = subprocess.run(
+                command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=NPM_SECONDS
+            )
+            why = (done.stderr.strip() or f"exit code {done.returncode}") if done.returncode else ""
+        except subprocess.TimeoutExpired:
+            why = f"no answer in {NPM_SECONDS} s"
+        packed = list(Path(folder).glob("*.tgz"))
+        if why or len(packed) != 1:
+            raise InputError(f"npm must be able to fetch {what}. Received: {' '.join(why.split())[-300:]}")
+        content = packed[0].read_bytes()
+    _check(package, content, "npm's archive")
+    return content
+
+
+def _check(package: Package, content: bytes, what: str) -> None:
+    if (received := _integrity(content)) != package.integrity:
+        raise InputError(f"{what} of {package.name}@{VERSION} must be {package.integrity}. Received: {received}")
+
+
+def _integrity(content: bytes) -> str:
+    return "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()

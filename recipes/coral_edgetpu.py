@@ -1,0 +1,28 @@
+"""Coral's Edge TPU: int8 throughout, by the rules of its compiler.
+
+The processor: it multiplies int8 numbers only. `edgetpu_compiler` maps a graph from its beginning up to the first
+operator that it does not know; the rest runs on the host's CPU (https://www.coral.ai/docs/edgetpu/models-intro/). It
+was last built for the runtime of TensorFlow 2.5, so operator versions have to be old, and a dense layer has to have one
+scale. About 8 MB of weights stay in its own memory; a larger model is fetched anew for each image
+(https://www.coral.ai/docs/edgetpu/compiler/).
+
+The model: EfficientNet-Lite0: 5.3 MB, and nothing but operators that the compiler maps. The run holds the file to these
+rules (`edge-cv check FILE --target edgetpu`); the compiler itself is Google's, for Debian on x86-64:
+
+    edge-cv run recipes/coral_edgetpu.py --data PHOTOS --out runs/coral_edgetpu
+    edgetpu_compiler runs/coral_edgetpu/efficientnet_lite0_int8.tflite
+"""
+
+from edge_cv.recipe import Data, Device, Explain, Limits, Measure, Model, Recipe
+
+RECIPE = Recipe(
+    name="coral_edgetpu",
+    device=Device("Coral Edge TPU", "Edge TPU, int8 only", "Edge TPU runtime on TensorFlow Lite 2.5", target="edgetpu"),
+    model=Model("efficientnet_lite0", weights="imagenet"),
+    data=Data(measure="sample", calibrate="sample_calibration"),
+    schemes=("float32", "int8"),
+    measure=Measure(threads=(1,), runs=100),
+    explain=Explain(attention=6),
+    # 8 MB hold weights and the compiled program
+    limits=(Limits("int8", max_size_bytes=6_000_000, min_sqnr_db=20.0, min_agreement=0.9, max_top1_drop=0.05),),
+)

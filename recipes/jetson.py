@@ -1,0 +1,34 @@
+"""NVIDIA Jetson: ONNX for TensorRT.
+
+The processor: a GPU with tensor cores, for float16 and int8. TensorRT reads ONNX and builds an engine for the very
+board that it runs on; float16 is its own choice of kernels (`--fp16`), int8 has to be in the file: QuantizeLinear and
+DequantizeLinear around each layer, symmetric, without zero points
+(https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html). Half of int8's steps
+are lost behind a ReLU that way, so try float16 first: it keeps the answers, and is fast enough on most boards.
+
+The model: EfficientNet-Lite2: its int8 form has no operator that falls back to float. Input and output stay float32 in
+ONNX.
+
+    edge-cv run recipes/jetson.py --data PHOTOS --out runs/jetson
+    trtexec --onnx=runs/jetson/efficientnet_lite2_onnx_float32.onnx --fp16
+    trtexec --onnx=runs/jetson/efficientnet_lite2_onnx_int8.onnx --fp16 --int8
+"""
+
+from edge_cv.recipe import Data, Device, Explain, Limits, Measure, Model, Recipe
+
+RECIPE = Recipe(
+    name="jetson",
+    device=Device(
+        "NVIDIA Jetson", "GPU with tensor cores", "TensorRT, from ONNX", scheme="onnx_int8", target="tensorrt"
+    ),
+    model=Model("efficientnet_lite2", weights="imagenet"),
+    data=Data(measure="sample", calibrate="sample_calibration"),
+    schemes=("float32",),
+    onnx=("float32", "int8"),
+    measure=Measure(threads=(1, 2), runs=50),
+    explain=Explain(attention=6),
+    limits=(
+        Limits("onnx_float32", min_sqnr_db=60.0, min_agreement=1.0),
+        Limits("onnx_int8", max_size_ratio=0.35, min_sqnr_db=10.0, min_agreement=0.8, max_top1_drop=0.1),
+    ),
+)

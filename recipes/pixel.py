@@ -1,0 +1,40 @@
+"""Google Pixel, and Android phones like it: int8 on the CPU, through XNNPACK.
+
+The processor: arm64 with large and small cores; since the Cortex-A76, of 2019's phones, they multiply and add four
+pairs of int8 numbers in one instruction (SDOT), where float32 gets one pair. XNNPACK, which LiteRT uses by itself, has
+kernels for it, with a scale a channel of weights, which is how the files here are made
+(https://blog.tensorflow.org/2021/09/faster-quantized-inference-with-xnnpack.html). One or two threads on large cores
+are the usual choice: more reach the small ones and heat the phone.
+
+The model: EfficientNet-Lite0 has no squeeze-and-excitation and no swish, both slow in int8, and ends its blocks with
+ReLU6 (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite).
+
+The run puts the int8 file among the models of the Android app in android_demo; the second command here adds float32,
+for the app's switch between the two.
+
+    edge-cv run recipes/pixel.py --data PHOTOS --out runs/pixel
+    edge-cv run recipes/pixel.py --data PHOTOS --out runs/pixel --set device.scheme=float32
+    edge-cv benchmark runs/pixel/efficientnet_lite0_int8.tflite --device adb
+"""
+
+from edge_cv.recipe import Data, Device, Explain, Limits, Measure, Model, Recipe
+
+RECIPE = Recipe(
+    name="pixel",
+    device=Device("Google Pixel", "arm64, dot product of int8", "LiteRT, XNNPACK", target="cpu", delivery="android"),
+    model=Model("efficientnet_lite0", weights="imagenet"),
+    data=Data(measure="sample", calibrate="sample_calibration"),
+    schemes=("float32", "int8"),
+    measure=Measure(threads=(1, 2), runs=100),
+    explain=Explain(attention=6),
+    limits=(
+        Limits(
+            "int8",
+            max_size_bytes=5_500_000,
+            min_sqnr_db=20.0,
+            min_agreement=0.9,
+            max_top1_drop=0.05,
+            max_latency_ratio=1.2,
+        ),
+    ),
+)

@@ -1,0 +1,35 @@
+"""A server or PC with x86-64 cores: int8 where they have VNNI, as LiteRT and as ONNX.
+
+The processor: since Intel's Cascade Lake (2019) and AMD's Zen 4 (2022) AVX-512 has VNNI, which multiplies and adds four
+pairs of int8 numbers in one instruction (https://en.wikipedia.org/wiki/AVX-512#VNNI); XNNPACK and ONNX Runtime have
+kernels for it. Without it int8 is hardly faster than float32, and the report says so. For many requests at once run one
+process a core at one thread each: the sum of images a second is higher than with threads.
+
+The model: EfficientNet-Lite2, the best of the lite forms that has weights as a package. int8 also as ONNX, for servers
+that have ONNX Runtime already: compare both rows.
+
+    edge-cv run recipes/x86_server.py --data PHOTOS --out runs/x86_server
+"""
+
+from edge_cv.recipe import Data, Device, Explain, Limits, Measure, Model, Recipe
+
+RECIPE = Recipe(
+    name="x86_server",
+    device=Device("x86-64 server", "x86-64, AVX-512 with VNNI", "LiteRT, XNNPACK; or ONNX Runtime", target="cpu"),
+    model=Model("efficientnet_lite2", weights="imagenet"),
+    data=Data(measure="sample", calibrate="sample_calibration"),
+    schemes=("float32", "int8"),
+    onnx=("float32", "int8"),
+    measure=Measure(threads=(1, 2), runs=100),
+    explain=Explain(attention=6),
+    limits=(
+        Limits(
+            "int8",
+            max_size_bytes=7_500_000,
+            min_sqnr_db=20.0,
+            min_agreement=0.9,
+            max_top1_drop=0.05,
+            max_latency_ratio=1.2,
+        ),
+    ),
+)

@@ -1,0 +1,227 @@
+"""Measuring by adb: the real client and server of adb, and a double of a phone that speaks its protocol."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from android_phone import HOST, Phone
+from PIL import Image
+from ssh_server import free_port
+
+from converters import Preprocessing, to_onnx, to_tflite
+from converters.errors import InputError
+from edge_cv import cli
+from edge_cv.data import ImageSource, Photo
+from edge_cv.evaluation import evaluate
+from edge_cv.evaluation.measurement import Measurement
+from edge_cv.evaluation.remote import measure_on, parse, phone
+
+ADB = shutil.which("adb")
+pytestmark = pytest.mark.skipif(ADB is None, reason="adb is not installed (apt-get install adb)")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def adb(tmp_path_factory):
+    """Runs adb with a server and keys of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+        def run(*words):
+            return subprocess.run([ADB, *words], capture_output=True, text=True, timeout=60, check=False)
+
+        run("start-server")
+        yield run
+        run("kill-server")
+
+
+@pytest.fixture
+def plugged(adb, tmp_path):
+    """Connects a phone, and takes it away at the end."""
+    phones = []
+
+    def plug(**settings):
+        double = Phone(tmp_path / f"phone{len(phones)}")
+        for name, value in settings.items():
+            setattr(double, name, value)
+        phones.append(double)
+        adb("connect", double.serial)
+        return double
+
+    yield plug
+    for double in phones:
+        double.stop()
+        adb("disconnect", double.serial)
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    monkeypatch.setattr(phone, "POLL_SECONDS", 0.1)
+
+
+@pytest.fixture(scope="module")
+def artifact(small_model, pixels, tmp_path_factory):
+    path = tmp_path_factory.mktemp("artifact") / "small_int8.tflite"
+    to_tflite(small_model, "int8", calibration=pixels, preprocessing=Preprocessing(32)).save(path)
+    return path
+
+
+def test_the_app_measures_and_answers_as_this_machine_does(plugged, artifact):
+    double = plugged()
+    measured = measure_on("adb?delegate=cpu", artifact, threads=(1, 2), runs=7, warmup=1)
+    assert [(entry.threads, entry.runs) for entry in measured.latency] == [(1, 7), (2, 7)]
+    assert {(entry.host, entry.runtime) for entry in measured.latency} == {(HOST, "tensorflow-lite 2.16.1 CPU")}
+    assert (measured.likeness.images, measured.likeness.top1_equal, measured.likeness.max_steps) == (8, 8, 0)
+    assert measured.file == artifact.name
+    assert (measured.peak_memory_bytes, measured.temperature_c) == (12_345_678, (31.0, 33.5))
+    assert double.files == []
+
+
+def test_one_of_two_phones_is_chosen_by_its_serial(plugged, artifact):
+    first, second = plugged(), plugged()
+    started = []
+    first.on_start, second.on_start = lambda: started.append("first"), lambda: started.append("second")
+    measure_on(f"adb:{second.serial}", artifact, runs=1)
+    assert started == ["second"]
+    with pytest.raises(InputError, match=rf"must name one of several phones, adb:SERIAL. Received: .*{first.serial}"):
+        measure_on("adb", artifact, runs=1)
+
+
+def test_accuracy_on_the_phone_is_that_of_this_machine(plugged, artifact, tmp_path, monkeypatch):
+    double = plugged()
+    photos = []
+    for index in range(20):
+        pixels = np.random.default_rng(index).integers(0, 256, (4, 4, 3), np.uint8).repeat(10, 0).repeat(10, 1)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+        photos.append(Photo(tmp_path / f"{index}.png", index % 10))
+    source = ImageSource("squares", tuple(photos), tuple(map(str, range(10))))
+    monkeypatch.setattr(phone.Phone, "images_at_once", 8)
+    there = evaluate({"int8": artifact}, source, device=parse("adb"))
+    assert there.predictions == evaluate({"int8": artifact}, source).predictions
+    assert double.files == []
+
+
+def test_what_a_phone_answered_before_it_went_away_is_kept(plugged, artifact, tmp_path, monkeypatch):
+    double = plugged()
+    files = []
+    for index in range(20):
+        Image.fromarray(np.full((40, 40, 3), index, np.uint8)).save(tmp_path / f"{index}.png")
+        files.append(Photo(tmp_path / f"{index}.png", 0))
+    starts = []
+
+    def count():
+        starts.append(1)
+        if len(starts) == 2:
+            double.stop()
+
+    double.on_start = count
+    monkeypatch.setattr(phone.Phone, "images_at_once", 8)
+    source = ImageSource("grey", tuple(files), tuple(map(str, range(10))))
+    found = evaluate({"int8": artifact}, source, device=parse("adb"))
+    assert len(found.predictions) == 8
+    assert f"adb:{double.serial} vanished before it was done" in found.error
+    with pytest.raises(InputError, match=r"(must be connected|does not answer)"):
+        measure_on(f"adb:{double.serial}", artifact)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"authorized": False}, "has not allowed this computer: unlock it"),
+        ({"installed": False}, "must have the demo app: adb install"),
+        ({"free_bytes": 100}, r"cannot push model\.tflite: .*No space left on device"),
+        ({"corrupts": True}, r"small_int8\.tflite must arrive whole on adb:.*try again"),
+    ],
+)
+def test_a_phone_that_cannot_is_told_in_a_line(plugged, artifact, settings, says):
+    double = plugged(**settings)
+    with pytest.raises(InputError, match=says) as caught:
+        measure_on("adb", artifact, runs=1)
+    assert "\n" not in str(caught.value)
+    assert double.files == []
+
+
+def test_a_file_that_the_app_cannot_run_is_told_with_its_reason(plugged, artifact, tmp_path, monkeypatch):
+    """The phone's own runtime refuses what this machine's takes: the bytes are made others on their way."""
+    double = plugged()
+    double.on_start = lambda: [path.write_bytes(b"junk" * 9) for path in double.sdcard.rglob("model.tflite")]
+    with pytest.raises(InputError, match="the device could not measure: it is not a TFLite model"):
+        measure_on("adb", artifact, runs=1)
+    double.on_start = lambda: [path.unlink() for path in double.sdcard.rglob("model.tflite")]
+    with pytest.raises(InputError, match="the device could not measure: No such file or directory"):
+        measure_on("adb", artifact, runs=1)
+    assert double.files == []
+
+
+def test_an_app_that_dies_or_takes_too_long_is_told(plugged, artifact, monkeypatch):
+    double = plugged()
+    monkeypatch.setattr(phone, "ACTIVITY", "dev.edgecv.demo/.BenchmarkActivity")
+    original = double.shell
+    double.shell = lambda command: original("true" if command.startswith("am start") else command)
+    with pytest.raises(InputError, match="ended the app before it measured"):
+        measure_on("adb", artifact, runs=1)
+    double.shell = lambda command: original(command)
+    monkeypatch.setattr(phone, "TIMEOUT_SECONDS", 2)
+    with pytest.raises(InputError, match=r"must measure within 2 s\. Received: nothing yet"):
+        measure_on("adb", artifact, runs=9_000_000)
+    assert double.files == []
+
+
+def test_a_stranger_of_a_phone_is_not_trusted(plugged, artifact):
+    double = plugged()
+    original = double.shell
+
+    def shell(command):
+        if command.startswith("am start"):
+            for path in double.sdcard.rglob("model.tflite"):
+                (path.parent / "measurement.json").write_text('{"schema": 1, "kind": "measurement", "artifact": [')
+            return original("true")
+        return original(command)
+
+    double.shell = shell
+    with pytest.raises(InputError, match=r"adb:.*: measurement\.json: a measurement must be a JSON file"):
+        measure_on("adb", artifact, runs=1)
+    assert double.files == []
+
+
+def test_no_phone_an_unknown_one_and_no_adb_are_told_by_the_command(plugged, artifact, monkeypatch, capsys, tmp_path):
+    def run(device):
+        monkeypatch.setattr(sys, "argv", ["edge-cv", "benchmark", str(artifact), "--device", device])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = capsys.readouterr().err.splitlines()
+        assert stopped.value.code == 2
+        return said[-1]
+
+    assert run("adb") == "edge-cv: a phone must be connected, with USB debugging on. Received: adb sees none"
+    double = plugged()
+    assert (
+        run("adb:emulator-5554") == f"edge-cv: adb:emulator-5554 must be connected. Received: adb sees {double.serial}"
+    )
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert run("adb") == "edge-cv: adb must be installed (apt-get install adb). Received: no such program"
+
+
+def test_a_phone_takes_tflite_alone(plugged, small_model, tmp_path):
+    plugged()
+    path = tmp_path / "small.onnx"
+    to_onnx(small_model).save(path)
+    with pytest.raises(InputError, match=r"a phone takes \.tflite files. Received: small\.onnx"):
+        measure_on("adb", path, runs=1)
+
+
+def test_the_measurement_is_written_for_the_report(plugged, artifact, tmp_path, monkeypatch, capsys):
+    plugged()
+    out = tmp_path / "phone.json"
+    monkeypatch.setattr(
+        sys, "argv", ["edge-cv", "benchmark", str(artifact), "--device", "adb", "--runs", "3", "--out", str(out)]
+    )
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0
+    assert "the same top-1 on 8 of 8 golden inputs" in capsys.readouterr().out
+    assert Measurement.load(out).latency[0].host == HOST

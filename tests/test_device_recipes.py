@@ -1,0 +1,185 @@
+"""The recipes for target devices: each runs on the photos at hand and holds its file to its rules."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from converters import targets
+from converters.errors import InputError
+from edge_cv import recipe as recipes
+from edge_cv.delivery import check_deliverable, deliver
+from edge_cv.pipeline import broken, on_device
+from edge_cv.recipe import Device, Limits, Model, Recipe
+from edge_cv.report import Report, Row
+
+ROOT = Path(__file__).parents[1]
+FOR_DEVICES = recipes.device_recipes()
+
+
+def _edge_cv(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "edge_cv.cli", *map(str, arguments)]
+    return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_every_target_of_the_plan_has_a_recipe_that_names_its_sources():
+    wanted = "android_gpu coral_edgetpu cortex_m7 jetson pixel raspberry_pi_5 raspberry_pi_zero_2 x86_server"
+    assert {path.stem for path, _ in FOR_DEVICES} >= set(wanted.split())
+    for path, recipe in FOR_DEVICES:
+        text = path.read_text()
+        assert any(word in text for word in ("The processor: ", "The browser: ")), path
+        assert "The model: " in text, path
+        assert "https://" in text, path
+        assert f"edge-cv run recipes/{path.name}" in text
+        assert recipe.limits, path
+
+
+@pytest.mark.parametrize(("path", "recipe"), FOR_DEVICES, ids=lambda value: getattr(value, "stem", ""))
+def test_a_device_recipe_runs_in_its_quick_form(path, recipe, tmp_path):
+    done = _edge_cv("run", path, "--quick", "--set", "explain.attention=0", "--out", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout)
+    (row,) = (row for row in report["rows"] if row["scheme"] == recipe.device.scheme)
+    assert row["latency"]
+    assert (tmp_path / "run" / row["file"]).stat().st_size == row["size_bytes"]
+    assert report["delivery"]["name"] == recipe.device.name
+    assert recipe.device.name in (tmp_path / "run" / "report.html").read_text().replace("&#39;", "'")
+    for name in report["delivery"]["files"]:
+        assert (tmp_path / "run" / name).stat().st_size > 0
+    if recipe.device.target in targets.names():
+        content = (tmp_path / "run" / row["file"]).read_bytes()
+        assert all(found.level != targets.ERROR for found in targets.check(content, recipe.device.target))
+    if recipe.device.target == "micro":
+        memory = report["delivery"]["memory"]
+        assert row["arena_bytes"] == memory["activations_bytes"] + memory["records_bytes"] < 250_000
+        assert {Path(name).suffix for name in report["delivery"]["files"]} == {".h", ".cc"}
+
+
+def test_devices_lists_every_recipe_for_a_device():
+    done = _edge_cv("devices", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [row["recipe"] for row in rows] == [str(path.relative_to(ROOT)) for path, _ in FOR_DEVICES]
+    assert "Raspberry Pi 5" in _edge_cv("devices").stdout
+
+
+def test_a_tensorrt_file_has_no_zero_points(tmp_path):
+    import keras
+    import numpy as np
+    import onnx
+
+    from converters import to_onnx
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 3, activation="relu")(layers.Rescaling(1 / 255)(x))
+    model = keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), np.uint8)
+
+    def zero_points(target: str | None) -> list[int]:
+        graph = onnx.load_from_string(to_onnx(model, "int8", calibration=images, target=target).content).graph
+        values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        used = {node.input[2] for node in graph.node if "Linear" in node.op_type and len(node.input) > 2}
+        return [int(v) for name in used for v in values[name].reshape(-1)]
+
+    assert set(zero_points("tensorrt")) == {0}
+    assert set(zero_points(None)) - {0}
+    with pytest.raises(InputError, match="ONNX target"):
+        to_onnx(model, "int8", calibration=images, target="edgetpu")
+
+
+def test_a_limit_on_the_arena_is_told_when_it_is_broken_or_was_not_measured():
+    limits = Limits("int8", max_arena_bytes=1000)
+    assert broken(limits, [Row("int8", "a.tflite", arena_bytes=1001)]) == [
+        "int8: arena in bytes must be at most 1000. Measured: 1001"
+    ]
+    assert broken(limits, [Row("int8", "a.tflite", arena_bytes=1000)]) == []
+    assert "was not measured" in broken(limits, [Row("int8", "a.tflite")])[0]
+
+
+def test_a_device_for_a_row_that_is_not_made_or_a_form_that_is_not_known_is_refused():
+    with pytest.raises(InputError, match="scheme in Device"):
+        Recipe("r", Model("mobilenet_v1"), schemes=("float32",), device=Device("d", "p", "r"))
+    with pytest.raises(InputError, match=r"Device\.delivery"):
+        Device("d", "p", "r", delivery="floppy")
+
+
+def test_what_was_delivered_comes_back_from_the_reports_json(small_int8, tmp_path):
+    path = tmp_path / "model int8.tflite"
+    path.write_bytes(small_int8)
+    device = Device("a board", "a core", "a runtime", target="micro", delivery="c_array")
+    found = deliver(device, path, tmp_path)
+    assert found.files == ("model_int8.h", "model_int8.cc")
+    assert (tmp_path / "model_int8.h").is_file()
+    report = Report({"name": "r"}, {}, rows=(Row("int8", path.name),), delivery=found)
+    assert Report.from_dict(json.loads(json.dumps(report.to_dict()))).delivery == found
+    assert "a board" in report.to_html()
+    assert f"{found.memory.arena_bytes:,} bytes" in report.to_html()
+    with pytest.raises(InputError, match="delivery"):
+        Report.from_dict(report.to_dict() | {"delivery": {"name": 3}})
+    edgetpu = deliver(dataclasses.replace(device, target="edgetpu", delivery=None), path, tmp_path)
+    assert edgetpu.memory is None
+    assert edgetpu.files == ()
+
+
+@pytest.fixture(scope="module")
+def small_int8() -> bytes:
+    import keras
+    import numpy as np
+
+    from converters import to_tflite
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 3, activation="relu")(layers.Rescaling(1 / 255)(x))
+    model = keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), np.uint8)
+    return to_tflite(model, "int8", calibration=images).content
+
+
+def test_the_android_app_gets_the_file_and_its_sidecar_and_a_quick_run_leaves_it_alone(
+    small_int8, tmp_path, monkeypatch
+):
+    from edge_cv import android
+
+    path = tmp_path / "run" / "small_int8.tflite"
+    path.parent.mkdir()
+    path.write_bytes(small_int8)
+    path.with_suffix(".json").write_text("{}")
+    device = Device("a phone", "arm64", "LiteRT", delivery="android")
+    recipe = Recipe("r", Model("mobilenet_v1"), device=device)
+    monkeypatch.setattr(android, "APP", tmp_path / "app")
+    with pytest.raises(InputError, match="must be there"):
+        check_deliverable(recipe)
+    assets = tmp_path / "app" / android.ASSETS
+    assets.mkdir(parents=True)
+    check_deliverable(recipe)
+    assert deliver(device, path, path.parent).files == (f"../app/{android.ASSETS}/small_int8.tflite",)
+    assert {file.name for file in assets.iterdir()} == {"small_int8.tflite", "small_int8.json"}
+    assert (assets / "small_int8.tflite").read_bytes() == small_int8
+    assert recipe.quick().device.delivery is None
+
+
+def test_limits_on_latency_are_judged_on_the_device_that_measured():
+    from edge_cv.evaluation.latency import Latency
+    from edge_cv.evaluation.measurement import Measurement
+
+    def row(scheme: str, milliseconds: float, sha256: str) -> Row:
+        here = {"host": "here", "runtime": "r", "threads": 1, "p50_ms": milliseconds}
+        return Row(scheme, f"{scheme}.tflite", sha256=sha256, latency=(here,))
+
+    rows = (row("float32", 10.0, "0" * 64), row("int8", 4.0, "1" * 64))
+    there = Latency("a board", "r", 1, 50.0, 51.0, 52.0, 3, (50.0, 50.0, 50.0))
+    limits = Limits("int8", max_p50_ms=20.0)
+    assert broken(limits, rows) == []
+    on_board = on_device(rows, [Measurement("int8.tflite", "1" * 64, {"host": "a board"}, (there,))])
+    assert broken(limits, on_board) == ["int8: median latency in ms at one thread must be at most 20. Measured: 50"]
+    assert on_board[0] == rows[0]

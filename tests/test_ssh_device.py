@@ -1,0 +1,463 @@
+"""Measuring by ssh, against a real OpenSSH server on loopback."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from PIL import Image
+from ssh_server import ALIAS, SSHD, Server, Wire, free_port
+
+from converters import Preprocessing, to_tflite
+from converters.errors import InputError
+from edge_cv import cli
+from edge_cv.data import ImageSource, Photo
+from edge_cv.evaluation import evaluate, runner
+from edge_cv.evaluation.measurement import Measurement
+from edge_cv.evaluation.remote import agent, board, evaluating, measure_on, parse, ssh
+
+pytestmark = pytest.mark.skipif(SSHD is None, reason="sshd is not installed (apt-get install openssh-server)")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("ssh"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def client(server, monkeypatch):
+    monkeypatch.setenv("PATH", server.search_path)
+
+
+@pytest.fixture
+def device(server):
+    """The address of the server, reached by another port or with another Python where they are given."""
+
+    def address(port=None, python=sys.executable, host="127.0.0.1"):
+        return f"ssh://{host}:{port or server.port}?python={quote(str(python))}"
+
+    return address
+
+
+@pytest.fixture
+def python(tmp_path):
+    """A Python over there that does something before it runs what it is to run."""
+
+    def make(script):
+        file = tmp_path / "their python's"
+        file.write_text(f"#!/bin/sh\npython='{sys.executable}'\n{script}\n")
+        file.chmod(0o755)
+        return file
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def artifacts(small_model, pixels, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("artifacts")
+    files = {}
+    for scheme in ("float32", "int8"):
+        given = {"calibration": pixels} if scheme == "int8" else {}
+        conversion = to_tflite(small_model, scheme, preprocessing=Preprocessing(32), **given)
+        files[scheme] = folder / f"small_{scheme}.tflite"
+        conversion.save(files[scheme])
+    return files
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    photos = []
+    for index in range(50):
+        rng = np.random.default_rng(index)
+        pixels = rng.integers(0, 256, (4, 4, 3), np.uint8).repeat(10, 0).repeat(12, 1)
+        file = folder / f"{index:02}.png"
+        Image.fromarray(pixels).save(file)
+        photos.append(Photo(file, int(rng.integers(10))))
+    (folder / "20.png").write_bytes(b"no photo")
+    return ImageSource("squares", tuple(photos), tuple(f"class {i}" for i in range(10)))
+
+
+def test_a_device_measures_and_answers_as_this_machine_does(device, server, artifacts):
+    progress = []
+    measured = measure_on(
+        device(), artifacts["int8"], threads=(1, 2), runs=20, warmup=2, on_progress=lambda *at: progress.append(at)
+    )
+    assert [(entry.threads, entry.runs, len(entry.samples_ms)) for entry in measured.latency] == [
+        (1, 20, 20),
+        (2, 20, 20),
+    ]
+    assert all(0 < entry.p50_ms <= entry.p90_ms <= entry.p99_ms for entry in measured.latency)
+    assert measured.latency[0].host.startswith(runner.cpu_name())
+    assert measured.latency[0].runtime.startswith("ai-edge-litert 2.")
+    assert measured.peak_memory_bytes > 0
+    assert measured.error is None
+    assert measured.golden.outputs.shape == (8, 10)
+    assert (measured.likeness.images, measured.likeness.top1_equal, measured.likeness.max_steps) == (8, 8, 0)
+    assert progress[-1] == (40, 40)
+    assert server.left() == []
+
+
+def test_outputs_of_a_float_file_are_compared_by_their_error(device, artifacts):
+    likeness = measure_on(device(), artifacts["float32"], runs=1).likeness
+    assert likeness.top1_equal == 8
+    assert likeness.max_steps is None
+    assert likeness.max_abs_error < 1e-4
+
+
+def test_a_difference_in_one_answer_is_found(device, artifacts, python, tmp_path):
+    """The device runs another file of the same shape: its outputs must be told apart."""
+    other = tmp_path / "other.tflite"
+    content = bytearray(artifacts["int8"].read_bytes())
+    ours = measure_on(device(), artifacts["int8"], runs=1)
+    start = content.index(b"TFL3") + 4
+    weights = max(range(start, len(content) - 64, 64), key=lambda at: len(set(content[at : at + 64])))
+    for at in range(weights, weights + 64):
+        content[at] ^= 0x40
+    other.write_bytes(content)
+    swap = python(f'case "$1" in -I) ;; *) cp "{other}" "$2" ;; esac\nexec "$python" "$@"')
+    theirs = measure_on(device(python=swap), artifacts["int8"], runs=1)
+    expected = np.abs(ours.golden.outputs - theirs.golden.outputs).max()
+    assert expected > 0
+    assert theirs.likeness.max_steps == expected
+
+
+def test_accuracy_on_the_device_is_that_of_this_machine(device, server, artifacts, source):
+    here = evaluate(artifacts, source, reference="float32")
+    there = evaluate(artifacts, source, reference="float32", device=parse(device()))
+    assert there.predictions == here.predictions
+    assert there.skipped == here.skipped
+    assert len(there.skipped) == 1
+    for name, score in here.scores.items():
+        assert (there.scores[name].top1, there.scores[name].agreement) == (score.top1, score.agreement)
+        assert there.scores[name].sqnr_db == pytest.approx(score.sqnr_db)
+    assert runner.cpu_name() in there.runtimes["int8"]
+    assert server.left() == []
+
+
+def test_an_evaluation_goes_on_where_the_device_vanished(device, server, artifacts, source, tmp_path):
+    whole = evaluate(artifacts, source, reference="float32")
+    wire, journal = Wire(server.port), tmp_path / "answers"
+
+    def cut(done, _):
+        if done >= 32:
+            wire.cut()
+
+    options = {"reference": "float32", "journal": journal}
+    first = evaluate(artifacts, source, device=parse(device(wire.port)), on_progress=cut, **options)
+    assert 32 <= len(first.predictions) + len(first.skipped) < 50
+    assert first.error.startswith(f"ssh://127.0.0.1:{wire.port} vanished")
+    assert first.predictions[:31] == whole.predictions[:31]
+    assert server.left() == []
+
+    classified = []
+    original = board._Served.stored
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluating, "connect", lambda _: board.Board(parse(device())))
+        patch.setattr(board._Served, "stored", lambda self, x: classified.append(len(x)) or original(self, x))
+        second = evaluate(artifacts, source, device=parse(device(wire.port)), **options)
+    assert second.error is None
+    assert second.predictions == whole.predictions
+    assert second.scores["int8"].sqnr_db == pytest.approx(whole.scores["int8"].sqnr_db)
+    assert sum(classified) == 2 * (50 - 32)
+
+
+def test_a_journal_of_other_files_is_not_gone_on_from(device, artifacts, source, tmp_path):
+    options = {"device": parse(device()), "journal": tmp_path}
+    one = evaluate({"a": artifacts["float32"]}, source, **options)
+    other = evaluate({"a": artifacts["int8"]}, source, **options)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert one.predictions != other.predictions
+
+
+def test_what_was_measured_is_kept_when_the_device_vanishes(device, server, artifacts, tmp_path, monkeypatch, capsys):
+    wire = Wire(server.port)
+    threading.Thread(target=_while_it_measures, args=(server, wire.cut), daemon=True).start()
+    out = tmp_path / "device.json"
+    arguments = ["benchmark", str(artifacts["int8"]), "--device", device(wire.port), "--runs", "9000000"]
+    monkeypatch.setattr(sys, "argv", ["edge-cv", *arguments, "--out", str(out)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    said = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert f"edge-cv: ssh://127.0.0.1:{wire.port} vanished before it was done" in said.err.splitlines()[-1]
+    assert "Traceback" not in said.err
+    kept = Measurement.load(out)
+    assert kept.latency[0].runs > 100
+    assert kept.error.startswith("ssh://")
+    assert f"{kept.latency[0].runs:,}" in said.out
+    assert server.left() == []
+
+
+def _while_it_measures(server, happens):
+    _until(lambda: _running(server))
+    time.sleep(2)
+    happens()
+
+
+def _running(server):
+    return any((server.tmp / name / "golden.bin").exists() for name in os.listdir(server.tmp))
+
+
+def _until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def test_a_truncated_transfer_is_an_error_and_the_next_attempt_starts_clean(device, server, artifacts):
+    wire = Wire(server.port, carries=30_000)
+    with pytest.raises(InputError, match=r"vanished while (runner\.py|model\.tflite) was sent"):
+        measure_on(device(wire.port), artifacts["int8"], runs=1)
+    assert server.left() == []
+    assert measure_on(device(), artifacts["int8"], runs=1).likeness.top1_equal == 8
+
+
+def test_a_file_that_arrives_changed_is_not_run(device, server, artifacts, python):
+    flip = "import os\nwhile c := os.read(0, 1 << 16): os.write(1, c.replace(b'TFL3', b'TFL4'))"
+    changed = python(f'case "$1" in -I) "$python" -c "{flip}" | "$python" "$@" ;; *) exec "$python" "$@" ;; esac')
+    with pytest.raises(
+        InputError, match=r"(runner\.py|model\.tflite) must arrive whole on ssh.*other bytes; try again"
+    ):
+        measure_on(device(python=changed), artifacts["int8"], runs=1)
+    assert server.left() == []
+
+
+def test_a_full_disk_is_told_with_the_file(device, server, artifacts, python, tmp_path):
+    small = tmp_path / "small disk"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", small], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted by this user")
+    try:
+        full = python(f'TMPDIR="{small}" exec "$python" "$@"')
+        with pytest.raises(InputError, match=r"cannot store .* bytes\): No space left on device"):
+            measure_on(device(python=full), artifacts["int8"], runs=1)
+        _until(lambda: not os.listdir(small))
+        assert os.listdir(small) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_killing_this_end_leaves_nothing_over_there(device, server, artifacts):
+    command = [sys.executable, "-m", "edge_cv.cli", "benchmark", artifacts["int8"], "--device", device()]
+    process = subprocess.Popen([*map(str, command), "--runs", "9000000"], stderr=subprocess.DEVNULL)
+    _until(lambda: _running(server))
+    time.sleep(1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert server.left() == []
+
+
+@pytest.mark.slow
+def test_a_device_that_falls_silent_is_noticed(device, server, artifacts):
+    wire = Wire(server.port)
+    threading.Thread(target=_while_it_measures, args=(server, wire.freeze), daemon=True).start()
+    start = time.monotonic()
+    measured = measure_on(device(wire.port), artifacts["int8"], runs=9_000_000)
+    assert "vanished before it was done" in measured.error
+    assert measured.latency[0].runs > 100
+    assert time.monotonic() - start < 40
+    wire.cut()
+
+
+# -------------------------------------------------------------------------------------- what cannot be measured at all
+
+
+def test_an_unknown_host_key_is_refused_and_a_changed_one_named(device, server, artifacts, tmp_path, monkeypatch):
+    for known, says in (
+        ("", "has a host key that is not known: connect once by hand, ssh -p"),
+        (f"{ALIAS} {_other_key(tmp_path)}", r"has another host key than the known one: .*ssh-keygen -R '\[127"),
+    ):
+        before = server.known_hosts.read_text()
+        server.known_hosts.write_text(known)
+        try:
+            with pytest.raises(InputError, match=says):
+                measure_on(device(), artifacts["int8"])
+            assert server.known_hosts.read_text() == known
+        finally:
+            server.known_hosts.write_text(before)
+
+
+def _other_key(folder):
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "other"], check=True)
+    return (folder / "other.pub").read_text()
+
+
+def test_a_login_that_is_refused_and_a_port_that_is_closed_are_told(device, server, artifacts):
+    with pytest.raises(InputError, match=r"refuses the login .*Permission denied.*ssh-copy-id -p \d+ nobody-here@127"):
+        measure_on(device(host="nobody-here@127.0.0.1"), artifacts["int8"])
+    with pytest.raises(InputError, match=r"cannot be reached: .*Connection refused"):
+        measure_on(device(free_port()), artifacts["int8"])
+
+
+TOO_OLD = 'exec "$python" -I -c "import sys; sys.version_info=(3,7,9); $3" "$4" "$5"'
+BLOCKED = 'PYTHONPATH="$0.d" exec "$python" "$@"'
+HELLO = 'echo \'{"event": "agent"}\''
+BROKEN = {
+    "old": (TOO_OLD, r"must have Python 3\.8 or later; name one: \?python=PATH\. Received: 3\.7"),
+    "silent": ("exit 1", r"does not start \(exit code 1\): nothing was said"),
+    "no numpy": (BLOCKED, "numpy is not installed: pip install numpy ai-edge-litert"),
+    "no runtime": (BLOCKED, "no TFLite runtime is installed: pip install ai-edge-litert"),
+    "broken runtime": (BLOCKED, "ai-edge-litert is installed and does not work: no GLIBC"),
+    "dies": ('[ "$1" = -I ] && exec "$python" "$@"\nkill -SEGV $$', "the runtime on ssh://.* ended with SIGSEGV"),
+    "lies": (f"{HELLO}\ncat >/dev/null &\necho '[1]'\nsleep 9", "must answer with events. Received"),
+    "hangs up": (f"{HELLO}\nexit 7", "vanished while runner.py was sent"),
+    "escapes": (
+        "printf '\\033[2Jsilly' >&2\nexit 5",
+        "start .exit code 5.: \N{REPLACEMENT CHARACTER}.2Jsilly",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_python_that_will_not_do_is_told_in_a_line(device, server, artifacts, python, what):
+    script, says = BROKEN[what]
+    their = python(script)
+    blocked = Path(f"{their}.d")
+    blocked.mkdir()
+    names = {"no numpy": ["numpy"], "no runtime": ["ai_edge_litert", "tflite_runtime", "tensorflow"]}.get(what, [])
+    (blocked / "sitecustomize.py").write_text(
+        "import sys\nclass Refuse:\n    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] in {names}: raise ModuleNotFoundError(name, name=name.partition('.')[0])\n"
+        f"        if name == 'ai_edge_litert' and {what == 'broken runtime'}: raise ImportError('no GLIBC')\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+    )
+    with pytest.raises(InputError, match=says) as caught:
+        measure_on(device(python=their), artifacts["int8"], runs=1)
+    assert "\n" not in str(caught.value)
+    assert "\033" not in str(caught.value)
+    assert server.left() == []
+
+
+def test_a_login_that_talks_does_not_matter(device, artifacts, python):
+    talks = python('[ "$1" = -I ] && printf "Welcome!\\n{}\\n"\nexec "$python" "$@"')
+    assert measure_on(device(python=talks), artifacts["int8"], runs=1).error is None
+
+
+def test_no_python_and_no_ssh_are_told(device, server, artifacts, monkeypatch):
+    with pytest.raises(InputError, match=r"must have /nowhere/python3: sudo apt install python3, or name another by"):
+        measure_on(device(python="/nowhere/python3"), artifacts["int8"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(InputError, match="ssh must be installed"):
+        measure_on(device(), artifacts["int8"])
+
+
+def test_a_path_over_there_is_never_a_command(device, artifacts, tmp_path):
+    for python in (f"$(touch {tmp_path}/here)", f"`touch {tmp_path}/here`", f"x; touch {tmp_path}/here #"):
+        with pytest.raises(InputError, match="must have"):
+            measure_on(device(python=python), artifacts["int8"])
+    assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ssh://-oProxyCommand=touch",
+        "ssh://-l@host",
+        "ssh://a b",
+        "ssh://host;ls",
+        "ssh://$(x)@host",
+        "ssh://host:0",
+        "ssh://host:65536",
+        "ssh://host?python=-c",
+        "ssh://host?config=x",
+        "ssh://",
+        "adb:-s",
+        "adb:a b",
+        "adb?delegate=npu",
+        "phone",
+        "",
+    ],
+)
+def test_an_address_that_is_none_is_refused(text):
+    with pytest.raises(InputError, match=r"(must be|Received)"):
+        parse(text)
+
+
+def test_addresses_are_read():
+    assert parse("ssh://pi@raspberrypi.local") == ssh.Ssh("raspberrypi.local", "pi")
+    assert parse("ssh://MyPi:2222?python=venv/bin/python3") == ssh.Ssh("MyPi", None, 2222, "venv/bin/python3")
+    assert parse("ssh://pi@[fe80::1%eth0]:22") == ssh.Ssh("fe80::1%eth0", "pi", 22)
+    assert str(parse("ssh://pi@[::1]:22")) == "ssh://pi@[::1]:22"
+    assert str(parse("adb:192.168.0.2:5555?delegate=gpu")) == "adb:192.168.0.2:5555"
+
+
+def test_what_is_copied_is_python_3_8():
+    for module in (agent, runner):
+        ast.parse(Path(module.__file__).read_text(), feature_version=(3, 8))
+
+
+def test_the_report_has_the_device_beside_the_host(device, artifacts, source, tmp_path, monkeypatch, capsys):
+    """benchmark --out, then report: the row of the same file gets the device's latencies, and another's is refused."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["edge-cv", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code, capsys.readouterr()
+
+    folder = tmp_path / "photos"
+    for photo in source.photos[:12]:
+        (folder / f"class {photo.label % 2}").mkdir(parents=True, exist_ok=True)
+        (folder / f"class {photo.label % 2}" / photo.file.name).write_bytes(photo.file.read_bytes())
+    files = [artifacts["float32"], artifacts["int8"]]
+    code, said = run("evaluate", *files, "--data", folder, "--device", device(), "--out", tmp_path / "run")
+    assert code == 0, said.err
+    assert not (tmp_path / "run" / "answers").exists()
+    out = tmp_path / "pi.json"
+    code, said = run("benchmark", artifacts["int8"], "--device", device(), "--out", out, "--runs", 3)
+    assert code == 0, said.err
+    assert "the same top-1 on 8 of 8 golden inputs" in said.out
+    fields = json.loads(out.read_text())
+    fields["device"]["host"] = fields["latency"][0]["host"] = "Raspberry Pi 5 (4 cores)"
+    out.write_text(json.dumps(fields))
+    code, said = run("report", tmp_path / "run", out, "--out", tmp_path / "merged", "--json")
+    assert code == 0, said.err
+    merged = json.loads(said.out)
+    assert [len(row["latency"]) for row in merged["rows"]] == [0, 1]
+    assert merged["rows"][1]["latency"][0]["host"] == "Raspberry Pi 5 (4 cores)"
+    assert any("Raspberry Pi 5 (4 cores): the same top-1 on 8 of 8" in note for note in merged["notes"])
+    assert "Raspberry Pi 5" in (tmp_path / "merged" / "report.html").read_text()
+    fields["artifact"]["sha256"] = "0" * 64
+    out.write_text(json.dumps(fields))
+    code, said = run("report", tmp_path / "run", out)
+    assert code == 2
+    assert "a measurement must be of a file that a report has a row of" in said.err
+
+
+def test_a_run_measures_its_files_on_the_device_once_and_keeps_its_report_where_that_fails(device, tmp_path):
+    from edge_cv.pipeline import run
+    from edge_cv.recipe import Explain, Measure, Model, Recipe
+
+    recipe = Recipe(
+        "there",
+        Model("mobilenet_v1", alpha=0.25, image_size=32),
+        schemes=("float32", "float16"),
+        measure=Measure(threads=(1,), runs=3, warmup=1),
+        explain=Explain(attention=0),
+    ).quick()
+    there = parse(device())
+    with pytest.raises(InputError, match="/no/such/python3"):
+        run(recipe, tmp_path, device=parse(device(python="/no/such/python3")))
+    assert "there" in (tmp_path / "report.html").read_text()
+    report = run(recipe, tmp_path, device=there)
+    assert [note for note in report.notes if "the same top-1 on 8 of 8 golden inputs" in note]
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "measurements").iterdir()}
+    assert {path.stem for path in files} == {"float32", "float16"}
+    assert run(recipe, tmp_path, device=there).rows == report.rows
+    assert {path: path.stat().st_mtime_ns for path in files} == files
