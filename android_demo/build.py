@@ -176,7 +176,8 @@ def make_resources() -> None:
     run("aapt2", "compile", "--dir", APP / "app/src/main/res", "-o", BUILD / "res.zip")
     shutil.rmtree(BUILD / "gen", ignore_errors=True)
     run(
-        *("aapt2", "link", "-o", BUILD / "base.apk", "-I", FRAMEWORK, "--manifest", manifest, "--java", BUILD / "gen"),
+        *("aapt2", "link", "-I", FRAMEWORK, "--manifest", manifest),
+        *("-o", BUILD / "resources.ap_", "--java", BUILD / "gen"),
         *("--min-sdk-version", str(MIN_SDK), "--target-sdk-version", str(TARGET_SDK)),
         *("--version-code", "1", "--version-name", VERSION, "--debug-mode", BUILD / "res.zip"),
         *("-A", ASSETS, "-0", ".tflite"),
@@ -188,7 +189,7 @@ def make_resources() -> None:
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(
         f"android_custom_package={PACKAGE}\nandroid_merged_manifest={manifest}\n"
-        f"android_merged_assets={ASSETS}\nandroid_resource_apk={BUILD / 'base.apk'}\n"
+        f"android_merged_assets={ASSETS}\nandroid_resource_apk={BUILD / 'resources.ap_'}\n"
     )
 
 
@@ -245,7 +246,8 @@ def desktop_library(library: bytes) -> bytes:
 
 def compile_and_test() -> None:
     """compiling, and running the tests on the JVM"""
-    shutil.rmtree(BUILD / "jars", ignore_errors=True)
+    for old in (BUILD / "jars", APP / "core/target", APP / "app/target"):  # what has left the sources leaves the app
+        shutil.rmtree(old, ignore_errors=True)
     maven("package")
 
 
@@ -270,8 +272,8 @@ def make_dex() -> None:
 def pack(abis: list[str]) -> None:
     """Everything into one file, in which what is mapped into memory stands uncompressed and aligned."""
     key = BUILD / "debug.keystore"
-    unsigned, aligned = BUILD / "unsigned.apk", BUILD / "aligned.apk"
-    shutil.copy(BUILD / "base.apk", unsigned)
+    unsigned, aligned = BUILD / "unsigned.zip", BUILD / "aligned.zip"
+    shutil.copy(BUILD / "resources.ap_", unsigned)
     with zipfile.ZipFile(unsigned, "a", zipfile.ZIP_DEFLATED) as archive:
         for dex in sorted((BUILD / "dex").glob("*.dex")):
             archive.write(dex, dex.name)

@@ -5,12 +5,16 @@ plugins {
 }
 
 java {
-    sourceCompatibility = JavaVersion.VERSION_11
-    targetCompatibility = JavaVersion.VERSION_11
+    sourceCompatibility = JavaVersion.VERSION_1_8
+    targetCompatibility = JavaVersion.VERSION_1_8
 }
 
 kotlin {
-    compilerOptions { jvmTarget = JvmTarget.JVM_11 }
+    compilerOptions {
+        jvmTarget = JvmTarget.JVM_1_8
+        // Later ones have methods, even of ByteBuffer, that Android 7 has not.
+        freeCompilerArgs.add("-Xjdk-release=1.8")
+    }
 }
 
 dependencies {
