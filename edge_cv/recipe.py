@@ -417,24 +417,24 @@ class Limits(_Part):
     Attributes:
         scheme: the row that is checked.
         max_size_bytes: of the file.
-        max_arena_bytes: of the memory that a microcontroller needs beside the file (`converters.micro`).
         max_size_ratio: of the file against float32's.
         max_p50_ms: median latency at one thread, on the machine that measured.
         max_latency_ratio: the same against float32's on the same machine.
         min_agreement: share of photos, 0..1, with float32's top-1.
         max_top1_drop: top-1 of float32 minus top-1, as a share 0..1.
         min_sqnr_db: of the logits.
+        max_arena_bytes: of the memory that a microcontroller needs beside the file (`converters.micro`).
     """
 
     scheme: str = "int8"
     max_size_bytes: int | None = None
-    max_arena_bytes: int | None = None
     max_size_ratio: float | None = None
     max_p50_ms: float | None = None
     max_latency_ratio: float | None = None
     min_agreement: float | None = None
     max_top1_drop: float | None = None
     min_sqnr_db: float | None = None
+    max_arena_bytes: int | None = None
 
     def check(self) -> None:
         self.at_least(0, "max_size_bytes", "max_arena_bytes", "max_size_ratio", "max_p50_ms", "max_latency_ratio")

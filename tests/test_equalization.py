@@ -30,7 +30,7 @@ def _residual(activation: str, padding: str = "same", kernel: int = 1):
     for layer in model.layers:
         if layer.get_weights():
             kernel_values, bias = layer.get_weights()
-            gains = np.exp(rng.normal(0, 1.5, bias.shape)) if layer.name in ("a", "b", "wide") else 1.0
+            gains = np.exp(rng.normal(0, 2.0, bias.shape)) if layer.name in ("a", "b", "wide") else 1.0
             kernel_values = rng.normal(0, 1 / np.sqrt(np.prod(kernel_values.shape[:-1])), kernel_values.shape)
             layer.set_weights([kernel_values * gains, rng.normal(0, 0.3, bias.shape) * gains])
     return model
