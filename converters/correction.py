@@ -68,8 +68,8 @@ def corrected(
         damping: see `correct`; None tries `DAMPINGS`.
 
     Returns:
-        The file, and its start: corrected by the method, by a weaker one, or the plain one as it is. Its operators,
-        scales and size are the start's. Once chosen, it is made anew of all of the images.
+        The file, and its start: corrected by the method, by a weaker one, or the plain one as it is, made of all
+        images. Its operators, scales and size are the start's.
     """
     if len(inputs) < MIN_IMAGES:
         plain = makers[-1](inputs)
@@ -82,8 +82,8 @@ def corrected(
     def score(content: bytes) -> float:
         return sqnr_db(wanted, predict(content, inputs[held_out]))
 
-    def attempt(start: Start, images: np.ndarray, way: str, how: float | None) -> bytes:
-        images = images[: max(1, MEMORY_BYTES // _bytes_an_image(Graph(start.float_content)))]
+    def attempt(start: Start, way: str, how: float | None) -> bytes:
+        images = given[: max(1, MEMORY_BYTES // _bytes_an_image(Graph(start.float_content)))]
         return start.content if way == "none" else correct(start.float_content, start.content, images, damping=how)
 
     dampings = DAMPINGS if damping is None else (damping,)
@@ -98,11 +98,9 @@ def corrected(
             continue
         seen.add(start.content)
         for way, how in ways:
-            tried = attempt(start, given, way, how)
+            tried = attempt(start, way, how)
             if score(tried) > least + margin:
-                whole = make(inputs)
-                again = attempt(whole, inputs, way, how)
-                return (again, whole) if score(again) > least else (tried, start)
+                return tried, start
     plain = makers[-1](inputs)
     return plain.content, plain
 
