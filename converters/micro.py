@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converters.errors import InputError
+from converters.findings import Memory
 from converters.graph import Graph, Operator
 
 ALIGNMENT_BYTES = 16
@@ -21,29 +22,6 @@ _TENSOR_BYTES, _OPERATOR_BYTES, _END_BYTES = 24, 64 + 80, 112
 _CHANNEL_BYTES = 8  # multiplier and shift of an output channel
 _BASE_BYTES = 2048
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a file needs of a microcontroller.
-
-    Attributes:
-        activations_bytes: of the arena, for what the operators compute and for their scratch, as the runtime's planner
-            places it.
-        records_bytes: of the arena, for the runtime's records; an upper bound.
-        flash_bytes: of the file.
-        widest: the name of the tensor during whose computation the activations are at their largest.
-    """
-
-    activations_bytes: int
-    records_bytes: int
-    flash_bytes: int
-    widest: str
-
-    @property
-    def arena_bytes(self) -> int:
-        """What `tensor_arena` must have at least."""
-        return self.activations_bytes + self.records_bytes
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError, unknown
+from converters.findings import Finding
 from converters.graph import Graph, Operator
 from converters.versions import DENSE_BY_CHANNEL_RUNTIME, as_numbers, first_runtime, needed
 
@@ -23,23 +24,6 @@ _COMMON = {
     "MAX_POOL_2D", "MEAN", "MUL", "PAD", "QUANTIZE", "RELU", "RELU6", "RESHAPE", "SOFTMAX", "SUB", "TANH",
 }  # fmt: skip
 _INTEGER = ("int8", "uint8", "int16")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One rule that a file breaks.
-
-    Attributes:
-        level: `error`: it is refused or computes nonsense; `warning`: it runs, but slowly or in part elsewhere.
-        what: the rule and what was found.
-        remedy: what to do.
-        layers: the names of the tensors that the operators in question make; empty where the whole file is meant.
-    """
-
-    level: str
-    what: str
-    remedy: str
-    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

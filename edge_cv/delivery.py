@@ -5,39 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from converters.errors import InputError
 from converters.files import write_together
+from converters.findings import Finding, Memory
 from edge_cv.recipe import Device, Recipe
 
 MICRO = "micro"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What of a file a device runs slowly or elsewhere, as `converters.targets.Finding` has it."""
-
-    level: str
-    what: str
-    remedy: str
-    layers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a file needs of a microcontroller, as `converters.micro.Memory` has it."""
-
-    activations_bytes: int
-    records_bytes: int
-    flash_bytes: int
-    widest: str
-
-    @property
-    def arena_bytes(self) -> int:
-        """What `tensor_arena` must have at least."""
-        return self.activations_bytes + self.records_bytes
 
 
 @dataclass(frozen=True)
@@ -64,20 +40,23 @@ class Delivery:
 def check_deliverable(recipe: Recipe) -> None:
     """Raise InputError for what could not be delivered in the end, before the first stage of the run."""
     device = recipe.device
-    if device is not None and device.delivery == "android":
+    if device is None:
+        return
+    if device.delivery == "android":
         from edge_cv.android import check_app
 
         check_app()
-    if device is None or device.delivery != "web":
-        return
+    elif device.delivery == "web":
+        _check_page(recipe.io, device.scheme)
+
+
+def _check_page(io: str, scheme: str) -> None:
     from edge_cv.web import litertjs
     from edge_cv.web.export import TYPES
 
-    integer = device.scheme.endswith(("int8", "int16x8", "mixed")) and not device.scheme.endswith("dynamic_int8")
-    if integer and recipe.io not in TYPES:
-        raise InputError(
-            f"a recipe with a page of {device.scheme} must have io float32 or uint8. Received: {recipe.io}"
-        )
+    integer = scheme.endswith(("int8", "int16x8", "mixed")) and not scheme.endswith("dynamic_int8")
+    if integer and io not in TYPES:
+        raise InputError(f"a recipe with a page of {scheme} must have io float32 or uint8. Received: {io}")
     litertjs.fetch()
 
 
@@ -98,9 +77,9 @@ def deliver(device: Device, path: Path, folder: Path) -> Delivery:
     findings, memory = (), None
     if path.suffix == ".tflite":
         if device.target is not None:
-            findings = tuple(Finding(**asdict(found)) for found in targets.check(content, device.target))
+            findings = targets.check(content, device.target)
         if device.target == MICRO:
-            memory = Memory(**asdict(micro.memory(content)))
+            memory = micro.memory(content)
     files = () if device.delivery is None else _FORMS[device.delivery](path, folder)
     names = tuple(os.path.relpath(file, folder) for file in files)
     named = (device.name, device.processor, device.runtime, device.scheme, device.target)

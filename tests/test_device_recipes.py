@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,18 +74,11 @@ def test_devices_lists_every_recipe_for_a_device():
 
 
 def test_a_tensorrt_file_has_no_zero_points(tmp_path):
-    import keras
-    import numpy as np
     import onnx
 
     from converters import to_onnx
 
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    x = inputs = keras.Input((16, 16, 3))
-    x = layers.Conv2D(8, 3, activation="relu")(layers.Rescaling(1 / 255)(x))
-    model = keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
-    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), np.uint8)
+    model, images = _small_model()
 
     def zero_points(target: str | None) -> list[int]:
         graph = onnx.load_from_string(to_onnx(model, "int8", calibration=images, target=target).content).graph
@@ -132,19 +126,24 @@ def test_what_was_delivered_comes_back_from_the_reports_json(small_int8, tmp_pat
     assert edgetpu.files == ()
 
 
-@pytest.fixture(scope="module")
-def small_int8() -> bytes:
+def _small_model() -> tuple[Any, Any]:
+    """A network of random weights, and images that it takes."""
     import keras
     import numpy as np
-
-    from converters import to_tflite
 
     keras.utils.set_random_seed(0)
     layers = keras.layers
     x = inputs = keras.Input((16, 16, 3))
     x = layers.Conv2D(8, 3, activation="relu")(layers.Rescaling(1 / 255)(x))
     model = keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
-    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), np.uint8)
+    return model, np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def small_int8() -> bytes:
+    from converters import to_tflite
+
+    model, images = _small_model()
     return to_tflite(model, "int8", calibration=images).content
 
 
