@@ -8,7 +8,7 @@ chooses models for a phone; this one is what is needed and no more.
 
 from __future__ import annotations
 
-from edge_cv.recipe import Data, Device, Measure, Model, Recipe
+from edge_cv.recipe import Data, Measure, Model, Recipe, TargetDevice
 
 RECIPE = Recipe(
     name="android",
@@ -16,5 +16,5 @@ RECIPE = Recipe(
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1,), runs=20, warmup=5),
-    device=Device("Android phone", "arm64", "TensorFlow Lite, XNNPACK", delivery="android"),
+    device=TargetDevice("Android phone", "arm64", "TensorFlow Lite, XNNPACK", delivery="android"),
 )

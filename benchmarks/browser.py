@@ -52,10 +52,10 @@ def main() -> None:
 
     from playwright.sync_api import sync_playwright
 
-    from converters.running import interpreter
+    from converters.tflite.runtime import interpreter
     from edge_cv import data
-    from edge_cv.evaluation import environment, evaluate
-    from edge_cv.web import export
+    from edge_cv.deploy.web import export
+    from edge_cv.evaluation import describe_environment, evaluate
 
     Quiet.isolated = options.threads
     source = data.open(options.data, split=options.split)
@@ -95,7 +95,7 @@ def main() -> None:
         browser.close()
         server.shutdown()
 
-    machine = environment()
+    machine = describe_environment()
     same = int((np.array(found) == answers).sum())
     print(f"{machine['cpu']}, {machine['cores']} cores, Chromium {version}: {status}")
     print(f"top-1 as in Python: {same} of {len(files)} photos")

@@ -53,15 +53,15 @@ def digits() -> None:
     from sklearn.datasets import load_digits
 
     from converters import to_tflite
-    from converters.running import predict
+    from converters.tflite.runtime import predict
     from edge_cv import models
     from edge_cv.compression.channels import channel_prune
-    from edge_cv.compression.finetune import fine_tune
+    from edge_cv.compression.compress import compress
+    from edge_cv.compression.fine_tuning import fine_tune
     from edge_cv.compression.qat import calibration_images
-    from edge_cv.compression.stages import compress
     from edge_cv.evaluation.scores import wilson_interval
     from edge_cv.models.macs import count_macs
-    from edge_cv.recipe import ChannelPrune, Prune, Qat, Tuning
+    from edge_cv.recipe import ChannelPrune, FineTuning, Prune, Qat
 
     found = load_digits()
     images = np.rint(found.images / 16 * 255).astype(np.uint8).repeat(SIZE // 8, 1).repeat(SIZE // 8, 2)
@@ -74,7 +74,7 @@ def digits() -> None:
     keras.utils.set_random_seed(0)
     dense = models.build("mobilenet_v2", classes=10, image_size=SIZE, alpha=0.35)
     start = time.perf_counter()
-    fine_tune(dense, batches, Tuning(epochs=25, learning_rate=3e-3))
+    fine_tune(dense, batches, FineTuning(epochs=25, learning_rate=3e-3))
     print(f"dense model trained in {time.perf_counter() - start:.0f} s")
 
     def row(name: str, outputs: np.ndarray, content: bytes | None) -> float:
@@ -97,8 +97,8 @@ def digits() -> None:
             dense,
             batches,
             folder,
-            prune=Prune(0.75, tuning=Tuning(epochs=15, learning_rate=2e-3)),
-            qat=Qat(weight_values=31, tuning=Tuning(epochs=6, learning_rate=5e-4)),
+            prune=Prune(0.75, tuning=FineTuning(epochs=15, learning_rate=2e-3)),
+            qat=Qat(weight_values=31, tuning=FineTuning(epochs=6, learning_rate=5e-4)),
         )
         for stage in made:
             content = to_tflite(stage.model, stage.int8, calibration=calibration).content
@@ -108,7 +108,7 @@ def digits() -> None:
         f"pruned and QAT-trained in {time.perf_counter() - start:.0f} s: {100 * (reference - share):+.1f} points from"
     )
     print(f"dense float (limit 0.6), gzip size {packed:.0%} of the dense int8 file's (limit 45 %)")
-    smaller = channel_prune(dense, ChannelPrune(0.5, tuning=Tuning(epochs=15, learning_rate=3e-3)), batches)
+    smaller = channel_prune(dense, ChannelPrune(0.5, tuning=FineTuning(epochs=15, learning_rate=3e-3)), batches)
     share = row("half the MACs, float", answers(smaller), None)
     print(
         f"{count_macs(smaller) / count_macs(dense):.2f} of the MACs, {100 * (reference - share):+.1f} points (limit 1)"
@@ -135,7 +135,7 @@ def bridge() -> None:
     import tf_keras
 
     from edge_cv import models
-    from edge_cv.compression.bridge import cross
+    from edge_cv.compression.tf_keras_bridge import cross
 
     model = models.build("mobilenet_v2")
     cross(model)  # what is loaded and compiled once
@@ -201,11 +201,11 @@ def steps() -> None:
 
 
 def main() -> None:
-    from converters.quiet import import_tensorflow
-    from edge_cv.evaluation import environment
+    from converters.native_logs import import_tensorflow
+    from edge_cv.evaluation import describe_environment
 
     import_tensorflow()
-    machine = environment()
+    machine = describe_environment()
     print(f"{machine['cpu']}, {machine['cores']} cores")
     sections = {"digits": digits, "latency": latency, "bridge": bridge, "steps": steps}
     for name in sys.argv[1:] or sections:

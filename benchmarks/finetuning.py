@@ -41,14 +41,14 @@ def main() -> None:
 
     from edge_cv.data import classes_to_train
     from edge_cv.data.split import train_and_measure
-    from edge_cv.evaluation import environment, wilson_interval
+    from edge_cv.evaluation import describe_environment, wilson_interval
     from edge_cv.pipeline import train
     from edge_cv.progress import shown
     from edge_cv.recipe import Data, Model, Recipe
 
     if arguments.imagenet is not None:
         arguments.data = str(by_kind(arguments.imagenet, Path(tempfile.mkdtemp(prefix="edge_cv_kinds_"))))
-    machine = environment()
+    machine = describe_environment()
     measured = train_and_measure(
         arguments.data, None, 1, classes=classes_to_train(arguments.data), seed=arguments.seed
     ).measured

@@ -13,7 +13,7 @@ ROUNDS, INFERENCES = 40, 10
 
 def medians_ms(contents: Sequence[bytes]) -> list[float]:
     """The median of 400 single inferences of each file at one thread, in milliseconds."""
-    from converters.running import interpreter
+    from converters.tflite.runtime import interpreter
 
     runners = [interpreter(content) for content in contents]
     samples: list[list[float]] = [[] for _ in runners]

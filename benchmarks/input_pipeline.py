@@ -68,10 +68,10 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from edge_cv import data
-    from edge_cv.data.loading import cores
-    from edge_cv.evaluation import environment
+    from edge_cv.data.input_pipeline.loading import cores
+    from edge_cv.evaluation import describe_environment
 
-    machine = environment()
+    machine = describe_environment()
     files = [str(photo.file) for photo in data.open(arguments.data).photos if _is_of_the_class(photo.file)]
     files *= -(-LEAST_IMAGES // len(files))
     mean_bytes = np.mean([os.path.getsize(file) for file in files])
@@ -115,10 +115,10 @@ def _ours(files: list[str]) -> Iterator[tuple[str, Callable[[], float]]]:
     import tensorflow as tf
     from PIL import Image
 
-    from edge_cv.data.augmentation import random_windows
-    from edge_cv.data.batches import sample_batches
-    from edge_cv.data.loading import Broken, cores, in_threads
-    from edge_cv.data.pillow_pipeline import PillowPipeline
+    from edge_cv.data.input_pipeline.augmentation import random_windows
+    from edge_cv.data.input_pipeline.batches import sample_batches
+    from edge_cv.data.input_pipeline.loading import BrokenImages, cores, in_threads
+    from edge_cv.data.input_pipeline.pillow_pipeline import PillowPipeline
     from edge_cv.recipe import Augment
 
     samples = Files(files)
@@ -129,7 +129,7 @@ def _ours(files: list[str]) -> Iterator[tuple[str, Callable[[], float]]]:
         return _rate(batches.epoch(next(epochs)))
 
     def by_pillow() -> float:
-        return _rate(PillowPipeline(batches.plan, Broken("files")).epoch(next(epochs), 0))
+        return _rate(PillowPipeline(batches.plan, BrokenImages("files")).epoch(next(epochs), 0))
 
     order = np.concatenate([batches.plan.order.indices(0, step) for step in range(len(batches))])
     sizes = np.array([Image.open(files[index]).size for index in order])

@@ -33,9 +33,9 @@ def main() -> None:
 
     from edge_cv import models
     from edge_cv.data.split import measure_and_calibrate
-    from edge_cv.evaluation import environment
+    from edge_cv.evaluation import describe_environment
 
-    machine = environment()
+    machine = describe_environment()
     versions = {k: v for k, v in machine["versions"].items() if k in ("tensorflow", "keras", "ai-edge-litert")}
     print(f"{machine['cpu']}, {machine['cores']} cores, {machine['os']}; {versions}")
     calibrate = "sample_calibration" if arguments.data == "sample" else None
@@ -105,9 +105,9 @@ def print_time(our_seconds: float, peer_seconds: float) -> None:
 
 def print_answers(files: dict[str, Path], plain: Path, test, preprocessing) -> None:
     """Top-1, agreement and SQNR of ours and of the peer's, against the float32 file."""
-    from converters.graph import Graph, count_operators
     from converters.parity import sqnr_db
-    from converters.running import predict
+    from converters.tflite.graph import Graph, count_operators
+    from converters.tflite.runtime import predict
     from edge_cv.evaluation import wilson_interval
 
     photos = [(pixels, label) for pixels, label in test.pixels(preprocessing)]

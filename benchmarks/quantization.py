@@ -50,15 +50,15 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from converters import schemes, to_onnx, to_tflite
-    from converters.float_model import convert_float, split_body
-    from converters.running import predict, predict_onnx
-    from converters.source import open_source
+    from converters.float_model import convert_float, strip_normalization
+    from converters.sources.source import open_source
+    from converters.tflite.runtime import predict, predict_onnx
     from edge_cv import models
     from edge_cv.data.split import measure_and_calibrate
-    from edge_cv.evaluation import environment
+    from edge_cv.evaluation import describe_environment
 
     ours = [schemes.parse(name) for name in arguments.schemes.split(",")]
-    machine = environment()
+    machine = describe_environment()
     print(f"{machine['cpu']}, {machine['cores']} cores, VNNI: {machine['int8_dot_product']}; {machine['versions']}")
     test, calibration = measure_and_calibrate(arguments.data, None, 100)
     preprocessing = models.preprocessing(arguments.model)
@@ -70,7 +70,7 @@ def main() -> None:
     model = models.build(arguments.model, weights="imagenet")
     source = open_source(model)
     float_model = convert_float(source)
-    body = split_body(float_model, preprocessing)
+    body = strip_normalization(float_model, preprocessing)
     wanted = predict(float_model.content, pixels)
     table = Table(wanted, labels)
     table.row("float32", 0, float_model.content, wanted)
@@ -114,8 +114,8 @@ class Table:
         print("made by             SQNR      agreement (95 % interval)   top-1     bytes        integer     seconds")
 
     def row(self, name: str, seconds: float, content: bytes, outputs: np.ndarray) -> None:
-        from converters.graph import Graph, count_operators
         from converters.parity import sqnr_db
+        from converters.tflite.graph import Graph, count_operators
         from edge_cv.evaluation import wilson_interval
 
         agreed = int((outputs.argmax(1) == self._wanted.argmax(1)).sum())
@@ -133,9 +133,9 @@ def ai_edge_int8(content: bytes, inputs: np.ndarray, algorithm: str) -> bytes:
     """ai-edge-quantizer's own recipe for static int8, with its own calibration."""
     from ai_edge_quantizer import quantizer, recipe_manager
 
-    from converters.quiet import native_remarks_hidden
+    from converters.native_logs import suppress_native_logs
 
-    with native_remarks_hidden():
+    with suppress_native_logs():
         made = quantizer.Quantizer(bytearray(content))
         made.add_static_config(".*", "*", 8, 8, algorithm_key=getattr(recipe_manager.AlgorithmName, algorithm))
         signature = made.calibrate({"serving_default": [{_input_name(content): image[None]} for image in inputs]})
@@ -143,7 +143,7 @@ def ai_edge_int8(content: bytes, inputs: np.ndarray, algorithm: str) -> bytes:
 
 
 def _input_name(content: bytes) -> str:
-    from converters.running import interpreter
+    from converters.tflite.runtime import interpreter
 
     ((_, of_signature),) = interpreter(content).get_signature_list().items()
     return of_signature["inputs"][0]

@@ -63,9 +63,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--ray", action="store_true")
     options = parser.parse_args()
-    from edge_cv.evaluation import environment
+    from edge_cv.evaluation import describe_environment
 
-    machine = environment()
+    machine = describe_environment()
     print(f"{machine['cpu']}, {machine['cores']} cores, load {os.getloadavg()[0]:.1f}")
     found: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -77,7 +77,7 @@ def ours(work: Work) -> dict[str, Any]:
     import keras
 
     from edge_cv import models
-    from edge_cv.data.batches import array_batches
+    from edge_cv.data.input_pipeline.batches import array_batches
     from edge_cv.models.macs import count_macs
     from edge_cv.recipe import Fit
     from edge_cv.training import fit

@@ -28,9 +28,9 @@ def main() -> None:
 
     from converters import Int8, to_tflite
     from edge_cv import models
-    from edge_cv.evaluation import environment
+    from edge_cv.evaluation import describe_environment
 
-    machine = environment()
+    machine = describe_environment()
     print(f"{machine['cpu']}, {machine['cores']} cores, keras {machine['versions']['keras']}")
     pixels = np.random.default_rng(0).integers(0, 256, (8, 224, 224, 3)).astype(np.float32)
 

@@ -14,7 +14,7 @@ import importlib
 _HOME = {
     "CalibrationQuality": "calibration_quality",
     "CheckFailed": "errors",
-    "Conversion": "artifact",
+    "Conversion": "conversion",
     "DynamicInt8": "schemes",
     "Float16": "schemes",
     "Float32": "schemes",
@@ -23,14 +23,14 @@ _HOME = {
     "Int8": "schemes",
     "Mixed": "schemes",
     "Parity": "parity",
-    "Preprocessing": "preprocessing",
+    "Preprocessing": "images.preprocessing",
     "assess_calibration": "calibration_quality",
-    "check": "targets",
-    "load": "source",
-    "read_metadata": "artifact",
-    "to_onnx": "conversion",
-    "to_tflite": "conversion",
-    "verify": "conversion",
+    "check": "devices.targets",
+    "load": "sources.source",
+    "read_metadata": "conversion",
+    "to_onnx": "convert",
+    "to_tflite": "convert",
+    "verify": "convert",
 }
 
 __all__ = sorted(_HOME)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
-from converters.graph import Graph
-from converters.preprocessing import Preprocessing
-from converters.running import visit
+from converters.images.preprocessing import Preprocessing
+from converters.tflite.graph import Graph
+from converters.tflite.runtime import visit
 
 MAX_IMAGES = 1000  # the ranges have long settled; more only cost memory
 FEW_IMAGES = 8  # fewer show the ranges badly
@@ -126,7 +126,7 @@ def _check_range(images: np.ndarray, takes_pixels: bool, preprocessing: Preproce
 def _from_folder(
     folder: Path, input_shape: tuple[int, int, int], preprocessing: Preprocessing | None
 ) -> Iterable[np.ndarray]:
-    from converters.decoding import SUFFIXES, ImageError, decode_image
+    from converters.images.decoding import SUFFIXES, ImageError, decode_image
 
     if not folder.is_dir():
         raise InputError(f"the calibration folder must exist. Received: {folder}")

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from converters.calibration import activation_ranges, gather
-from converters.float_model import FloatModel, convert_float, split_body
-from converters.image_hash import image_hash, near_duplicates
+from converters.float_model import FloatModel, convert_float, strip_normalization
+from converters.images.image_hash import image_hash, near_duplicates
+from converters.images.preprocessing import Preprocessing
 from converters.parity import sqnr_db
-from converters.preprocessing import Preprocessing
-from converters.running import predict
-from converters.source import open_source
+from converters.sources.source import open_source
+from converters.tflite.runtime import predict
 
 ENOUGH_IMAGES = 64
 MOST_LOST_DB = 4.0  # on images that a model was not made with
@@ -117,7 +117,7 @@ def _stability(
 
     if len(images) < 2:
         return 0.0, 0.0, 0.0
-    body = split_body(model, preprocessing)
+    body = strip_normalization(model, preprocessing)
     scheme = Int8(equalization=False, correction="bias")
     inputs = body.feed(images)
     wanted = predict(body.content, inputs)

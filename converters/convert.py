@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from converters import metadata, targets
-from converters.artifact import Conversion
 from converters.calibration import gather
+from converters.conversion import Conversion
+from converters.devices import targets
 from converters.errors import CheckFailed, InputError, unknown
 from converters.float_model import FloatModel, convert_float, output_values
-from converters.graph import Graph, count_macs, count_operators
-from converters.layers import layer_errors, worst
+from converters.images.preprocessing import Preprocessing
 from converters.parity import Parity, compare
-from converters.preprocessing import Preprocessing
-from converters.running import predict, predict_onnx
 from converters.schemes import Scheme, parse
-from converters.source import Source, open_source
+from converters.sources.source import Source, open_source
+from converters.tflite import metadata
+from converters.tflite.graph import Graph, count_macs, count_operators
+from converters.tflite.layers import layer_errors, worst
+from converters.tflite.runtime import predict, predict_onnx
 
 SOURCE_IMAGES = 16  # the float conversion is compared with the source model on so many; the rest with the conversion
 FLOAT_SQNR_DB = 60.0  # float against float: only the order of additions differs
@@ -56,8 +57,8 @@ def to_tflite(
             images for a model whose preprocessing is known. Integer schemes need it; the others are checked on it.
         labels: class names in the order of the outputs.
         preprocessing: how a photo becomes the model's input; default: what the model says itself.
-        target: a device of `converters.targets.names()`, or `tflite-2.3` and the like: the input and output become what
-            it takes, and a file that it would refuse is an error.
+        target: a device of `converters.devices.targets.names()`, or a runtime such as `tflite-2.3`. Input and
+            output get the types that it takes; a file that it would refuse is an error.
 
     Returns:
         The Conversion; `save(path)` writes it.
@@ -130,8 +131,8 @@ def to_onnx(
     Raises:
         InputError, CheckFailed: as `to_tflite`.
     """
-    from converters.onnx_export import MIN_OPSET, embed_record, from_float_tflite, max_opset
-    from converters.onnx_quantization import static_int8
+    from converters.onnx.export import MIN_OPSET, embed_record, from_float_tflite, max_opset
+    from converters.onnx.quantization import static_int8
 
     if scheme not in ONNX_SQNR_DB:
         raise unknown("ONNX scheme", scheme, ONNX_SQNR_DB)

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from converters.errors import CheckFailed
-from converters.graph import Graph, Operator
-from converters.preprocessing import Preprocessing
-from converters.quiet import import_tensorflow, log_level
-from converters.source import PIXELS_INPUT, Source
+from converters.images.preprocessing import Preprocessing
+from converters.native_logs import import_tensorflow, log_level
+from converters.sources.source import PIXELS_INPUT, Source
+from converters.tflite.graph import Graph, Operator
 
 KEPT_CONVERSIONS = 4  # of the models converted last; each is as large as its weights
 MAX_PADDING_ERROR_PIXELS = 16  # ImageNet's means of R, G and B are 9, 2 and 11 pixels from a common whole one
@@ -246,7 +246,7 @@ def _input_scale(graph: Any) -> tuple[float, ...] | None:
 
 
 @dataclass(frozen=True)
-class Body:
+class NormalizedGraph:
     """A float model without its normalization, as integer schemes quantize it.
 
     Attributes:
@@ -272,7 +272,7 @@ class Body:
         return tuple(self.scale * (q - self.zero_point) for q in (-128, 127))
 
 
-def split_body(model: FloatModel, preprocessing: Preprocessing | None) -> Body:
+def strip_normalization(model: FloatModel, preprocessing: Preprocessing | None) -> NormalizedGraph:
     """The part of the model that an integer scheme quantizes.
 
     With pixels at the input, int8 `q = pixel - 128` and the normalization x = a * pixel + b, the input tensor's scale
@@ -285,10 +285,10 @@ def split_body(model: FloatModel, preprocessing: Preprocessing | None) -> Body:
     """
     takes_pixels = preprocessing.takes_pixels if preprocessing is not None else model.takes_pixels
     if not takes_pixels:
-        return Body(model.content)
+        return NormalizedGraph(model.content)
     graph = Graph(model.content)
     normalization = model.normalization
-    whole = Body(model.content, zero_point=-128)
+    whole = NormalizedGraph(model.content, zero_point=-128)
     if normalization is None:
         return whole
     zero_pixel = -normalization.offset / normalization.scale
@@ -306,7 +306,7 @@ def split_body(model: FloatModel, preprocessing: Preprocessing | None) -> Body:
     graph.replace_input(graph.inputs[0], normalization.output)
     graph.rename(normalization.output, name)
     graph.remove_operators(normalization.operators)
-    return Body(graph.to_bytes(), normalization.scale, -normalization.scale * nearest, nearest - 128)
+    return NormalizedGraph(graph.to_bytes(), normalization.scale, -normalization.scale * nearest, nearest - 128)
 
 
 def _behind_padding(graph: Graph, tensor: int) -> list[Operator]:

@@ -12,15 +12,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from converters.calibration import activation_ranges, clipped_ranges
-from converters.correction import METHODS, Start, corrected
-from converters.equalization import equalized
 from converters.errors import InputError, unknown
-from converters.float_model import Body, FloatModel, split_body
-from converters.graph import Graph
-from converters.metadata import with_channels
-from converters.mixed import Point, search
-from converters.preprocessing import Preprocessing
-from converters.quantization import dynamic_int8_weights, float16_weights, full_integer, with_io
+from converters.float_model import FloatModel, NormalizedGraph, strip_normalization
+from converters.images.preprocessing import Preprocessing
+from converters.quantization.equalization import equalized
+from converters.quantization.gptq import METHODS, Candidate, corrected
+from converters.quantization.mixed import Point, search
+from converters.quantization.rewrite import dynamic_int8_weights, float16_weights, full_integer, with_io
+from converters.tflite.graph import Graph
+from converters.tflite.metadata import with_channels
 
 IO_TYPES = ("int8", "uint8", "float32")
 RANGES = ("mse", "minmax")
@@ -121,23 +121,23 @@ class Int8:
             raise unknown("ranges of an int8 scheme", self.ranges, RANGES)
 
     def convert(self, model: FloatModel, images: np.ndarray | None, preprocessing: Preprocessing | None) -> Converted:
-        body = split_body(model, preprocessing)
+        body = strip_normalization(model, preprocessing)
         inputs = body.feed(images)
         options = self.equalization, self.ranges, self.correction, self.damping
         content, _ = model.once(f"int8 {body.zero_point} {options}", images, lambda: self.files(body, inputs))
         return _with_ends(content, self.io, body)
 
-    def files(self, body: Body, inputs: np.ndarray) -> tuple[bytes, bytes]:
+    def files(self, body: NormalizedGraph, inputs: np.ndarray) -> tuple[bytes, bytes]:
         """The file with int8 at both ends, and the float graph, equalized or not, that it is nearest to."""
         input_range = body.range_of(inputs)
 
-        def maker(equalize: bool, clip: bool) -> Callable[[np.ndarray], Start]:
-            def make(images: np.ndarray) -> Start:
+        def maker(equalize: bool, clip: bool) -> Callable[[np.ndarray], Candidate]:
+            def make(images: np.ndarray) -> Candidate:
                 content, maps = equalized(body.content, images) if equalize else (body.content, {})
                 ranges = activation_ranges(content, images)
                 if clip:
                     ranges = clipped_ranges(content, images, ranges)
-                return Start(content, full_integer(content, ranges, input_range), maps)
+                return Candidate(content, full_integer(content, ranges, input_range), maps)
 
             return make
 
@@ -172,14 +172,14 @@ class Int16x8:
         _check_integer(self)
 
     def convert(self, model: FloatModel, images: np.ndarray | None, preprocessing: Preprocessing | None) -> Converted:
-        body = split_body(model, preprocessing)
+        body = strip_normalization(model, preprocessing)
         inputs = body.feed(images)
 
         ranges = model.once(f"ranges {body.zero_point}", images, lambda: activation_ranges(body.content, inputs))
 
-        def plain(given: np.ndarray) -> Start:
+        def plain(given: np.ndarray) -> Candidate:
             own = ranges if given is inputs else activation_ranges(body.content, given)
-            return Start(body.content, full_integer(body.content, own, body.range_of(inputs), activation_bits=16))
+            return Candidate(body.content, full_integer(body.content, own, body.range_of(inputs), activation_bits=16))
 
         def made() -> bytes:
             return corrected([plain], inputs, method=self.correction, damping=self.damping)[0]
@@ -238,7 +238,7 @@ class Mixed:
                 f"calibration must hold at least {MIN_MIXED_IMAGES} images for a mixed scheme, which measures on a "
                 f"fifth of them. Received: {len(images)}"
             )
-        body = split_body(model, preprocessing)
+        body = strip_normalization(model, preprocessing)
         inputs = body.feed(images)
         held_out = np.arange(len(inputs)) % 5 == 4
         int8, float_content = model.once(
@@ -274,7 +274,9 @@ def _check_integer(scheme: Int8 | Int16x8) -> None:
         raise InputError(f"min_integer_share must be in 0..1. Received: {scheme.min_integer_share}")
 
 
-def _with_ends(content: bytes, io: str, body: Body, ends: Sequence[tuple[float, float]] | None = None) -> Converted:
+def _with_ends(
+    content: bytes, io: str, body: NormalizedGraph, ends: Sequence[tuple[float, float]] | None = None
+) -> Converted:
     offset = {"int8": -128, "uint8": 0, "float32": None}[io]
     return Converted(with_io(content, io, body, ends), None if body.zero_point is None else offset)
 

@@ -11,17 +11,17 @@ only, so that the whole graph stays on the GPU. What the delegate would hand bac
     edge-cv run recipes/android_gpu.py --data PHOTOS --out runs/android_gpu
 """
 
-from edge_cv.recipe import Data, Device, Explain, Limits, Measure, Model, Recipe
+from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Recipe, TargetDevice
 
 RECIPE = Recipe(
     name="android_gpu",
-    device=Device(
+    device=TargetDevice(
         "Android phone's GPU", "Adreno, Mali or Xclipse", "LiteRT, GPU delegate", scheme="float16", target="gpu"
     ),
     model=Model("efficientnet_lite2", weights="imagenet"),
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "float16"),
     measure=Measure(threads=(1, 2), runs=50),
-    explain=Explain(attention=6),
+    explain=Analysis(attention=6),
     limits=(Limits("float16", max_size_ratio=0.52, min_sqnr_db=40.0, min_agreement=0.95, max_top1_drop=0.05),),
 )

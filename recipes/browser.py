@@ -16,11 +16,11 @@ runs at one thread. The latency limit below is this machine's, not the browser's
     python3 -m http.server --directory runs/browser/web         then open http://localhost:8000
 """
 
-from edge_cv.recipe import Data, Device, Limits, Measure, Model, Recipe
+from edge_cv.recipe import Data, Limits, Measure, Model, Recipe, TargetDevice
 
 RECIPE = Recipe(
     name="browser",
-    device=Device("Browser", "WebAssembly with SIMD", "LiteRT.js, XNNPACK", delivery="web"),
+    device=TargetDevice("Browser", "WebAssembly with SIMD", "LiteRT.js, XNNPACK", delivery="web"),
     model=Model("efficientnet_lite0", weights="imagenet"),
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "int8"),

@@ -13,16 +13,18 @@ rules (`edge-cv check FILE --target edgetpu`); the compiler itself is Google's, 
     edgetpu_compiler runs/coral_edgetpu/efficientnet_lite0_int8.tflite
 """
 
-from edge_cv.recipe import Data, Device, Explain, Limits, Measure, Model, Recipe
+from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Recipe, TargetDevice
 
 RECIPE = Recipe(
     name="coral_edgetpu",
-    device=Device("Coral Edge TPU", "Edge TPU, int8 only", "Edge TPU runtime on TensorFlow Lite 2.5", target="edgetpu"),
+    device=TargetDevice(
+        "Coral Edge TPU", "Edge TPU, int8 only", "Edge TPU runtime on TensorFlow Lite 2.5", target="edgetpu"
+    ),
     model=Model("efficientnet_lite0", weights="imagenet"),
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1,), runs=100),
-    explain=Explain(attention=6),
+    explain=Analysis(attention=6),
     # 8 MB hold weights and the compiled program
     limits=(Limits("int8", max_size_bytes=6_000_000, min_sqnr_db=20.0, min_agreement=0.9, max_top1_drop=0.05),),
 )

@@ -13,11 +13,11 @@ scikit-learn's digits.
     edge-cv run recipes/cortex_m7.py --data PHOTOS --out runs/cortex_m7
 """
 
-from edge_cv.recipe import Augment, Data, Device, Explain, Fit, Limits, Measure, Model, Recipe
+from edge_cv.recipe import Analysis, Augment, Data, Fit, Limits, Measure, Model, Recipe, TargetDevice
 
 RECIPE = Recipe(
     name="cortex_m7",
-    device=Device(
+    device=TargetDevice(
         "Cortex-M7 microcontroller",
         "Cortex-M7 with DSP extension",
         "TensorFlow Lite for Microcontrollers, CMSIS-NN",
@@ -36,7 +36,7 @@ RECIPE = Recipe(
     ),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1,), runs=100),
-    explain=Explain(attention=6),
+    explain=Analysis(attention=6),
     limits=(Limits("int8", max_size_bytes=400_000, max_arena_bytes=250_000, min_agreement=0.97, max_top1_drop=0.01),),
     notes=("scikit-learn's handwritten digits: real, but small; what holds here shows the chain, not your task.",),
 )

@@ -14,11 +14,11 @@ ONNX.
     trtexec --onnx=runs/jetson/efficientnet_lite2_onnx_int8.onnx --fp16 --int8
 """
 
-from edge_cv.recipe import Data, Device, Explain, Limits, Measure, Model, Recipe
+from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Recipe, TargetDevice
 
 RECIPE = Recipe(
     name="jetson",
-    device=Device(
+    device=TargetDevice(
         "NVIDIA Jetson", "GPU with tensor cores", "TensorRT, from ONNX", scheme="onnx_int8", target="tensorrt"
     ),
     model=Model("efficientnet_lite2", weights="imagenet"),
@@ -26,7 +26,7 @@ RECIPE = Recipe(
     schemes=("float32",),
     onnx=("float32", "int8"),
     measure=Measure(threads=(1, 2), runs=50),
-    explain=Explain(attention=6),
+    explain=Analysis(attention=6),
     limits=(
         Limits("onnx_float32", min_sqnr_db=60.0, min_agreement=1.0),
         Limits("onnx_int8", max_size_ratio=0.35, min_sqnr_db=10.0, min_agreement=0.8, max_top1_drop=0.1),

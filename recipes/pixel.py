@@ -17,16 +17,18 @@ for the app's switch between the two.
     edge-cv benchmark runs/pixel/efficientnet_lite0_int8.tflite --device adb
 """
 
-from edge_cv.recipe import Data, Device, Explain, Limits, Measure, Model, Recipe
+from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Recipe, TargetDevice
 
 RECIPE = Recipe(
     name="pixel",
-    device=Device("Google Pixel", "arm64, dot product of int8", "LiteRT, XNNPACK", target="cpu", delivery="android"),
+    device=TargetDevice(
+        "Google Pixel", "arm64, dot product of int8", "LiteRT, XNNPACK", target="cpu", delivery="android"
+    ),
     model=Model("efficientnet_lite0", weights="imagenet"),
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1, 2), runs=100),
-    explain=Explain(attention=6),
+    explain=Analysis(attention=6),
     limits=(
         Limits(
             "int8",

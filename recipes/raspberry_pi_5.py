@@ -12,16 +12,18 @@ The model: EfficientNet-Lite1 at 240 pixels; Lite0 where it must be faster. Two 
     edge-cv benchmark runs/raspberry_pi_5/efficientnet_lite1_int8.tflite --threads 1,4 --device ssh://pi@raspberrypi.local
 """
 
-from edge_cv.recipe import Data, Device, Explain, Limits, Measure, Model, Recipe
+from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Recipe, TargetDevice
 
 RECIPE = Recipe(
     name="raspberry_pi_5",
-    device=Device("Raspberry Pi 5", "4 x Cortex-A76, 2.4 GHz, dot product of int8", "LiteRT, XNNPACK", target="cpu"),
+    device=TargetDevice(
+        "Raspberry Pi 5", "4 x Cortex-A76, 2.4 GHz, dot product of int8", "LiteRT, XNNPACK", target="cpu"
+    ),
     model=Model("efficientnet_lite1", weights="imagenet"),
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1, 2), runs=100),
-    explain=Explain(attention=6),
+    explain=Analysis(attention=6),
     limits=(
         Limits(
             "int8",

@@ -12,16 +12,16 @@ ImageNet its float top-1 was 86.25 against 89.00 % (81.50 % at 160). Install ai-
     edge-cv benchmark runs/raspberry_pi_zero_2/efficientnet_lite0_int8.tflite --threads 1,4 --device ssh://pi@zero2.local
 """
 
-from edge_cv.recipe import Data, Device, Explain, Limits, Measure, Model, Recipe
+from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Recipe, TargetDevice
 
 RECIPE = Recipe(
     name="raspberry_pi_zero_2",
-    device=Device("Raspberry Pi Zero 2 W", "4 x Cortex-A53, 1 GHz, 512 MB", "LiteRT, XNNPACK", target="cpu"),
+    device=TargetDevice("Raspberry Pi Zero 2 W", "4 x Cortex-A53, 1 GHz, 512 MB", "LiteRT, XNNPACK", target="cpu"),
     model=Model("efficientnet_lite0", weights="imagenet", image_size=192),
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1, 2), runs=100),
-    explain=Explain(attention=6),
+    explain=Analysis(attention=6),
     limits=(
         Limits(
             "int8",

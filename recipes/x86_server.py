@@ -11,17 +11,17 @@ that have ONNX Runtime already: compare both rows.
     edge-cv run recipes/x86_server.py --data PHOTOS --out runs/x86_server
 """
 
-from edge_cv.recipe import Data, Device, Explain, Limits, Measure, Model, Recipe
+from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Recipe, TargetDevice
 
 RECIPE = Recipe(
     name="x86_server",
-    device=Device("x86-64 server", "x86-64, AVX-512 with VNNI", "LiteRT, XNNPACK; or ONNX Runtime", target="cpu"),
+    device=TargetDevice("x86-64 server", "x86-64, AVX-512 with VNNI", "LiteRT, XNNPACK; or ONNX Runtime", target="cpu"),
     model=Model("efficientnet_lite2", weights="imagenet"),
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "int8"),
     onnx=("float32", "int8"),
     measure=Measure(threads=(1, 2), runs=100),
-    explain=Explain(attention=6),
+    explain=Analysis(attention=6),
     limits=(
         Limits(
             "int8",

@@ -122,14 +122,14 @@ def digits() -> tuple[DigitBatches, np.ndarray, np.ndarray]:
 @pytest.fixture(scope="session")
 def digits_model(digits: tuple[DigitBatches, np.ndarray, np.ndarray]) -> keras.Model:
     """A small network with all that mobile ones have, trained on digits: residual, squeeze-and-excite, swish, ReLU6."""
-    from converters.quiet import import_tensorflow
+    from converters.native_logs import import_tensorflow
 
     import_tensorflow()
     import keras
 
-    from edge_cv.compression.finetune import fine_tune
+    from edge_cv.compression.fine_tuning import fine_tune
     from edge_cv.models import _blocks as blocks
-    from edge_cv.recipe import Tuning
+    from edge_cv.recipe import FineTuning
 
     keras.utils.set_random_seed(0)
     pixels = keras.Input((16, 16, 3), name="pixels")
@@ -143,5 +143,5 @@ def digits_model(digits: tuple[DigitBatches, np.ndarray, np.ndarray]) -> keras.M
     x = blocks.conv(x, 64, kernel=3, stride=2, activation="hard_swish", name="head")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     model = keras.Model(pixels, keras.layers.Dense(10, name="logits")(x), name="digits")
-    fine_tune(model, digits[0], Tuning(epochs=8, learning_rate=5e-3))
+    fine_tune(model, digits[0], FineTuning(epochs=8, learning_rate=5e-3))
     return model

@@ -14,7 +14,7 @@ from ssh_server import free_port
 
 from converters import Preprocessing, to_onnx, to_tflite
 from converters.errors import InputError
-from edge_cv import cli
+from edge_cv.cli import app as cli
 from edge_cv.data import ImageSource, Photo
 from edge_cv.evaluation import evaluate
 from edge_cv.evaluation.measurement import Measurement

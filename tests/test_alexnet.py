@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from converters import to_onnx, to_tflite
 from converters.errors import InputError
-from converters.preprocessing import Preprocessing
+from converters.images.preprocessing import Preprocessing
 from edge_cv import models
 from edge_cv.models import alexnet, weights
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converters import to_onnx, to_tflite
-from converters.graph import Graph, count_operators
+from converters.tflite.graph import Graph, count_operators
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +77,7 @@ def _int8_sqnr_db(model: Any, images: np.ndarray) -> tuple[float, float]:
     """Of the plain int8 file and of the default one, on images that neither was calibrated on."""
     from converters import Int8
     from converters.parity import sqnr_db
-    from converters.running import predict
+    from converters.tflite.runtime import predict
 
     wanted = predict(to_tflite(model, "float32").content, images[24:])
     scores = []

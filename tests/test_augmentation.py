@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from edge_cv.data import augmentation
-from edge_cv.data.augmentation import OPERATIONS, change, draw, mix, random_windows, smooth
-from edge_cv.data.order import Order
+from edge_cv.data.input_pipeline import augmentation
+from edge_cv.data.input_pipeline.augmentation import OPERATIONS, change, draw, mix, random_windows, smooth
+from edge_cv.data.input_pipeline.sampler import Order
 from edge_cv.recipe import Augment
 
 PLAIN = Augment(crop_scale=None, flip=0.0)

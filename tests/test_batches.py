@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 from converters.errors import InputError
 from edge_cv import data
 from edge_cv.data import Preprocessing
-from edge_cv.data.batches import array_batches, evaluation_batches, sample_batches
-from edge_cv.data.loading import reduction
-from edge_cv.data.pillow_pipeline import PillowPipeline
+from edge_cv.data.input_pipeline.batches import array_batches, evaluation_batches, sample_batches
+from edge_cv.data.input_pipeline.loading import reduction
+from edge_cv.data.input_pipeline.pillow_pipeline import PillowPipeline
 from edge_cv.recipe import Augment
 
 ROOT = Path(__file__).parents[1]
@@ -96,7 +96,7 @@ def test_a_batch_depends_on_seed_epoch_and_step_alone(memory, monkeypatch):
     assert same(taken(again, 1), first)
     assert not same(taken(again, 2), first)
     assert same(taken(again, 1), first)
-    monkeypatch.setattr("edge_cv.data.tf_pipeline.cores", lambda: 5)
+    monkeypatch.setattr("edge_cv.data.input_pipeline.tf_pipeline.cores", lambda: 5)
     assert same(taken(make(memory, EVERYTHING), 1), first)
 
 

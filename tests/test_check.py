@@ -13,7 +13,7 @@ from PIL import Image
 
 from converters.errors import InputError
 from edge_cv.data.check import Check, check
-from edge_cv.data.prepare import Plan, prepare
+from edge_cv.data.prepare import ShardingOptions, prepare
 
 CLASSES = ("ant nest", "bee hive")
 SIZE = (96, 72)
@@ -140,7 +140,7 @@ def test_classes_with_few_or_no_images(tmp_path):
 
 
 def test_broken_shards_are_found(tmp_path):
-    prepare(photos(tmp_path / "in"), tmp_path / "out", Plan(shards=1), split="train")
+    prepare(photos(tmp_path / "in"), tmp_path / "out", ShardingOptions(shards=1), split="train")
     assert not check(tmp_path / "out").harms
     (shard,) = (tmp_path / "out").glob("*.tfrecord")
     content = bytearray(shard.read_bytes())

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_cv import cli
+from edge_cv.cli import app as cli
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (

@@ -9,10 +9,23 @@ import pytest
 from converters import read_metadata
 from converters.errors import InputError
 from edge_cv.pipeline import run
-from edge_cv.recipe import ChannelPrune, Cluster, Data, Explain, Fit, Limits, Measure, Model, Prune, Qat, Recipe, Tuning
+from edge_cv.recipe import (
+    Analysis,
+    ChannelPrune,
+    Data,
+    FineTuning,
+    Fit,
+    Limits,
+    Measure,
+    Model,
+    Prune,
+    Qat,
+    Recipe,
+    WeightClustering,
+)
 from edge_cv.report import Report
 
-ONCE = Tuning(epochs=1, learning_rate=1e-3)
+ONCE = FineTuning(epochs=1, learning_rate=1e-3)
 RECIPE = Recipe(
     name="smaller",
     model=Model("mobilenet_v1", image_size=32, alpha=0.25, preprocessing={"resize_to": None}),
@@ -22,7 +35,7 @@ RECIPE = Recipe(
     qat=Qat(weight_values=31, tuning=ONCE),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1,), runs=5, warmup=1),
-    explain=Explain(attention=0),
+    explain=Analysis(attention=0),
     limits=(Limits("qat_int8", max_size_bytes=1),),
 )
 
@@ -60,8 +73,8 @@ def test_each_stage_has_rows_and_a_second_run_does_only_what_changed(tmp_path):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"cluster": Cluster(300)}, "at most 255 together with qat"),
-        ({"prune": Prune(0.05), "cluster": Cluster(16)}, "above 0.1 together with cluster"),
+        ({"cluster": WeightClustering(300)}, "at most 255 together with qat"),
+        ({"prune": Prune(0.05), "cluster": WeightClustering(16)}, "above 0.1 together with cluster"),
         ({"prune": None}, "scheme in Limits"),
     ],
 )

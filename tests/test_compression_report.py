@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from edge_cv.report import Report, Row
-from edge_cv.report.compression import compression, dense_of
+from edge_cv.report.sections.compression import compression, dense_of
 
 LAYERS = 60
 

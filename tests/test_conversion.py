@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from converters import CheckFailed, InputError, Int8, Preprocessing, to_onnx, to_tflite, verify
-from converters.running import predict
+from converters.tflite.runtime import predict
 
 NAMES = [f"class {i}" for i in range(10)]
 

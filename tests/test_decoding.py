@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters.decoding import MAX_PIXELS, ImageError, decode, decode_image
 from converters.errors import InputError
+from converters.images.decoding import MAX_PIXELS, ImageError, decode, decode_image
 
 # pytest replaces the filters that decoding sets
 pytestmark = [
@@ -102,7 +102,7 @@ def test_broken_exif_does_not_cost_the_photo(exif):
 def test_remarks_on_broken_metadata_do_not_reach_the_terminal(tmp_path):
     broken = encoded(Image.fromarray(noise(8, 8)), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     (tmp_path / "broken.jpg").write_bytes(broken)
-    program = f"from converters.decoding import decode; print(decode({str(tmp_path / 'broken.jpg')!r}).shape)"
+    program = f"from converters.images.decoding import decode; print(decode({str(tmp_path / 'broken.jpg')!r}).shape)"
     # in a process of its own: pytest has its own way with warnings
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("(8, 8, 3)\n", "")

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from converters import targets
+from converters.devices import targets
 from converters.errors import InputError
 from edge_cv import recipe as recipes
-from edge_cv.delivery import check_deliverable, deliver
-from edge_cv.pipeline import broken, on_device
-from edge_cv.recipe import Device, Limits, Model, Recipe
+from edge_cv.deploy.package import check_deliverable, deliver
+from edge_cv.pipeline.run import broken, on_device
+from edge_cv.recipe import Limits, Model, Recipe, TargetDevice
 from edge_cv.report import Report, Row
 
 ROOT = Path(__file__).parents[1]
@@ -103,15 +103,15 @@ def test_a_limit_on_the_arena_is_told_when_it_is_broken_or_was_not_measured():
 
 def test_a_device_for_a_row_that_is_not_made_or_a_form_that_is_not_known_is_refused():
     with pytest.raises(InputError, match="scheme in Device"):
-        Recipe("r", Model("mobilenet_v1"), schemes=("float32",), device=Device("d", "p", "r"))
+        Recipe("r", Model("mobilenet_v1"), schemes=("float32",), device=TargetDevice("d", "p", "r"))
     with pytest.raises(InputError, match=r"Device\.delivery"):
-        Device("d", "p", "r", delivery="floppy")
+        TargetDevice("d", "p", "r", delivery="floppy")
 
 
 def test_what_was_delivered_comes_back_from_the_reports_json(small_int8, tmp_path):
     path = tmp_path / "model int8.tflite"
     path.write_bytes(small_int8)
-    device = Device("a board", "a core", "a runtime", target="micro", delivery="c_array")
+    device = TargetDevice("a board", "a core", "a runtime", target="micro", delivery="c_array")
     found = deliver(device, path, tmp_path)
     assert found.files == ("model_int8.h", "model_int8.cc")
     assert (tmp_path / "model_int8.h").is_file()
@@ -150,13 +150,13 @@ def small_int8() -> bytes:
 def test_the_android_app_gets_the_file_and_its_sidecar_and_a_quick_run_leaves_it_alone(
     small_int8, tmp_path, monkeypatch
 ):
-    from edge_cv import android
+    from edge_cv.deploy import android
 
     path = tmp_path / "run" / "small_int8.tflite"
     path.parent.mkdir()
     path.write_bytes(small_int8)
     path.with_suffix(".json").write_text("{}")
-    device = Device("a phone", "arm64", "LiteRT", delivery="android")
+    device = TargetDevice("a phone", "arm64", "LiteRT", delivery="android")
     recipe = Recipe("r", Model("mobilenet_v1"), device=device)
     monkeypatch.setattr(android, "APP", tmp_path / "app")
     with pytest.raises(InputError, match="must be there"):

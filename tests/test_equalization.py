@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from converters import Int8, to_tflite
-from converters.equalization import equalized
-from converters.graph import Graph
-from converters.metadata import read_channels
 from converters.parity import sqnr_db
-from converters.running import predict
+from converters.quantization.equalization import equalized
+from converters.tflite.graph import Graph
+from converters.tflite.metadata import read_channels
+from converters.tflite.runtime import predict
 
 
 def _residual(activation: str, padding: str = "same", kernel: int = 1):

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from converters.errors import InputError
-from converters.preprocessing import Preprocessing
+from converters.images.preprocessing import Preprocessing
 from edge_cv.data import ImageSource, Photo
-from edge_cv.evaluation import accuracy, classifying, evaluate
+from edge_cv.evaluation import accuracy, evaluate, inference
 from edge_cv.evaluation.confidence import TEMPERATURES
 
 SIZE, CLASSES = 32, 10
@@ -145,7 +145,7 @@ def test_scores_equal_a_plain_loop_over_the_interpreter(models, source):
 def test_results_do_not_depend_on_the_number_of_workers_or_the_chunks(models, source, monkeypatch):
     artifacts = {"float32": models["float32"], "int8": models["int8"]}
     one = evaluate(artifacts, source, PREPROCESSING, reference="float32", workers=1)
-    monkeypatch.setattr(classifying, "CHUNK", 3)
+    monkeypatch.setattr(inference, "CHUNK", 3)
     assert evaluate(artifacts, source, PREPROCESSING, reference="float32", workers=3) == one
 
 
@@ -168,17 +168,17 @@ def test_onnx_artifacts_are_classified_by_onnxruntime(models, source):
 def test_the_models_own_range_is_respected(models, source):
     """(pixel - 100) / 50 of a linear model moves its logits by what the algebra says."""
     normalized = Preprocessing(image_size=SIZE, mean=(100,) * 3, std=(50,) * 3)
-    feed = classifying.Feed("float32", None, None, None, normalized)
+    feed = inference.Feed("float32", None, None, None, normalized)
     pixels = np.arange(2 * SIZE * SIZE * 3).reshape(2, SIZE, SIZE, 3).astype(np.uint8)
     np.testing.assert_allclose(feed(pixels), (pixels.astype(np.float64) - 100) / 50, rtol=1e-6)
-    int8 = classifying.Feed("int8", 0.02, -28, None, normalized)
+    int8 = inference.Feed("int8", 0.02, -28, None, normalized)
     np.testing.assert_array_equal(int8(pixels), pixels.astype(int) - 128)
 
 
 def test_pixels_are_shifted_exactly_whatever_the_tensors_own_scale(source):
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     for dtype, offset in (("int8", -128), ("uint8", 0)):
-        feed = classifying.Feed(dtype, 1 / 128, -1, offset, PREPROCESSING)
+        feed = inference.Feed(dtype, 1 / 128, -1, offset, PREPROCESSING)
         np.testing.assert_array_equal(feed(pixels), pixels.astype(int) + offset)
         assert feed(pixels).dtype == dtype
 
@@ -272,8 +272,8 @@ def test_every_temperature_scales_the_logits_that_a_photo_got(source):
     logits = rng.normal(0, 4, (6, CLASSES)).astype(np.float32)
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     photos = [Photo(Path(f"{n}.jpg"), label) for n, label in enumerate((3, 0, None, 9, 9, 1))]
-    logits_and_chances = tuple(("file", classifying.Metadata(None, None, are)) for are in (False, True))
-    task = classifying.Task(logits_and_chances, None, PREPROCESSING)
+    logits_and_chances = tuple(("file", inference.Metadata(None, None, are)) for are in (False, True))
+    task = inference.Task(logits_and_chances, None, PREPROCESSING)
     losses, confidences = accuracy._scaled(task, [logits, chances], photos)
     for row, photo in enumerate(photos):
         for place, temperature in enumerate(TEMPERATURES):
@@ -322,17 +322,15 @@ def test_corrupt_artifacts_are_input_errors_even_when_they_kill_the_worker(model
 
 
 def test_a_worker_that_dies_is_an_input_error_that_names_the_file(models, source, monkeypatch):
-    monkeypatch.setattr(classifying, "_describe", lambda file: os.kill(os.getpid(), signal.SIGSEGV))
+    monkeypatch.setattr(inference, "_describe", lambda file: os.kill(os.getpid(), signal.SIGSEGV))
     with pytest.raises(InputError, match=r"float32\.tflite killed the process"):
         evaluate({"float32": models["float32"]}, source, PREPROCESSING, workers=1)
 
 
 def test_workers_import_neither_tensorflow_nor_keras(models, source):
-    executor = classifying.process_pool(1)
+    executor = inference.process_pool(1)
     try:
-        task = classifying.Task(
-            ((str(models["float32"]), classifying.Metadata(None, None, False)),), None, PREPROCESSING
-        )
+        task = inference.Task(((str(models["float32"]), inference.Metadata(None, None, False)),), None, PREPROCESSING)
         executor.submit(accuracy._classify, task, source.photos[:2]).result()
         loaded = executor.submit(_top_level_modules).result()
     finally:
@@ -350,7 +348,7 @@ def test_interrupting_stops_the_workers_promptly(models, source, tmp_path):
     script.write_text(
         "import sys\n"
         "from pathlib import Path\n"
-        "from converters.preprocessing import Preprocessing\n"
+        "from converters.images.preprocessing import Preprocessing\n"
         "from edge_cv.data import ImageSource, Photo\n"
         "from edge_cv.evaluation import evaluate\n"
         "photos = tuple(Photo(Path(sys.argv[2]), 0) for _ in range(30_000))\n"
@@ -404,7 +402,7 @@ def test_a_model_that_ends_in_softmax_gives_its_own_probabilities(small_model, p
     from PIL import Image
 
     from converters import to_tflite
-    from converters.running import predict
+    from converters.tflite.runtime import predict
     from edge_cv.data import folder
 
     for number in range(4):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from converters import Int8, Preprocessing, to_tflite
-from converters.float_model import convert_float, find_normalization, split_body
-from converters.graph import Graph, count_operators
-from converters.running import interpreter, predict
-from converters.source import open_source
+from converters.float_model import convert_float, find_normalization, strip_normalization
+from converters.sources.source import open_source
+from converters.tflite.graph import Graph, count_operators
+from converters.tflite.runtime import interpreter, predict
 
 # What a network's front does to pixels: its layers, x = scale * pixel + offset, and the zero points that stand for 0.0;
 # pixel 127.5 lies between two.
@@ -121,7 +121,7 @@ def test_the_body_computes_what_the_whole_model_does(small_network, pixels):
     """In float, exactly: also the shift of half a pixel that goes into the bias, away from the padding."""
     for layer, *_ in FRONTS.values():
         model = convert_float(open_source(small_network(layer)))
-        body = split_body(model, None)
+        body = strip_normalization(model, None)
         assert find_normalization(Graph(body.content)) is None
         whole, part = predict(model.content, pixels), predict(body.content, body.feed(pixels))
         assert _sqnr(whole, part) > 40
@@ -135,7 +135,7 @@ def test_half_a_pixel_in_the_bias_is_exact_where_nothing_is_padded(pixels):
     x = keras.layers.Conv2D(6, 3, padding="valid", activation="relu6")(x)
     network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
     model = convert_float(open_source(network))
-    body = split_body(model, None)
+    body = strip_normalization(model, None)
     assert body.zero_point is not None
     expected = network.predict(pixels.astype(np.float32), verbose=0)
     np.testing.assert_allclose(predict(body.content, body.feed(pixels)), expected, atol=1e-5)
@@ -150,7 +150,7 @@ def test_normalization_by_channel_is_absorbed_exactly_where_nothing_is_padded(pi
     x = keras.layers.Conv2D(6, 3, padding="valid", activation="relu6")(x)
     network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
     model = convert_float(open_source(network))
-    body = split_body(model, Preprocessing(32))
+    body = strip_normalization(model, Preprocessing(32))
     assert [operator.name for operator in Graph(body.content).operators()] == ["CONV_2D", "MEAN"]
     expected = network.predict(pixels.astype(np.float32), verbose=0)
     np.testing.assert_allclose(predict(body.content, body.feed(pixels)), expected, atol=1e-5)
@@ -159,7 +159,7 @@ def test_normalization_by_channel_is_absorbed_exactly_where_nothing_is_padded(pi
 def test_normalization_by_channel_far_apart_stays_in_the_graph(small_network, pixels):
     network = small_network(lambda layers, x: layers.Rescaling(1 / 64, offset=[-0.5, -1.0, -2.0])(x))
     model = convert_float(open_source(network))
-    assert split_body(model, Preprocessing(32)).content == model.content
+    assert strip_normalization(model, Preprocessing(32)).content == model.content
 
 
 def test_normalization_by_channel_takes_pixels_and_costs_no_operator(small_network, pixels):

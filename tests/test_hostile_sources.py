@@ -12,8 +12,9 @@ import pytest
 from pictures import class_folders, encoded, write
 
 from converters.errors import InputError
-from edge_cv.data import example, open_samples, splits_of, tfrecord
-from edge_cv.data.prepare import Plan, prepare
+from edge_cv.data import open_samples, splits_of
+from edge_cv.data.formats import example, tfrecord
+from edge_cv.data.prepare import ShardingOptions, prepare
 
 TRIES = 250
 
@@ -40,7 +41,7 @@ def table(folder: Path) -> Path:
 
 def manifest(folder: Path) -> Path:
     class_folders(folder / "in", ("ant nest", "bee hive"), 3)
-    prepare(folder / "in", folder / "out", Plan(shards=1), split="train")
+    prepare(folder / "in", folder / "out", ShardingOptions(shards=1), split="train")
     return folder / "out" / "manifest.json"
 
 

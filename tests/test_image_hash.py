@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from converters.errors import InputError
-from converters.image_hash import image_hash, near_duplicates
+from converters.images.image_hash import image_hash, near_duplicates
 
 
 def photo(seed: int, side: int = 256) -> Image.Image:
@@ -79,7 +79,7 @@ def test_the_pairs_are_those_of_comparing_all_with_all(limit):
 
 
 def test_pairs_beyond_one_block_are_found(monkeypatch):
-    monkeypatch.setattr("converters.image_hash._BLOCK", 7)
+    monkeypatch.setattr("converters.images.image_hash._BLOCK", 7)
     assert len(near_duplicates(np.zeros(30, np.uint64), np.zeros(4, np.uint64))) == 120
 
 

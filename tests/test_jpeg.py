@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_cv.data.jpeg import Header, read_header, read_header_of_file
+from edge_cv.data.input_pipeline.jpeg import Header, read_header, read_header_of_file
 
 
 def stored(mode: str = "RGB", size: tuple[int, int] = (37, 21), **options) -> bytes:

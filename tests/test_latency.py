@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from converters.errors import InputError
-from edge_cv.evaluation import environment, latency, measure, runner
+from edge_cv.evaluation import latency, measure, runner
 
 
 @pytest.fixture(scope="session")
@@ -173,8 +173,8 @@ def test_interrupting_ends_the_runner(dense_model):
 def test_environment_is_json_and_imports_nothing_heavy():
     code = (
         "import json, sys\n"
-        "from edge_cv.evaluation import environment\n"
-        "print(json.dumps(environment()))\n"
+        "from edge_cv.evaluation import describe_environment\n"
+        "print(json.dumps(describe_environment()))\n"
         "heavy = {'tensorflow', 'keras', 'tf_keras', 'ai_edge_litert', 'onnxruntime', 'PIL', 'loky', 'matplotlib'}\n"
         "sys.exit(' '.join(heavy & set(sys.modules)) or 0)\n"
     )
@@ -192,7 +192,7 @@ def test_environment_names_no_host():
     import socket
 
     name = socket.gethostname()
-    text = json.dumps({key: value for key, value in environment().items() if key != "versions"})
+    text = json.dumps({key: value for key, value in describe_environment().items() if key != "versions"})
     assert len(name) < 4 or name not in text
     assert platform.node() == name or platform.node() not in text
 

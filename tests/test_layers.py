@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from converters import Int8, to_tflite
-from converters.graph import Graph
-from converters.layers import first_departing, layer_errors, worst
 from converters.parity import LayerError
+from converters.tflite.graph import Graph
+from converters.tflite.layers import first_departing, layer_errors, worst
 
 
 @pytest.fixture(scope="module")

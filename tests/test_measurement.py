@@ -10,7 +10,7 @@ import pytest
 
 from converters.errors import InputError
 from edge_cv.evaluation import runner
-from edge_cv.evaluation.latency import Gathered
+from edge_cv.evaluation.latency import RunnerEvents
 from edge_cv.evaluation.measurement import Measurement, compare, outputs_of, parse
 from edge_cv.evaluation.remote.results import _throttled
 from edge_cv.report import Report, Row
@@ -161,7 +161,7 @@ MODEL = {"event": "model", "cpu": "c", "runtime": "r", "machine": "m", "system":
 
 
 def take(*events, threads=(1,), runs=2):
-    gathered = Gathered(threads, runs)
+    gathered = RunnerEvents(threads, runs)
     for event in events:
         gathered.take(event)
     return gathered

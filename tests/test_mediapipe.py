@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from converters import Int8, to_tflite
-from converters.running import predict
+from converters.tflite.runtime import predict
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from converters import Int8, to_tflite
-from converters.graph import Graph
-from converters.metadata import embed, read_embedded
-from converters.running import interpreter
+from converters.tflite.graph import Graph
+from converters.tflite.metadata import embed, read_embedded
+from converters.tflite.runtime import interpreter
 
 NAMES = [f"Katze {i}, größer" for i in range(10)]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from converters import Int8, to_tflite
+from converters.devices.micro import Memory, c_array, memory
 from converters.errors import InputError
-from converters.micro import Memory, c_array, memory
 
 # what the runtime's own planner took for activations: tflite-micro 0.dev20261023182759, RecordingMicroAllocator, "head"
 HEADS = {

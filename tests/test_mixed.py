@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from converters import InputError, Int8, Mixed, to_tflite
-from converters.float_model import convert_float, split_body
-from converters.graph import Graph
-from converters.mixed import alone, search, widened
+from converters.float_model import convert_float, strip_normalization
 from converters.parity import sqnr_db
-from converters.running import predict
-from converters.source import open_source
+from converters.quantization.mixed import alone, search, widened
+from converters.sources.source import open_source
+from converters.tflite.graph import Graph
+from converters.tflite.runtime import predict
 
 
 @pytest.fixture(scope="module")
 def files(small_model, pixels):
-    body = split_body(convert_float(open_source(small_model)), None)
+    body = strip_normalization(convert_float(open_source(small_model)), None)
     inputs = body.feed(pixels)
     int8, float_content = Int8(correction="none").files(body, inputs)
     return float_content, int8, inputs

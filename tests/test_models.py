@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from converters.errors import InputError
-from converters.preprocessing import Preprocessing
+from converters.images.preprocessing import Preprocessing
 from edge_cv import models
 from edge_cv.models import efficientnet
 from edge_cv.models.macs import count_macs

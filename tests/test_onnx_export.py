@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from converters import to_onnx
-from converters.onnx_export import MIN_OPSET, max_opset
-from converters.running import predict_onnx
+from converters.onnx.export import MIN_OPSET, max_opset
+from converters.tflite.runtime import predict_onnx
 
 
 @pytest.mark.parametrize("opset", [MIN_OPSET, 17, max_opset()])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pictures import class_folders, encoded, write
 
-from converters.decoding import decode
 from converters.errors import InputError
+from converters.images.decoding import decode
 from edge_cv import data
 from edge_cv.data import check_disjoint, open_samples, splits_of
 from edge_cv.data.samples import Samples

@@ -10,8 +10,9 @@ import pytest
 
 from converters.errors import InputError
 from edge_cv.evaluation.accuracy import Predictions
-from edge_cv.pipeline import broken, run
-from edge_cv.recipe import Data, Explain, Limits, Measure, Model, Recipe
+from edge_cv.pipeline import run
+from edge_cv.pipeline.run import broken
+from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Recipe
 from edge_cv.report import Report, Row
 
 RECIPE = Recipe(
@@ -20,7 +21,7 @@ RECIPE = Recipe(
     data=Data(images=8, calibration_images=16),
     onnx=("float32", "int8"),
     measure=Measure(threads=(1,), runs=5, warmup=1),
-    explain=Explain(corruptions=1, attention=3),
+    explain=Analysis(corruptions=1, attention=3),
 )
 ROW_KEYS = {
     *("scheme", "file", "size_bytes", "gzip_bytes", "parameters", "macs", "images", "top1", "top5", "top1_ci95"),
@@ -154,8 +155,8 @@ def test_limits_by_closed_form():
         {"model": Model("efficientnet_lite9")},
         {"schemes": ("float32", "int9")},
         {"data": Data(measure="nosuchfolder")},
-        {"explain": Explain(by=("light",), metadata="nosuch.csv")},
-        {"explain": Explain(by=("light",))},
+        {"explain": Analysis(by=("light",), metadata="nosuch.csv")},
+        {"explain": Analysis(by=("light",))},
         {"model": Model("efficientnet_lite3", weights="imagenet", image_size=32)},
     ],
 )
@@ -175,7 +176,7 @@ def test_calibration_photos_that_are_measured_or_repeated_are_named():
     """The sample's photos calibrated on themselves, one of them twice."""
     from converters import Preprocessing
     from edge_cv import data
-    from edge_cv.pipeline import _Calibration, _repeated
+    from edge_cv.pipeline.run import _Calibration, _repeated
     from edge_cv.progress import silent
 
     class Once:

@@ -17,12 +17,12 @@ import pytest
 from pictures import class_folders, encoded, picture, write
 from PIL import Image
 
-from converters.decoding import decode
 from converters.errors import InputError
+from converters.images.decoding import decode
 from edge_cv import data
 from edge_cv.data import open_samples, splits_of
-from edge_cv.data.prepare import Plan, prepare
-from edge_cv.data.prepared import verify
+from edge_cv.data.formats.prepared import verify
+from edge_cv.data.prepare import ShardingOptions, prepare
 
 CLASSES = ("ant nest", "bee hive", "cow shed")
 
@@ -37,7 +37,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module", params=["tfrecord", "array_record"])
 def shards(request, photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / request.param
-    prepare(photos, out, Plan(request.param, shards=2))
+    prepare(photos, out, ShardingOptions(request.param, shards=2))
     return out
 
 
@@ -69,7 +69,7 @@ def test_a_shard_is_mixed(shards):
 def test_tensorflow_reads_the_shards(photos, tmp_path):
     import tensorflow as tf
 
-    prepare(photos, tmp_path, Plan(shards=2), split="train")
+    prepare(photos, tmp_path, ShardingOptions(shards=2), split="train")
     samples = open_samples(photos, "train")
     expected = {
         os.fsdecode(samples.places.key(r)): (samples.encoded(i), samples.labels[i]) for i, r in enumerate(samples.rows)
@@ -98,9 +98,9 @@ def test_tensorflow_reads_the_shards(photos, tmp_path):
 def test_grain_reads_the_array_record_shards(photos, tmp_path):
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-    from edge_cv.data.record_files import Features, encoded_image
+    from edge_cv.data.formats.record_files import Features, encoded_image
 
-    prepare(photos, tmp_path, Plan("array_record", shards=2), split="train")
+    prepare(photos, tmp_path, ShardingOptions("array_record", shards=2), split="train")
     source = ArrayRecordDataSource(sorted(map(str, tmp_path.glob("train-*.array_record"))))
     samples = open_samples(tmp_path, "train")
     assert len(source) == len(samples)
@@ -111,19 +111,19 @@ def test_grain_reads_the_array_record_shards(photos, tmp_path):
 
 def test_the_bytes_do_not_depend_on_the_processes(photos, shards, tmp_path, monkeypatch):
     monkeypatch.setattr("edge_cv.data.prepare._SMALL", 0)
-    prepare(photos, tmp_path / "photos", Plan(shards.name, shards=2))
+    prepare(photos, tmp_path / "photos", ShardingOptions(shards.name, shards=2))
     assert hashes(tmp_path / "photos") == hashes(shards)
 
 
 def test_a_finished_set_is_left_alone_and_another_is_refused(photos, shards):
     before = {path: path.stat().st_mtime_ns for path in shards.iterdir()}
-    prepare(photos, shards, Plan(shards.name, shards=2))
+    prepare(photos, shards, ShardingOptions(shards.name, shards=2))
     assert {path: path.stat().st_mtime_ns for path in shards.iterdir()} == before
     with pytest.raises(InputError, match="of other images or made otherwise"):
-        prepare(photos, shards, Plan(shards.name, shards=3))
+        prepare(photos, shards, ShardingOptions(shards.name, shards=3))
     other = "array_record" if shards.name == "tfrecord" else "tfrecord"
     with pytest.raises(InputError, match="must have one format"):
-        prepare(photos, shards, Plan(other, shards=2))
+        prepare(photos, shards, ShardingOptions(other, shards=2))
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +157,14 @@ def test_stopped_work_goes_on_and_ends_alike(many, tmp_path, how):
     assert len(finished) >= 3
     assert not (tmp_path / "a" / "manifest.json").exists()
     with pytest.raises(InputError, match="of other images or made otherwise; go on as it was begun"):
-        prepare(many, tmp_path / "a", Plan(shards=25), split="train")
+        prepare(many, tmp_path / "a", ShardingOptions(shards=25), split="train")
     time.sleep(0.5)  # what a killed process's children had begun
     kept = {path.stem for path in records.glob("*.npz")}
     done = subprocess.run(command, capture_output=True, check=True)
     assert b"train" in done.stdout
     again = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "a").glob("train-*.tfrecord")}
     assert all(again[name] == finished[name] for name in finished if str(int(name[6:11])) in kept)
-    prepare(many, tmp_path / "b", Plan(shards=24), split="train")
+    prepare(many, tmp_path / "b", ShardingOptions(shards=24), split="train")
     assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
     assert {path.name for path in (tmp_path / "a").iterdir()} == {path.name for path in (tmp_path / "b").iterdir()}
 
@@ -204,7 +204,7 @@ def test_what_decoders_read_differently_is_stored_as_upright_rgb(tmp_path):
 def test_large_images_are_made_smaller(tmp_path):
     class_folders(tmp_path / "in", ("ant nest", "bee hive"), 3)
     write(tmp_path / "in" / "ant nest" / "large.jpg", encoded(9, size=(800, 400)))
-    prepare(tmp_path / "in", tmp_path / "out", Plan(max_side=100))
+    prepare(tmp_path / "in", tmp_path / "out", ShardingOptions(max_side=100))
     sizes = set()
     for split in ("train", "validation"):
         samples = open_samples(tmp_path / "out", split)
@@ -222,7 +222,7 @@ def test_broken_images_are_named_and_skipped_or_refused(photos, tmp_path):
     assert why
     assert sum(part.images for part in manifest.splits.values()) == 9
     with pytest.raises(InputError, match=r"every image must be whole. Received: .*cut.jpg"):
-        prepare(folder, tmp_path / "other", Plan(broken="refuse"))
+        prepare(folder, tmp_path / "other", ShardingOptions(broken="refuse"))
     assert not list((tmp_path / "other").glob("*.part"))
     for path in folder.rglob("*.jpg"):
         path.write_bytes(b"no image")
@@ -281,7 +281,7 @@ def change_byte(path: Path) -> None:
 )
 def test_verifying_finds_what_changed(photos, tmp_path, damage, message):
     out = tmp_path / "out"
-    prepare(photos, out, Plan(shards=2), split="train")
+    prepare(photos, out, ShardingOptions(shards=2), split="train")
     assert verify(out).splits["train"].images == len(open_samples(photos, "train"))
     damage(out)
     with pytest.raises(InputError, match=message):
@@ -290,7 +290,7 @@ def test_verifying_finds_what_changed(photos, tmp_path, damage, message):
 
 @pytest.mark.parametrize("file", ["../../etc/passwd", "/etc/passwd", "", "."])
 def test_a_manifest_cannot_lead_elsewhere(photos, tmp_path, file):
-    prepare(photos, tmp_path, Plan(shards=1), split="train")
+    prepare(photos, tmp_path, ShardingOptions(shards=1), split="train")
     fields = json.loads((tmp_path / "manifest.json").read_text())
     fields["splits"]["train"]["shards"][0]["file"] = file
     (tmp_path / "manifest.json").write_text(json.dumps(fields))
@@ -299,7 +299,7 @@ def test_a_manifest_cannot_lead_elsewhere(photos, tmp_path, file):
 
 
 def test_an_index_that_points_outside_is_refused(photos, tmp_path):
-    prepare(photos, tmp_path, Plan(shards=1), split="train")
+    prepare(photos, tmp_path, ShardingOptions(shards=1), split="train")
     index = tmp_path / "train-index.npz"
     with np.load(index) as found:
         columns = dict(found)
@@ -319,10 +319,10 @@ def test_a_folder_of_something_else_is_not_written_into(photos, tmp_path):
     with pytest.raises(InputError, match="must be a folder"):
         prepare(photos, tmp_path / "diary.txt")
     with pytest.raises(InputError, match="at most a shard an image"):
-        prepare(photos, tmp_path / "a", Plan(shards=1000))
+        prepare(photos, tmp_path / "a", ShardingOptions(shards=1000))
     for wrong in ({"format": "zip"}, {"broken": "mend"}, {"shards": 0}, {"max_side": 0}):
         with pytest.raises(InputError):
-            Plan(**wrong)
+            ShardingOptions(**wrong)
 
 
 def test_a_test_part_without_labels_keeps_them_unknown(tmp_path):
@@ -345,9 +345,9 @@ def test_a_shard_that_was_damaged_before_the_end_is_written_again(photos, tmp_pa
 
     monkeypatch.setattr("edge_cv.data.prepare.verify", damaged)
     with pytest.raises(InputError, match=r"train-00001.* must have the"):
-        prepare(photos, tmp_path / "out", Plan(shards=3), split="train")
+        prepare(photos, tmp_path / "out", ShardingOptions(shards=3), split="train")
     first = (tmp_path / "out" / "train-00000-of-00003.tfrecord").stat().st_mtime_ns
-    prepare(photos, tmp_path / "out", Plan(shards=3), split="train")
+    prepare(photos, tmp_path / "out", ShardingOptions(shards=3), split="train")
     assert verify(tmp_path / "out").splits["train"].images == len(open_samples(photos, "train"))
     assert (tmp_path / "out" / "train-00000-of-00003.tfrecord").stat().st_mtime_ns == first
 

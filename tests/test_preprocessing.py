@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from converters.errors import InputError
-from converters.preprocessing import Preprocessing
+from converters.images.preprocessing import Preprocessing
 
 
 def noise(height: int, width: int) -> np.ndarray:

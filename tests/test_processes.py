@@ -7,7 +7,7 @@ import time
 import pytest
 
 from converters.errors import InputError
-from edge_cv.data.processes import in_processes
+from edge_cv.parallel.processes import in_processes
 
 
 def die(task: int) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from converters.errors import InputError
 from edge_cv import recipe as recipes
-from edge_cv.recipe import Augment, Data, Explain, Limits, Measure, Model, Recipe
+from edge_cv.recipe import Analysis, Augment, Data, Limits, Measure, Model, Recipe
 
 RECIPE = Recipe("trial", Model("efficientnet_lite0"), limits=(Limits("int8", max_size_ratio=0.3),))
 
@@ -31,8 +31,8 @@ def test_lists_become_tuples():
         lambda: Measure(threads=(0,)),
         lambda: Measure(runs=0),
         lambda: Data(images=0),
-        lambda: Explain(corruptions=-1),
-        lambda: Explain(by=(1,)),
+        lambda: Analysis(corruptions=-1),
+        lambda: Analysis(by=(1,)),
         lambda: Limits("int8", min_agreement=98),
         lambda: Augment(crop_scale=(0.0, 1.0)),
         lambda: Augment(crop_scale=(0.5, 1.5)),
@@ -136,4 +136,4 @@ def test_a_recipe_knows_the_types_of_the_converters_ends_and_a_page_is_of_one_of
     with pytest.raises(InputError, match=r"unknown Recipe.io: 'int9'"):
         dataclasses.replace(RECIPE, io="int9")
     with pytest.raises(InputError, match=r"must be of a TFLite row. Received: onnx_float32"):
-        recipes.Device("d", "p", "r", scheme="onnx_float32", delivery="web")
+        recipes.TargetDevice("d", "p", "r", scheme="onnx_float32", delivery="web")

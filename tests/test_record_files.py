@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from pictures import encoded, write
 
-from converters.decoding import ImageError
 from converters.errors import InputError
+from converters.images.decoding import ImageError
 from edge_cv import data
-from edge_cv.data import example, open_samples, splits_of, tfrecord
+from edge_cv.data import open_samples, splits_of
+from edge_cv.data.formats import example, tfrecord
 
 
 def tensorflow_example(features: dict) -> bytes:

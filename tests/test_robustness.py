@@ -11,7 +11,7 @@ from PIL import Image
 
 from converters import to_tflite
 from converters.errors import InputError
-from converters.preprocessing import Preprocessing
+from converters.images.preprocessing import Preprocessing
 from edge_cv.data import ImageSource, Photo, load_pixels
 from edge_cv.data.corruptions import NAMES, corrupt
 from edge_cv.evaluation.robustness import Robustness, robustness

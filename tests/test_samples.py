@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from converters.decoding import ImageError, decode
 from converters.errors import InputError
+from converters.images.decoding import ImageError, decode
 from edge_cv.data import open_samples
 from edge_cv.data.places import FilePart, Files, Packed
 from edge_cv.data.samples import Samples, check_trainable, shard

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from edge_cv.data.sheet import caption, draw_sheet
+from edge_cv.data.input_pipeline.sheet import caption, draw_sheet
 
 
 def test_a_sheet_shows_every_image_in_its_place(tmp_path):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from converters.errors import InputError
 from edge_cv.data import photos_of
-from edge_cv.data.split import Shares, measure_and_calibrate, train_and_measure
+from edge_cv.data.split import Splits, measure_and_calibrate, train_and_measure
 
 
 def photos(folder, names):
@@ -54,7 +54,7 @@ def pictures(folder, images=20, classes=("ant", "bee")):
     return str(folder)
 
 
-def assert_disjoint(shares: Shares) -> None:
+def assert_disjoint(shares: Splits) -> None:
     """Photos to train on, to validate on and to measure on share none; those to calibrate on were trained on."""
     train, validation = ({p.file for p in photos_of(samples).photos} for samples in (shares.train, shares.validation))
     measured, calibration = ({p.file for p in source.photos} for source in (shares.measured, shares.calibration))

@@ -20,7 +20,7 @@ from ssh_server import ALIAS, SSHD, Server, Wire, free_port
 
 from converters import Preprocessing, to_tflite
 from converters.errors import InputError
-from edge_cv import cli
+from edge_cv.cli import app as cli
 from edge_cv.data import ImageSource, Photo
 from edge_cv.evaluation import evaluate, runner
 from edge_cv.evaluation.measurement import Measurement
@@ -442,14 +442,14 @@ def test_the_report_has_the_device_beside_the_host(device, artifacts, source, tm
 
 def test_a_run_measures_its_files_on_the_device_once_and_keeps_its_report_where_that_fails(device, tmp_path):
     from edge_cv.pipeline import run
-    from edge_cv.recipe import Explain, Measure, Model, Recipe
+    from edge_cv.recipe import Analysis, Measure, Model, Recipe
 
     recipe = Recipe(
         "there",
         Model("mobilenet_v1", alpha=0.25, image_size=32),
         schemes=("float32", "float16"),
         measure=Measure(threads=(1,), runs=3, warmup=1),
-        explain=Explain(attention=0),
+        explain=Analysis(attention=0),
     ).quick()
     there = parse(device())
     with pytest.raises(InputError, match="/no/such/python3"):

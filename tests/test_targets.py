@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters import InputError, Int8, targets, to_tflite
-from converters.graph import Graph
+from converters import InputError, Int8, to_tflite
+from converters.devices import targets
+from converters.tflite.graph import Graph
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from converters.errors import InputError
-from edge_cv.data.batches import array_batches
+from edge_cv.data.input_pipeline.batches import array_batches
 from edge_cv.recipe import Fit, Phase, Teacher
 from edge_cv.recipe import Model as ModelPart
 from edge_cv.training import fit
 from edge_cv.training.checkpoint import load
 from edge_cv.training.layers import learning, network_layers, precision
-from edge_cv.training.optimization import optimizer, schedule
-from edge_cv.training.trainee import Trainee, loss_and_metrics
+from edge_cv.training.optimizers import optimizer, schedule
+from edge_cv.training.training_model import TrainingModel, loss_and_metrics
 
 CLASSES = tuple("abc")
 
@@ -109,10 +109,10 @@ def test_same_seed_gives_the_same_weights():
 
 def test_steps_are_not_waited_for():
     """Keras fetches every step's logs, and so waits for the device, where a callback hears of the ends of steps."""
-    from edge_cv.training.watching import Watch
+    from edge_cv.training.callbacks import TrainingMonitor
 
     for name in ("on_batch_end", "on_train_batch_end"):
-        assert getattr(Watch, name) is getattr(keras.callbacks.Callback, name)
+        assert getattr(TrainingMonitor, name) is getattr(keras.callbacks.Callback, name)
 
 
 # --- one step, against the formula ------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_average_of_weights_is_what_is_kept():
     fit(plain, every, dataclasses.replace(settings, ema=None))
     assert_equal(plain, seen[-1])  # the average changes nothing of the training
     steps = [weights(network(batch_norm=False))]
-    trainee = Trainee(network(batch_norm=False), multi_label=False)
+    trainee = TrainingModel(network(batch_norm=False), multi_label=False)
     rule = optimizer(settings, settings, 3)
     trainee.compile(optimizer=rule, jit_compile=False, **loss_and_metrics(False, 3))
     average = None
@@ -322,7 +322,7 @@ def test_a_student_comes_to_answer_as_its_teacher():
 def test_distance_from_the_teacher_is_the_divergence_of_softened_probabilities():
     student, teacher = network(seed=1), network(seed=2)
     teaching = Teacher(ModelPart("mobilenet_v2"), share=0.25, temperature=4.0)
-    trainee = Trainee(student, multi_label=False, teacher=teacher, teaching=teaching)
+    trainee = TrainingModel(student, multi_label=False, teacher=teacher, teaching=teaching)
     trainee.compile(optimizer="sgd", jit_compile=False, **loss_and_metrics(False, 3))
     images, targets = next(iter(batches(batch_size=16).epoch(0)))
     logits, taught = student(images, training=True).numpy(), teacher(images).numpy()
@@ -342,7 +342,7 @@ def test_several_labels_an_image_learn_by_binary_cross_entropy_and_are_scored_by
     every = array_batches(images, several, classes=CLASSES, batch_size=8, seed=0)
     fitted = fit(network(), every, quick(epochs=12, learning_rate=0.5), validation=list(every.epoch(0)))
     assert fitted.score > 0.95
-    trainee = Trainee(network(), multi_label=True)
+    trainee = TrainingModel(network(), multi_label=True)
     trainee.compile(optimizer="sgd", jit_compile=False, **loss_and_metrics(True, 3))
     pixels, targets = next(iter(every.epoch(0)))
     logits = trainee(pixels, training=False).numpy()
@@ -489,7 +489,7 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_rate_and_keeps_the_che
 
 
 def test_too_little_memory_is_said_with_what_to_try(monkeypatch):
-    from edge_cv.training import fitting
+    from edge_cv.training import loop as fitting
 
     def full(self) -> None:
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12884901888 bytes.")
@@ -561,7 +561,7 @@ import keras, json
 import numpy as np
 from edge_cv.training.devices import join_hosts
 join_hosts()
-from edge_cv.data.batches import array_batches
+from edge_cv.data.input_pipeline.batches import array_batches
 from edge_cv.recipe import Fit
 from edge_cv.training import fit
 hosts = int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", "1"))

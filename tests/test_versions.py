@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from converters import Int8, to_tflite
-from converters.graph import Graph
-from converters.versions import as_numbers, first_runtime, needed
+from converters.tflite.graph import Graph
+from converters.tflite.versions import as_numbers, first_runtime, needed
 
 
 def _versions(content: bytes) -> dict[str, set[int]]:

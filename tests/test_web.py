@@ -20,10 +20,10 @@ from PIL import Image
 
 from converters import Int8, Preprocessing, to_tflite
 from converters.errors import InputError
-from converters.preprocessing import INTERPOLATIONS, RULES
-from edge_cv.web import export, litertjs, sources
+from converters.images.preprocessing import INTERPOLATIONS, RULES
+from edge_cv.deploy.web import export, litertjs, sources
 
-MODULE = Path(__file__).parents[1] / "edge_cv" / "web" / "classifier.js"
+MODULE = Path(__file__).parents[1] / "edge_cv" / "deploy" / "web" / "classifier.js"
 NODE = shutil.which("node")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -99,7 +99,7 @@ write("made.bin", Buffer.concat(made))
 @needs_node
 @pytest.mark.parametrize("kind", ["pixels", "normalized", "pixel_offset", "quantized"])
 def test_the_input_is_that_of_python(tmp_path, kind):
-    from edge_cv.evaluation.classifying import Feed
+    from edge_cv.evaluation.inference import Feed
 
     own = Preprocessing(8, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
     own = own if kind in ("normalized", "quantized") else Preprocessing(8)
@@ -197,7 +197,7 @@ def test_without_npm_the_reason_is_one_line(artifacts, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("_litertjs")
 def test_an_archive_in_the_cache_that_was_changed_is_fetched_again(tmp_path, monkeypatch):
-    from edge_cv.web.litertjs import cache_folder
+    from edge_cv.deploy.web.litertjs import cache_folder
 
     kept = {path.name: path.read_bytes() for path in cache_folder().glob("*.tgz")}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -210,11 +210,11 @@ def test_an_archive_in_the_cache_that_was_changed_is_fetched_again(tmp_path, mon
 
 def test_a_recipe_whose_page_cannot_be_made_is_refused_before_its_first_stage(tmp_path, monkeypatch):
     from edge_cv.pipeline import run
-    from edge_cv.recipe import Device, Model, Recipe
+    from edge_cv.recipe import Model, Recipe, TargetDevice
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    device = Device("Browser", "any", "LiteRT.js", delivery="web")
+    device = TargetDevice("Browser", "any", "LiteRT.js", delivery="web")
     recipe = Recipe("page", Model("efficientnet_lite0"), schemes=("float32", "int8"), device=device)
     for io, says in (("int8", "must have io float32 or uint8. Received: int8"), ("uint8", "Received: no npm")):
         with pytest.raises(InputError, match=says):
@@ -368,11 +368,12 @@ def test_the_recipes_page_gives_pythons_top_1_for_every_sample_photo(browser, tm
     from edge_cv import pipeline
     from edge_cv import recipe as recipes
     from edge_cv.evaluation.accuracy import Predictions
+    from edge_cv.pipeline.run import PREDICTIONS
 
     recipe = recipes.load(Path(__file__).parents[1] / "recipes" / "browser.py")
     recipe = recipe.with_settings(["measure.runs=5", "measure.threads=1", "explain.attention=0"])
     report = pipeline.run(recipe, tmp_path)
-    predictions = Predictions.load(tmp_path / pipeline.PREDICTIONS)
+    predictions = Predictions.load(tmp_path / PREDICTIONS)
     assert len(predictions) == 20
     with served(tmp_path / "web") as address, opened(browser, address) as page:
         found = classified(page, list(predictions.files))

@@ -6,7 +6,7 @@ import pytest
 
 from converters import to_onnx, to_tflite
 from converters.errors import InputError
-from converters.preprocessing import Preprocessing
+from converters.images.preprocessing import Preprocessing
 from edge_cv import models
 from edge_cv.models import efficientnet
 
@@ -55,7 +55,7 @@ def test_trains_and_converts_to_every_format(name: str, options: dict):
 def test_hard_swish_is_one_operator_and_the_graph_is_made_of_layers():
     import collections
 
-    from converters.graph import Graph
+    from converters.tflite.graph import Graph
 
     model = models.build("mobilenet_v3_small", alpha=0.25, classes=4, image_size=32)
     kinds = {type(layer).__module__.split(".")[2] for layer in model.layers}

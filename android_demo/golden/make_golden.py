@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from converters.decoding import decode
-from converters.preprocessing import INTERPOLATIONS, RULES, Preprocessing
-from edge_cv.evaluation.classifying import Feed
+from converters.images.decoding import decode
+from converters.images.preprocessing import INTERPOLATIONS, RULES, Preprocessing
+from edge_cv.evaluation.inference import Feed
 
 FILE = Path(__file__).parents[1] / "core/src/test/resources/golden/golden.json"
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from converters import metadata
-from converters.decoding import decode
-from converters.preprocessing import Preprocessing
-from converters.running import dequantize, interpreter
-from edge_cv.data.sources import sample, sample_calibration
-from edge_cv.evaluation.classifying import Feed
+from converters.images.decoding import decode
+from converters.images.preprocessing import Preprocessing
+from converters.tflite import metadata
+from converters.tflite.runtime import dequantize, interpreter
+from edge_cv.data.photos import sample, sample_calibration
+from edge_cv.evaluation.inference import Feed
 
 TOP = 5
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_cv.compression.bridge import cross
-from edge_cv.compression.finetune import fine_tune, settle_statistics
+from edge_cv.compression.fine_tuning import fine_tune, settle_statistics
 from edge_cv.compression.pruning import prunable, total_sparsity
+from edge_cv.compression.tf_keras_bridge import cross
 
 if TYPE_CHECKING:
     import keras
 
-    from edge_cv.data.batches import Batches
+    from edge_cv.data.input_pipeline.batches import Batches
     from edge_cv.progress import Progress
-    from edge_cv.recipe import Cluster
+    from edge_cv.recipe import WeightClustering
 
 
 def cluster(
     model: keras.Model,
-    part: Cluster,
+    part: WeightClustering,
     batches: Batches,
     *,
     teacher: keras.Model | None = None,

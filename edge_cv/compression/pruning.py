@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.compression.bridge import cross
-from edge_cv.compression.finetune import fine_tune, settle_statistics
-from edge_cv.compression.graph import leaf_layers
+from edge_cv.compression.fine_tuning import fine_tune, settle_statistics
+from edge_cv.compression.keras_graph import leaf_layers
+from edge_cv.compression.tf_keras_bridge import cross
 
 if TYPE_CHECKING:
     import keras
 
-    from edge_cv.data.batches import Batches
+    from edge_cv.data.input_pipeline.batches import Batches
     from edge_cv.progress import Progress
     from edge_cv.recipe import Prune
 

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.compression.bridge import Crossing, cross
-from edge_cv.compression.finetune import fine_tune, inner_layers
-from edge_cv.compression.graph import leaf_layers
+from edge_cv.compression.fine_tuning import fine_tune, inner_layers
+from edge_cv.compression.keras_graph import leaf_layers
+from edge_cv.compression.tf_keras_bridge import TfKerasTwin, cross
 from edge_cv.recipe import INT8_VALUES
 
 if TYPE_CHECKING:
     import keras
 
     from converters.float_model import FloatModel
-    from edge_cv.data.batches import Batches
+    from edge_cv.data.input_pipeline.batches import Batches
     from edge_cv.progress import Progress
     from edge_cv.recipe import Qat
 
@@ -46,7 +46,7 @@ class Trained:
 
     Attributes:
         model: the Keras 3 model with the weights that rounding makes the int8 file's.
-        ranges: the learned range of each tensor of the int8 file that training rounded; for `Int8Learned`.
+        ranges: the learned range of each tensor of the int8 file that training rounded; for `Int8FromQat`.
         simulation: the tf_keras model that rounds as the int8 file does.
     """
 
@@ -131,7 +131,7 @@ def calibration_images(batches: Batches, count: int) -> np.ndarray:
 
 def simulate(
     model: keras.Model, images: np.ndarray, weight_values: int = INT8_VALUES
-) -> tuple[Crossing, dict[str, Any]]:
+) -> tuple[TfKerasTwin, dict[str, Any]]:
     """The tf_keras model that rounds as the plain int8 file of a Keras 3 model does, and its roundings by tensor.
 
     Args:
@@ -142,9 +142,9 @@ def simulate(
     Raises:
         InputError: the model is quantized already, or cannot be carried.
     """
-    from converters import learned
     from converters.float_model import convert_float
-    from converters.source import open_source
+    from converters.quantization import qat as learned
+    from converters.sources.source import open_source
 
     check_float(model)
     float_model = convert_float(open_source(model))
@@ -199,7 +199,7 @@ def _places(legacy: Any, float_model: FloatModel, tensors: dict[str, Any], image
     """For each layer of the tf_keras model the tensors of the int8 file that its output is, by its values."""
     import tf_keras
 
-    from converters import learned
+    from converters.quantization import qat as learned
 
     values = {
         name: value.reshape(-1) for name, value in learned.tensor_values(float_model, image).items() if name in tensors

@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-from converters.decoding import ImageError, decode
-from converters.preprocessing import Preprocessing
+from converters.images.decoding import ImageError, decode
+from converters.images.preprocessing import Preprocessing
 from edge_cv.data.labels import Label, imagenet_labels
 from edge_cv.data.opening import classes_to_train, open_samples, splits_of
-from edge_cv.data.samples import Samples, check_disjoint, check_trainable, class_counts, shard
-from edge_cv.data.sources import (
+from edge_cv.data.photos import (
     ImageSource,
     Photo,
     carried,
@@ -24,6 +23,7 @@ from edge_cv.data.sources import (
     sample,
     sample_calibration,
 )
+from edge_cv.data.samples import Samples, check_disjoint, check_trainable, class_counts, shard
 
 __all__ = [
     "ImageError",

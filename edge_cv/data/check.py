@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from converters.decoding import ImageError
 from converters.errors import InputError
-from converters.image_hash import image_hash, near_duplicates
-from edge_cv.data import tfrecord
+from converters.images.decoding import ImageError
+from converters.images.image_hash import image_hash, near_duplicates
+from edge_cv.data.formats import tfrecord
+from edge_cv.data.formats.record_files import TFRECORD, format_of
 from edge_cv.data.image_files import look
 from edge_cv.data.opening import classes_to_train, open_samples, splits_of
 from edge_cv.data.places import Parts
-from edge_cv.data.processes import in_processes
-from edge_cv.data.record_files import TFRECORD, format_of
 from edge_cv.data.samples import UNKNOWN, Samples, class_counts
+from edge_cv.parallel.processes import in_processes
 from edge_cv.progress import Progress, silent
 
-NEAR_BITS = 4  # of 64: see `converters.image_hash`
+NEAR_BITS = 4  # of 64: see `converters.images.image_hash`
 TINY_PIXELS = 32  # side; a smaller image has too few frequencies to be told from its like
 ODD_ASPECT = 4.0  # long side over short side
 IMBALANCE = 10.0  # images of the largest class over those of the smallest
@@ -46,7 +46,7 @@ _SUFFIXES = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class DataIssue:
     """One kind of thing that was found.
 
     Attributes:
@@ -75,7 +75,7 @@ class Check:
     """
 
     parts: tuple[dict[str, Any], ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[DataIssue, ...]
 
     @property
     def harms(self) -> bool:
@@ -108,7 +108,7 @@ def check(
     names, samples = list(parts), list(parts.values())
     with progress("looking at images") as update:
         table = _look_at_all(samples, update)
-    findings: list[Finding] = []
+    findings: list[DataIssue] = []
     for number, part in enumerate(names):
         findings += _of_part(part, samples[number], table.of(number))
     with progress("checking the shards' checksums"):
@@ -225,7 +225,7 @@ def _look_at_one(samples: Samples, index: int) -> tuple[int, int, int, int, int]
 # ------------------------------------------------------------------------------------------------ from columns to words
 
 
-def _of_part(part: str, samples: Samples, table: _Table) -> Iterator[Finding]:
+def _of_part(part: str, samples: Samples, table: _Table) -> Iterator[DataIssue]:
     """What is to be said of one part for itself."""
 
     def names(rows: np.ndarray, extra: Callable[[int], str] = lambda row: "") -> tuple[str, ...]:
@@ -233,8 +233,8 @@ def _of_part(part: str, samples: Samples, table: _Table) -> Iterator[Finding]:
 
     def finding(
         what: str, rows: np.ndarray, harms: bool, extra: Callable[[int], str] = lambda row: ""
-    ) -> list[Finding]:
-        return [Finding(part, what, len(rows), harms, names(rows, extra))] if len(rows) else []
+    ) -> list[DataIssue]:
+        return [DataIssue(part, what, len(rows), harms, names(rows, extra))] if len(rows) else []
 
     def size(row: int) -> str:
         return f" ({table.width[row]} x {table.height[row]})"
@@ -255,21 +255,21 @@ def _of_part(part: str, samples: Samples, table: _Table) -> Iterator[Finding]:
     if not samples.multi_label:
         yield from finding("have no label", np.flatnonzero(samples.labels == UNKNOWN), True)
         if len(samples.classes) < 2:
-            yield Finding(part, "one class only: nothing can be learned", 1, True, samples.classes)
+            yield DataIssue(part, "one class only: nothing can be learned", 1, True, samples.classes)
     read = np.flatnonzero(table.width)
     counts = class_counts(samples.select(read)) if len(read) else np.zeros(len(samples.classes), int)
     empty = np.flatnonzero(counts == 0)
     if len(empty):
         shown = tuple(samples.classes[i] for i in empty[:EXAMPLES])
-        yield Finding(part, "classes have no image that can be read", len(empty), part == "train", shown)
+        yield DataIssue(part, "classes have no image that can be read", len(empty), part == "train", shown)
     elif counts.max() > IMBALANCE * counts.min():
         order = np.argsort(counts, kind="stable")
         shown = tuple(f"{samples.classes[i]}: {counts[i]}" for i in (*order[: EXAMPLES - 1], order[-1]))
         few = int((counts * IMBALANCE < counts.max()).sum())
-        yield Finding(part, f"classes have under a {IMBALANCE:g}th of the largest one's images", few, False, shown)
+        yield DataIssue(part, f"classes have under a {IMBALANCE:g}th of the largest one's images", few, False, shown)
 
 
-def _of_shards(part: str, samples: Samples) -> list[Finding]:
+def _of_shards(part: str, samples: Samples) -> list[DataIssue]:
     """The TFRecord files of a part whose data do not fit their checksums."""
     places = samples.places
     if not isinstance(places, Parts):
@@ -278,7 +278,7 @@ def _of_shards(part: str, samples: Samples) -> list[Finding]:
     files = [file for file in used if format_of(os.path.basename(file)) == TFRECORD]
     small = sum(map(os.path.getsize, files)) < 2**28  # read before processes have started
     broken = [why for why in in_processes(_broken_shard, files, small=small) if why]
-    return [Finding(part, "shards are broken", len(broken), True, tuple(broken[:EXAMPLES]))] if broken else []
+    return [DataIssue(part, "shards are broken", len(broken), True, tuple(broken[:EXAMPLES]))] if broken else []
 
 
 def _broken_shard(file: str) -> str | None:
@@ -289,7 +289,7 @@ def _broken_shard(file: str) -> str | None:
     return None
 
 
-def _duplicates(names: Sequence[str], samples: Sequence[Samples], table: _Table) -> Iterator[Finding]:
+def _duplicates(names: Sequence[str], samples: Sequence[Samples], table: _Table) -> Iterator[DataIssue]:
     """Images that are the same bytes, and others that look the same, within parts and across them."""
     unread = table.flags & _FLAGS["broken"] != 0
     blank = (table.flags & _FLAGS["flat"] != 0) | (np.minimum(table.width, table.height) < TINY_PIXELS)
@@ -297,12 +297,12 @@ def _duplicates(names: Sequence[str], samples: Sequence[Samples], table: _Table)
     alike = _alike(table.hash, np.flatnonzero(~unread & ~blank))
     same[unread] = alike[unread] = -1
 
-    def finding(a: int, b: int, what: str, pairs: np.ndarray, harms: bool) -> Finding:
+    def finding(a: int, b: int, what: str, pairs: np.ndarray, harms: bool) -> DataIssue:
         places = (
             tuple(str(samples[table.part[row]].place(table.index[row])) for row in pair) for pair in pairs[:EXAMPLES]
         )
         part = names[a] if a == b else f"{names[a]}, {names[b]}"
-        return Finding(part, what, len(pairs), harms, tuple(f"{second} = {first}" for first, second in places))
+        return DataIssue(part, what, len(pairs), harms, tuple(f"{second} = {first}" for first, second in places))
 
     for a in range(len(names)):
         for b in range(a, len(names)):

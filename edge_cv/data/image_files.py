@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from converters.decoding import FORMATS, decode_image
+from converters.images.decoding import FORMATS, decode_image
 
 _ORIENTATION_TAG = 0x0112
 _PLAIN_MODES = {"JPEG": ("L", "RGB"), "PNG": ("L", "RGB")}

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from converters.errors import InputError, unknown
-from edge_cv.data import folders, packaged, record_files
-from edge_cv.data.layout import SPLIT_WORDS, Layout
-from edge_cv.data.prepared import prepared
+from edge_cv.data.formats import folders, packaged, record_files
+from edge_cv.data.formats.layout import SPLIT_WORDS, Layout
+from edge_cv.data.formats.prepared import prepared
+from edge_cv.data.formats.tables import table
+from edge_cv.data.formats.tar_archives import tar
 from edge_cv.data.samples import Samples, class_counts, split_by_name, with_classes
-from edge_cv.data.tables import table
-from edge_cv.data.tar_archives import tar
 
 VALIDATION_SHARE = 0.2  # of the images of a source that brings no split of its own
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from converters.decoding import ImageError
+from converters.images.decoding import ImageError
 
 MAX_ENCODED_BYTES = 256 * 2**20  # of one image: no photo comes near it, and a hostile length does not fill the memory
 

@@ -23,17 +23,27 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from converters.decoding import ImageError
 from converters.errors import InputError, unknown
 from converters.files import write_atomic
-from edge_cv.data import example, tfrecord
+from converters.images.decoding import ImageError
+from edge_cv.data.formats import example, tfrecord
+from edge_cv.data.formats.prepared import (
+    FORMATS,
+    MANIFEST,
+    Manifest,
+    Shard,
+    Split,
+    index_content,
+    index_name,
+    is_whole,
+    verify,
+)
+from edge_cv.data.formats.record_files import ARRAY_RECORD, TFRECORD, Features, array_record_module, encoded_image
 from edge_cv.data.image_files import look
 from edge_cv.data.opening import classes_to_train, open_samples, splits_of
 from edge_cv.data.places import Packed
-from edge_cv.data.prepared import FORMATS, MANIFEST, Manifest, Shard, Split, index_content, index_name, is_whole, verify
-from edge_cv.data.processes import in_processes
-from edge_cv.data.record_files import ARRAY_RECORD, TFRECORD, Features, array_record_module, encoded_image
 from edge_cv.data.samples import Samples
+from edge_cv.parallel.processes import in_processes
 from edge_cv.progress import Progress, silent
 from edge_cv.stages import file_sha256
 
@@ -47,7 +57,7 @@ _SMALL = 100  # images; so few are written before processes have started
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShardingOptions:
     """How a split is written: all that its bytes depend on beside the images.
 
     Attributes:
@@ -80,7 +90,7 @@ class Plan:
 def prepare(
     source: str | os.PathLike,
     out: str | os.PathLike,
-    plan: Plan = Plan(),
+    plan: ShardingOptions = ShardingOptions(),
     *,
     split: str | None = None,
     classes: tuple[str, ...] | None = None,
@@ -128,7 +138,9 @@ def _begun(out: Path) -> Manifest | None:
     return manifest
 
 
-def _with_split(out: Path, manifest: Manifest, name: str, samples: Samples, plan: Plan, progress: Progress) -> Manifest:
+def _with_split(
+    out: Path, manifest: Manifest, name: str, samples: Samples, plan: ShardingOptions, progress: Progress
+) -> Manifest:
     """The manifest with one more split, whose shards have been written and verified."""
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"a split must have a name that files can have. Received: {name!r}")
@@ -223,7 +235,7 @@ def _shards_for(samples: Samples) -> int:
     return min(len(samples), 99999, 1 + int(np.mean(sizes or [0]) * len(samples)) // _SHARD_BYTES)
 
 
-def _key(samples: Samples, order: np.ndarray, plan: Plan, count: int) -> str:
+def _key(samples: Samples, order: np.ndarray, plan: ShardingOptions, count: int) -> str:
     """What the shards depend on but for the images' content: names, labels, their order, and the plan."""
     how = dataclasses.asdict(dataclasses.replace(plan, shards=count))
     digest = hashlib.sha256(json.dumps([how, samples.classes]).encode())
@@ -278,7 +290,7 @@ class _Written:
             return None
 
 
-_given: tuple[Samples, Plan, list[np.ndarray], list[str], str]
+_given: tuple[Samples, ShardingOptions, list[np.ndarray], list[str], str]
 
 
 def _receive(*given) -> None:
@@ -355,7 +367,7 @@ class _ArrayRecordWriter:
         self._writer.close()
 
 
-def _record(samples: Samples, row: int, plan: Plan) -> bytes:
+def _record(samples: Samples, row: int, plan: ShardingOptions) -> bytes:
     """One image as the Example that is stored."""
     content = samples.encoded(row)
     try:

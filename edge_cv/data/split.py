@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from converters.errors import InputError
 from edge_cv.data.opening import open_samples, splits_of
+from edge_cv.data.photos import ImageSource, open, photos_of
 from edge_cv.data.samples import Samples, check_disjoint, check_trainable, split_by_name
-from edge_cv.data.sources import ImageSource, open, photos_of
 
 CALIBRATION_SHARE = 0.2  # of a small set of photos, when they must serve for both
 VALIDATION_SHARE = 0.1  # of the training photos, to choose the best epoch by
@@ -58,7 +58,7 @@ def measure_and_calibrate(
 
 
 @dataclass(frozen=True)
-class Shares:
+class Splits:
     """What the photos of a run are used for; no photo is in two of these, but for calibration.
 
     Attributes:
@@ -83,7 +83,7 @@ def train_and_measure(
     validation: str | None = None,
     classes: Sequence[str] | None = (),
     seed: int = 0,
-) -> Shares:
+) -> Splits:
     """Photos to train, validate, measure and calibrate on.
 
     Args:
@@ -137,4 +137,4 @@ def train_and_measure(
                 f"photos of {measured.name}"
             )
     calibration = photos_of(learned) if calibrate is None else open(calibrate, classes=learned.classes)
-    return Shares(learned, validated, photos_of(measured), calibration.take(images))
+    return Splits(learned, validated, photos_of(measured), calibration.take(images))

@@ -15,7 +15,7 @@ _HOMES = {
     "Prediction": "accuracy",
     "Predictions": "accuracy",
     "Score": "scores",
-    "environment": "machine",
+    "describe_environment": "environment",
     "evaluate": "accuracy",
     "measure": "latency",
     "measure_in_turns": "latency",

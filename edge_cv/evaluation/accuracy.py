@@ -1,6 +1,6 @@
 """What artifacts answer on labelled photos: top-1, top-5, agreement with a reference and what is left of its logits.
 
-Each photo's figures are computed for itself, in worker processes (see `classifying`), and summed in the source's order:
+Each photo's figures are computed for itself, in worker processes (see `inference`), and summed in the source's order:
 the result is the same for any number of workers.
 """
 
@@ -18,15 +18,15 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.files import write_atomic
-from converters.preprocessing import Preprocessing
-from edge_cv.evaluation import classifying
+from converters.images.preprocessing import Preprocessing
+from edge_cv.evaluation import inference
 from edge_cv.evaluation.confidence import TEMPERATURES, Temperature, temperature_of
 from edge_cv.evaluation.scores import Score, sqnr_db, wilson_interval
 
 if TYPE_CHECKING:
-    from edge_cv.cluster import Cluster
     from edge_cv.data import ImageSource, Photo
     from edge_cv.evaluation.remote import Adb, Ssh
+    from edge_cv.parallel.ray_cluster import RayCluster
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def evaluate(
     reference: str | None = None,
     limit: int | None = None,
     workers: int | None = None,
-    cluster: Cluster | None = None,
+    cluster: RayCluster | None = None,
     device: Ssh | Adb | None = None,
     journal: str | os.PathLike | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -172,7 +172,7 @@ def evaluate(
         preprocessing: how a photo is resized and cropped. Default: as the artifacts' metadata say.
         reference: the name of the artifact that the others are compared with.
         limit: take only so many of the photos, spread evenly over the source.
-        workers, cluster: how many processes, and where, as `classifying.run` has them.
+        workers, cluster: how many processes, and where, as `inference.run` has them.
         device: where the artifacts run. Default: here. The photos are decoded here in any case.
         journal: a folder where what a device answered is kept until all of it is there; the next call goes on from it.
         on_progress: called with the numbers of photos done and of all photos, in this process.
@@ -202,7 +202,7 @@ def evaluate(
         done = photos[: sum(len(result.reasons) for result in results)]
         evaluation = _summary(done, tuple(artifacts), reference, results, runtimes)
         return replace(evaluation, error=error)
-    results, runtimes = classifying.run(
+    results, runtimes = inference.run(
         _classify,
         artifacts,
         photos,
@@ -325,14 +325,14 @@ class ChunkResult:
             raise InputError(f"{path} must be a part of an evaluation: delete its folder. Received: {error}") from error
 
 
-def _classify(task: classifying.Task, photos: Sequence[Photo]) -> ChunkResult:
-    pixels, reasons = classifying.decode(task, photos)
+def _classify(task: inference.Task, photos: Sequence[Photo]) -> ChunkResult:
+    pixels, reasons = inference.decode(task, photos)
     read = [photo for photo, reason in zip(photos, reasons, strict=True) if reason is None]
-    return _result(task, photos, reasons, *classifying.classify(task, pixels, read))
+    return _result(task, photos, reasons, *inference.classify(task, pixels, read))
 
 
 def _result(
-    task: classifying.Task,
+    task: inference.Task,
     photos: Sequence[Photo],
     reasons: tuple[str | None, ...],
     logits: Sequence[np.ndarray],
@@ -359,7 +359,7 @@ def _result(
 
 
 def _scaled(
-    task: classifying.Task, outputs: Sequence[np.ndarray], photos: Sequence[Photo]
+    task: inference.Task, outputs: Sequence[np.ndarray], photos: Sequence[Photo]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cross-entropy of the true class and probability of the first, for outputs divided by each of `TEMPERATURES`."""
     shape = len(photos), len(outputs), len(TEMPERATURES)

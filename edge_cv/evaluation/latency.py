@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.evaluation import checks
+from edge_cv import strict_json
 
 RUNNER = Path(__file__).with_name("runner.py")
 
@@ -90,7 +90,7 @@ def measure(
     if not path.is_file():
         raise InputError(f"{path} must be a .tflite or .onnx file. Received: no such file")
 
-    gathered = Gathered(threads, runs, on_progress)
+    gathered = RunnerEvents(threads, runs, on_progress)
     for event in runner_events(path, *measuring_options(threads, runs, warmup)):
         gathered.take(event)
     return Performance(gathered.latency, gathered.peak_memory_bytes)
@@ -146,7 +146,7 @@ def _joined(parts: Sequence[Performance]) -> Performance:
     return Performance(tuple(latency), parts[0].peak_memory_bytes)
 
 
-class Gathered:
+class RunnerEvents:
     """What a runner has told so far, here or on a device; each value is checked, since the device may be a stranger's.
 
     Attributes:
@@ -174,18 +174,18 @@ class Gathered:
         if kind in ("progress", "latency") and not (self.model and len(self._latency) < len(self._threads)):
             raise InputError("the runner must tell of the model first, and of no more threads than it was asked for")
         if kind == "model":
-            cores = checks.integer(event.get("cores"), "the runner's cores", 1, 1 << 16)
-            told = {name: checks.text(event.get(name), f"the runner's {name}") for name in _TOLD}
+            cores = strict_json.integer(event.get("cores"), "the runner's cores", 1, 1 << 16)
+            told = {name: strict_json.text(event.get(name), f"the runner's {name}") for name in _TOLD}
             host = f"{told.pop('cpu')} ({cores} core{'s' if cores > 1 else ''})"
             self.model = {**told, "host": host, "inputs": event.get("inputs"), "outputs": event.get("outputs")}
         elif kind == "memory" and event.get("peak_memory_bytes") is not None:
-            self.peak_memory_bytes = checks.integer(event["peak_memory_bytes"], "peak_memory_bytes", 0, 1 << 50)
+            self.peak_memory_bytes = strict_json.integer(event["peak_memory_bytes"], "peak_memory_bytes", 0, 1 << 50)
         elif kind == "golden":
             self.golden = event.get("outputs")
         elif kind == "sensors" and len(self.sensors) < 2:
             self.sensors.append({name: _optional(event.get(name), name) for name in _SENSORS})
         elif kind == "progress":
-            self._samples_ms += checks.samples(event.get("samples_ms"), "samples_ms")
+            self._samples_ms += strict_json.samples(event.get("samples_ms"), "samples_ms")
             if len(self._samples_ms) > self._runs:
                 raise InputError("the runner must tell no more inferences than it was asked for. Received: more")
             if self._on_progress is not None:
@@ -195,7 +195,7 @@ class Gathered:
             if len(self._samples_ms) != self._runs or not self._runs:
                 raise InputError(f"the runner must tell {self._runs} inferences. Received: {len(self._samples_ms)}")
             threads = self._threads[len(self._latency)]
-            cpu_ms = checks.number(event.get("cpu_ms"), "cpu_ms", 0)
+            cpu_ms = strict_json.number(event.get("cpu_ms"), "cpu_ms", 0)
             share = min(1.0, cpu_ms / max(1e-9, sum(self._samples_ms) * threads))
             self._latency.append(self._summary(threads, share))
             self._samples_ms = []
@@ -216,7 +216,7 @@ _SENSORS = {"temperature_c": (-100, 300), "clock_mhz": (0, 1e6), "throttled": (0
 
 
 def _optional(value: Any, name: str) -> float | None:
-    return None if value is None else checks.number(value, name, *_SENSORS[name])
+    return None if value is None else strict_json.number(value, name, *_SENSORS[name])
 
 
 def percentiles(samples_ms: Sequence[float]) -> tuple[float, float, float]:

@@ -15,8 +15,8 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.files import write_atomic
-from edge_cv.evaluation.checks import MAX_NUMBERS, fields_of, integer, items, number, samples, sha256, text
 from edge_cv.evaluation.latency import Latency, percentiles
+from edge_cv.strict_json import MAX_NUMBERS, fields_of, integer, items, number, samples, sha256, text
 
 SCHEMA = 1
 MAX_BYTES = 1 << 28  # of a measurement file: a thousand images' outputs of a thousand classes are a tenth of it
@@ -46,7 +46,7 @@ class Golden:
 
 
 @dataclass(frozen=True)
-class Likeness:
+class OutputMatch:
     """How a device's outputs for the golden inputs compare with those of the machine that sent them.
 
     Attributes:
@@ -95,7 +95,7 @@ class Measurement:
     temperature_c: tuple[float, float] | None = None
     clock_mhz: tuple[float, float] | None = None
     golden: Golden | None = None
-    likeness: Likeness | None = None
+    likeness: OutputMatch | None = None
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def parse(content: bytes) -> Measurement:
     return Measurement.from_dict(fields)
 
 
-def compare(ours: np.ndarray, theirs: np.ndarray, runtime: str) -> Likeness:
+def compare(ours: np.ndarray, theirs: np.ndarray, runtime: str) -> OutputMatch:
     """How outputs `(images, classes)` of a device compare with ours for the same inputs; integers are taken as steps.
 
     Raises:
@@ -206,7 +206,9 @@ def compare(ours: np.ndarray, theirs: np.ndarray, runtime: str) -> Likeness:
     equal = int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum())
     largest = np.abs(ours.astype(np.float64) - theirs).max()
     integers = ours.dtype.kind in "iu"
-    return Likeness(runtime, len(ours), equal, int(largest) if integers else None, None if integers else float(largest))
+    return OutputMatch(
+        runtime, len(ours), equal, int(largest) if integers else None, None if integers else float(largest)
+    )
 
 
 def outputs_of(values: Any, what: str) -> np.ndarray:
@@ -268,7 +270,7 @@ def _golden(fields: Any) -> Golden | None:
     return golden
 
 
-def _likeness(fields: Any) -> Likeness | None:
+def _likeness(fields: Any) -> OutputMatch | None:
     if fields is None:
         return None
     fields = fields_of(fields, "likeness")
@@ -276,7 +278,7 @@ def _likeness(fields: Any) -> Likeness | None:
     steps, error = fields.get("max_steps"), fields.get("max_abs_error")
     if (steps is None) == (error is None):
         raise InputError("likeness must have one of max_steps and max_abs_error. Received: both or none")
-    return Likeness(
+    return OutputMatch(
         runtime=text(fields.get("runtime"), "likeness's runtime"),
         images=images,
         top1_equal=integer(fields.get("top1_equal"), "likeness's top1_equal", 0, images),

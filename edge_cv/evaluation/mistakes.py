@@ -1,6 +1,6 @@
 """How far off wrong answers are: a dog taken for another breed is not a dog taken for a fire engine.
 
-Distances are those of `edge_cv.data.hierarchy`: WordNet's, for the 1000 classes of ImageNet.
+Distances are those of `edge_cv.data.wordnet.hierarchy`: WordNet's, for the 1000 classes of ImageNet.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_cv.evaluation.classes import confused_pairs
+from edge_cv.evaluation.per_class import confused_pairs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +64,7 @@ def mistakes(labels: np.ndarray, answers: np.ndarray, names: Sequence[str]) -> M
     Returns:
         The figures; None where no photo has a label.
     """
-    from edge_cv.data.hierarchy import imagenet_hierarchy
+    from edge_cv.data.wordnet.hierarchy import imagenet_hierarchy
 
     if not (labels >= 0).any():
         return None

@@ -13,10 +13,10 @@ from edge_cv.evaluation.scores import wilson_interval
 if TYPE_CHECKING:
     import numpy as np
 
-    from converters.preprocessing import Preprocessing
-    from edge_cv.cluster import Cluster
+    from converters.images.preprocessing import Preprocessing
     from edge_cv.data import ImageSource, Photo
-    from edge_cv.evaluation.classifying import Task
+    from edge_cv.evaluation.inference import Task
+    from edge_cv.parallel.ray_cluster import RayCluster
 
 SEVERITIES = 5
 
@@ -67,7 +67,7 @@ def robustness(
     *,
     limit: int | None = None,
     workers: int | None = None,
-    cluster: Cluster | None = None,
+    cluster: RayCluster | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Robustness]:
     """Classifies photos clean and corrupted, on all cores, decoding each once.
@@ -91,12 +91,12 @@ def robustness(
 
     from edge_cv.data import ImageSource
     from edge_cv.data.corruptions import NAMES
-    from edge_cv.evaluation import classifying
+    from edge_cv.evaluation import inference
 
     check_measurable(source)
     labelled = tuple(photo for photo in source.photos if photo.label is not None)
     photos = ImageSource(source.name, labelled, source.classes).take(limit).photos
-    results, _ = classifying.run(
+    results, _ = inference.run(
         _classify_corrupted,
         artifacts,
         photos,
@@ -145,14 +145,14 @@ def _classify_corrupted(task: Task, photos: Sequence[Photo]) -> np.ndarray:
     import numpy as np
 
     from edge_cv.data.corruptions import NAMES, corrupt
-    from edge_cv.evaluation import classifying
+    from edge_cv.evaluation import inference
 
-    pixels, reasons = classifying.decode(task, photos)
+    pixels, reasons = inference.decode(task, photos)
     read = [photo for photo, reason in zip(photos, reasons, strict=True) if reason is None]
     hits = np.zeros((len(read), len(task.artifacts), 1 + len(NAMES) * SEVERITIES), bool)
     for place, photo in enumerate(read):
         seed = zlib.crc32(photo.file.name.encode())
         versions = [corrupt(pixels[place], name, 1 + level, seed=seed) for name in NAMES for level in range(SEVERITIES)]
-        outputs, _ = classifying.classify(task, np.stack([pixels[place], *versions]), [photo] * (1 + len(versions)))
+        outputs, _ = inference.classify(task, np.stack([pixels[place], *versions]), [photo] * (1 + len(versions)))
         hits[place] = [values.argmax(axis=1) == photo.label for values in outputs]
     return hits

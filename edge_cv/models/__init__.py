@@ -28,7 +28,7 @@ from edge_cv.models.efficientnet import Scale, compound_scale
 if TYPE_CHECKING:
     import keras
 
-    from converters.preprocessing import Preprocessing
+    from converters.images.preprocessing import Preprocessing
     from edge_cv.models.downloads import RemoteFile
 
 __all__ = ["Scale", "build", "compound_scale", "describe", "names", "preprocessing"]

@@ -13,7 +13,7 @@ from converters.errors import InputError
 if TYPE_CHECKING:
     import keras
 
-    from converters.preprocessing import Preprocessing
+    from converters.images.preprocessing import Preprocessing
 
 CHANNEL_STEP = 8  # channels come in multiples of 8, which suits vector units
 BATCH_NORM_EPSILON = 1e-3
@@ -34,7 +34,7 @@ class Published(NamedTuple):
 
 def slim_preprocessing(image_size: int) -> Preprocessing:
     """The central 87.5 % of a photo, bilinear, as TF-slim evaluates the networks that it trained."""
-    from converters.preprocessing import Preprocessing
+    from converters.images.preprocessing import Preprocessing
 
     to = round(image_size / 0.875)
     return Preprocessing(image_size, resize_to=to, rule="crop_then_resize", interpolation="bilinear")

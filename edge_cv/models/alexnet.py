@@ -36,7 +36,7 @@ from edge_cv.models._blocks import check_alpha, rate, scaled_channels
 if TYPE_CHECKING:
     import keras
 
-    from converters.preprocessing import Preprocessing
+    from converters.images.preprocessing import Preprocessing
     from edge_cv.models.downloads import RemoteFile
 
 
@@ -134,7 +134,7 @@ def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
 
     alexnet: torchvision's, a short side of 256 for 224. alexnet_2012: the paper's, 256 for 227, its central crop alone.
     """
-    from converters.preprocessing import Preprocessing
+    from converters.images.preprocessing import Preprocessing
 
     own = VARIANTS[name].image_size
     size = image_size or own

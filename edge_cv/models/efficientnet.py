@@ -36,7 +36,7 @@ from edge_cv.models._blocks import CHANNEL_STEP, check_alpha, conv, depthwise, r
 if TYPE_CHECKING:
     import keras
 
-    from converters.preprocessing import Preprocessing
+    from converters.images.preprocessing import Preprocessing
     from edge_cv.models.downloads import RemoteFile
 
 
@@ -160,7 +160,7 @@ def default_image_size(name: str, *, phi: float | None = None, **_: Any) -> int:
 
 def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
     """What happens to a photo before the network sees it, for the variant's image size or another one."""
-    from converters.preprocessing import Preprocessing
+    from converters.images.preprocessing import Preprocessing
 
     size = image_size or VARIANTS[name].image_size
     return Preprocessing(size, resize_to=size + CROP_MARGIN, rule="crop_then_resize", interpolation="bicubic")

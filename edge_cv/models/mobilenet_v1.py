@@ -21,7 +21,7 @@ from edge_cv.models._blocks import Published, check_alpha, conv, depthwise, rate
 if TYPE_CHECKING:
     import keras
 
-    from converters.preprocessing import Preprocessing
+    from converters.images.preprocessing import Preprocessing
     from edge_cv.models.downloads import RemoteFile
 
 NAMES = ("mobilenet_v1",)

@@ -34,7 +34,7 @@ from edge_cv.models._blocks import squeeze_excite as weigh_channels
 if TYPE_CHECKING:
     import keras
 
-    from converters.preprocessing import Preprocessing
+    from converters.images.preprocessing import Preprocessing
     from edge_cv.models.downloads import RemoteFile
 
 

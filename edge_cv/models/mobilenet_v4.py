@@ -28,7 +28,7 @@ from edge_cv.models._blocks import check_alpha, conv, depthwise, rate, scaled_ch
 if TYPE_CHECKING:
     import keras
 
-    from converters.preprocessing import Preprocessing
+    from converters.images.preprocessing import Preprocessing
 
 
 class Conv(NamedTuple):
@@ -155,7 +155,7 @@ def published(name: str) -> Variant:
 
 def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
     """What happens to a photo before the network sees it, for the variant's image size or another one."""
-    from converters.preprocessing import Preprocessing
+    from converters.images.preprocessing import Preprocessing
 
     size = image_size or VARIANTS[name].image_size
     return Preprocessing(size, round(size / CROP_SHARE), rule="crop_then_resize", interpolation="bicubic")

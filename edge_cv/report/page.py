@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_cv.report import compression, delivery, explanation, pareto, plots, sentences, training
+from edge_cv.report import pareto, plots, sentences
 from edge_cv.report.comparison import latency_on, main_rows, reference_of, settings, size_ratio, speed_up
-from edge_cv.report.section import Figure
+from edge_cv.report.sections import analysis as explanation
+from edge_cv.report.sections import compression, training
+from edge_cv.report.sections import package as delivery
+from edge_cv.report.sections.section import Figure
 from edge_cv.report.values import PhotoResult, Report, Row, plain_json
 
 MOST_PHOTOS = 24

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edge_cv.report import plots, sentences
 from edge_cv.report.comparison import latency_on, settings
-from edge_cv.report.section import Figure, Section, Table
+from edge_cv.report.sections.section import Figure, Section, Table
 from edge_cv.report.values import Report, Row
 
 SIZE = "size"

@@ -18,13 +18,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.files import write_atomic
-from edge_cv.delivery import Delivery
-from edge_cv.evaluation.attention import Explained
-from edge_cv.evaluation.classes import ClassScores
+from edge_cv.deploy.package import Delivery
 from edge_cv.evaluation.confidence import Confidence
+from edge_cv.evaluation.grad_cam import Explained
 from edge_cv.evaluation.groups import Grouping
 from edge_cv.evaluation.mistakes import Mistakes
 from edge_cv.evaluation.multilabel import MultiLabel
+from edge_cv.evaluation.per_class import ClassScores
 from edge_cv.evaluation.robustness import Robustness
 
 if TYPE_CHECKING:

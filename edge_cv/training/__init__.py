@@ -6,6 +6,6 @@ TensorFlow unless it is Keras's backend, so that a GPU host with JAX alone can t
 
 from __future__ import annotations
 
-from edge_cv.training.fitting import Fitted, fit
+from edge_cv.training.loop import Fitted, fit
 
 __all__ = ["Fitted", "fit"]

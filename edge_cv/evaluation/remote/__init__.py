@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_cv.evaluation.latency import Gathered, check_counts, measuring_options, runner_events
+from edge_cv.evaluation.latency import RunnerEvents, check_counts, measuring_options, runner_events
 from edge_cv.evaluation.measurement import Measurement, compare
 from edge_cv.evaluation.remote.address import Adb, Address, Host, Ssh, parse
-from edge_cv.evaluation.remote.golden import IMAGES, Artifact, describe, golden_inputs, golden_outputs
+from edge_cv.evaluation.remote.golden import IMAGES, DescribedModel, describe, golden_inputs, golden_outputs
 
 if TYPE_CHECKING:
-    from edge_cv.evaluation.remote.device import Device
+    from edge_cv.evaluation.remote.device import RemoteDevice
 
 __all__ = ["Adb", "Address", "Host", "Ssh", "measure_on", "parse"]
 
@@ -63,7 +63,7 @@ def measure_on(
     return dataclasses.replace(measurement, likeness=likeness)
 
 
-def connect(address: Ssh | Adb) -> Device:
+def connect(address: Ssh | Adb) -> RemoteDevice:
     """The device at the address; it is not spoken to before it is used."""
     if isinstance(address, Ssh):
         from edge_cv.evaluation.remote.board import Board
@@ -75,7 +75,7 @@ def connect(address: Ssh | Adb) -> Device:
 
 
 def _measure_here(
-    artifact: Artifact,
+    artifact: DescribedModel,
     *,
     threads: Sequence[int],
     runs: int,
@@ -84,7 +84,7 @@ def _measure_here(
 ) -> Measurement:
     from edge_cv.evaluation.remote.results import measurement_of
 
-    gathered = Gathered(threads, runs, on_progress)
+    gathered = RunnerEvents(threads, runs, on_progress)
     for event in runner_events(artifact.path, *measuring_options(threads, runs, warmup)):
         gathered.take(event)
     return measurement_of(artifact, gathered, None, None)

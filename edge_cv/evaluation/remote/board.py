@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.evaluation.classifying import Classifier
-from edge_cv.evaluation.latency import RUNNER, Gathered, measuring_options
+from edge_cv.evaluation.inference import Classifier
+from edge_cv.evaluation.latency import RUNNER, RunnerEvents, measuring_options
 from edge_cv.evaluation.measurement import Measurement
 from edge_cv.evaluation.remote.address import Ssh
-from edge_cv.evaluation.remote.device import Device
-from edge_cv.evaluation.remote.golden import Artifact
+from edge_cv.evaluation.remote.device import RemoteDevice
+from edge_cv.evaluation.remote.golden import DescribedModel
 from edge_cv.evaluation.remote.results import measurement_of
 from edge_cv.evaluation.remote.ssh import Session
 
 
-class Board(Device):
+class Board(RemoteDevice):
     """A device at the other end of an ssh connection."""
 
     images_at_once = 16
@@ -30,7 +30,7 @@ class Board(Device):
 
     def measure(
         self,
-        artifact: Artifact,
+        artifact: DescribedModel,
         golden: tuple[str, bytes] | None,
         *,
         threads: Sequence[int],
@@ -38,7 +38,7 @@ class Board(Device):
         warmup: int,
         on_progress: Callable[[int, int], None] | None,
     ) -> Measurement:
-        gathered, error = Gathered(threads, runs, on_progress), None
+        gathered, error = RunnerEvents(threads, runs, on_progress), None
         arguments = ["./" + _name(artifact), *measuring_options(threads, runs, warmup)]
         try:
             with Session(self.address) as session:
@@ -56,14 +56,14 @@ class Board(Device):
         return measurement_of(artifact, gathered, golden, error)
 
     @contextlib.contextmanager
-    def classifiers(self, artifacts: Sequence[Artifact]) -> Iterator[list[Classifier]]:
+    def classifiers(self, artifacts: Sequence[DescribedModel]) -> Iterator[list[Classifier]]:
         with contextlib.ExitStack() as stack:
             opened = []
             for artifact in artifacts:
                 session = stack.enter_context(Session(self.address))
                 _send(session, artifact)
                 session.start(RUNNER.name, ["./" + _name(artifact), "--serve"])
-                gathered = Gathered((1,), 0)
+                gathered = RunnerEvents((1,), 0)
                 gathered.take(session.event())
                 if not gathered.model:
                     raise InputError(f"{self.address} must tell of the model first. Received: something else")
@@ -74,7 +74,7 @@ class Board(Device):
 class _Served(Classifier):
     """An artifact that a runner over there answers for."""
 
-    def __init__(self, artifact: Artifact, session: Session, runtime: str) -> None:
+    def __init__(self, artifact: DescribedModel, session: Session, runtime: str) -> None:
         super().__init__(str(artifact.path), artifact.inputs, artifact.outputs, runtime)
         self._session = session
 
@@ -92,10 +92,10 @@ class _Served(Classifier):
         return outputs.reshape(len(inputs), self.classes), float(seconds) if isinstance(seconds, float) else 0.0
 
 
-def _name(artifact: Artifact) -> str:
+def _name(artifact: DescribedModel) -> str:
     return "model" + (".onnx" if artifact.path.suffix.lower() == ".onnx" else ".tflite")
 
 
-def _send(session: Session, artifact: Artifact) -> None:
+def _send(session: Session, artifact: DescribedModel) -> None:
     session.send(RUNNER.name, RUNNER.read_bytes())
     session.send(_name(artifact), Path(artifact.path).read_bytes())

@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from edge_cv.evaluation.classifying import Classifier
+from edge_cv.evaluation.inference import Classifier
 from edge_cv.evaluation.measurement import Measurement
-from edge_cv.evaluation.remote.golden import Artifact
+from edge_cv.evaluation.remote.golden import DescribedModel
 
 
-class Device(ABC):
+class RemoteDevice(ABC):
     """A machine that runs artifacts and is not this one.
 
     Attributes:
@@ -23,7 +23,7 @@ class Device(ABC):
     @abstractmethod
     def measure(
         self,
-        artifact: Artifact,
+        artifact: DescribedModel,
         golden: tuple[str, bytes] | None,
         *,
         threads: Sequence[int],
@@ -43,7 +43,7 @@ class Device(ABC):
         """
 
     @abstractmethod
-    def classifiers(self, artifacts: Sequence[Artifact]) -> AbstractContextManager[list[Classifier]]:
+    def classifiers(self, artifacts: Sequence[DescribedModel]) -> AbstractContextManager[list[Classifier]]:
         """Each artifact open over there.
 
         Raises:

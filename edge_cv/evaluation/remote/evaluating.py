@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from converters.preprocessing import Preprocessing
-from edge_cv.data.processes import in_processes
-from edge_cv.evaluation import classifying
+from converters.images.preprocessing import Preprocessing
+from edge_cv.evaluation import inference
 from edge_cv.evaluation.remote import Adb, Ssh, connect
 from edge_cv.evaluation.remote.golden import describe
+from edge_cv.parallel.processes import in_processes
 
 if TYPE_CHECKING:
     from edge_cv.data import Photo
@@ -37,19 +37,19 @@ def run(
     journal: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[ChunkResult], dict[str, str], str | None]:
-    """What `classifying.run` does, on a device; when that fails in the middle, the part that was done.
+    """What `inference.run` does, on a device; when that fails in the middle, the part that was done.
 
     Args:
         address: the device.
         judge: makes a chunk's result of the task, its photos, why each could not be read, logits and seconds.
-        artifacts, photos, preprocessing, reference, on_progress: as `classifying.run` takes them.
+        artifacts, photos, preprocessing, reference, on_progress: as `inference.run` takes them.
         journal: the folder where results are kept until all are there. Default: nowhere.
 
     Returns:
         The results in the photos' order, what ran each artifact, and why there are no more, or None.
 
     Raises:
-        InputError: as `classifying.run`, or the device failed before anything was done.
+        InputError: as `inference.run`, or the device failed before anything was done.
     """
     device = connect(address)
     known = {name: describe(Path(file)) for name, file in artifacts.items()}
@@ -57,7 +57,7 @@ def run(
     with device.classifiers(list(known.values())) as opened:
         classifiers = dict(zip(known, opened, strict=True))
         runtimes = {name: classifier.runtime for name, classifier in classifiers.items()}
-        task = classifying.task_of(classifiers, photos, preprocessing, reference)
+        task = inference.task_of(classifiers, photos, preprocessing, reference)
         by_file = {classifier.file: classifier for classifier in opened}
         size = device.images_at_once
         hashes = {name: artifact.sha256 for name, artifact in known.items()}
@@ -73,7 +73,7 @@ def run(
                 if result is None:
                     pixels, reasons = next(decoded)
                     read = [photo for photo, reason in zip(chunk, reasons, strict=True) if reason is None]
-                    answers = classifying.classify(task, pixels, read, by_file.__getitem__)
+                    answers = inference.classify(task, pixels, read, by_file.__getitem__)
                     result = judge(task, chunk, reasons, *answers)
                     kept.save(start, result)
                 results.append(result)
@@ -121,13 +121,13 @@ class _Journal:
             result.save(self._path(start))
 
 
-_task: classifying.Task | None = None  # in a worker process
+_task: inference.Task | None = None  # in a worker process
 
 
-def _remember(task: classifying.Task) -> None:
+def _remember(task: inference.Task) -> None:
     global _task
     _task = task
 
 
 def _decode(photos: tuple[Photo, ...]) -> tuple[Any, tuple[str | None, ...]]:
-    return classifying.decode(_task, photos)
+    return inference.decode(_task, photos)

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.evaluation import classifying, runner
-from edge_cv.evaluation.latency import Gathered, runner_events
+from edge_cv.evaluation import inference, runner
+from edge_cv.evaluation.latency import RunnerEvents, runner_events
 from edge_cv.evaluation.measurement import outputs_of
 
 IMAGES = 8
 
 
 @dataclass(frozen=True)
-class Artifact:
+class DescribedModel:
     """What this machine's runtime says of an artifact, in a process of its own.
 
     Attributes:
@@ -40,17 +40,17 @@ class Artifact:
         return len(self.inputs) == len(self.outputs) == 1
 
 
-def describe(path: Path) -> Artifact:
+def describe(path: Path) -> DescribedModel:
     """The artifact as it is here; InputError when it is missing or cannot be run."""
     if not path.is_file():
         raise InputError(f"{path} must be a .tflite or .onnx file. Received: no such file")
     gathered = _here(path)
     inputs, outputs = (tuple(runner.Tensor(**t) for t in gathered.model[name]) for name in ("inputs", "outputs"))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Artifact(path, digest, inputs, outputs, gathered.model["runtime"])
+    return DescribedModel(path, digest, inputs, outputs, gathered.model["runtime"])
 
 
-def golden_inputs(artifact: Artifact, images: int = IMAGES) -> bytes:
+def golden_inputs(artifact: DescribedModel, images: int = IMAGES) -> bytes:
     """So many inputs, raw tensors one after the other: sample photos where it is known how a photo becomes an input and
     the photos are installed, else random pixels, the same ones on every machine."""
     tensor = artifact.inputs[0]
@@ -60,7 +60,7 @@ def golden_inputs(artifact: Artifact, images: int = IMAGES) -> bytes:
     return np.ascontiguousarray(values, tensor.dtype.newbyteorder("<")).tobytes()
 
 
-def golden_outputs(artifact: Artifact, inputs: bytes) -> np.ndarray:
+def golden_outputs(artifact: DescribedModel, inputs: bytes) -> np.ndarray:
     """What the artifact answers to them here, `(images, classes)`."""
     with tempfile.NamedTemporaryFile(prefix="edge-cv-", suffix=".bin") as file:
         file.write(inputs)
@@ -68,17 +68,17 @@ def golden_outputs(artifact: Artifact, inputs: bytes) -> np.ndarray:
         return outputs_of(_here(artifact.path, "--golden", file.name).golden, "golden's outputs")
 
 
-def _here(path: Path, *options: str) -> Gathered:
-    gathered = Gathered((1,), 0)
+def _here(path: Path, *options: str) -> RunnerEvents:
+    gathered = RunnerEvents((1,), 0)
     for event in runner_events(path, "--runs", 0, *options):
         gathered.take(event)
     return gathered
 
 
-def _photos(artifact: Artifact, images: int) -> np.ndarray | None:
+def _photos(artifact: DescribedModel, images: int) -> np.ndarray | None:
     from edge_cv import data
 
-    tensor, metadata = artifact.inputs[0], classifying.metadata_of(artifact.path)
+    tensor, metadata = artifact.inputs[0], inference.metadata_of(artifact.path)
     preprocessing = metadata.preprocessing
     if preprocessing is None or tensor.shape != (1, preprocessing.image_size, preprocessing.image_size, 3):
         return None
@@ -88,5 +88,5 @@ def _photos(artifact: Artifact, images: int) -> np.ndarray | None:
         return None
     pixels = np.stack([pixels for pixels, _ in photos.pixels(preprocessing)])
     scale, zero_point = tensor.scale, tensor.zero_point
-    feed = classifying.Feed(tensor.dtype.name, scale, zero_point, metadata.pixel_offset, preprocessing)
+    feed = inference.Feed(tensor.dtype.name, scale, zero_point, metadata.pixel_offset, preprocessing)
     return feed(pixels)

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.evaluation import checks
-from edge_cv.evaluation.classifying import Classifier
+from edge_cv import strict_json
+from edge_cv.evaluation.inference import Classifier
 from edge_cv.evaluation.measurement import Measurement
 from edge_cv.evaluation.remote.address import Adb
-from edge_cv.evaluation.remote.device import Device
-from edge_cv.evaluation.remote.golden import Artifact
+from edge_cv.evaluation.remote.device import RemoteDevice
+from edge_cv.evaluation.remote.golden import DescribedModel
 
 PACKAGE = "dev.edgecv.demo"
 ACTIVITY = f"{PACKAGE}/.BenchmarkActivity"
@@ -47,7 +47,7 @@ _STATES = {
 _VANISHED = re.compile(r"(adb: )?error: .*(device offline|device .* not found|no devices|closed)")
 
 
-class Phone(Device):
+class Phone(RemoteDevice):
     """A phone with the demo app on it. `adb` itself finds its server and its keys as it always does."""
 
     images_at_once = 64  # an inference is short against the start of the app
@@ -57,7 +57,7 @@ class Phone(Device):
 
     def measure(
         self,
-        artifact: Artifact,
+        artifact: DescribedModel,
         golden: tuple[str, bytes] | None,
         *,
         threads: Sequence[int],
@@ -71,7 +71,7 @@ class Phone(Device):
             return folder.run(artifact, golden and golden[0], threads, runs, warmup)
 
     @contextlib.contextmanager
-    def classifiers(self, artifacts: Sequence[Artifact]) -> Iterator[list[Classifier]]:
+    def classifiers(self, artifacts: Sequence[DescribedModel]) -> Iterator[list[Classifier]]:
         with contextlib.ExitStack() as stack:
             yield [_Pushed(a, stack.enter_context(_folder(self.address, a))) for a in artifacts]
 
@@ -79,7 +79,7 @@ class Phone(Device):
 class _Pushed(Classifier):
     """An artifact in the app's folder, which answers golden inputs there."""
 
-    def __init__(self, artifact: Artifact, folder: _Folder) -> None:
+    def __init__(self, artifact: DescribedModel, folder: _Folder) -> None:
         super().__init__(str(artifact.path), artifact.inputs, artifact.outputs, f"{PACKAGE} on {folder.adb.name}")
         self._artifact, self._folder = artifact, folder
 
@@ -171,7 +171,7 @@ class _Folder:
             self.adb.transfer("push", file.name, f"{self.path}/{name}")
 
     def run(
-        self, artifact: Artifact, golden: str | None, threads: Sequence[int], runs: int, warmup: int
+        self, artifact: DescribedModel, golden: str | None, threads: Sequence[int], runs: int, warmup: int
     ) -> Measurement:
         """Starts the app and waits for its measurement; InputError where there is none, or one of other files."""
         adb, identifier = self.adb, self.path.rsplit("/", 1)[1]
@@ -211,7 +211,7 @@ class _Folder:
 
 
 @contextlib.contextmanager
-def _folder(address: Adb, artifact: Artifact) -> Iterator[_Folder]:
+def _folder(address: Adb, artifact: DescribedModel) -> Iterator[_Folder]:
     if artifact.path.suffix.lower() != ".tflite":
         raise InputError(f"a phone takes .tflite files. Received: {artifact.path.name}")
     adb = _Client(address)
@@ -239,4 +239,4 @@ def _said(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def _text(line: str) -> str:
-    return checks.text(line[: checks.MAX_TEXT], "a message")
+    return strict_json.text(line[: strict_json.MAX_TEXT], "a message")

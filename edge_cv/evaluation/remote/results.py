@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from edge_cv.evaluation.latency import Gathered
+from edge_cv.evaluation.latency import RunnerEvents
 from edge_cv.evaluation.measurement import Golden, Measurement, outputs_of
-from edge_cv.evaluation.remote.golden import Artifact
+from edge_cv.evaluation.remote.golden import DescribedModel
 
 
 def measurement_of(
-    artifact: Artifact, gathered: Gathered, golden: tuple[str, bytes] | None, error: str | None
+    artifact: DescribedModel, gathered: RunnerEvents, golden: tuple[str, bytes] | None, error: str | None
 ) -> Measurement:
     """The measurement of an artifact; `golden` is the SHA-256 and content of the inputs that it answered to."""
     told = gathered.model
@@ -32,7 +32,7 @@ def measurement_of(
     )
 
 
-def _readings(gathered: Gathered, name: str) -> tuple[float, float] | None:
+def _readings(gathered: RunnerEvents, name: str) -> tuple[float, float] | None:
     """Before and after; a measurement that was broken off has no second one."""
     values = [reading[name] for reading in gathered.sensors]
     return (values[0], values[1]) if len(values) == 2 and None not in values else None

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import InputError
-from edge_cv.evaluation import checks
+from edge_cv import strict_json
 from edge_cv.evaluation.remote.address import Ssh
 
 AGENT = Path(__file__).with_name("agent.py")
@@ -135,7 +135,7 @@ class Session:
         while True:
             event = self.event()
             if event["event"] == "exit":
-                code = checks.integer(event.get("code"), "an exit code", -1000, 1000)
+                code = strict_json.integer(event.get("code"), "an exit code", -1000, 1000)
                 if code:
                     raise InputError(f"the runtime on {self.address} ended with {self._how(code)}")
                 return
@@ -256,4 +256,6 @@ class Session:
 
 
 def _text(value: Any) -> str:
-    return checks.text(value[: checks.MAX_TEXT] if isinstance(value, str) else "nothing was said", "a message")
+    return strict_json.text(
+        value[: strict_json.MAX_TEXT] if isinstance(value, str) else "nothing was said", "a message"
+    )

@@ -1,0 +1,146 @@
+"""What a TFLite file costs on a microcontroller, and the file as a C array: TensorFlow Lite for Microcontrollers.
+
+There is no file system and no heap: weights are read where they lie in flash, and everything else has to fit into one
+block of memory, the arena, whose size is fixed when the program is built. Both are computed from the file alone.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from converters.devices.diagnostics import Memory
+from converters.errors import InputError
+from converters.tflite.graph import Graph, Operator
+
+ALIGNMENT_BYTES = 16
+# of the runtime's own records on a 64-bit host, which on a 32-bit core are smaller: for each tensor, each operator, and
+# each tensor that the program sees; measured with tflite-micro 0.dev20261023
+_TENSOR_BYTES, _OPERATOR_BYTES, _END_BYTES = 24, 64 + 80, 112
+_CHANNEL_BYTES = 8  # multiplier and shift of an output channel
+_BASE_BYTES = 2048
+_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+
+
+@dataclass(frozen=True)
+class _Block:
+    size: int
+    first: int
+    last: int
+
+    def meets(self, other: _Block) -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+
+def memory(content: bytes) -> Memory:
+    """The memory that a TFLite file needs under TensorFlow Lite for Microcontrollers with CMSIS-NN.
+
+    Raises:
+        InputError: the bytes are no TFLite file, or the shape or type of a tensor is not known before it runs.
+    """
+    graph = Graph(content)
+    operators = list(graph.operators())
+    blocks = _blocks(graph, operators)
+    busy = [sum(b.size for b in blocks if b.first <= i <= b.last) for i in range(len(operators))]
+    widest = operators[int(np.argmax(busy))].outputs[0] if operators else graph.outputs[0]
+    return Memory(_planned(blocks), _records(graph, operators), len(content), graph.name(widest))
+
+
+def _blocks(graph: Graph, operators: list[Operator]) -> list[_Block]:
+    """The tensors that are computed, and scratch, with the first and last operator that they live for."""
+    lives: dict[int, list[int]] = {tensor: [0, 0] for tensor in graph.inputs}
+    for operator in operators:
+        for tensor in operator.outputs:
+            lives.setdefault(tensor, [operator.index, operator.index])
+        for tensor in (*operator.inputs, *operator.outputs):
+            if tensor in lives:
+                lives[tensor][1] = operator.index
+    for tensor in graph.outputs:
+        lives.setdefault(tensor, [0, 0])[1] = max(0, len(operators) - 1)
+    blocks = [_Block(_bytes(graph, tensor), *life) for tensor, life in sorted(lives.items())]
+    for operator in operators:
+        scratch = _scratch_bytes(graph, operator)
+        if scratch:
+            blocks.append(_Block(_aligned(scratch), operator.index, operator.index))
+    return blocks
+
+
+def _bytes(graph: Graph, tensor: int) -> int:
+    dtype, shape = graph.dtype(tensor), graph.shape(tensor)
+    if dtype is None or min(shape, default=1) < 1:
+        raise InputError(
+            f"for a microcontroller every tensor must have a known shape and type. Received: {graph.name(tensor)!r}"
+        )
+    return _aligned(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
+def _scratch_bytes(graph: Graph, operator: Operator) -> int:
+    """What CMSIS-NN's int8 kernels for cores with the DSP extension (Cortex-M4, M7) want beside input and output.
+
+    A convolution unrolls two columns of its input to int16, a pointwise one none; a depthwise one its kernel's window.
+    https://arm-software.github.io/CMSIS-NN
+    """
+    if operator.name not in _CONVOLUTIONS or graph.dtype(operator.outputs[0]) != np.int8:
+        return 0
+    shape = graph.shape(operator.inputs[1])
+    _, height, width, channels = shape
+    if operator.name == "DEPTHWISE_CONV_2D":
+        return 2 * height * width * channels
+    return 0 if height == width == 1 else 2 * 2 * height * width * channels
+
+
+def _planned(blocks: list[_Block]) -> int:
+    """How long the arena is: the largest block is placed first, and each in the first gap that is free while it lives.
+
+    The runtime's greedy planner; of blocks of one size it takes the last first.
+    """
+    placed: list[tuple[int, _Block]] = []
+    end = 0
+    for _, block in sorted(enumerate(blocks), key=lambda pair: (-pair[1].size, -pair[0])):
+        at = 0
+        for start, other in sorted(((s, o) for s, o in placed if o.meets(block)), key=lambda pair: pair[0]):
+            if start - at >= block.size:
+                break
+            at = max(at, start + other.size)
+        placed.append((at, block))
+        end = max(end, at + block.size)
+    return end
+
+
+def _records(graph: Graph, operators: list[Operator]) -> int:
+    used = {t for operator in operators for t in (*operator.inputs, *operator.outputs) if t >= 0}
+    channels = sum(graph.shape(o.outputs[0])[-1] for o in operators if o.name in _CONVOLUTIONS)
+    ends = len(graph.inputs) + len(graph.outputs)
+    records = len(used) * _TENSOR_BYTES + len(operators) * _OPERATOR_BYTES + channels * _CHANNEL_BYTES
+    return _aligned(records + ends * _END_BYTES + _BASE_BYTES)
+
+
+def c_array(content: bytes, name: str) -> tuple[str, str]:
+    """A file's bytes as C: the header and the source, constant and aligned so that they stay in flash.
+
+    Args:
+        content: of the file.
+        name: of the array; letters, digits and _, not beginning with a digit.
+
+    Returns:
+        The text of NAME.h and that of NAME.cc.
+    """
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII):
+        raise InputError(f"a C array's name must be letters, digits and _. Received: {name!r}")
+    header = (
+        f"#pragma once\n\n// {len(content)} bytes.\n"
+        f"extern const unsigned char {name}[];\nextern const unsigned int {name}_len;\n"
+    )
+    rows = (content[i : i + 12] for i in range(0, len(content), 12))
+    lines = ",\n".join("  " + ", ".join(f"0x{byte:02x}" for byte in row) for row in rows)
+    source = (
+        f'#include "{name}.h"\n\nalignas({ALIGNMENT_BYTES}) const unsigned char {name}[] = {{\n{lines}\n}};\n'
+        f"const unsigned int {name}_len = {len(content)};\n"
+    )
+    return header, source

@@ -1,0 +1,323 @@
+"""What a device's runtime, delegate or compiler takes, and what of a TFLite file it would refuse or run slowly.
+
+Rules are data: one `Target` each, after the maker's own documents. A finding names the layers and says the remedy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converters.devices.diagnostics import Diagnostic
+from converters.errors import InputError, unknown
+from converters.tflite.graph import Graph, Operator
+from converters.tflite.versions import DENSE_BY_CHANNEL_RUNTIME, as_numbers, first_runtime, needed
+
+ERROR, WARNING = "error", "warning"
+_COMMON = {
+    "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "LOGISTIC",
+    "MAX_POOL_2D", "MEAN", "MUL", "PAD", "QUANTIZE", "RELU", "RELU6", "RESHAPE", "SOFTMAX", "SUB", "TANH",
+}  # fmt: skip
+_INTEGER = ("int8", "uint8", "int16")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one target takes; None is anything.
+
+    Attributes:
+        name: as `--target` names it.
+        about: what it is, in a line.
+        io: types of the input and the output that it takes, the best first.
+        activations: types of the tensors between operators that it takes.
+        operators: those that it runs itself; others run on the CPU, or not at all where `falls_back` is false.
+        falls_back: whether operators that it does not run are left to the CPU.
+        dense_by_channel: whether a dense layer may have a scale a channel.
+        hybrid: whether int8 weights may meet float activations.
+        float16_weights: whether weights may be stored as float16.
+        fast_int16: whether int16 activations have fast kernels.
+        runtime: the release of TensorFlow Lite that it has.
+    """
+
+    name: str
+    about: str
+    io: tuple[str, ...] | None = None
+    activations: tuple[str, ...] | None = None
+    operators: frozenset[str] | None = None
+    falls_back: bool = True
+    dense_by_channel: bool = True
+    hybrid: bool = True
+    float16_weights: bool = True
+    fast_int16: bool = False
+    runtime: str | None = None
+
+
+TARGETS = (
+    Target("cpu", "LiteRT of today on a phone's, a board's or a PC's CPU (XNNPACK)"),
+    Target(
+        "nnapi",
+        "Android's Neural Networks API, to Android 14",
+        io=("int8", "uint8", "float32"),
+        activations=("int8", "uint8", "float32"),
+        operators=frozenset(_COMMON | {"HARD_SWISH", "DEQUANTIZE", "TRANSPOSE", "SQUEEZE", "MAXIMUM", "MINIMUM"}),
+        dense_by_channel=False,
+        hybrid=False,
+        runtime="2.10",
+    ),
+    Target(
+        "edgetpu",
+        "Coral's Edge TPU, through its compiler 16",
+        io=("uint8", "int8"),
+        activations=("int8", "uint8"),
+        operators=frozenset(_COMMON | {"MAXIMUM", "MINIMUM", "SUM", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE"}),
+        dense_by_channel=False,
+        hybrid=False,
+        float16_weights=False,
+        runtime="2.5",
+    ),
+    Target(
+        "ethos_u",
+        "Arm Ethos-U55 and U65, through Vela",
+        io=("int8", "uint8"),
+        activations=("int8", "uint8", "int16"),
+        operators=frozenset(_COMMON | {"HARD_SWISH", "LEAKY_RELU", "MAXIMUM", "MINIMUM", "STRIDED_SLICE", "SQUEEZE"}),
+        hybrid=False,
+        float16_weights=False,
+        fast_int16=True,
+    ),
+    Target(
+        "micro",
+        "TensorFlow Lite for Microcontrollers, with CMSIS-NN",
+        io=("int8", "float32"),
+        operators=frozenset(
+            _COMMON | {"HARD_SWISH", "DEQUANTIZE", "LEAKY_RELU", "MAXIMUM", "MINIMUM", "SQUEEZE", "TRANSPOSE", "PADV2"}
+        ),
+        falls_back=False,
+        hybrid=False,
+        float16_weights=False,
+        fast_int16=True,
+    ),
+    Target("mediapipe", "MediaPipe's ImageClassifier", io=("uint8", "float32")),
+    Target(
+        "gpu",
+        "LiteRT's GPU delegate",
+        io=("float32",),
+        activations=("float32", "float16"),
+        operators=frozenset(_COMMON - {"QUANTIZE"} | {"DEQUANTIZE", "HARD_SWISH", "LEAKY_RELU", "MAXIMUM", "MINIMUM"}),
+    ),
+)
+
+
+def names() -> tuple[str, ...]:
+    """The targets' names; `tflite-2.3` and the like, a runtime of that release on a CPU, are known as well."""
+    return tuple(target.name for target in TARGETS)
+
+
+def target(name: str) -> Target:
+    """The target of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if re.fullmatch(r"tflite-[12]\.\d{1,2}", name or ""):
+        release = name.removeprefix("tflite-")
+        return Target(name, f"TensorFlow Lite {release} on a CPU", runtime=release)
+    for known in TARGETS:
+        if known.name == name:
+            return known
+    raise unknown("target", name, (*names(), "tflite-2.3 (a runtime's release)"))
+
+
+def check(content: bytes, name: str) -> tuple[Diagnostic, ...]:
+    """What of a TFLite file a target would refuse or run slowly, errors first.
+
+    Raises:
+        InputError: no such target, or no TFLite file.
+    """
+    chosen, graph = target(name), Graph(content)
+    found = [finding for rule in _RULES for finding in rule(graph, list(graph.operators()), chosen)]
+    return tuple(sorted(found, key=lambda finding: finding.level != ERROR))
+
+
+def suited(scheme: Any, name: str) -> Any:
+    """The scheme with the input and output that a target takes, where the scheme can choose and its own do not suit."""
+    chosen = target(name)
+    if chosen.io is None or not hasattr(scheme, "io") or scheme.io in chosen.io:
+        return scheme
+    known = [io for io in chosen.io if io in ("int8", "uint8", "float32")]
+    return dataclasses.replace(scheme, io=known[0]) if known else scheme
+
+
+def _layers(graph: Graph, operators: list[Operator]) -> tuple[str, ...]:
+    return tuple(graph.name(operator.outputs[0]) for operator in operators)
+
+
+def _io(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
+    for what, tensor in (("input", graph.inputs[0]), ("output", graph.outputs[0])):
+        kind = str(graph.dtype(tensor))
+        if chosen.io is not None and kind not in chosen.io:
+            takes = " or ".join(chosen.io)
+            integer = [io for io in chosen.io if io in ("int8", "uint8")]
+            remedy = f"convert with --io {integer[0]}" if integer and kind in _INTEGER else f"convert to {takes}"
+            remedy = "use float32 or float16" if chosen.io == ("float32",) else remedy
+            yield Diagnostic(ERROR, f"the {what} must be {takes}. Found: {kind}", remedy, (graph.name(tensor),))
+
+
+def _activations(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
+    if chosen.activations is None:
+        return
+    wrong: dict[str, list[Operator]] = {}
+    for operator in operators:
+        kind = str(graph.dtype(operator.outputs[0]))
+        if kind in ("float32", "float16", *_INTEGER) and kind not in chosen.activations:
+            wrong.setdefault(kind, []).append(operator)
+    takes = " or ".join(chosen.activations)
+    for kind, where in wrong.items():
+        remedy = "use the scheme int8" if "int8" in chosen.activations else "use the scheme float16 or float32"
+        yield Diagnostic(
+            WARNING if chosen.falls_back else ERROR,
+            f"activations must be {takes}. Found: {kind} in {len(where)} of {len(operators)} operators, which run on "
+            "the CPU",
+            remedy,
+            _layers(graph, where),
+        )
+
+
+def _operators(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
+    if chosen.operators is None:
+        return
+    missing: dict[str, list[Operator]] = {}
+    for operator in operators:
+        if operator.name not in chosen.operators:
+            missing.setdefault(operator.name, []).append(operator)
+    remedies = {
+        "HARD_SWISH": "use a network with ReLU6, such as efficientnet_lite or mobilenet_v3 minimalistic=True",
+        "LOCAL_RESPONSE_NORMALIZATION": "use alexnet in place of alexnet_2012",
+        "QUANTIZE": "use the scheme float16 or float32",
+        "DEQUANTIZE": "use the scheme int8, with --io int8 or uint8",
+    }
+    for name, where in missing.items():
+        what = f"{chosen.name} does not run {name}. Found: {len(where)} of {len(operators)} operators"
+        if chosen.falls_back:
+            what += ", which run on the CPU, and what is between them may too"
+        remedy = remedies.get(name, "replace the layers in the model by others")
+        yield Diagnostic(WARNING if chosen.falls_back else ERROR, what, remedy, _layers(graph, where))
+
+
+def _dense(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
+    old = chosen.runtime is not None and as_numbers(chosen.runtime) < as_numbers(DENSE_BY_CHANNEL_RUNTIME)
+    if chosen.dense_by_channel and not old:
+        return
+    where = [
+        operator
+        for operator in operators
+        if operator.name == "FULLY_CONNECTED"
+        and (scales := graph.quantization(operator.inputs[1])) is not None
+        and len(scales[0]) > 1
+    ]
+    if where:
+        yield Diagnostic(
+            ERROR,
+            f"dense layers must have one scale of their weights: {chosen.name} refuses one a channel, or takes the "
+            f"first for all. Found: one a channel in {len(where)}",
+            "convert with edge-cv, or with _experimental_disable_per_channel_quantization_for_dense_layers = True",
+            _layers(graph, where),
+        )
+
+
+def _weights(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
+    hybrid = [
+        operator
+        for operator in operators
+        if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+        and graph.dtype(operator.inputs[0]) == np.float32
+        and graph.dtype(operator.inputs[1]) == np.int8
+    ]
+    if hybrid and not chosen.hybrid:
+        yield Diagnostic(
+            ERROR if not chosen.falls_back else WARNING,
+            f"int8 weights must meet int8 activations. Found: float activations in {len(hybrid)} layers",
+            "use the scheme int8 in place of dynamic_int8",
+            _layers(graph, hybrid),
+        )
+    elif hybrid and chosen.name == "cpu":
+        yield Diagnostic(
+            WARNING,
+            f"int8 weights with float activations seldom run faster than float. Found: {len(hybrid)} layers",
+            "use the scheme int8 for speed",
+            _layers(graph, hybrid),
+        )
+    halves = [op for op in operators if op.name == "DEQUANTIZE" and graph.dtype(op.inputs[0]) == np.float16]
+    if halves and not chosen.float16_weights:
+        yield Diagnostic(
+            ERROR, f"weights must not be float16. Found: {len(halves)}", "use int8 or float32", _layers(graph, halves)
+        )
+
+
+def _int16(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
+    where = [operator for operator in operators if graph.dtype(operator.outputs[0]) == np.int16]
+    if where and not chosen.fast_int16 and (chosen.activations is None or "int16" in chosen.activations):
+        yield Diagnostic(
+            WARNING,
+            f"int16 activations have only reference kernels here, many times slower than int8 (EfficientNet-Lite0 on "
+            f"x86-64 with VNNI: 259 against 4.2 ms). Found: {len(where)} of {len(operators)} operators",
+            "use int8, or mixed with float32 layers",
+            _layers(graph, where),
+        )
+
+
+def _versions(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
+    told: dict[tuple[str, int], list[Operator]] = {}
+    for operator in operators:
+        told.setdefault((operator.name, max(graph.version(operator), needed(graph, operator))), []).append(operator)
+    for (name, version), where in told.items():
+        low = [operator for operator in where if graph.version(operator) < version]
+        if low:
+            yield Diagnostic(
+                WARNING,
+                f"{name} must say version {version}, which it needs. Found: {graph.version(low[0])}: an old runtime "
+                "would run it and compute nonsense",
+                "convert with edge-cv of today",
+                _layers(graph, low),
+            )
+        first = first_runtime(name, version)
+        if chosen.runtime is None:
+            continue
+        if first is None:
+            yield Diagnostic(
+                WARNING,
+                f"whether TensorFlow Lite {chosen.runtime} has {name} version {version} is not known",
+                "try it on the device",
+                _layers(graph, where),
+            )
+        elif as_numbers(first) > as_numbers(chosen.runtime):
+            yield Diagnostic(
+                ERROR,
+                f"operators must be of TensorFlow Lite {chosen.runtime} or before. Found: {name} version {version}, of "
+                f"{first}",
+                f"update the runtime to {first}, or use another scheme",
+                _layers(graph, where),
+            )
+
+
+_RULES: tuple[Callable[[Graph, list[Operator], Target], Iterator[Diagnostic]], ...] = (
+    _io, _activations, _operators, _dense, _weights, _int16, _versions,
+)  # fmt: skip
+
+
+def require(content: bytes, name: str) -> tuple[Diagnostic, ...]:
+    """The warnings of `check`.
+
+    Raises:
+        InputError: the file breaks a rule of the target; the message says the remedy.
+    """
+    found = check(content, name)
+    for finding in found:
+        if finding.level == ERROR:
+            raise InputError(f"for {name}, {finding.what}. Remedy: {finding.remedy}")
+    return found

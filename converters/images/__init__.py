@@ -1,0 +1,1 @@
+"""From an encoded photo to the pixels that a model takes."""

@@ -1,0 +1,91 @@
+"""Float TFLite to ONNX through tf2onnx, batch 1, NHWC input as the model takes it.
+
+From the float TFLite file, because its batch normalization is folded already: the graph comes out smaller and faster
+in ONNX Runtime than from Keras.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.errors import CheckFailed
+from converters.native_logs import import_tensorflow, log_level, suppress_native_logs
+from converters.tflite.graph import Graph
+from converters.tflite.metadata import OWN_NAME
+
+MIN_OPSET = 13
+
+
+def max_opset() -> int:
+    from tf2onnx.constants import PREFERRED_OPSET
+
+    return max(PREFERRED_OPSET, 18)
+
+
+def from_float_tflite(content: bytes, opset: int) -> bytes:
+    """The ONNX file of a float32 TFLite model, checked by ONNX's own checker."""
+    import_tensorflow()
+    import onnx
+    import tf2onnx
+
+    warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")  # tf2onnx uses it
+
+    with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder:
+        file = Path(folder) / "float.tflite"
+        file.write_bytes(_with_flat_dense_layers(content))
+        try:
+            with suppress_native_logs(), log_level("tf2onnx"):
+                model, _ = tf2onnx.convert.from_tflite(str(file), opset=opset)
+                onnx.checker.check_model(model)
+        except Exception as error:  # tf2onnx raises whatever it stumbles on
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise CheckFailed(f"tf2onnx cannot express the model in ONNX opset {opset}: {lines[0][:300]}") from error
+    return model.SerializeToString()
+
+
+def _with_flat_dense_layers(content: bytes) -> bytes:
+    """The model with every dense layer between two dimensions: tf2onnx loses the bias of one with more."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = Graph(content)
+
+    def reshape(tensor: int, to: int, at: int) -> None:
+        shape = np.array(graph.shape(to), np.int32)
+        options = schema.ReshapeOptionsT()
+        options.newShape = shape
+        sizes = graph.add_tensor(f"{graph.name(to)}/shape", "INT32", shape.shape, values=shape)
+        graph.add_operator("RESHAPE", [tensor, sizes], [to], at=at, options=options)
+
+    for operator in reversed(list(graph.operators())):
+        if operator.name != "FULLY_CONNECTED":
+            continue
+        given, answer = operator.inputs[0], operator.outputs[0]
+        outputs, features = graph.shape(operator.inputs[1])
+        rows = int(np.prod(graph.shape(given))) // features
+        raw = graph.subgraph.operators[operator.index]
+        if len(graph.shape(answer)) != 2:
+            flat = graph.add_tensor(f"{graph.name(answer)}/flat", "FLOAT32", (rows, outputs))
+            raw.outputs = np.array([flat], np.int32)
+            reshape(flat, answer, operator.index + 1)
+        if len(graph.shape(given)) != 2:
+            flat = graph.add_tensor(f"{graph.name(given)}/flat", "FLOAT32", (rows, features))
+            raw.inputs = np.array([flat, *operator.inputs[1:]], np.int32)
+            reshape(given, flat, operator.index)
+        raw.builtinOptions.keepNumDims = False
+    return graph.to_bytes()
+
+
+def embed_record(content: bytes, record: dict[str, Any]) -> bytes:
+    """The ONNX file with our metadata among its metadata properties."""
+    import onnx
+
+    model = onnx.load_model_from_string(content)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = OWN_NAME.decode(), json.dumps(record, separators=(",", ":"), allow_nan=False)
+    return model.SerializeToString()

@@ -1,0 +1,1 @@
+"""From a float TFLite graph to integer ones."""

@@ -1,0 +1,245 @@
+"""Cross-layer equalization: channels that share one quantized tensor are brought to the same centre and range.
+
+An activation tensor has one scale for all of its channels, so a channel of small range is stored with few levels. The
+layer before can make it larger and the layer after smaller again, by weights and biases alone: the model's answers stay
+(https://arxiv.org/abs/1906.04721), and so do its operators. A shift of each channel's mean can be moved the same way
+(https://arxiv.org/abs/2304.09145). It is done where it is exact: tensors between convolutions, dense layers, sums,
+poolings and RELU. RELU6 cuts at 6 whatever the channel: equalized on 100 photos, channels that fire for few classes
+were cut off on other photos (EfficientNet-Lite0's float answers fell to 21 dB), so tensors behind a RELU6 stay.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converters.tflite.graph import Graph, Operator
+from converters.tflite.runtime import visit
+
+_NONE, _RELU = 0, 1  # fused activations that scaling a channel passes; numbers of the schema
+LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+MAX_GAIN = 64.0
+ROUNDING_SHARE = 0.25  # of the noise of plain rounding that is left when weights are rounded against the images
+EXPONENTS = np.linspace(0, 1, 11)
+
+
+@dataclass(frozen=True)
+class ChannelMap:
+    """How an equalized tensor's channels stand for the float model's: `equalized = gain * value + shift`."""
+
+    gain: np.ndarray
+    shift: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Statistics:
+    """Of each channel of one tensor, over images and positions."""
+
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Tensors whose channels can only be scaled together: who makes them, in order, and which layers read them."""
+
+    makers: tuple[Operator, ...]
+    readers: tuple[Operator, ...]
+    shiftable: bool
+
+    @property
+    def tensors(self) -> tuple[int, ...]:
+        return tuple(maker.outputs[0] for maker in self.makers)
+
+
+def equalized(content: bytes, inputs: np.ndarray) -> tuple[bytes, dict[str, ChannelMap]]:
+    """A float graph that gives the same answers and quantizes better.
+
+    Args:
+        content: a float TFLite file.
+        inputs: `(n, height, width, 3)` float32, what it takes: they show the range and the mean of each channel.
+
+    Returns:
+        The file, and by name of tensor how its channels were mapped; tensors that are not there stayed as they were.
+    """
+    graph = Graph(content)
+    groups = _groups(graph)
+    if not groups:
+        return content, {}
+    statistics = _statistics(graph, [t for group in groups for t in group.tensors], inputs)
+    maps: dict[int, ChannelMap] = {}
+    for group in groups:
+        if all(np.isfinite(statistics[t].variance).all() for t in group.tensors):
+            maps.update(_maps(graph, group, statistics))
+    for operator in graph.operators():
+        if operator.name in LAYERS:
+            _rewrite(graph, operator, maps.get(operator.inputs[0]), maps.get(operator.outputs[0]))
+    return graph.to_bytes(), {Graph(content).name(tensor): map_ for tensor, map_ in maps.items()}
+
+
+def _groups(graph: Graph) -> list[_Group]:
+    operators = list(graph.operators())
+    computed = {t for operator in operators for t in operator.outputs}
+    joined = {t: t for t in computed}
+
+    def root(tensor: int) -> int:
+        while joined[tensor] != tensor:
+            tensor = joined[tensor]
+        return tensor
+
+    fixed, unshiftable = set(graph.outputs), set()
+    readers: dict[int, list[Operator]] = {}
+    for operator in operators:
+        options = graph.subgraph.operators[operator.index].builtinOptions
+        activation = getattr(options, "fusedActivationFunction", _NONE)
+        given, made = [t for t in operator.inputs if t in computed], operator.outputs[0]
+        if activation != _NONE or operator.name in ("PAD", "RELU"):
+            unshiftable.add(made)
+        if activation not in (_NONE, _RELU):
+            fixed.add(made)
+        if operator.name in LAYERS and _plain(graph, operator):
+            for tensor in given:
+                readers.setdefault(tensor, []).append(operator)
+                unshiftable.update([tensor] if _pads(graph, operator) else [])
+        elif _by_channel(graph, operator) and len(given) == (2 if operator.name == "ADD" else 1):
+            for tensor in given:
+                joined[root(tensor)] = root(made)
+        else:
+            fixed.update(given, operator.outputs)
+    members: dict[int, list[Operator]] = {}
+    for operator in operators:
+        for tensor in operator.outputs:
+            members.setdefault(root(tensor), []).append(operator)
+    found = []
+    for makers in members.values():
+        tensors = [maker.outputs[0] for maker in makers]
+        reading = tuple(reader for t in tensors for reader in readers.get(t, ()))
+        if fixed.isdisjoint(tensors) and reading:
+            found.append(_Group(tuple(makers), reading, unshiftable.isdisjoint(tensors)))
+    return found
+
+
+def _plain(graph: Graph, operator: Operator) -> bool:
+    """Whether the layer has constant weights and bias and one weight (of each window place) for each input channel."""
+    if len(operator.inputs) < 3 or min(operator.inputs[:3]) < 0:
+        return False
+    weights, bias = (graph.constant(t) for t in operator.inputs[1:3])
+    return (
+        weights is not None
+        and bias is not None
+        and weights.dtype == np.float32
+        and weights.shape[-1] == graph.shape(operator.inputs[0])[-1]
+    )
+
+
+def _pads(graph: Graph, operator: Operator) -> bool:
+    """Whether the layer may read zeros beside its input, which a shift would move."""
+    if operator.name == "FULLY_CONNECTED":
+        return False
+    same = graph.subgraph.operators[operator.index].builtinOptions.padding == 0
+    return same and graph.shape(operator.inputs[1])[1:3] != (1, 1)
+
+
+def _by_channel(graph: Graph, operator: Operator) -> bool:
+    """Whether the operator makes each channel of its output of that channel of its inputs, in proportion to them."""
+    made = graph.shape(operator.outputs[0])
+    if operator.name == "ADD":
+        return all(graph.shape(t) == made for t in operator.inputs)
+    if operator.name == "MEAN":
+        axes, rank = graph.constant(operator.inputs[1]), len(graph.shape(operator.inputs[0]))
+        return axes is not None and all(0 < axis % rank < rank - 1 for axis in axes.reshape(-1))
+    if operator.name == "PAD":
+        return graph.shape(operator.inputs[0])[-1] == made[-1]
+    return operator.name in ("AVERAGE_POOL_2D", "MAX_POOL_2D", "RELU")
+
+
+def _statistics(graph: Graph, tensors: list[int], inputs: np.ndarray) -> dict[int, _Statistics]:
+    looking = Graph(graph.to_bytes())
+    by_name = {graph.name(t): t for t in tensors}
+    looking.set_outputs([t for op in looking.operators() for t in op.outputs if looking.name(t) in by_name])
+    found: dict[int, list[np.ndarray]] = {}
+    lock = threading.Lock()
+
+    def look(index: int, at: Any) -> None:
+        for detail in at.get_output_details():
+            values = at.get_tensor(detail["index"])
+            values = values.reshape(-1, values.shape[-1])
+            new = [values.min(0), values.max(0), values.mean(0, np.float64), np.square(values).mean(0, np.float64)]
+            with lock:
+                old = found.setdefault(by_name[detail["name"]], [new[0], new[1], 0 * new[2], 0 * new[3]])
+                old[0], old[1] = np.minimum(old[0], new[0]), np.maximum(old[1], new[1])
+                old[2], old[3] = old[2] + new[2], old[3] + new[3]
+
+    visit([(looking.to_bytes(), None)], inputs, look)
+    return {
+        tensor: _Statistics(low, high, total / len(inputs), squares / len(inputs) - np.square(total / len(inputs)))
+        for tensor, (low, high, total, squares) in found.items()
+    }
+
+
+def _maps(graph: Graph, group: _Group, statistics: Mapping[int, _Statistics]) -> dict[int, ChannelMap]:
+    """The gain of a group that is expected to leave the least noise behind its readers, and each tensor's shift."""
+    centre: dict[int, np.ndarray] = {}
+    for maker in group.makers:
+        made = maker.outputs[0]
+        if not group.shiftable:
+            centre[made] = np.zeros_like(statistics[made].mean)
+        elif maker.name in LAYERS:
+            centre[made] = statistics[made].mean
+        else:
+            centre[made] = np.sum([centre[t] for t in maker.inputs if t in centre], axis=0)
+    low = {t: np.minimum(statistics[t].low - centre[t], 0) for t in group.tensors}
+    high = {t: np.maximum(statistics[t].high - centre[t], 0) for t in group.tensors}
+    room = np.full(len(statistics[group.tensors[0]].mean), MAX_GAIN)
+    for t in group.tensors:
+        for ends in (-low[t], high[t]):
+            most = ends.max()
+            room = np.minimum(room, np.where(ends > most / MAX_GAIN, most / np.maximum(ends, 1e-30), MAX_GAIN))
+    silent = np.all([high[t] - low[t] <= 1e-6 * (high[t] - low[t]).max() for t in group.tensors], axis=0)
+    room[silent] = 1.0  # on these images: on others it may speak
+    candidates = [np.maximum(room, 1) ** exponent for exponent in EXPONENTS]
+
+    def noise(gain: np.ndarray) -> float:
+        total = 0.0
+        for reader in group.readers:
+            t = reader.inputs[0]
+            step = ((gain * high[t]).max() - (gain * low[t]).min()) / 255
+            weights = graph.constant(reader.inputs[1]) / gain
+            squares = np.square(weights).reshape(-1, weights.shape[-1]).sum(0)
+            total += float(squares.sum()) * step**2
+            if reader.name != "DEPTHWISE_CONV_2D":  # whose weights have a scale a channel anyway
+                rows = np.abs(weights).reshape(len(weights), -1).max(1)
+                rows = np.full_like(rows, rows.max()) if reader.name == "FULLY_CONNECTED" else rows
+                power = (statistics[t].variance + np.square(statistics[t].mean - centre[t])) * gain**2
+                window = weights[0].size // weights.shape[-1]
+                total += ROUNDING_SHARE * float(np.square(rows / 127).sum() * power.sum() * window)
+        return total
+
+    gain = min(candidates, key=noise)
+    return {t: ChannelMap(gain, -gain * centre[t]) for t in group.tensors}
+
+
+def _rewrite(graph: Graph, operator: Operator, given: ChannelMap | None, made: ChannelMap | None) -> None:
+    """Let a layer take its mapped input and give its mapped output."""
+    if given is None and made is None:
+        return
+    weights, bias = (graph.constant(t).astype(np.float64) for t in operator.inputs[1:3])
+    depthwise = operator.name == "DEPTHWISE_CONV_2D"
+    if given is not None:
+        weights = weights / given.gain
+        moved = weights * given.shift
+        bias = bias - (moved.sum((0, 1, 2)) if depthwise else moved.reshape(len(bias), -1).sum(1))
+    if made is not None:
+        weights = weights * (made.gain if depthwise else made.gain.reshape(-1, *[1] * (weights.ndim - 1)))
+        bias = bias * made.gain + made.shift
+    inputs = [operator.inputs[0]]
+    for old, values in zip(operator.inputs[1:3], (weights, bias), strict=True):
+        name = f"{graph.name(old)}/equalized_{operator.index}"  # layers may share a constant
+        inputs.append(graph.add_tensor(name, "FLOAT32", values.shape, values=values.astype(np.float32)))
+    graph.subgraph.operators[operator.index].inputs = np.array(inputs, np.int32)

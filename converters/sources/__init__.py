@@ -1,0 +1,1 @@
+"""What a caller hands over, opened as a `Source`."""

@@ -1,0 +1,108 @@
+"""Which version of an operator a TFLite file needs, and which runtimes have it.
+
+A runtime refuses a version that it does not know; where a file says a lower one than it needs, an old runtime runs it
+and computes nonsense. Tables after tensorflow/compiler/mlir/lite/tools/versioning of TensorFlow 2.21.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converters.tflite.graph import Graph, Operator
+
+_INT8 = {
+    "ADD": 2, "AVERAGE_POOL_2D": 2, "CONCATENATION": 2, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4,
+    "LEAKY_RELU": 2, "LOGISTIC": 2, "MAXIMUM": 2, "MAX_POOL_2D": 2, "MEAN": 2, "MINIMUM": 2, "MUL": 2, "PAD": 2,
+    "PADV2": 2, "RELU": 2, "RELU6": 2, "SOFTMAX": 2, "STRIDED_SLICE": 2, "SUB": 2, "SUM": 2, "TANH": 2, "TRANSPOSE": 2,
+}  # fmt: skip
+_INT16 = {
+    "ADD": 3, "AVERAGE_POOL_2D": 3, "CONCATENATION": 3, "CONV_2D": 4, "DEPTHWISE_CONV_2D": 5, "FULLY_CONNECTED": 7,
+    "LEAKY_RELU": 2, "LOGISTIC": 3, "MAXIMUM": 4, "MAX_POOL_2D": 3, "MEAN": 3, "MINIMUM": 4, "MUL": 4, "PAD": 3,
+    "PADV2": 3, "RELU": 3, "RELU6": 3, "SOFTMAX": 3, "SUB": 5, "TANH": 3, "TRANSPOSE": 5,
+}  # fmt: skip
+_HYBRID = {"CONV_2D": (2, 5), "DEPTHWISE_CONV_2D": (4, 6), "FULLY_CONNECTED": (3, 12)}  # a scale a tensor, a channel
+_RUNTIMES = {
+    "ADD": {1: "1.5", 2: "1.14", 3: "2.4", 4: "2.6", 5: "2.13"},
+    "AVERAGE_POOL_2D": {1: "1.5", 2: "1.14", 3: "2.3"},
+    "CONCATENATION": {1: "1.5", 2: "1.14", 3: "2.3", 4: "2.14"},
+    "CONV_2D": {1: "1.5", 2: "1.14", 3: "1.14", 4: "2.3", 5: "2.4", 6: "2.9", 7: "2.11", 8: "2.15"},
+    "DEPTHWISE_CONV_2D": {1: "1.5", 2: "1.12", 3: "1.14", 4: "2.2", 5: "2.3", 6: "2.3", 7: "2.11"},
+    "DEQUANTIZE": {1: "1.13", 2: "1.14", 3: "1.15", 4: "2.2", 5: "2.7", 6: "2.18"},
+    "DIV": {1: "1.6", 2: "2.3"},
+    "FULLY_CONNECTED": {
+        1: "1.5", 2: "1.10", 3: "1.14", 4: "1.14", 5: "2.0", 6: "2.1", 7: "2.3", 8: "2.3", 9: "2.3", 10: "2.11",
+        11: "2.15", 12: "2.17", 13: "2.18",
+    },
+    "GELU": {1: "2.9", 2: "2.9"},
+    "HARD_SWISH": {1: "1.15"},
+    "LEAKY_RELU": {1: "1.13", 2: "2.3"},
+    "LOCAL_RESPONSE_NORMALIZATION": {1: "1.5"},
+    "LOGISTIC": {1: "1.14", 2: "1.14", 3: "2.3"},
+    "MAXIMUM": {1: "1.14", 2: "1.14", 3: "2.3", 4: "2.3"},
+    "MAX_POOL_2D": {1: "1.5", 2: "1.14", 3: "2.3"},
+    "MEAN": {1: "1.6", 2: "1.14", 3: "2.4"},
+    "MINIMUM": {1: "1.14", 2: "1.14", 3: "2.3", 4: "2.3"},
+    "MUL": {1: "1.5", 2: "1.14", 3: "1.15", 4: "2.3", 5: "2.6", 6: "2.11", 7: "2.13"},
+    "PAD": {1: "1.5", 2: "1.14", 3: "2.4", 4: "2.6", 5: "2.20"},
+    "PADV2": {1: "1.9", 2: "1.14", 3: "2.4", 4: "2.6", 5: "2.20"},
+    "QUANTIZE": {1: "1.14", 2: "1.15", 3: "2.7", 4: "2.21"},
+    "RELU": {1: "1.5", 2: "2.1", 3: "2.5"},
+    "RELU6": {1: "1.5", 2: "1.14", 3: "2.5"},
+    "RESHAPE": {1: "1.5"},
+    "SOFTMAX": {1: "1.5", 2: "1.14", 3: "2.3"},
+    "SQUEEZE": {1: "1.6", 2: "2.5"},
+    "STRIDED_SLICE": {1: "1.6", 2: "1.14", 3: "2.1", 4: "2.2", 5: "2.5"},
+    "SUB": {1: "1.6", 2: "1.14", 3: "2.3", 4: "2.4", 5: "2.4"},
+    "SUM": {1: "1.10", 2: "1.15"},
+    "TANH": {1: "1.14", 2: "1.14", 3: "2.3"},
+    "TRANSPOSE": {1: "1.6", 2: "1.14", 3: "1.15", 4: "2.3", 5: "2.4", 6: "2.12"},
+}  # fmt: skip
+DENSE_BY_CHANNEL_RUNTIME = "2.10"  # before it a dense layer with a scale a channel was read as if it had one
+
+
+def needed(graph: Graph, operator: Operator) -> int:
+    """The least version of the operator that says what this one does."""
+    first = graph.dtype(operator.inputs[0]) if operator.inputs else None
+    weights = operator.inputs[1] if operator.name in _HYBRID and len(operator.inputs) > 1 else None
+    if operator.name == "QUANTIZE":
+        return 2 if np.dtype(np.int16) in (first, graph.dtype(operator.outputs[0])) else 1
+    if operator.name == "DEQUANTIZE":
+        return {np.dtype(np.int8): 2, np.dtype(np.float16): 3, np.dtype(np.int16): 3}.get(first, 1)
+    if operator.name == "CONV_2D" and graph.shape(weights)[-1] != graph.shape(operator.inputs[0])[-1]:
+        return 6  # grouped
+    if first == np.int16:
+        return _INT16.get(operator.name, 1)
+    options = graph.subgraph.operators[operator.index].builtinOptions
+    if operator.name == "FULLY_CONNECTED" and len(operator.inputs) == 2:
+        return 6
+    if operator.name == "FULLY_CONNECTED" and getattr(options, "keepNumDims", False):
+        return 5
+    if operator.name == "MUL" and first == np.int8:
+        scales = [graph.quantization(t) for t in (*operator.inputs, operator.outputs[0])]
+        if all(scale is not None for scale in scales):
+            first_scale, second_scale, out_scale = (float(scale[0][0]) for scale in scales)
+            return 3 if first_scale * second_scale >= out_scale else 2
+    if first == np.int8:
+        return _INT8.get(operator.name, 1)
+    if weights is not None and graph.dtype(weights) == np.int8:
+        scales = graph.quantization(weights)
+        return _HYBRID[operator.name][scales is not None and len(scales[0]) > 1]
+    return 1
+
+
+def set_versions(graph: Graph) -> None:
+    """Give each operator the version that it needs, where it says a lower one."""
+    for operator in list(graph.operators()):
+        version = needed(graph, operator)
+        if graph.version(operator) < version:
+            graph.set_version(operator, version)
+
+
+def first_runtime(operator: str, version: int) -> str | None:
+    """The first TensorFlow Lite release with this version of the operator, such as `2.3`; None where unknown."""
+    return _RUNTIMES.get(operator, {}).get(version)
+
+
+def as_numbers(release: str) -> tuple[int, ...]:
+    """`2.10` as `(2, 10)`, to be compared."""
+    return tuple(int(part) for part in release.split("."))

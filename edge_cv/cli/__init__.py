@@ -1,0 +1,1 @@
+"""The `edge-cv` command line."""

@@ -1,0 +1,5 @@
+"""`python -m edge_cv.cli` is `edge-cv`."""
+
+from edge_cv.cli.app import main
+
+main()

@@ -1,0 +1,84 @@
+"""Labelled images that come in packages: scikit-learn's digits, and foolbox's photos."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from converters.errors import InputError, unknown
+from edge_cv.data.formats.folders import imagenet_names, scan
+from edge_cv.data.places import Files, Memory, Packed
+from edge_cv.data.samples import Samples
+
+DIGITS_SPLITS = ("train", "test")
+DIGITS_TEST_IMAGES = 360  # a fifth
+INSTALL = "pip install 'edge-cv[demo]'"
+
+_BRIGHTEST = 16  # scikit-learn's pixels are 0..16
+_FOOLBOX_FILE = re.compile(r"imagenet_\d+_(\d+)\.jpg")
+
+
+def sample() -> Samples:
+    """The 20 ImageNet photos that foolbox carries, labelled by their file names: to measure with, and very few.
+
+    Raises:
+        InputError: foolbox is not installed.
+    """
+    folder = package_folder("foolbox", "foolbox") / "data"
+    matches = [match for entry in scan(folder) if (match := _FOOLBOX_FILE.fullmatch(entry.name))]
+    labels = np.array([int(match[1]) for match in matches], np.int32)
+    return Samples(
+        "sample", imagenet_names(), labels, Files(str(folder), Packed(os.fsencode(match[0]) for match in matches))
+    )
+
+
+def digits(split: str | None = None) -> Samples:
+    """scikit-learn's 1,797 handwritten digits, 8 x 8 pixels each, as grey PNG files in memory.
+
+    Whoever decodes them makes them as large as a model wants.
+
+    Args:
+        split: `train` (1,437 images) or `test` (360), the same ones each time and each class in the same share; None
+            is all.
+
+    Raises:
+        InputError: an unknown split, or scikit-learn is not installed.
+    """
+    if split is not None and split not in DIGITS_SPLITS:
+        raise unknown("split of digits", split, DIGITS_SPLITS)
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError:
+        raise InputError(f"the digits need scikit-learn, which is not installed: {INSTALL}") from None
+    from PIL import Image
+
+    bunch = load_digits()
+    grey = np.round(bunch.images * (255 / _BRIGHTEST)).astype(np.uint8)
+
+    def png(pixels: np.ndarray) -> bytes:
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        return stream.getvalue()
+
+    classes = tuple(map(str, bunch.target_names))
+    samples = Samples("digits", classes, bunch.target.astype(np.int32), Memory("digits", Packed(map(png, grey))))
+    if split is None:
+        return samples
+    train, test = train_test_split(
+        np.arange(len(grey)), test_size=DIGITS_TEST_IMAGES, stratify=bunch.target, random_state=0, shuffle=True
+    )
+    return samples.select(np.sort(train if split == "train" else test))
+
+
+def package_folder(module: str, package: str) -> Path:
+    """Where an installed package lies, found without importing it: foolbox alone would import its backends."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"the sample photos need {package}, which is not installed: {INSTALL}")
+    return Path(next(iter(spec.submodule_search_locations)))

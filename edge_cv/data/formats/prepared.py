@@ -1,0 +1,241 @@
+"""A set of shards that `edge-cv data prepare` wrote: its manifest, opening it at once, and verifying it.
+
+    manifest.json          classes, and for each split its shards with their counts and SHA-256
+    train-index.npz        for each image its shard, place, label and name, so that no shard is searched
+    train-00000-of-00016.tfrecord (or .array_record), ...
+
+The records are tf.train.Example as tf/slim names them (image/encoded, image/class/label from 0, ...): any other program
+reads them as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.errors import InputError
+from edge_cv.data.formats import tfrecord
+from edge_cv.data.formats.layout import Layout
+from edge_cv.data.formats.record_files import ARRAY_RECORD, TFRECORD, Records, open_array_record
+from edge_cv.data.places import Packed, Parts, Places
+from edge_cv.data.samples import Samples
+from edge_cv.parallel.processes import in_processes
+from edge_cv.stages import file_sha256
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+FORMATS = (TFRECORD, ARRAY_RECORD)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a split: its name, its number of images, its size and its checksum."""
+
+    file: str
+    images: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split.
+
+    Attributes:
+        key: of what it was made from and how.
+        images: in all shards together.
+        shards: the files.
+        index_sha256: of the index.
+        skipped: (name, why) of each image that was left out.
+    """
+
+    key: str
+    images: int
+    shards: tuple[Shard, ...]
+    index_sha256: str
+    skipped: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared set holds."""
+
+    name: str
+    format: str
+    classes: tuple[str, ...]
+    multi_label: bool
+    splits: dict[str, Split]
+
+    def to_json(self) -> str:
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1)
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest | None:
+        """The manifest of a folder; None where there is none. InputError when it is broken."""
+        path = folder / MANIFEST
+        if not path.is_file():
+            return None
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            if fields.pop("schema") != SCHEMA:
+                raise ValueError("its schema is of another version")
+            splits = {
+                str(name): Split(
+                    str(split["key"]),
+                    int(split["images"]),
+                    tuple(
+                        Shard(_plain(s["file"]), int(s["images"]), int(s["bytes"]), str(s["sha256"]))
+                        for s in split["shards"]
+                    ),
+                    str(split["index_sha256"]),
+                    tuple((str(image), str(why)) for image, why in split["skipped"]),
+                )
+                for name, split in fields["splits"].items()
+                if _plain(str(name))
+            }
+            if fields["format"] not in FORMATS:
+                raise ValueError(f"its format is {fields['format']!r}")
+            return cls(
+                str(fields["name"]),
+                fields["format"],
+                tuple(map(str, fields["classes"])),
+                bool(fields["multi_label"]),
+                splits,
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{path} must be a manifest of `edge-cv data prepare`. Received: {error!r}") from error
+
+
+def prepared(path: Path) -> Layout | None:
+    """A folder that `edge-cv data prepare` wrote."""
+    manifest = Manifest.read(path) if path.is_dir() else None
+    if manifest is None:
+        return None
+    return Layout({split: functools.partial(_open, path, manifest, split) for split in manifest.splits})
+
+
+def index_name(split: str) -> str:
+    return f"{split}-index.npz"
+
+
+def index_content(
+    shard: np.ndarray, offset: np.ndarray, length: np.ndarray, labels: np.ndarray, names: Packed
+) -> bytes:
+    """The index of a split, as a file has it.
+
+    Args:
+        shard: int32 `(n,)`, which shard holds each image.
+        offset: int64 `(n,)`: where in it; in ArrayRecord files the record's number.
+        length: int64 `(n,)`, bytes of the encoded image.
+        labels: as `Samples` has them.
+        names: of the images in their source.
+    """
+    stream = io.BytesIO()
+    joined = b"\0".join(names[i] for i in range(len(names)))
+    np.savez(stream, shard=shard, offset=offset, length=length, labels=labels, names=np.frombuffer(joined, np.uint8))
+    return stream.getvalue()
+
+
+def verify(
+    folder: Path,
+    on_progress: Callable[[int, int], None] | None = None,
+    split: str | None = None,
+    manifest: Manifest | None = None,
+) -> Manifest:
+    """Read every shard of a prepared set, or of one split, and compare it with the manifest: by default its own.
+
+    Raises:
+        InputError: there is no manifest, or a file is missing, differs, or holds another number of images.
+    """
+    manifest = manifest or Manifest.read(folder)
+    if manifest is None:
+        raise InputError(f"{folder} must hold a {MANIFEST} of `edge-cv data prepare`. Received: none")
+    chosen = {name: part for name, part in manifest.splits.items() if split in (None, name)}
+    for name, part in chosen.items():
+        index = folder / index_name(name)
+        if not index.is_file() or file_sha256(index) != part.index_sha256:
+            raise InputError(f"{index} must be what the manifest says. Received: another file, or none")
+        _open(folder, manifest, name, None)
+    shards = [shard for part in chosen.values() for shard in part.shards]
+    total, done = sum(shard.images for shard in shards), 0
+    small = sum(shard.bytes for shard in shards) < 2**28  # read before processes have started
+    for shard in in_processes(functools.partial(_check_shard, folder, manifest.format), shards, small=small):
+        done += shard.images
+        if on_progress is not None:
+            on_progress(done, total)
+    return manifest
+
+
+def is_whole(folder: Path, shard: Shard) -> bool:
+    """Whether a shard's file has the bytes that were written."""
+    path = folder / shard.file
+    return path.is_file() and path.stat().st_size == shard.bytes and file_sha256(path) == shard.sha256
+
+
+def _check_shard(folder: Path, format: str, shard: Shard) -> Shard:
+    path = folder / shard.file
+    if not is_whole(folder, shard):
+        raise InputError(f"{path} must have the {shard.bytes} bytes that the manifest says. Received: others, or none")
+    images = tfrecord.check_data(path) if format == TFRECORD else open_array_record(str(path)).num_records()
+    if images != shard.images:
+        raise InputError(f"{path} must hold {shard.images} images. Received: {images}")
+    return shard
+
+
+def _open(folder: Path, manifest: Manifest, split: str, classes: Sequence[str] | None) -> Samples:
+    part = manifest.splits[split]
+    files = tuple(str(folder / shard.file) for shard in part.shards)
+    for path, shard in zip(files, part.shards, strict=True):
+        if not os.path.isfile(path) or os.path.getsize(path) != shard.bytes:
+            raise InputError(f"{path} must be a file of {shard.bytes} bytes. Received: another, or none")
+    index = folder / index_name(split)
+    columns = _columns(index)
+    shard, offset, length, labels = (columns[name] for name in ("shard", "offset", "length", "labels"))
+    joined = columns["names"].tobytes()
+    names = Packed(joined.split(b"\0"))
+    if not len(shard) == len(offset) == len(length) == len(labels) == len(names) == part.images:
+        raise InputError(f"{index} must be about {part.images} images. Received: {len(shard)}")
+    if shard.min() < 0 or shard.max() >= len(files) or offset.min() < 0 or length.min() < 0:
+        raise InputError(f"{index} must point into the {len(files)} shards, and does not")
+    places: Places
+    if manifest.format == TFRECORD:
+        if (offset + length > np.array([s.bytes for s in part.shards])[shard]).any():
+            raise InputError(f"{index} must point into the {len(files)} shards, and does not")
+        places = Parts(files, shard, offset, length, names)
+    else:
+        places = Records(files, shard, offset.astype(np.int32), names=names)
+    return Samples(f"{manifest.name} ({split})", manifest.classes, labels, places)
+
+
+def _columns(index: Path) -> dict[str, np.ndarray]:
+    kinds: dict[str, tuple[Any, ...]] = {
+        "shard": (np.int32,),
+        "offset": (np.int64,),
+        "length": (np.int64,),
+        "labels": (np.int32, np.bool_),
+        "names": (np.uint8,),
+    }
+    try:
+        with np.load(index, allow_pickle=False) as found:
+            columns = {name: found[name] for name in kinds}
+        if any(columns[name].dtype not in dtypes for name, dtypes in kinds.items()):
+            raise ValueError("a column is of another type")
+        return columns
+    except Exception as error:  # numpy and zipfile raise whatever a broken file leads them into
+        raise InputError(f"{index} must be an index of `edge-cv data prepare`. Received: {error!r}") from error
+
+
+def _plain(name: str) -> str:
+    """A file's name that leads nowhere else."""
+    if not name or name != os.path.basename(name) or name in (".", ".."):
+        raise ValueError(f"{name!r} is no file's name")
+    return name

@@ -1,0 +1,261 @@
+"""Images batch by batch: to train on, in an order that only the seed and the epoch decide, and to evaluate on.
+
+A batch is a function of seed, epoch and step: whatever the number of threads, and wherever training goes on after it
+was interrupted. What happens to an image, and in which order, is in `edge_cv.data.input_pipeline.augmentation`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from converters.errors import InputError
+from converters.images.decoding import ImageError, decode_image
+from converters.images.preprocessing import Preprocessing
+from edge_cv.data.input_pipeline.loading import BatchPlan, BrokenImages, Encoded, cores, in_threads, one_hot
+from edge_cv.data.input_pipeline.pillow_pipeline import ArraySamples, PillowPipeline
+from edge_cv.data.input_pipeline.sampler import Order
+from edge_cv.recipe import Augment
+
+logger = logging.getLogger(__name__)
+
+
+class Batches(Protocol):
+    """Training images batch by batch, in an order that only the seed and the epoch decide.
+
+    Attributes:
+        classes: the class names in order.
+        batch_size: images a step.
+        multi_label: whether an image may have several classes.
+    """
+
+    classes: tuple[str, ...]
+    batch_size: int
+    multi_label: bool
+
+    def __len__(self) -> int:
+        """Steps an epoch."""
+        ...
+
+    def epoch(self, number: int, first_step: int = 0) -> Iterable[tuple[Any, Any]]:
+        """The batches of one epoch from `first_step` on; nothing before it is read.
+
+        Yields:
+            images, uint8 or float32 `(batch, height, width, 3)`, RGB pixels 0..255, and targets, float32
+            `(batch, classes)`, whose rows sum to 1 (multi-hot for `multi_label`). Arrays of numpy or of the backend.
+        """
+        ...
+
+
+def sample_batches(
+    samples: Encoded,
+    *,
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    augment: Augment | None = None,
+    balanced: bool = False,
+    shard_index: int = 0,
+    shard_count: int = 1,
+    workers: int = 0,
+) -> SampleBatches:
+    """Training batches of image files: by tf.data where Keras runs on TensorFlow, else by Grain and Pillow.
+
+    A file that cannot be read is named in the log, counted in `broken`, and replaced by the next one in the epoch's
+    order. The windows, flips and all other random numbers are the same on every backend, the pixels within what
+    two decoders and resamplings differ.
+
+    Args:
+        samples: the images and their labels.
+        image_size: height and width of the batches, in pixels.
+        batch_size: images a step, on this host.
+        seed: decides order and augmentation.
+        augment: how images are changed; None is `Augment()`: random crops and flips.
+        balanced: whether all classes are taken equally often.
+        shard_index, shard_count: which of how many hosts this is; together they take what one host with
+            `shard_count * batch_size` would. With Mixup or CutMix `batch_size` must then be even.
+        workers: processes that decode where there is no TensorFlow; 0 is threads, which suffice for some ten cores.
+
+    Raises:
+        InputError: an image without a label, `balanced` with several labels an image, or sizes that cannot be.
+    """
+    plan = _plan(samples, image_size, batch_size, seed, augment or Augment(), balanced, shard_index, shard_count)
+    broken = BrokenImages(samples.name)
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        from edge_cv.data.input_pipeline.tf_pipeline import TfPipeline
+
+        return SampleBatches(plan, TfPipeline(plan, broken), broken)
+    return SampleBatches(plan, PillowPipeline(plan, broken, workers), broken)
+
+
+def array_batches(
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    classes: Sequence[str],
+    batch_size: int,
+    seed: int,
+    augment: Augment | None = None,
+    image_size: int | None = None,
+    balanced: bool = False,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> Batches:
+    """Training batches of images that are in memory, on any backend.
+
+    Args:
+        images: RGB pixels 0..255 `(n, height, width, 3)`: uint8, or float32 where `augment` is None.
+        labels: int `(n,)`, or `(n, classes)` of 0 and 1 for several labels an image.
+        classes: the class names in order.
+        batch_size: images a step, on this host.
+        seed: decides order and augmentation.
+        augment: how images are changed; None leaves them as they are.
+        image_size: height and width of the batches, in pixels, with `augment`; None is the images' height.
+        balanced: whether all classes are taken equally often.
+        shard_index, shard_count: as for `sample_batches`.
+
+    Raises:
+        InputError: images and labels that do not fit one another or `classes`.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype not in (np.uint8, np.float32):
+        raise InputError(
+            f"images must be uint8 or float32 (n, height, width, 3). Received: {images.dtype} {images.shape}"
+        )
+    if len(labels) != len(images):
+        raise InputError(f"there must be one label an image. Received: {len(images)} images, {len(labels)} labels")
+    if augment is not None and images.dtype != np.uint8:
+        raise InputError(f"images must be uint8 to be augmented. Received: {images.dtype}")
+    samples = ArraySamples(images, labels, tuple(classes))
+    size = image_size or images.shape[1]
+    plan = _plan(samples, size, batch_size, seed, augment or Augment(), balanced, shard_index, shard_count)
+    broken = BrokenImages(samples.name)
+    pipeline = _Unchanged(plan) if augment is None else PillowPipeline(plan, broken)
+    return SampleBatches(plan, pipeline, broken)
+
+
+class SampleBatches:
+    """`Batches` of a plan. Every `epoch` starts its own threads and stops them when it ends or is left."""
+
+    def __init__(self, plan: BatchPlan, pipeline: Any, broken: BrokenImages) -> None:
+        self.classes = tuple(plan.samples.classes)
+        self.batch_size = plan.order.batch_size
+        self.multi_label = plan.samples.multi_label
+        self.plan = plan
+        self._pipeline = pipeline
+        self._broken = broken
+
+    @property
+    def broken(self) -> dict[int, str]:
+        """Why, by its index, of each image that could not be read so far."""
+        return dict(self._broken.reasons)
+
+    def __len__(self) -> int:
+        return self.plan.order.steps
+
+    def epoch(self, number: int, first_step: int = 0) -> Iterator[tuple[Any, Any]]:
+        return self._pipeline.epoch(number, first_step)
+
+
+@dataclass(frozen=True, eq=False)
+class _Unchanged:
+    plan: BatchPlan
+
+    def epoch(self, number: int, first_step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for step in range(first_step, self.plan.order.steps):
+            indices = self.plan.order.indices(number, step)
+            yield self.plan.samples.pixels[indices], self.plan.targets(indices)
+
+
+def _plan(
+    samples: Any,
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    augment: Augment,
+    balanced: bool,
+    shard_index: int,
+    shard_count: int,
+) -> BatchPlan:
+    labels, classes = np.asarray(samples.labels), len(samples.classes)
+    whole = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    if labels.ndim == 2:
+        if labels.shape[1] != classes or not np.isin(labels, (0, 1)).all():
+            raise InputError(f"labels must be 0 and 1 (n, {classes}). Received: {labels.dtype} {labels.shape}")
+        if balanced:
+            raise InputError("balanced needs one label an image. Received: several")
+    elif not whole or not ((labels >= 0) & (labels < classes)).all():
+        strange = labels[(labels < 0) | (labels >= classes)][0] if whole else labels.dtype
+        raise InputError(f"labels must be whole numbers in 0..{classes - 1} to train on. Received: {strange}")
+    if image_size < 1:
+        raise InputError(f"image_size must be at least 1. Received: {image_size}")
+    if shard_count > 1 and (augment.mixup or augment.cutmix) and batch_size % 2:
+        raise InputError(f"batch_size must be even for Mixup and CutMix on several hosts. Received: {batch_size}")
+    order = Order(len(samples), batch_size, seed, shard_index, shard_count, labels if balanced else None)
+    return BatchPlan(samples, order, augment, image_size)
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationBatches:
+    """Every image once, in order, as `Preprocessing` has it, the last batch smaller; may be iterated again.
+
+    Attributes:
+        samples: the images and their labels.
+        preprocessing: the model's own.
+        batch_size: images a batch.
+    """
+
+    samples: Encoded
+    preprocessing: Preprocessing
+    batch_size: int
+
+    def __len__(self) -> int:
+        """Batches, where every image can be read."""
+        return -(-len(self.samples) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Images, uint8 `(batch, image_size, image_size, 3)`, and targets, float32 `(batch, classes)`.
+
+        An image that cannot be read is named in the log and left out; the target of one without a label is all zeros.
+
+        Raises:
+            InputError: none can be read.
+        """
+        classes, images, indices, skipped = len(self.samples.classes), [], [], 0
+        for index, pixels in enumerate(in_threads(range(len(self.samples)), self._pixels, 4 * cores())):
+            if isinstance(pixels, Exception):
+                skipped += 1
+                logger.warning("image %d of %s is left out: %s", index, self.samples.name, pixels)
+                if skipped == len(self.samples):
+                    raise InputError(f"none of the {skipped} images of {self.samples.name} can be read: {pixels}")
+                continue
+            images.append(pixels)
+            indices.append(index)
+            if len(images) == self.batch_size:
+                yield np.stack(images), one_hot(self.samples.labels[indices], classes)
+                images, indices = [], []
+        if images:
+            yield np.stack(images), one_hot(self.samples.labels[indices], classes)
+
+    def _pixels(self, index: int) -> np.ndarray | Exception:
+        try:
+            return self.preprocessing.crop_and_resize(decode_image(self.samples.encoded(index)))
+        except (ImageError, OSError) as error:
+            return error
+
+
+def evaluation_batches(samples: Encoded, preprocessing: Preprocessing, batch_size: int) -> EvaluationBatches:
+    """Batches to evaluate on: no augmentation, the pixels that `edge_cv.evaluation` gives the artifacts.
+
+    Raises:
+        InputError: `batch_size` is less than 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1. Received: {batch_size}")
+    return EvaluationBatches(samples, preprocessing, batch_size)

@@ -1,0 +1,133 @@
+"""Training batches by Pillow, where there is no TensorFlow: of files, through Grain where it is, and of memory.
+
+Pillow decodes, crops and flips on all cores; the rest of augmentation is compiled by Keras's backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converters.errors import InputError
+from edge_cv.data.input_pipeline.augmentation import compiled
+from edge_cv.data.input_pipeline.loading import (
+    BatchPlan,
+    BrokenImages,
+    cores,
+    first_readable,
+    in_threads,
+    row_of,
+    square,
+    square_of_image,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySamples:
+    """Images in memory, in the place of a source of files.
+
+    Attributes:
+        pixels: uint8 `(n, height, width, 3)`.
+        labels: int `(n,)`, or `(n, classes)` of 0 and 1.
+        classes: the class names in order.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    name: str = "images in memory"
+
+    @property
+    def multi_label(self) -> bool:
+        return self.labels.ndim == 2
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+class PillowPipeline:
+    """The batches of a plan; what `epoch` yields are arrays of numpy or of Keras's backend."""
+
+    def __init__(self, plan: BatchPlan, broken: BrokenImages, workers: int = 0) -> None:
+        """
+        Args:
+            plan: what each batch is made of.
+            broken: where images that cannot be read are counted.
+            workers: processes that decode files; 0 is threads of this one.
+        """
+        self._plan = plan
+        self._broken = broken
+        self._workers = workers
+
+    def epoch(self, number: int, first_step: int) -> Iterator[tuple[Any, Any]]:
+        plan, steps = self._plan, range(first_step, self._plan.order.steps)
+        batches = self._through_grain if not isinstance(plan.samples, ArraySamples) else _through_threads
+        for step, (images, targets, problems) in zip(steps, batches(steps, _Load(plan, number)), strict=True):
+            for index, why in problems.items():
+                self._broken.add(index, why)
+            if isinstance(images, InputError):
+                raise images
+            numbers = plan.numbers(number, step)
+            rest = {name: values for name, values in numbers.items() if name not in ("crop", "flip")}
+            yield compiled(plan.augment)(images, targets, rest) if rest else (images, targets)
+
+    def _through_grain(self, steps: range, load: _Load) -> Iterable[Any]:
+        try:
+            import grain
+        except ImportError as error:
+            if not self._workers:
+                return _through_threads(steps, load)
+            raise InputError("processes that decode need Grain: pip install 'edge-cv[grain]'") from error
+
+        if not steps:
+            return ()
+        threads = grain.ReadOptions(num_threads=cores(), prefetch_buffer_size=cores() + 1)
+        data = grain.MapDataset.source(steps).map(load).to_iter_dataset(threads)
+        if self._workers:
+            from absl import flags
+
+            if not flags.FLAGS.is_parsed():  # Grain asks for its flags when it starts processes
+                flags.FLAGS.mark_as_parsed()
+            data = data.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2))
+        return data
+
+
+def _through_threads(steps: range, load: _Load) -> Iterable[Any]:
+    return in_threads(steps, load, cores() + 1)
+
+
+class _Load:
+    """Makes a step's batch: images or what is wrong with all of them, targets, what could not be read."""
+
+    def __init__(self, plan: BatchPlan, epoch: int) -> None:
+        self._plan = plan
+        self._epoch = epoch
+
+    def __call__(self, step: int) -> tuple[Any, Any, dict[int, str]]:
+        plan, broken = self._plan, BrokenImages(self._plan.samples.name, quiet=True)
+        size, numbers = plan.image_size, plan.numbers(self._epoch, step)
+        images = np.empty((plan.order.batch_size, size, size, 3), np.uint8)
+        indices = plan.order.indices(self._epoch, step)
+        try:
+            for row in range(len(images)):
+                own = row_of(numbers, row)
+                if isinstance(plan.samples, ArraySamples):
+                    images[row] = _square_of_array(plan.samples.pixels[indices[row]], own, plan)
+                else:
+
+                    def read(index: int, own: dict[str, np.ndarray] = own) -> np.ndarray:
+                        return square(plan.samples.encoded(index), own, plan.augment, size)
+
+                    indices[row], images[row] = first_readable(plan, self._epoch, step, row, read, broken)
+        except InputError as error:  # as a value: it may have to cross to another process
+            return error, None, broken.reasons
+        return images, plan.targets(indices), broken.reasons
+
+
+def _square_of_array(pixels: np.ndarray, numbers: dict[str, np.ndarray], plan: BatchPlan) -> np.ndarray:
+    from PIL import Image
+
+    return square_of_image(Image.fromarray(pixels), numbers, plan.augment, plan.image_size)

@@ -1,0 +1,1 @@
+"""How far apart ImageNet's classes are in WordNet."""

@@ -1,0 +1,1 @@
+"""The target device's file, and the forms in which it is delivered."""

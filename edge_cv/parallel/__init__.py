@@ -1,0 +1,1 @@
+"""Process pools, thread pools and Ray clusters."""

@@ -1,0 +1,3 @@
+"""Recipes: what a run does, as a page of Python."""
+
+from edge_cv.recipe.recipe import *  # noqa: F403

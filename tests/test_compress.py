@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+
+from converters import to_tflite
+from converters.errors import InputError
+from converters.tflite.runtime import predict
+from edge_cv.compression.compress import compress
+from edge_cv.compression.qat import calibration_images
+from edge_cv.recipe import ChannelPrune, FineTuning, Prune, Qat, WeightClustering
+
+SHORT = FineTuning(epochs=2, learning_rate=2e-3)
+
+
+@pytest.fixture(scope="module")
+def stages(digits, digits_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compressed")
+    parts = {
+        "prune": Prune(0.75, tuning=FineTuning(epochs=4, learning_rate=5e-3)),
+        "qat": Qat(tuning=FineTuning(epochs=1, learning_rate=1e-3)),
+    }
+    return folder, parts, compress(digits_model, digits[0], folder, **parts, key="digits")
+
+
+def test_pruned_and_trained_for_int8_the_file_packs_small_and_knows_its_digits(digits, digits_model, stages):
+    batches, images, labels = digits
+    calibration = calibration_images(batches, 100)
+    dense = to_tflite(digits_model, "int8", calibration=calibration)
+    made = to_tflite(stages[2][-1].model, stages[2][-1].int8, calibration=calibration)
+    outputs = predict(made.content, images, pixel_offset=-128)
+    assert np.mean(outputs.argmax(1) == labels) >= 0.9
+    assert min(stages[2][-1].sparsity.values()) >= 0.7
+    # half of this small file is no weights: names, scales, operators
+    assert len(gzip.compress(made.content)) < 0.8 * len(gzip.compress(dense.content))
+
+
+def test_int8_of_a_pruned_model_keeps_its_zeros(digits, stages):
+    from converters.tflite.graph import Graph
+
+    pruned = stages[2][0]
+    conversion = to_tflite(pruned.model, pruned.int8, calibration=calibration_images(digits[0], 100))
+    graph = Graph(conversion.content)
+    for operator in graph.operators():
+        if operator.name == "CONV_2D" and graph.name(operator.outputs[0]) in pruned.sparsity:
+            zeros = np.mean(graph.constant(operator.inputs[1]) == 0)
+            # a dead channel is given one weight, so that its bias has a scale
+            assert zeros >= pruned.sparsity[graph.name(operator.outputs[0])] - 0.01
+
+
+def test_a_second_run_does_nothing_and_another_part_does_what_follows_from_it(digits, digits_model, stages):
+    folder, parts, first = stages
+    times = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.keras")}
+    assert set(times) == {"pruned.keras", "qat.keras"}
+    again = compress(digits_model, digits[0], folder, **parts, key="digits")
+    assert again == first
+    changed = parts | {"qat": Qat(tuning=FineTuning(epochs=1, learning_rate=2e-4))}
+    compress(digits_model, digits[0], folder, **changed, key="digits")
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.keras")}
+    assert after["pruned.keras"] == times["pruned.keras"]
+    assert after["qat.keras"] > times["qat.keras"]
+
+
+@pytest.mark.slow
+def test_all_stages_go_together(digits, digits_model, tmp_path):
+    made = compress(
+        digits_model,
+        digits[0],
+        tmp_path,
+        channel_prune=ChannelPrune(0.7, tuning=SHORT),
+        prune=Prune(0.5, tuning=SHORT),
+        cluster=WeightClustering(16, tuning=FineTuning(epochs=1)),
+        qat=Qat(tuning=FineTuning(epochs=1)),
+    )
+    assert [stage.name for stage in made] == ["channel_pruned", "pruned", "clustered", "qat"]
+    kernel = np.asarray(made[-1].model.get_layer("head_conv").kernel)
+    assert np.mean(kernel == 0) == pytest.approx(0.5, abs=0.05)
+    assert len(np.unique(kernel)) <= 16
+    assert made[-1].model.count_params() < digits_model.count_params()
+
+
+class Noise:
+    """A few batches of random pixels of ten classes."""
+
+    classes, batch_size, multi_label = tuple("0123456789"), 16, False
+
+    def __init__(self, size: int) -> None:
+        rng = np.random.default_rng(0)
+        self.images = rng.integers(0, 256, (32, size, size, 3)).astype(np.uint8)
+
+    def __len__(self) -> int:
+        return 2
+
+    def epoch(self, number: int, first_step: int = 0):
+        targets = np.eye(10, dtype=np.float32)[np.arange(16) % 10]
+        for step in range(first_step, 2):
+            yield self.images[16 * step : 16 * step + 16], targets
+
+
+def settled(model, images):
+    """A network with random weights whose batch normalization has seen the images, so that it tells them apart."""
+    layers = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
+    for layer in layers:
+        layer.momentum = 0.0
+    model(images.astype(np.float32), training=True)
+    for layer in layers:
+        layer.momentum = 0.99
+    return model
+
+
+NETWORKS = {
+    "efficientnet_b0": {"image_size": 64},
+    "mobilenet_v3_small": {"image_size": 64},
+    "mobilenet_v3_large": {"image_size": 64},
+    "alexnet": {"image_size": 63, "alpha": 0.25},
+    "alexnet_2012": {"image_size": 67, "alpha": 0.25},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_are_pruned_and_trained_for_int8_into_files_wholly_of_integers(name, tmp_path):
+    from converters.tflite.graph import Graph, count_operators
+    from edge_cv import models
+
+    batches = Noise(NETWORKS[name]["image_size"])
+    model = settled(models.build(name, classes=10, **NETWORKS[name]), batches.images)
+    once = FineTuning(epochs=1, learning_rate=1e-4)
+    made = compress(model, batches, tmp_path, prune=Prune(0.5, "constant", tuning=once), qat=Qat(tuning=once))
+    assert [stage.total_sparsity for stage in made] == pytest.approx([0.5, 0.5], abs=0.02)
+    for stage in made:
+        conversion = to_tflite(stage.model, stage.int8, calibration=batches.images)
+        integer, total = count_operators(Graph(conversion.content))
+        assert integer == total, (stage.name, integer, total)
+        assert conversion.parity.sqnr_db > 3
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({}, "name at least one"),
+        ({"channel_prune": ChannelPrune(0.01), "qat": Qat()}, "no further"),
+        ({"prune": Prune(exclude=("absent",)), "qat": Qat()}, "exclude must name"),
+        ({"cluster": WeightClustering(300), "qat": Qat()}, "at most 255 together"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_trained(digits_model, tmp_path, parts, message):
+    class Untouched:
+        def __getattr__(self, name):
+            raise AssertionError(f"the data was asked for {name}")
+
+    with pytest.raises(InputError, match=message):
+        compress(digits_model, Untouched(), tmp_path / "out", **parts)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Prune(1.0), "sparsity must be a share above 0 and under 1"),
+        (
+            lambda: Prune(end_epoch=9.0, tuning=FineTuning(epochs=5)),
+            r"within its training, 0..5 epochs. Received: 0..9",
+        ),
+        (lambda: Prune(begin_epoch=5.0, tuning=FineTuning(epochs=5)), "within its training"),
+        (lambda: Prune(0.75, pattern="2:4"), r"must have sparsity=0.5"),
+        (lambda: Prune(schedule="linear"), "schedule of Prune"),
+        (lambda: ChannelPrune(0.0), "keep must be a share"),
+        (lambda: ChannelPrune(target="size"), "target of ChannelPrune"),
+        (lambda: WeightClustering(2), "at least 3"),
+        (lambda: Qat(freeze_epoch=4, tuning=FineTuning(epochs=3)), "within its training"),
+        (lambda: FineTuning(distillation=1.5), "share in 0..1"),
+        (lambda: FineTuning(learning_rate=0.0), "learning_rate must be above 0"),
+    ],
+)
+def test_parts_refuse_values_that_cannot_be(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
