@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from converters.errors import InputError
-from edge_cv.evaluation import latency, measure, runner
+from edge_cv.evaluation import describe_environment, latency, measure, runner
 
 
 @pytest.fixture(scope="session")
