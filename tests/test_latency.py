@@ -230,8 +230,8 @@ def test_measuring_in_turns_deals_out_the_runs_and_keeps_every_sample(dense_mode
     ],
 )
 def test_int8_dot_product_is_read_from_the_processors_features(monkeypatch, tmp_path, cpuinfo, expected):
-    from edge_cv.evaluation import machine
+    from edge_cv.evaluation import environment
 
     (tmp_path / "cpuinfo").write_text(cpuinfo)
-    monkeypatch.setattr(machine, "CPU_FEATURES", tmp_path / "cpuinfo")
-    assert machine.int8_dot_product() is expected
+    monkeypatch.setattr(environment, "CPU_FEATURES", tmp_path / "cpuinfo")
+    assert environment.int8_dot_product() is expected
