@@ -43,7 +43,11 @@ RECIPE = Recipe(
 def test_each_stage_has_rows_and_a_second_run_does_only_what_changed(tmp_path):
     report = run(RECIPE, tmp_path)
     rows = {row.scheme: row for row in report.rows}
-    assert list(rows) == ["float32", "int8", "pruned_float32", "pruned_int8", "qat_int8"] == list(RECIPE.row_names())
+    assert (
+        list(rows)
+        == ["float32", "int8", "pruned_float32", "pruned_int8", "qat_int8"]
+        == [o.name for o in RECIPE.outputs()]
+    )
     assert rows["int8"].sparsity is None
     for name in ("pruned_float32", "pruned_int8", "qat_int8"):
         assert rows[name].total_sparsity == pytest.approx(0.75, abs=0.02)

@@ -137,3 +137,38 @@ def test_a_recipe_knows_the_types_of_the_converters_ends_and_a_page_is_of_one_of
         dataclasses.replace(RECIPE, io="int9")
     with pytest.raises(InputError, match=r"must be of a TFLite row. Received: onnx_float32"):
         recipes.TargetDevice("d", "p", "r", scheme="onnx_float32", delivery="web")
+
+
+def test_each_output_has_a_name_and_a_file():
+    recipe = dataclasses.replace(
+        RECIPE, schemes=("float32", "int8"), onnx=("float32", "int8"), prune=recipes.Prune(), qat=recipes.Qat()
+    )
+    assert [output.name for output in recipe.outputs()] == [
+        "float32",
+        "int8",
+        "onnx_float32",
+        "onnx_int8",
+        "pruned_float32",
+        "pruned_int8",
+        "pruned_onnx_float32",
+        "qat_int8",
+    ]
+    output = recipes.Output("pruned", "onnx", "float32")
+    assert output in recipe.outputs()
+    assert output.file_name("mobilenet_v2") == "mobilenet_v2_pruned_onnx_float32.onnx"
+    assert recipes.Output("", "tflite", "int8").file_name("mine") == "mine_int8.tflite"
+
+
+def test_a_model_is_an_architecture_or_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mobilenet_v2").mkdir()
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").touch()
+    (tmp_path / "model").touch()
+    files = ("mine.keras", "mine.h5", "mine.tflite", "folder/mine", "./mine", "saved", "model")
+    assert all(Model(name).is_file for name in files)
+    assert not Model("mobilenet_v2").is_file  # a folder, but no SavedModel
+    assert Model("runs/mine.keras").short_name == "mine"
+    assert Model("mobilenet_v2", alpha=0.5).short_name == "mobilenet_v2"
+    with pytest.raises(InputError, match=r"Model.weights is for an architecture.* Received: 'imagenet'"):
+        Model("mine.keras", weights="imagenet")

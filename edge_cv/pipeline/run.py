@@ -19,7 +19,7 @@ from edge_cv.deploy.package import Delivery, check_deliverable
 from edge_cv.pipeline import model as network
 from edge_cv.pipeline.model import RunModel, photos_key
 from edge_cv.progress import Progress, silent
-from edge_cv.recipe import Fit, Limits, Recipe
+from edge_cv.recipe import Fit, Limits, Output, Recipe
 from edge_cv.stages import Stages, fingerprint
 
 if TYPE_CHECKING:
@@ -96,12 +96,9 @@ def run(
     images = _Calibration(calibration, model.preprocessing, progress)
 
     derived = network.compressed(recipe, photos, model, folder, progress)
-    made_of: dict[str, RunModel | network.CompressedModel] = dict.fromkeys(
-        (*recipe.schemes, *(f"onnx_{scheme}" for scheme in recipe.onnx)), model
-    )
-    for stage, one in zip(recipe.compression(), derived, strict=True):
-        made_of |= {f"{one.name}_{row}": one for row in recipe.stage_rows(stage)}
-    artifacts = [_convert(recipe, stages, one, images, name, progress) for name, one in made_of.items()]
+    models: dict[str, RunModel | network.CompressedModel] = {"": model, **{one.name: one for one in derived}}
+    made_of = {output.name: models[output.stage] for output in recipe.outputs()}
+    artifacts = [_convert(recipe, stages, models[o.stage], images, o, progress) for o in recipe.outputs()]
     layers = {
         a.scheme: _layers(stages, artifacts[0], a, images, progress)
         for a in artifacts
@@ -236,21 +233,20 @@ def _convert(
     stages: Stages,
     model: RunModel | network.CompressedModel,
     calibration: _Calibration,
-    name: str,
+    output: Output,
     progress: Progress,
 ) -> ModelFile:
-    """The file of one row: `int8` of the network, `pruned_int8` or `pruned_onnx_float32` of what was made of it."""
+    """The file of one output, converted from the recipe's model or from a compressed one."""
     from converters.schemes import parse
 
+    name, onnx = output.name, output.format == "onnx"
     derived = isinstance(model, network.CompressedModel)
-    kind = name.removeprefix(f"{model.name}_") if derived else name
-    onnx = kind.startswith("onnx_")
-    scheme: Any = kind.removeprefix("onnx_")
+    scheme: Any = output.scheme
     if not onnx:
         scheme = parse(scheme)
         scheme = dataclasses.replace(scheme, io=recipe.io) if scheme.integer else scheme
         scheme = model.made.int8_with(recipe.io) if derived and scheme.integer else scheme
-    path = stages.folder / f"{recipe.model.name}_{name}{'.onnx' if onnx else '.tflite'}"
+    path = stages.folder / output.file_name(recipe.model.short_name)
     target = recipe.device.target if recipe.device is not None and recipe.device.scheme == name else None
 
     def work() -> tuple[Any, list[Path]]:
@@ -275,7 +271,12 @@ def _convert(
         return measured, [path, path.with_suffix(".json")]
 
     how = scheme if onnx else asdict(scheme)
-    inputs = {"model": model.sha256, "scheme": [kind, how], "calibration": calibration.key, "path": path.name}
+    inputs = {
+        "model": model.sha256,
+        "scheme": [dataclasses.replace(output, stage="").name, how],
+        "calibration": calibration.key,
+        "path": path.name,
+    }
     inputs["target"] = target
     result, files = stages.once(f"convert_{name}", inputs, work)
     return ModelFile(name, path, files[path.name], **result)

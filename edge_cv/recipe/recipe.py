@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import os
 import runpy
 import sys
 import types
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import InputError, unknown
+from edge_cv.recipe.output import Output
+
+MODEL_SUFFIXES = (".keras", ".h5", ".tflite")
 
 
 class _Part:
@@ -66,7 +70,8 @@ class Model(_Part):
     """Which network, as `edge_cv.models.build` takes it.
 
     Attributes:
-        name: an architecture of `edge-cv models`.
+        name: an architecture of `edge-cv models`, or the path of a model file: a `.keras` or `.h5` file, a float
+            `.tflite` file, or a SavedModel folder. A file has its own weights, size and options.
         weights: `imagenet`, the path of our own `.keras` or `.weights.h5` file, or None for a random start.
         classes: number of logits; None is as many as the photos that it is trained on have, else ImageNet's 1000.
         image_size: height and width of the input in pixels; None is the architecture's own.
@@ -84,8 +89,24 @@ class Model(_Part):
     options: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_file(self) -> bool:
+        """Whether `name` is a file's path, not an architecture's name."""
+        path = Path(self.name)
+        is_path = "/" in self.name or os.sep in self.name or path.suffix in MODEL_SUFFIXES
+        return is_path or path.is_file() or (path / "saved_model.pb").is_file()
+
+    @property
+    def short_name(self) -> str:
+        """The architecture's name, or the file's name without folder and suffix; the artifacts' names begin with it."""
+        return (Path(self.name).stem or "model") if self.is_file else self.name
+
     def check(self) -> None:
         self.at_least(1, "classes", "image_size")
+        for name in ("weights", "classes", "image_size", "alpha", "options") if self.is_file else ():
+            value = getattr(self, name)
+            if value not in (None, 1.0, {}):
+                raise InputError(f"Model.{name} is for an architecture, not for a model file. Received: {value!r}")
         for name in self.preprocessing:
             if name not in ("resize_to", "rule", "interpolation"):
                 raise unknown("field of Model.preprocessing", name, ("resize_to", "rule", "interpolation"))
@@ -685,9 +706,10 @@ class Recipe(_Part):
             if len(set(names)) < len(names):
                 raise InputError(f"a recipe must name each scheme once. Received: {', '.join(names)}")
         check_together(prune=self.prune, cluster=self.cluster, qat=self.qat)
+        names = [output.name for output in self.outputs()]
         for part in (*self.limits, *([self.device] if self.device else [])):
-            if part.scheme not in self.row_names():
-                raise unknown(f"scheme in {type(part).__name__}", part.scheme, self.row_names())
+            if part.scheme not in names:
+                raise unknown(f"scheme in {type(part).__name__}", part.scheme, names)
         if self.io not in IO_TYPES:
             raise unknown("Recipe.io", self.io, IO_TYPES)
 
@@ -696,16 +718,18 @@ class Recipe(_Part):
         parts = {name: getattr(self, name) for name in ("channel_prune", "prune", "cluster", "qat")}
         return {name: part for name, part in parts.items() if part is not None}
 
-    def row_names(self) -> tuple[str, ...]:
-        """The rows of the report: of the model itself, then of what each stage of compression makes of it."""
-        dense = (*self.schemes, *(f"onnx_{scheme}" for scheme in self.onnx))
-        return (*dense, *(f"{STAGE_NAMES[name]}_{row}" for name in self.compression() for row in self.stage_rows(name)))
+    def outputs(self) -> tuple[Output, ...]:
+        """The files to make, each a row of the report: of the model itself, then of each stage of compression."""
+        dense = [Output("", "tflite", scheme) for scheme in self.schemes]
+        dense += [Output("", "onnx", scheme) for scheme in self.onnx]
+        return (*dense, *(output for field_name in self.compression() for output in self._stage_outputs(field_name)))
 
-    def stage_rows(self, name: str) -> tuple[str, ...]:
-        """What is made of a stage's model: int8, and float32 where the stage does not train for int8."""
-        wanted = ("int8",) if name == "qat" else ("float32", "int8")
-        onnx = ("onnx_float32",) if name != "qat" and "float32" in self.onnx else ()
-        return (*(scheme for scheme in wanted if scheme in self.schemes), *onnx)
+    def _stage_outputs(self, field_name: str) -> list[Output]:
+        """int8, and float32 unless the stage trains for int8."""
+        stage, is_float = STAGE_NAMES[field_name], field_name != "qat"
+        outputs = [Output(stage, "tflite", "float32")] if is_float and "float32" in self.schemes else []
+        outputs += [Output(stage, "tflite", "int8")] if "int8" in self.schemes else []
+        return outputs + ([Output(stage, "onnx", "float32")] if is_float and "float32" in self.onnx else [])
 
     def quick(self) -> Recipe:
         """The same chain on few photos and few timed runs: whether it works, not what it is worth."""
