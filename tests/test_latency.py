@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from converters.errors import InputError
-from edge_cv.evaluation import describe_environment, latency, measure, runner
+from edge_cv.evaluation import describe_environment, measure, runner, runner_events
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +49,7 @@ def test_percentiles_are_ordered_and_those_of_the_samples(dense_model):
         assert value.p50_ms == pytest.approx((ordered[9] + ordered[10]) / 2)
         assert value.host == f"{runner.cpu_name()} ({runner.cpu_count()} core{'s' * (runner.cpu_count() > 1)})"
         assert value.runtime.startswith("ai-edge-litert 2.")
-        json.dumps(value.to_dict(), allow_nan=False)
+        json.dumps(value.to_json(), allow_nan=False)
     assert progress[-1] == (40, 40)
     assert progress == sorted(progress)
 
@@ -143,7 +143,7 @@ def test_missing_and_corrupt_files_are_input_errors(dense_model, tmp_path):
 def test_a_runner_that_dies_is_an_input_error_with_its_signal(dense_model, tmp_path, monkeypatch):
     deadly = tmp_path / "deadly.py"
     deadly.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-    monkeypatch.setattr(latency, "RUNNER", deadly)
+    monkeypatch.setattr(runner_events, "RUNNER", deadly)
     with pytest.raises(InputError, match=r"dense model's\.tflite cannot be run: the runtime ended with SIGSEGV"):
         measure(dense_model)
 

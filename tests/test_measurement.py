@@ -10,9 +10,9 @@ import pytest
 
 from converters.errors import InputError
 from edge_cv.evaluation import runner
-from edge_cv.evaluation.latency import RunnerEvents
-from edge_cv.evaluation.measurement import Measurement, compare, outputs_of, parse
+from edge_cv.evaluation.measurement import Measurement, compare, outputs_of
 from edge_cv.evaluation.remote.results import _throttled
+from edge_cv.evaluation.runner_events import RunnerEvents
 from edge_cv.report import Report, Row
 from edge_cv.report.measured import load, with_measurements
 
@@ -129,9 +129,10 @@ def test_each_field_is_checked(path, value):
     "content",
     [b"", b"[]", b"nothing", b"{" * 100_000, b"\xff\xfe", b'{"schema": 1, "kind": "measurement", "latency": NaN}'],
 )
-def test_bytes_that_are_no_measurement_are_refused(content):
-    with pytest.raises(InputError, match="a measurement must"):
-        parse(content)
+def test_a_file_that_is_no_measurement_is_refused(tmp_path, content):
+    (tmp_path / "m.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"m\.json: a measurement must"):
+        Measurement.load(tmp_path / "m.json")
 
 
 def test_what_a_terminal_would_obey_is_taken_out():
@@ -163,7 +164,7 @@ MODEL = {"event": "model", "cpu": "c", "runtime": "r", "machine": "m", "system":
 def take(*events, threads=(1,), runs=2):
     gathered = RunnerEvents(threads, runs)
     for event in events:
-        gathered.take(event)
+        gathered.add(event)
     return gathered
 
 

@@ -1,6 +1,6 @@
-"""A measurement: what one machine, this one or another, told of one artifact; as a value and as a JSON file.
+"""A measurement: the results of one model on one machine, as a value and as a JSON file.
 
-The file may come from a device or a phone that nobody vouches for, so every field is checked when it is read.
+The file may come from an untrusted device or phone, so every field is checked when it is read.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.files import write_atomic
-from edge_cv.evaluation.latency import Latency, percentiles
-from edge_cv.strict_json import MAX_NUMBERS, fields_of, integer, items, number, samples, sha256, text
+from edge_cv import strict_json
+from edge_cv.evaluation.latency import Latency
+from edge_cv.strict_json import integer, items, mapping, number, sha256, text
 
 SCHEMA = 1
-MAX_BYTES = 1 << 28  # of a measurement file: a thousand images' outputs of a thousand classes are a tenth of it
+MAX_BYTES = 1 << 28  # of a file; 1000 outputs for each of 1000 images take a tenth of it
 MAX_IMAGES = 100_000
+_LATENCY_FIELDS = ("threads", "p50_ms", "p90_ms", "p99_ms", "runs")  # required in a measurement
 
 
 @dataclass(frozen=True)
 class Golden:
-    """What a machine answered to inputs that every machine gets.
+    """The outputs of a machine for the golden inputs, which are the same for every machine.
 
     Attributes:
         sha256: of the inputs, raw tensors one after the other.
-        outputs: the numbers as the artifact gives them, `(images, classes)`: int64 for integers, else float64.
+        outputs: what the model gives, not dequantized, `(images, classes)`: int64 for integers, else float64.
     """
 
     sha256: str
@@ -42,19 +44,17 @@ class Golden:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Golden) and self.sha256 == other.sha256 and np.array_equal(self.outputs, other.outputs)
 
-    __hash__ = None
-
 
 @dataclass(frozen=True)
 class OutputMatch:
-    """How a device's outputs for the golden inputs compare with those of the machine that sent them.
+    """A device's outputs for the golden inputs, compared with those of the machine that sent the inputs.
 
     Attributes:
-        runtime: what ran the artifact on that machine.
+        runtime: the program that ran the model on that machine.
         images: golden inputs.
-        top1_equal: on how many of them the largest output is the same one.
-        max_steps: the largest difference of an output, in steps of its integer type; None for float outputs.
-        max_abs_error: the largest difference of a float output; None for integers.
+        top1_equal: inputs for which the largest output has the same index.
+        max_steps: the largest difference of two outputs in steps of their integer type; None for float outputs.
+        max_abs_error: the largest difference of two float outputs; None for integers.
     """
 
     runtime: str
@@ -64,7 +64,7 @@ class OutputMatch:
     max_abs_error: float | None
 
     def sentence(self) -> str:
-        """The same in words."""
+        """The comparison in words."""
         if self.max_steps is not None:
             apart = f"outputs at most {self.max_steps} step{'' if self.max_steps == 1 else 's'} apart"
         else:
@@ -74,17 +74,17 @@ class OutputMatch:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of one artifact on one machine.
+    """The results of one model on one machine.
 
     Attributes:
-        file, sha256: the artifact's name, and the hash of the file that ran.
-        device: what the machine says of itself, as text; `host` is its name in every report.
-        latency: one value for each thread count; the last has fewer runs when the device vanished meanwhile.
-        peak_memory_bytes: by how much the model made memory grow; None where the system does not tell.
-        temperature_c, clock_mhz: before and after the timed inferences; None where the system does not tell.
+        file, sha256: the model's file name, and the hash of the file that ran.
+        device: what the machine reports about itself, as text; `host` is its name in every report.
+        latency: one value for each thread count; the last has fewer runs if the device disconnected.
+        peak_memory_bytes: growth of the memory because of the model; None where the system does not report it.
+        temperature_c, clock_mhz: before and after the timed inferences; None where the system does not report them.
         golden: the outputs for the golden inputs.
-        likeness: how they compare with the outputs of the machine that sent the inputs.
-        error: why there is no more, where the device failed or vanished before the end.
+        likeness: how these compare with the outputs of the machine that sent the inputs.
+        error: why the measurement is incomplete, if the device failed or disconnected.
     """
 
     file: str
@@ -99,7 +99,7 @@ class Measurement:
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The measurement as JSON has it."""
+        """The measurement, as JSON holds it."""
         golden = self.golden and {
             "sha256": self.golden.sha256,
             "images": self.golden.images,
@@ -110,7 +110,7 @@ class Measurement:
             "kind": "measurement",
             "artifact": {"file": self.file, "sha256": self.sha256},
             "device": self.device,
-            "latency": [entry.to_dict() for entry in self.latency],
+            "latency": [entry.to_json() for entry in self.latency],
             "peak_memory_bytes": self.peak_memory_bytes,
             "temperature_c": self.temperature_c and list(self.temperature_c),
             "clock_mhz": self.clock_mhz and list(self.clock_mhz),
@@ -120,7 +120,7 @@ class Measurement:
         return fields if self.error is None else {**fields, "error": self.error}
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Writes the measurement file; into a folder as `measurement_<artifact's stem>.json`."""
+        """Write the measurement file; in a folder, it is named `measurement_<model's stem>.json`. Returns its path."""
         path = Path(path)
         if path.is_dir():
             path = path / f"measurement_{Path(self.file).stem}.json"
@@ -128,12 +128,12 @@ class Measurement:
 
     @classmethod
     def from_dict(cls, fields: Any) -> Measurement:
-        """The measurement that JSON holds, each field checked; keys that it does not know are left out.
+        """The measurement that `to_dict` wrote; unknown keys are ignored.
 
         Raises:
-            InputError: a field is missing or is something else, or the machine says only why it could not measure.
+            InputError: a field is missing or wrong, or the file holds only the reason why a device could not measure.
         """
-        fields = fields_of(fields, "a measurement")
+        fields = mapping(fields, "a measurement")
         if fields.get("kind") != "measurement" or fields.get("schema") != SCHEMA:
             received = f"{fields.get('kind')!r:.40}, {fields.get('schema')!r:.40}"
             raise InputError(
@@ -142,13 +142,13 @@ class Measurement:
         error = None if fields.get("error") is None else text(fields["error"], "a measurement's error")
         if error is not None and "artifact" not in fields:
             raise InputError(f"the device could not measure: {error}")
-        artifact = fields_of(fields.get("artifact"), "a measurement's artifact")
-        device = fields_of(fields.get("device"), "a measurement's device")
+        artifact = mapping(fields.get("artifact"), "a measurement's artifact")
         device = {
-            text(name, "a name"): text(str(value), f"the device's {name!r:.40}") for name, value in device.items()
+            text(name, "a name"): text(str(value), f"the device's {name!r:.40}")
+            for name, value in mapping(fields.get("device"), "a measurement's device").items()
         }
         if not device.get("host"):
-            raise InputError("a measurement's device must have host, the machine that measured. Received: none")
+            raise InputError("a measurement's device must have a host, the name of the machine. Received: none")
         memory = fields.get("peak_memory_bytes")
         return cls(
             file=text(artifact.get("file"), "the artifact's file"),
@@ -165,64 +165,51 @@ class Measurement:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Measurement:
-        """Reads a measurement file.
+        """Read a measurement file.
 
         Raises:
-            InputError: it cannot be read, or is no measurement.
+            InputError: the file cannot be read or is no measurement.
         """
-        path = Path(path)
+        fields = strict_json.read(Path(path), "a measurement", MAX_BYTES)
         try:
-            with path.open("rb") as file:
-                content = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-        try:
-            return parse(content)
+            return cls.from_dict(fields)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
 
-def parse(content: bytes) -> Measurement:
-    """The measurement in the bytes of a file; InputError for anything else."""
-    if len(content) > MAX_BYTES:
-        raise InputError(f"a measurement must have at most {MAX_BYTES:,} bytes. Received: more")
-    try:
-        fields = json.loads(content.decode("utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"a measurement must be a JSON file. Received: {' '.join(str(error).split()):.120}") from error
-    return Measurement.from_dict(fields)
-
-
 def compare(ours: np.ndarray, theirs: np.ndarray, runtime: str) -> OutputMatch:
-    """How outputs `(images, classes)` of a device compare with ours for the same inputs; integers are taken as steps.
+    """Compare the outputs of a device with those of this machine for the same inputs.
+
+    Args:
+        ours, theirs: outputs of this machine and of the device, `(images, classes)`, not dequantized.
+        runtime: the program that ran the model on this machine.
 
     Raises:
-        InputError: there are not as many.
+        InputError: the shapes differ.
     """
     if ours.shape != theirs.shape:
         raise InputError(
             f"the device must give outputs of {ours.shape} for the golden inputs. Received: {theirs.shape}"
         )
     equal = int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum())
-    largest = np.abs(ours.astype(np.float64) - theirs).max()
-    integers = ours.dtype.kind in "iu"
-    return OutputMatch(
-        runtime, len(ours), equal, int(largest) if integers else None, None if integers else float(largest)
-    )
+    largest = float(np.abs(ours.astype(np.float64) - theirs).max())
+    if ours.dtype.kind in "iu":
+        return OutputMatch(runtime, len(ours), equal, max_steps=int(largest), max_abs_error=None)
+    return OutputMatch(runtime, len(ours), equal, max_steps=None, max_abs_error=largest)
 
 
 def outputs_of(values: Any, what: str) -> np.ndarray:
-    """Rows of finite numbers, `(images, classes)`, int64 where all are integers, else float64.
+    """Lists of finite numbers of one length as an array `(images, classes)`: int64 if all are integers, else float64.
 
     Raises:
-        InputError: they are something else, or rows of different lengths.
+        InputError: the values are something else.
     """
     rows = items(values, what, MAX_IMAGES)
     if not rows:
         raise InputError(f"{what} must have an image. Received: none")
-    length = len(items(rows[0], f"an image of {what}", MAX_NUMBERS))
+    length = len(items(rows[0], f"an image of {what}"))
     for row in rows:
-        row = items(row, f"an image of {what}", MAX_NUMBERS)
+        row = items(row, f"an image of {what}")
         if len(row) != length or not length:
             raise InputError(f"{what} must have as many numbers for every image. Received: {length} and {len(row)}")
         for value in row:
@@ -232,52 +219,33 @@ def outputs_of(values: Any, what: str) -> np.ndarray:
 
 
 def _latency(fields: Any) -> Latency:
-    """A latency whose percentiles are those of its samples, where it has them."""
-    fields = fields_of(fields, "a latency")
-    threads = integer(fields.get("threads"), "a latency's threads", 0, 4096)
-    values = samples(fields.get("samples_ms") or [], "a latency's samples_ms")
-    given = tuple(
-        float(number(fields.get(name), f"a latency's {name}", 0, 3.6e6)) for name in ("p50_ms", "p90_ms", "p99_ms")
-    )
-    runs = integer(fields.get("runs"), "a latency's runs", 1, MAX_NUMBERS)
-    if values and runs != len(values):
-        raise InputError(f"a latency must have as many runs as samples. Received: {runs} and {len(values)}")
-    p50, p90, p99 = percentiles(values) if values else given
-    return Latency(
-        host=text(fields.get("host"), "a latency's host") or "unknown host",
-        runtime=text(fields.get("runtime"), "a latency's runtime") or "unknown runtime",
-        threads=threads,
-        p50_ms=p50,
-        p90_ms=p90,
-        p99_ms=p99,
-        runs=runs,
-        samples_ms=tuple(values),
-        cpu_share=float(number(fields.get("cpu_share", 1.0), "a latency's cpu_share", 0, 1)),
-    )
+    missing = [name for name in _LATENCY_FIELDS if mapping(fields, "a latency").get(name) is None]
+    if missing:
+        raise InputError(f"a latency must have {', '.join(_LATENCY_FIELDS)}. Received: no {missing[0]}")
+    return Latency.from_json({"host": None, "runtime": None, **fields})
 
 
 def _golden(fields: Any) -> Golden | None:
     if fields is None:
         return None
-    fields = fields_of(fields, "golden")
-    golden = Golden(
-        sha256(fields.get("sha256"), "golden's sha256"), outputs_of(fields.get("outputs"), "golden's outputs")
-    )
-    if integer(fields.get("images"), "golden's images", 1, MAX_IMAGES) != golden.images:
-        raise InputError(
-            f"golden's images must be as many as its outputs, {golden.images}. Received: {fields['images']}"
-        )
+    fields = mapping(fields, "golden")
+    outputs = outputs_of(fields.get("outputs"), "golden's outputs")
+    golden = Golden(sha256(fields.get("sha256"), "golden's sha256"), outputs)
+    images = integer(fields.get("images"), "golden's images", 1, MAX_IMAGES)
+    if images != golden.images:
+        raise InputError(f"golden's images must be as many as its outputs, {golden.images}. Received: {images}")
     return golden
 
 
 def _likeness(fields: Any) -> OutputMatch | None:
     if fields is None:
         return None
-    fields = fields_of(fields, "likeness")
+    fields = mapping(fields, "likeness")
     images = integer(fields.get("images"), "likeness's images", 1, MAX_IMAGES)
     steps, error = fields.get("max_steps"), fields.get("max_abs_error")
     if (steps is None) == (error is None):
-        raise InputError("likeness must have one of max_steps and max_abs_error. Received: both or none")
+        received = "neither" if steps is None else "both"
+        raise InputError(f"likeness must have either max_steps or max_abs_error. Received: {received}")
     return OutputMatch(
         runtime=text(fields.get("runtime"), "likeness's runtime"),
         images=images,
@@ -294,7 +262,3 @@ def _pair(values: Any, what: str, least: float, most: float) -> tuple[float, flo
         raise InputError(f"{what} must be two numbers, before and after. Received: {values!r:.80}")
     before, after = (float(number(value, what, least, most)) for value in values)
     return before, after
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")

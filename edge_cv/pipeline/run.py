@@ -486,7 +486,7 @@ def _measure(recipe: Recipe, stages: Stages, artifacts: Sequence[ModelFile], pro
             )
         return {
             scheme: {
-                "latency": [entry.to_dict() for entry in performance.latency],
+                "latency": [entry.to_json() for entry in performance.latency],
                 "peak_memory_bytes": performance.peak_memory_bytes,
             }
             for scheme, performance in measured.items()
@@ -532,7 +532,7 @@ def _measure_on(
 
 def on_device(rows: Sequence[Row], measurements: Sequence[Measurement]) -> tuple[Row, ...]:
     """The rows with the device's latencies in the place of this machine's, where there are any."""
-    latency = {measured.sha256: tuple(e.to_dict() for e in measured.latency) for measured in measurements}
+    latency = {measured.sha256: tuple(e.to_json() for e in measured.latency) for measured in measurements}
     return tuple(dataclasses.replace(row, latency=latency.get(row.sha256, row.latency)) for row in rows)
 
 

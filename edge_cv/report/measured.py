@@ -58,7 +58,7 @@ def with_measurements(report: Report, measurements: Sequence[Measurement]) -> Re
 def _merged(row: Row, measurement: Measurement) -> Row:
     latency = list(row.latency)
     for new in measurement.latency:
-        entry = new.to_dict()
+        entry = new.to_json()
         hosts = {e["host"] for e in latency if e["host"] == new.host and e["runtime"] != new.runtime}
         if hosts:
             entry["host"] = f"{new.host}, {new.runtime}"

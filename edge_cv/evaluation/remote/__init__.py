@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_cv.evaluation.latency import RunnerEvents, check_counts, measuring_options, runner_events
+from edge_cv.evaluation.benchmark import check_counts
 from edge_cv.evaluation.measurement import Measurement, compare
 from edge_cv.evaluation.remote.address import Adb, Address, Host, Ssh, parse
 from edge_cv.evaluation.remote.golden import IMAGES, DescribedModel, describe, golden_inputs, golden_outputs
+from edge_cv.evaluation.runner_events import RunnerEvents, runner_events, runner_options
 
 if TYPE_CHECKING:
     from edge_cv.evaluation.remote.device import RemoteDevice
@@ -85,6 +86,6 @@ def _measure_here(
     from edge_cv.evaluation.remote.results import measurement_of
 
     gathered = RunnerEvents(threads, runs, on_progress)
-    for event in runner_events(artifact.path, *measuring_options(threads, runs, warmup)):
-        gathered.take(event)
+    for event in runner_events(artifact.path, *runner_options(threads, runs, warmup)):
+        gathered.add(event)
     return measurement_of(artifact, gathered, None, None)

@@ -11,13 +11,13 @@ import numpy as np
 
 from converters.errors import InputError
 from edge_cv.evaluation.inference import Classifier
-from edge_cv.evaluation.latency import RUNNER, RunnerEvents, measuring_options
 from edge_cv.evaluation.measurement import Measurement
 from edge_cv.evaluation.remote.address import Ssh
 from edge_cv.evaluation.remote.device import RemoteDevice
 from edge_cv.evaluation.remote.golden import DescribedModel
 from edge_cv.evaluation.remote.results import measurement_of
 from edge_cv.evaluation.remote.ssh import Session
+from edge_cv.evaluation.runner_events import RUNNER, RunnerEvents, runner_options
 
 
 class Board(RemoteDevice):
@@ -39,7 +39,7 @@ class Board(RemoteDevice):
         on_progress: Callable[[int, int], None] | None,
     ) -> Measurement:
         gathered, error = RunnerEvents(threads, runs, on_progress), None
-        arguments = ["./" + _name(artifact), *measuring_options(threads, runs, warmup)]
+        arguments = ["./" + _name(artifact), *runner_options(threads, runs, warmup)]
         try:
             with Session(self.address) as session:
                 _send(session, artifact)
@@ -48,7 +48,7 @@ class Board(RemoteDevice):
                     arguments += ["--golden", "./golden.bin"]
                 session.start(RUNNER.name, arguments)
                 for event in session.events():
-                    gathered.take(event)
+                    gathered.add(event)
         except InputError as reason:
             if not gathered.latency:
                 raise
@@ -64,7 +64,7 @@ class Board(RemoteDevice):
                 _send(session, artifact)
                 session.start(RUNNER.name, ["./" + _name(artifact), "--serve"])
                 gathered = RunnerEvents((1,), 0)
-                gathered.take(session.event())
+                gathered.add(session.event())
                 if not gathered.model:
                     raise InputError(f"{self.address} must tell of the model first. Received: something else")
                 opened.append(_Served(artifact, session, f"{gathered.model['runtime']} on {gathered.model['host']}"))

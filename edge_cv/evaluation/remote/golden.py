@@ -11,8 +11,8 @@ import numpy as np
 
 from converters.errors import InputError
 from edge_cv.evaluation import inference, runner
-from edge_cv.evaluation.latency import RunnerEvents, runner_events
 from edge_cv.evaluation.measurement import outputs_of
+from edge_cv.evaluation.runner_events import RunnerEvents, runner_events
 
 IMAGES = 8
 
@@ -71,7 +71,7 @@ def golden_outputs(artifact: DescribedModel, inputs: bytes) -> np.ndarray:
 def _here(path: Path, *options: str) -> RunnerEvents:
     gathered = RunnerEvents((1,), 0)
     for event in runner_events(path, "--runs", 0, *options):
-        gathered.take(event)
+        gathered.add(event)
     return gathered
 
 

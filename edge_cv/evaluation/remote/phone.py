@@ -239,4 +239,4 @@ def _said(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def _text(line: str) -> str:
-    return strict_json.text(line[: strict_json.MAX_TEXT], "a message")
+    return strict_json.message(line)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edge_cv.evaluation.latency import RunnerEvents
 from edge_cv.evaluation.measurement import Golden, Measurement, outputs_of
 from edge_cv.evaluation.remote.golden import DescribedModel
+from edge_cv.evaluation.runner_events import RunnerEvents
 
 
 def measurement_of(

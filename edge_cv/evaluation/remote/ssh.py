@@ -256,6 +256,4 @@ class Session:
 
 
 def _text(value: Any) -> str:
-    return strict_json.text(
-        value[: strict_json.MAX_TEXT] if isinstance(value, str) else "nothing was said", "a message"
-    )
+    return strict_json.message(value)
