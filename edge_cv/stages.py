@@ -1,7 +1,7 @@
-"""Stages of a run that are skipped when nothing that they depend on has changed.
+"""Cached steps: a step of a run is skipped when its inputs and its files are unchanged.
 
-Each stage leaves a small record `stages/<name>.json` in the run's folder: a key made of its inputs, the files that it
-wrote with their SHA-256, and its result. The record is written last, so a stage that was killed is simply run again.
+Each step leaves a record `stages/<name>.json` in the run's folder: a key computed from its inputs, the files that it
+wrote with their SHA-256, and its result. The record is written last, so an interrupted step is simply run again.
 """
 
 from __future__ import annotations
@@ -22,23 +22,27 @@ VERSIONED = ("tensorflow", "keras", "ai-edge-quantizer", "ai-edge-litert", "onnx
 
 
 @dataclass(frozen=True)
-class Stages:
-    """The stages of the run in `folder`."""
+class Steps:
+    """The cached steps of one run.
+
+    Attributes:
+        folder: the run's folder.
+    """
 
     folder: Path
 
-    def once(
+    def cached(
         self, name: str, inputs: Any, work: Callable[[], tuple[Any, Iterable[Path]]]
     ) -> tuple[Any, dict[str, str]]:
-        """The result of `work()`, or the recorded one when the inputs and the files that it wrote are unchanged.
+        """Return the recorded result if the inputs and the step's files are unchanged, else the result of `work()`.
 
         Args:
-            name: of the stage; names its record.
-            inputs: what the stage depends on, as JSON takes it.
-            work: returns its result, as JSON takes it, and the files in the run's folder that it wrote.
+            name: the step's name; the record is `stages/<name>.json`.
+            inputs: everything that the result depends on, as JSON values.
+            work: returns its result, as JSON values, and the files that it wrote in the run's folder.
 
         Returns:
-            The result and the SHA-256 of each file by its path in the run's folder.
+            The result, and the SHA-256 of each file by its path in the run's folder.
         """
         text = json.dumps([name, inputs, tools()], sort_keys=True, default=str)
         key = hashlib.sha256(text.encode()).hexdigest()
@@ -59,7 +63,7 @@ class Stages:
 
 @functools.cache
 def tools() -> dict[str, str]:
-    """What else a result depends on: the versions of the libraries and our own source, which changes between them."""
+    """The versions that every result depends on: the libraries' and a hash of this project's own source."""
     own = hashlib.sha256()
     for package in ("converters", "edge_cv"):
         for folder in importlib.import_module(package).__path__:
@@ -71,17 +75,18 @@ def tools() -> dict[str, str]:
 
 
 def fingerprint(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """What tells a changed file from the same one, without reading it."""
-    found = []
+    """Path, size and modification time of each file, which show a change without reading the file."""
+    fingerprints = []
     for path in paths:
         try:
             status = path.stat()
-            found.append((str(path), status.st_size, status.st_mtime_ns))
+            fingerprints.append((str(path), status.st_size, status.st_mtime_ns))
         except OSError:
-            found.append((str(path), -1, 0))  # whoever reads it names it
-    return found
+            fingerprints.append((str(path), -1, 0))  # the step that reads the file reports the error
+    return fingerprints
 
 
 def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,7 +17,7 @@ from converters.devices import targets
 from converters.errors import InputError
 from edge_cv import recipe as recipes
 from edge_cv.deploy.package import check_deliverable, deliver
-from edge_cv.pipeline.run import broken, on_device
+from edge_cv.pipeline.rows import broken_limits, with_device_latency
 from edge_cv.recipe import Limits, Model, Recipe, TargetDevice
 from edge_cv.report import Report, Row
 
@@ -94,11 +94,11 @@ def test_a_tensorrt_file_has_no_zero_points(tmp_path):
 
 def test_a_limit_on_the_arena_is_told_when_it_is_broken_or_was_not_measured():
     limits = Limits("int8", max_arena_bytes=1000)
-    assert broken(limits, [Row("int8", "a.tflite", arena_bytes=1001)]) == [
-        "int8: arena in bytes must be at most 1000. Measured: 1001"
-    ]
-    assert broken(limits, [Row("int8", "a.tflite", arena_bytes=1000)]) == []
-    assert "was not measured" in broken(limits, [Row("int8", "a.tflite")])[0]
+    assert broken_limits([limits], [Row("int8", "a.tflite", arena_bytes=1001)]) == (
+        "int8: arena in bytes must be at most 1000. Measured: 1001",
+    )
+    assert broken_limits([limits], [Row("int8", "a.tflite", arena_bytes=1000)]) == ()
+    assert "was not measured" in broken_limits([limits], [Row("int8", "a.tflite")])[0]
 
 
 def test_a_device_for_a_row_that_is_not_made_or_a_form_that_is_not_known_is_refused():
@@ -181,7 +181,9 @@ def test_limits_on_latency_are_judged_on_the_device_that_measured():
     rows = (row("float32", 10.0, "0" * 64), row("int8", 4.0, "1" * 64))
     there = Latency("a board", "r", 1, 50.0, 51.0, 52.0, 3, (50.0, 50.0, 50.0))
     limits = Limits("int8", max_p50_ms=20.0)
-    assert broken(limits, rows) == []
-    on_board = on_device(rows, [Measurement("int8.tflite", "1" * 64, {"host": "a board"}, (there,))])
-    assert broken(limits, on_board) == ["int8: median latency in ms at one thread must be at most 20. Measured: 50"]
+    assert broken_limits([limits], rows) == ()
+    on_board = with_device_latency(rows, [Measurement("int8.tflite", "1" * 64, {"host": "a board"}, (there,))])
+    assert broken_limits([limits], on_board) == (
+        "int8: median latency in ms at one thread must be at most 20. Measured: 50",
+    )
     assert on_board[0] == rows[0]

@@ -11,7 +11,7 @@ import pytest
 from converters.errors import InputError
 from edge_cv.evaluation.accuracy import Predictions
 from edge_cv.pipeline import run
-from edge_cv.pipeline.run import broken
+from edge_cv.pipeline.rows import broken_limits
 from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Recipe
 from edge_cv.report import Report, Row
 
@@ -136,7 +136,7 @@ def test_limits_by_closed_form():
 
     rows = (row("float32", 100, 10.0, 0.9, 1.0), row("int8", 30, 6.0, 0.8, 0.9))
     kept = Limits("int8", 30, 0.3, 6.0, 0.6, 0.9, 0.11)
-    assert broken(kept, rows) == []
+    assert broken_limits([kept], rows) == ()
     for name, value in (
         ("max_size_bytes", 29),
         ("max_size_ratio", 0.29),
@@ -146,7 +146,7 @@ def test_limits_by_closed_form():
         ("max_top1_drop", 0.09),
         ("min_sqnr_db", 1.0),
     ):
-        assert len(broken(dataclasses.replace(kept, **{name: value}), rows)) == 1, name
+        assert len(broken_limits([dataclasses.replace(kept, **{name: value})], rows)) == 1, name
 
 
 @pytest.mark.parametrize(
@@ -172,21 +172,19 @@ def test_a_folder_that_cannot_be_written_is_one_error(tmp_path):
         run(RECIPE, tmp_path / "file" / "out")
 
 
-def test_calibration_photos_that_are_measured_or_repeated_are_named():
+def test_calibration_photos_that_are_measured_or_repeated_are_named(tmp_path):
     """The sample's photos calibrated on themselves, one of them twice."""
     from converters import Preprocessing
     from edge_cv import data
-    from edge_cv.pipeline.run import _Calibration, _repeated
+    from edge_cv.pipeline.inputs import CalibrationImages
+    from edge_cv.pipeline.steps import Job, duplicates
     from edge_cv.progress import silent
-
-    class Once:
-        def once(self, name, inputs, work):
-            return work()
+    from edge_cv.stages import Steps
 
     source = data.open("sample").take(6)
     twice = dataclasses.replace(source, photos=(*source.photos[:3], source.photos[0]))
-    calibration = _Calibration(twice, Preprocessing(64), silent)
-    found = _repeated(Once(), calibration, source.take(2), silent)
+    calibration = CalibrationImages(twice, Preprocessing(64), silent)
+    found = duplicates(Job(RECIPE, Steps(tmp_path), silent), calibration, source.take(2))
     names = [photo.file.name for photo in source.photos]
     assert found["other calibration photos"] == [names[0]]
     assert found["photos that are measured"] == [names[0], names[0]]

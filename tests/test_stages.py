@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_cv.stages import Stages
+from edge_cv.stages import Steps
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def stage(tmp_path):
             (tmp_path / "made.bin").write_bytes(repr(inputs).encode())
             return {"inputs": inputs}, [tmp_path / "made.bin"]
 
-        result, files = Stages(tmp_path).once("make", inputs, work)
+        result, files = Steps(tmp_path).cached("make", inputs, work)
         return result, files, len(runs)
 
     return once
@@ -54,5 +54,5 @@ def test_a_stage_that_fails_leaves_no_record(tmp_path):
         raise RuntimeError("in the middle")
 
     with pytest.raises(RuntimeError):
-        Stages(tmp_path).once("make", [1], fail)
+        Steps(tmp_path).cached("make", [1], fail)
     assert not (tmp_path / "stages").exists()

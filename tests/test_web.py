@@ -368,7 +368,7 @@ def test_the_recipes_page_gives_pythons_top_1_for_every_sample_photo(browser, tm
     from edge_cv import pipeline
     from edge_cv import recipe as recipes
     from edge_cv.evaluation.accuracy import Predictions
-    from edge_cv.pipeline.run import PREDICTIONS
+    from edge_cv.pipeline.steps import PREDICTIONS
 
     recipe = recipes.load(Path(__file__).parents[1] / "recipes" / "browser.py")
     recipe = recipe.with_settings(["measure.runs=5", "measure.threads=1", "explain.attention=0"])

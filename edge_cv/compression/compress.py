@@ -17,7 +17,7 @@ from converters.errors import InputError
 from converters.files import beside
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import ChannelPrune, Prune, Qat, WeightClustering, check_together
-from edge_cv.stages import Stages
+from edge_cv.stages import Steps
 
 if TYPE_CHECKING:
     import keras
@@ -109,13 +109,13 @@ def compress(
         raise InputError("to compress, name at least one of channel_prune, prune, cluster and qat. Received: none")
     check_together(prune=prune, cluster=cluster, qat=qat)
     check(model, channel_prune=channel_prune, prune=prune, cluster=cluster, qat=qat)
-    stages, before, done = Stages(Path(folder)), _digest(model), []
+    steps, before, done = Steps(Path(folder)), _digest(model), []
     for name, part, make in chosen:
         source = done[-1] if done else None
-        path = stages.folder / f"{name}.keras"
+        path = steps.folder / f"{name}.keras"
         work = functools.partial(_work, make, source or model, part, batches, path, progress, teacher=model)
         inputs = {"model": before, "part": asdict(part), "data": key}
-        result, files = stages.once(f"compress_{name}", inputs, work)
+        result, files = steps.cached(f"compress_{name}", inputs, work)
         ranges = result["ranges"] and {tensor: tuple(ends) for tensor, ends in result["ranges"].items()}
         done.append(StageResult(name=name, path=path, sha256=files[path.name], **(result | {"ranges": ranges})))
         before = done[-1].sha256

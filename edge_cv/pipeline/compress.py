@@ -82,7 +82,8 @@ def compress_file(
     from edge_cv.data.split import train_and_measure
     from edge_cv.evaluation import evaluate
     from edge_cv.models import IMAGENET_CLASSES
-    from edge_cv.pipeline.model import batches_of, samples_key
+    from edge_cv.pipeline.inputs import samples_key
+    from edge_cv.pipeline.model import batches_of
 
     outputs = int(model.outputs[0].shape[-1]) if getattr(model, "outputs", None) else None
     classes = tuple(labels) if labels else None if outputs == IMAGENET_CLASSES else ()

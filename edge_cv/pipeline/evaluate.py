@@ -1,27 +1,29 @@
-"""From files to a report: what `edge-cv evaluate` finds out about artifacts that are there already."""
+"""From model files to a report: `edge-cv evaluate` on files that have been converted already."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from edge_cv.pipeline.rows import evaluated_row
 from edge_cv.progress import Progress, silent
+from edge_cv.stages import file_sha256
 
 if TYPE_CHECKING:
     from edge_cv.data import ImageSource
     from edge_cv.evaluation import Evaluation
     from edge_cv.evaluation.remote import Adb, Ssh
+    from edge_cv.evaluation.robustness import Robustness
     from edge_cv.parallel.ray_cluster import RayCluster
     from edge_cv.report import Report
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What was found out: the evaluation, and a report that has it row by row."""
+    """An evaluation of files, and a report with one row a file."""
 
     evaluation: Evaluation
     report: Report
@@ -41,86 +43,98 @@ def evaluate_files(
     journal: str | os.PathLike | None = None,
     progress: Progress = silent,
 ) -> Evaluated:
-    """Classifies photos with every artifact and looks at the answers.
+    """Classify photos with every file and analyze the predictions.
 
     Args:
-        artifacts: files by name; the first is the reference that the others are compared with.
+        artifacts: .tflite and .onnx files by name; the first is the reference that the others are compared with.
         source, limit, workers, cluster, device, journal: as `edge_cv.evaluation.evaluate` takes them.
-        by: columns of `metadata`, by whose values accuracy is told.
+        by: columns of `metadata`; accuracy is computed for each of their values.
         metadata: a CSV with a column `file`.
-        corruptions: measure so many photos under the common corruptions too.
-        progress: told what is being done.
+        corruptions: number of photos to classify under the common corruptions too.
+        progress: shows what is being done.
 
     Raises:
         InputError: as `evaluate`, `read_columns` and `robustness`.
     """
-    from edge_cv.evaluation import describe_environment, evaluate
-    from edge_cv.evaluation.analysis import class_names, findings
+    from edge_cv.evaluation import evaluate
     from edge_cv.evaluation.groups import read_columns
     from edge_cv.evaluation.robustness import check_measurable, robustness
-    from edge_cv.report import Report, Row
-    from edge_cv.report.photos import photo_results
 
     photos = source.take(limit)
-    if by:
-        read_columns(metadata, by, [photo.file for photo in photos.photos])  # what is wrong with it is said at once
+    if by:  # a table that cannot be used is refused before the evaluation
+        read_columns(metadata, by, [photo.file for photo in photos.photos])
     if corruptions:
         check_measurable(source)
-    reference = next(iter(artifacts))
     with progress(f"evaluating on {len(photos)} photos") as update:
         evaluation = evaluate(
             artifacts,
             photos,
-            reference=reference,
+            reference=next(iter(artifacts)),
             workers=workers,
             cluster=cluster,
             device=device,
             journal=journal,
             on_progress=update,
         )
-    predictions = evaluation.predictions
-    columns = read_columns(metadata, by, predictions.files) if by else None
-    temperatures = {name: value and asdict(value) for name, value in evaluation.temperatures.items()}
-    found = findings(predictions, photos.classes, columns, temperatures)
-    robust = {}
+    columns = read_columns(metadata, by, evaluation.predictions.files) if by else None
+    corrupted: dict[str, Robustness] = {}
     if corruptions:
         title = f"evaluating on {min(corruptions, len(photos))} photos under 15 corruptions at 5 severities"
         with progress(title) as update:
-            robust = robustness(
+            corrupted = robustness(
                 artifacts, photos, limit=corruptions, workers=workers, cluster=cluster, on_progress=update
             )
-    rows = []
-    for name, score in evaluation.scores.items():
-        path, fields = Path(artifacts[name]), asdict(score)
-        del fields["seconds_per_image"]
-        rows.append(
-            Row(
-                scheme=name,
-                file=path.name,
-                sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-                size_bytes=path.stat().st_size,
-                robustness=robust.get(name),
-                **fields,
-                **found[name],
-            )
-        )
-    report = Report(
+    paths = {name: Path(path) for name, path in artifacts.items()}
+    remarks = _notes(evaluation, len(photos), remote=device is not None)
+    return Evaluated(evaluation, _report(paths, photos, evaluation, columns, corrupted, by, remarks))
+
+
+def _report(
+    paths: Mapping[str, Path],
+    photos: ImageSource,
+    evaluation: Evaluation,
+    columns: Mapping[str, Sequence[str | None]] | None,
+    corrupted: Mapping[str, Robustness],
+    by: Sequence[str],
+    notes: Sequence[str],
+) -> Report:
+    from edge_cv.evaluation import describe_environment
+    from edge_cv.evaluation.analysis import class_names, findings
+    from edge_cv.report import Report
+    from edge_cv.report.photos import photo_results
+
+    predictions = evaluation.predictions
+    temperatures = {name: value and asdict(value) for name, value in evaluation.temperatures.items()}
+    analysis: dict[str, dict[str, Any]] = findings(predictions, photos.classes, columns, temperatures)
+    return Report(
         recipe={
-            "name": source.name or "evaluation",
-            "artifacts": {name: str(path) for name, path in artifacts.items()},
+            "name": photos.name or "evaluation",
+            "artifacts": {name: str(path) for name, path in paths.items()},
             "by": list(by),
         },
         environment=describe_environment(),
-        rows=tuple(rows),
-        photos=photo_results(predictions, class_names(predictions, photos.classes), photos),
-        notes=(
-            *(f"Left out, because it cannot be read: {file}: {why}" for file, why in evaluation.skipped[:3]),
-            *(() if device is None else (f"The answers are those of another machine: {_runtimes(evaluation)}.",)),
-            *(() if evaluation.error is None else (f"Broken off after {evaluation.images} of {len(photos)} photos.",)),
+        rows=tuple(
+            evaluated_row(
+                name,
+                paths[name],
+                asdict(score),
+                sha256=file_sha256(paths[name]),
+                size_bytes=paths[name].stat().st_size,
+                robustness=corrupted.get(name),
+                **analysis[name],
+            )
+            for name, score in evaluation.scores.items()
         ),
+        photos=photo_results(predictions, class_names(predictions, photos.classes), photos),
+        notes=tuple(notes),
     )
-    return Evaluated(evaluation, report)
 
 
-def _runtimes(evaluation: Evaluation) -> str:
-    return ", ".join(dict.fromkeys(evaluation.runtimes.values()))
+def _notes(evaluation: Evaluation, photos: int, *, remote: bool) -> list[str]:
+    notes = [f"Left out, because it cannot be read: {file}: {why}" for file, why in evaluation.skipped[:3]]
+    if remote:
+        runtimes = ", ".join(dict.fromkeys(evaluation.runtimes.values()))
+        notes.append(f"The predictions were made on another machine: {runtimes}.")
+    if evaluation.error is not None:
+        notes.append(f"Interrupted after {evaluation.images} of {photos} photos.")
+    return notes

@@ -1,4 +1,4 @@
-"""The network of a run: built, trained where the recipe says so, and saved in the run's folder."""
+"""The model of a run: built, trained if the recipe says so, and saved in the run's folder."""
 
 from __future__ import annotations
 
@@ -15,60 +15,60 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.files import beside, write_atomic
+from edge_cv.pipeline.inputs import samples_key, training_photos
 from edge_cv.progress import Progress
-from edge_cv.recipe import Fit, Model, Recipe
-from edge_cv.stages import Stages, fingerprint
+from edge_cv.recipe import Fit, Model, Output, Recipe
+from edge_cv.stages import Steps, fingerprint
 
 if TYPE_CHECKING:
+    import keras
+
     from converters.images.preprocessing import Preprocessing
+    from converters.sources.source import Source
     from edge_cv.compression.compress import StageResult
-    from edge_cv.data import Photo, Samples
+    from edge_cv.data import Samples
+    from edge_cv.data.input_pipeline.batches import Batches
     from edge_cv.data.split import Splits
 
 TRAINING = "training"  # the folder of checkpoints and logs, within the run's
+OnEpoch = Callable[[dict[str, Any]], None]
 
 
 class RunModel:
-    """A Keras model in the run's folder, which is built or loaded only when a stage needs it.
+    """A Keras model in the run's folder. It is built or loaded only when a step needs it.
 
     Attributes:
         name: of the file, without `.keras`.
-        preprocessing: what it sees of a photo.
-        parameters: that can be trained.
-        labels: its class names in order, where they are known.
+        preprocessing: how a photo becomes the model's input.
+        parameters: number of trainable parameters.
+        labels: the class names in order; None if they are not known.
         sha256: of the file.
-        history: of its training, an entry an epoch; empty for one that was not trained here.
+        history: one entry an epoch of its training; empty for a model that was not trained here.
     """
 
-    def __init__(
-        self,
-        name: str,
-        stages: Stages,
-        inputs: Any,
-        make: Callable[[], tuple[Any, dict[str, Any]]],
-    ) -> None:
+    def __init__(self, name: str, steps: Steps, inputs: Any, make: Callable[[], tuple[Any, dict[str, Any]]]) -> None:
         """
         Args:
-            name: of the file and of the stage.
-            stages: of the run.
-            inputs: what the network depends on, as JSON takes it.
-            make: the model and what there is to say of it (`labels`, `history`), when it has to be made.
+            name: of the file and of the cached step.
+            steps: of the run.
+            inputs: what the model depends on, as JSON values.
+            make: builds the model; returns it with the values to record about it (`labels`, `history`).
         """
         from converters.images.preprocessing import Preprocessing
 
         self.name = name
-        self.path = stages.folder / f"{name}.keras"
+        self.path = steps.folder / f"{name}.keras"
         self._make = make
-        self._made: Any = None
-        record, files = stages.once(name, inputs, self._work)
-        self.preprocessing = Preprocessing.from_dict(record["preprocessing"])
+        self._made: keras.Model | None = None
+        record, files = steps.cached(name, inputs, self._work)
+        self.preprocessing: Preprocessing = Preprocessing.from_dict(record["preprocessing"])
         self.parameters: int = record["parameters"]
         self.labels: list[str] | None = record["labels"]
         self.history: list[dict[str, Any]] = record["history"]
         self.sha256 = files[self.path.name]
 
     def _work(self) -> tuple[Any, list[Path]]:
-        model, said = self._make()
+        model, recorded = self._make()
         record = {
             "file": self.path.name,
             "name": model.name,
@@ -76,7 +76,7 @@ class RunModel:
             "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
             "labels": None,
             "history": [],
-            **said,
+            **recorded,
         }
         with beside(self.path) as temporary:
             model.save(temporary)
@@ -85,112 +85,43 @@ class RunModel:
         return record, [self.path]
 
     @functools.cached_property
-    def source(self) -> Any:
+    def source(self) -> Source:
         """The model as `converters` takes it."""
         from converters.sources.source import open_source
 
         return open_source(self.model)
 
     @functools.cached_property
-    def model(self) -> Any:
+    def model(self) -> keras.Model:
         """The Keras model."""
         from converters.sources.source import load
 
         return self._made if self._made is not None else load(self.path)
 
 
-def of(
-    recipe: Recipe,
-    shares: Splits,
-    stages: Stages,
-    progress: Progress,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
-) -> RunModel:
-    """The recipe's network: trained where the recipe has a part `fit` (which `on_epoch` hears of), else as built."""
-    if recipe.fit is None:
-        return _untrained(recipe, stages, progress)
-    return _trained(recipe, shares, stages, progress, on_epoch)
-
-
-def _untrained(recipe: Recipe, stages: Stages, progress: Progress) -> RunModel:
-    def make() -> tuple[Any, dict[str, Any]]:
-        with progress(f"building {recipe.model.name}"):
-            return _built(recipe.model, recipe.model.classes), {"labels": _imagenet_names(recipe.model.classes)}
-
-    return RunModel("model", stages, _inputs(recipe), make)
-
-
-def _trained(recipe: Recipe, shares: Splits, stages: Stages, progress: Progress, on_epoch: Any) -> RunModel:
-    settings = recipe.fit
-    how = recipe.to_dict()["fit"]
-    del how["checkpoint_seconds"]  # which changes nothing of the result
-    inputs = [_inputs(recipe), [samples_key(shares.train), samples_key(shares.validation)], how]
-    # Of the inputs alone: a newer version of this program goes on with a training that an older one began.
-    key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-    def make() -> tuple[Any, dict[str, Any]]:
-        keras = _import_keras()
-
-        from edge_cv.training import fit
-        from edge_cv.training.devices import all_devices, join_hosts
-
-        join_hosts()
-        with progress(f"building {recipe.model.name}"):
-            keras.utils.set_random_seed(settings.seed)
-            model = _built(recipe.model, len(shares.train.classes))
-            teacher = None
-            if settings.teacher is not None:
-                teacher = _built(settings.teacher.model, len(shares.train.classes))
-        if recipe.compression() and keras.backend.backend() == "tensorflow":  # what compresses needs TensorFlow
-            from edge_cv.compression.compress import check
-
-            with progress("checking that it can be compressed so"):
-                check(model, **recipe.compression())
-        with all_devices() as devices:
-            if settings.batch_size % devices.hosts:
-                raise InputError(
-                    f"fit.batch_size must be a multiple of the {devices.hosts} hosts. Received: {settings.batch_size}"
-                )
-            batches, validation = batches_of(shares, settings, model.preprocessing, devices.host_index, devices.hosts)
-        fitted = fit(
-            model,
-            batches,
-            settings,
-            validation=validation,
-            teacher=teacher,
-            class_counts=_class_counts(shares.train),
-            folder=stages.folder / TRAINING / key,
-            progress=progress,
-            on_epoch=on_epoch,
-        )
-        return model, {"labels": list(shares.train.classes), "history": list(fitted.history)}
-
-    return RunModel("model", stages, inputs, make)
-
-
 @dataclass(frozen=True)
 class CompressedModel:
-    """What a stage of compression made of a network; it is converted and measured as that is.
+    """The model that a stage of compression made. It is converted and measured like the dense model.
 
     Attributes:
-        made: what the stage made.
-        dense: the network that it was made of.
+        stage: the result of the stage.
+        dense: the model that was compressed.
     """
 
-    made: StageResult
+    stage: StageResult
     dense: RunModel
 
     @property
     def name(self) -> str:
-        return self.made.name
+        return self.stage.name
 
     @property
     def sha256(self) -> str:
-        return self.made.sha256
+        return self.stage.sha256
 
     @property
     def parameters(self) -> int:
-        return self.made.parameters
+        return self.stage.parameters
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -201,39 +132,124 @@ class CompressedModel:
         return self.dense.labels
 
     @functools.cached_property
-    def source(self) -> Any:
+    def source(self) -> Source:
         """The model as `converters` takes it."""
         from converters.sources.source import open_source
 
-        return open_source(self.made.model)
+        return open_source(self.stage.model)
 
 
-def compressed(
-    recipe: Recipe, shares: Splits, dense: RunModel, folder: Path, progress: Progress
+def build_or_train(
+    recipe: Recipe, photos: Splits, steps: Steps, progress: Progress, on_epoch: OnEpoch | None = None
+) -> RunModel:
+    """The recipe's model: trained if the recipe has a part `fit` (`on_epoch` gets each epoch's figures), else built."""
+    if recipe.fit is None:
+        return _build(recipe, steps, progress)
+    return _train(recipe, recipe.fit, photos, steps, progress, on_epoch)
+
+
+def _build(recipe: Recipe, steps: Steps, progress: Progress) -> RunModel:
+    def make() -> tuple[Any, dict[str, Any]]:
+        with progress(f"building {recipe.model.name}"):
+            return _built(recipe.model, recipe.model.classes), {"labels": _imagenet_names(recipe.model.classes)}
+
+    return RunModel("model", steps, _inputs(recipe), make)
+
+
+def _train(
+    recipe: Recipe, settings: Fit, photos: Splits, steps: Steps, progress: Progress, on_epoch: OnEpoch | None
+) -> RunModel:
+    train = training_photos(photos)
+    how = recipe.to_dict()["fit"]
+    del how["checkpoint_seconds"]  # does not affect the result
+    inputs = [_inputs(recipe), [samples_key(train), samples_key(photos.validation)], how]
+    # The key depends on the inputs only: a newer version of this program resumes a training that an older one began.
+    key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+    def make() -> tuple[Any, dict[str, Any]]:
+        from edge_cv.training import fit
+        from edge_cv.training.devices import join_hosts
+
+        keras = _import_keras()
+        join_hosts()
+        with progress(f"building {recipe.model.name}"):
+            keras.utils.set_random_seed(settings.seed)
+            model = _built(recipe.model, len(train.classes))
+            teacher = None if settings.teacher is None else _built(settings.teacher.model, len(train.classes))
+        _check_compression(recipe, model, progress)
+        batches, validation = _batches_of_this_host(photos, settings, model.preprocessing)
+        fitted = fit(
+            model,
+            batches,
+            settings,
+            validation=validation,
+            teacher=teacher,
+            class_counts=_class_counts(train),
+            folder=steps.folder / TRAINING / key,
+            progress=progress,
+            on_epoch=on_epoch,
+        )
+        return model, {"labels": list(train.classes), "history": list(fitted.history)}
+
+    return RunModel("model", steps, inputs, make)
+
+
+def _check_compression(recipe: Recipe, model: keras.Model, progress: Progress) -> None:
+    """Raise InputError before the training if the model cannot be compressed as the recipe says."""
+    import keras
+
+    if recipe.compression() and keras.backend.backend() == "tensorflow":  # compression needs TensorFlow
+        from edge_cv.compression.compress import check
+
+        with progress("checking that the model can be compressed"):
+            check(model, **recipe.compression())
+
+
+def _batches_of_this_host(photos: Splits, settings: Fit, preprocessing: Preprocessing) -> tuple[Batches, Batches]:
+    from edge_cv.training.devices import all_devices
+
+    with all_devices() as devices:
+        if settings.batch_size % devices.hosts:
+            raise InputError(
+                f"fit.batch_size must be a multiple of the {devices.hosts} hosts. Received: {settings.batch_size}"
+            )
+        return batches_of(photos, settings, preprocessing, devices.host_index, devices.hosts)
+
+
+def compressed_models(
+    recipe: Recipe, photos: Splits, dense: RunModel, steps: Steps, progress: Progress
 ) -> tuple[CompressedModel, ...]:
-    """What the recipe's stages of compression make of its network, one after the other; nothing where it has none."""
+    """The models that the recipe's stages of compression make, in order; none for a recipe without a stage."""
     parts = recipe.compression()
     if not parts:
         return ()
     from edge_cv.compression.compress import compress
 
-    settings = recipe.fit or Fit()
-    batches, _ = batches_of(shares, settings, dense.preprocessing)
+    batches, _ = batches_of(photos, recipe.fit or Fit(), dense.preprocessing)
     fields = recipe.to_dict()["fit"] or {}
-    key = [samples_key(shares.train), [fields.get(n) for n in ("augment", "seed", "batch_size", "balance")]]
-    made = compress(dense.model, batches, folder, key=key, progress=progress, **parts)
-    return tuple(CompressedModel(one, dense) for one in made)
+    settings = [fields.get(name) for name in ("augment", "seed", "batch_size", "balance")]
+    key = [samples_key(training_photos(photos)), settings]
+    results = compress(dense.model, batches, steps.folder, key=key, progress=progress, **parts)
+    return tuple(CompressedModel(result, dense) for result in results)
+
+
+def model_of_output(
+    recipe: Recipe, dense: RunModel, compressed: Sequence[CompressedModel]
+) -> dict[Output, RunModel | CompressedModel]:
+    """The model that each of the recipe's outputs is converted from, in the order of the report's rows."""
+    by_stage = {model.name: model for model in compressed}
+    return {output: by_stage[output.stage] if output.stage else dense for output in recipe.outputs()}
 
 
 def batches_of(
-    shares: Splits, settings: Fit, preprocessing: Any, host_index: int = 0, hosts: int = 1
-) -> tuple[Any, Any]:
+    photos: Splits, settings: Fit, preprocessing: Preprocessing, host_index: int = 0, hosts: int = 1
+) -> tuple[Batches, Batches]:
     """Training and validation batches of one host."""
     from edge_cv.data.input_pipeline.batches import evaluation_batches, sample_batches
 
     batch_size = settings.batch_size // hosts
     batches = sample_batches(
-        shares.train,
+        training_photos(photos),
         image_size=preprocessing.image_size,
         batch_size=batch_size,
         seed=settings.seed,
@@ -242,22 +258,7 @@ def batches_of(
         shard_index=host_index,
         shard_count=hosts,
     )
-    return batches, evaluation_batches(shares.validation, preprocessing, batch_size)
-
-
-def photos_key(photos: Sequence[Photo]) -> Any:
-    """What tells these photos from others: their files' sizes and times, labels and parts."""
-    # An archive's photos are told apart by their names, and by what the archive is as a whole.
-    files = fingerprint(sorted({Path(getattr(photo.place, "path", photo.file)) for photo in photos}))
-    return files, [(str(photo.file), photo.label, photo.labels, photo.box, photo.flip) for photo in photos]
-
-
-@functools.lru_cache(maxsize=4)
-def samples_key(samples: Samples) -> Any:
-    """`photos_key` of samples, which several stages of a run depend on; it looks at every file, so once."""
-    from edge_cv.data import photos_of
-
-    return photos_key(photos_of(samples).photos)
+    return batches, evaluation_batches(photos.validation, preprocessing, batch_size)
 
 
 def _inputs(recipe: Recipe) -> dict[str, Any]:
@@ -269,7 +270,7 @@ def _inputs(recipe: Recipe) -> dict[str, Any]:
     return inputs
 
 
-def _built(part: Model, classes: int) -> Any:
+def _built(part: Model, classes: int | None) -> Any:
     from edge_cv import models
 
     _import_keras()
@@ -281,7 +282,7 @@ def _built(part: Model, classes: int) -> Any:
 
 
 def _import_keras() -> Any:
-    """Keras, and before it TensorFlow without its remarks, where Keras would load it."""
+    """Import Keras; if its backend is TensorFlow, import that first with its native logs suppressed."""
     if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
         from converters.native_logs import import_tensorflow
 
@@ -297,7 +298,7 @@ def _class_counts(samples: Samples) -> Sequence[int] | None:
     return None if samples.multi_label else class_counts(samples).tolist()
 
 
-def _imagenet_names(classes: int) -> list[str] | None:
+def _imagenet_names(classes: int | None) -> list[str] | None:
     from edge_cv.data import imagenet_labels
     from edge_cv.models import IMAGENET_CLASSES
 
