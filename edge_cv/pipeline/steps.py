@@ -92,7 +92,7 @@ def convert(job: Job, model: RunModel | CompressedModel, output: Output, calibra
     """Convert a model to one output; the file is checked against the model before it is written."""
     recipe, device = job.recipe, job.recipe.device
     scheme = _scheme(recipe, model, output)
-    path = job.steps.folder / output.file_name(recipe.model.name)
+    path = job.steps.folder / output.file_name(recipe.model.short_name)
     target = device.target if device is not None and device.scheme == output.name else None
 
     def work() -> tuple[Any, list[Path]]:
