@@ -20,7 +20,6 @@ _HOMES = {
     "measure": "benchmark",
     "measure_in_turns": "benchmark",
     "measure_on": "remote",
-    "sqnr_db": "scores",
     "wilson_interval": "scores",
 }
 

@@ -19,9 +19,10 @@ import numpy as np
 from converters.errors import InputError
 from converters.files import write_atomic
 from converters.images.preprocessing import Preprocessing
+from converters.parity import ratio_db
 from edge_cv.evaluation import inference
 from edge_cv.evaluation.confidence import TEMPERATURES, Temperature, temperature_of
-from edge_cv.evaluation.scores import Score, sqnr_db, wilson_interval
+from edge_cv.evaluation.scores import Score, wilson_interval
 
 if TYPE_CHECKING:
     from edge_cv.data import ImageSource, Photo
@@ -254,10 +255,10 @@ def _summary(
             images=len(kept),
             top1=top1_hits / trials if trials else None,
             top5=top5_hits / trials if trials else None,
-            top1_ci95=wilson_interval(top1_hits, trials),
+            top1_ci95=wilson_interval(top1_hits, trials) if trials else None,
             agreement=None if agreed is None else agreed / len(kept),
             agreement_ci95=None if agreed is None else wilson_interval(agreed, len(kept)),
-            sqnr_db=None if reference is None else sqnr_db(float(signal_sum), float(noise_sum[column])),
+            sqnr_db=_sqnr_db(float(signal_sum), float(noise_sum[column])),
             seconds_per_image=float(seconds[column]) / len(kept),
         )
     losses, scaled = (np.concatenate([getattr(r, name) for r in results])[labelled] for name in ("losses", "scaled"))
@@ -273,6 +274,11 @@ def _summary(
         for row, photo in enumerate(kept):
             predictions.truth[row, list(photo.labels)] = True
     return Evaluation(len(kept), skipped, scores, predictions, runtimes, temperatures)
+
+
+def _sqnr_db(signal: float, noise: float) -> float | None:
+    """None without a reference (no signal) and for the reference's own logits (no noise)."""
+    return ratio_db(signal, noise) if signal > 0 and noise > 0 else None
 
 
 def _ordered_sum(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Accuracy by the columns of a table about the photos: whether a model serves every group equally well."""
+"""Accuracy by group: does the model work equally well for all values of a column of a table about the images?"""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ from edge_cv.evaluation.scores import wilson_interval
 
 FILE_COLUMNS = ("file", "path")
 MOST_VALUES = 12
-"""A column of numbers with more different values than this is cut into quarters."""
+"""A column of numbers with more distinct values than this is divided into quarters."""
 MOST_GROUPS = 50
-_TIE = 1 + 1e-7  # probabilities that differ by less are equal, as in R's fisher.test
 
 
 @dataclass(frozen=True)
 class Group:
-    """The photos with one value in a column.
+    """The images with one value in a column.
 
     Attributes:
-        name: the value, or the range of a column of numbers.
-        images: labelled photos.
-        accuracy: share of them whose label came first.
+        name: the value, or the range of numbers.
+        images: labelled images.
+        accuracy: share 0..1 of them whose label is the first class.
         accuracy_ci95: Wilson's 95 % interval.
-        others: accuracy on the rest of the column's photos; None where there is no rest.
-        p: how likely chance alone makes a difference between this group and the rest at least as large: Fisher's exact
-            test, two-sided, corrected after Holm for all the groups of all the columns asked for. None without a rest.
+        others: accuracy on the column's other images; None if there are none.
+        p: p-value of the difference between this group and the others: Fisher's exact test, two-sided, with Holm's
+            correction for all groups of all requested columns. None if there are no others.
     """
 
     name: str
@@ -49,8 +48,8 @@ class Grouping:
 
     Attributes:
         column: its name.
-        groups: those with labelled photos.
-        without: labelled photos that the table does not have, or has no value for.
+        groups: those with labelled images.
+        without: labelled images that are not in the table or have no value there.
     """
 
     column: str
@@ -61,30 +60,30 @@ class Grouping:
 def read_columns(
     table: str | os.PathLike, columns: Sequence[str], files: Sequence[Path]
 ) -> dict[str, list[str | None]]:
-    """What a CSV says about photos.
+    """The values of a CSV's columns for each image.
 
-    A row belongs to the photo that its column `file` (or `path`) names: by its name, with as many of its folders as it
-    takes to tell it from others. A column of numbers with more than 12 different ones is cut into quarters of equally
-    many photos.
+    A row belongs to the image that its column `file` (or `path`) names. A file name is enough where it is unique, else
+    it is preceded by as many folders as are necessary. A column of numbers with more than 12 distinct values is divided
+    into quarters of equally many images.
 
     Args:
-        table: a CSV with a header.
-        columns: the names of the columns to read.
-        files: the photos.
+        table: a CSV file with a header.
+        columns: names of the columns to read.
+        files: the images.
 
     Returns:
-        For each column the value of each photo, in the photos' order; None where there is none.
+        For each column the value of each image, in the order of `files`; None where the table has no value.
 
     Raises:
-        InputError: the table cannot be read, lacks a column, names a photo twice or none of these photos, or a column
-            has more than 50 different values that are no numbers.
+        InputError: the table cannot be read, lacks a column, has two rows for an image or none for all of them, or a
+            column has more than 50 distinct values that are not numbers.
     """
     table = Path(table)
     header, rows = _rows(table)
     key = next((name for name in FILE_COLUMNS if name in header), None)
     if key is None:
         raise InputError(
-            f"{table} must have a column file that names the photos. Received: {', '.join(header) or 'no header'}"
+            f"{table} must have a column file with the images' names. Received: {', '.join(header) or 'no header'}"
         )
     if not columns:
         raise InputError("by must name at least one column. Received: none")
@@ -95,30 +94,30 @@ def read_columns(
     for line, row in rows:
         name = "/".join(part for part in (row[key] or "").replace("\\", "/").split("/") if part not in ("", "."))
         if not name:
-            raise InputError(f"{table} line {line} must name a photo in its column {key}. Received: nothing")
+            raise InputError(f"{table} line {line} must name an image in its column {key}. Received: an empty value")
         if by_name.setdefault(name, row) is not row:
-            raise InputError(f"{table} must name each photo once. Received: {name} again in line {line}")
-    found = _matched(files, by_name, table)
-    if not any(found):
+            raise InputError(f"{table} must have one row for each image. Received: {name} again in line {line}")
+    matched = _matched(files, by_name, table)
+    if not any(matched):
         raise InputError(
-            f"{table} must name the photos that are measured, such as {files[0].name}. "
-            f"Received: none of them among its {len(by_name)} rows"
+            f"{table} must name the evaluated images, such as {files[0].name}. "
+            f"Received: none of them in its {len(by_name)} rows"
         )
     return {
-        column: _grouped([((row[column] or "").strip() or None) if row else None for row in found], column, table)
+        column: _grouped([((row[column] or "").strip() or None) if row else None for row in matched], column, table)
         for column in columns
     }
 
 
 def group_scores(values: Mapping[str, Sequence[str | None]], right: Sequence[bool | None]) -> tuple[Grouping, ...]:
-    """Accuracy by group.
+    """Accuracy by group, with tests that are corrected for the number of groups.
 
     Args:
-        values: for each column the group of each photo, as `read_columns` gives them.
-        right: for each photo whether its label came first; None for a photo without a label.
+        values: for each column the group of each image, as `read_columns` returns them.
+        right: for each image whether its label is the first class; None for an image without a label.
 
     Returns:
-        One Grouping a column, whose tests are corrected together.
+        One Grouping for each column.
     """
     groupings = [_grouping(column, groups, right) for column, groups in values.items()]
 
@@ -139,26 +138,8 @@ def group_scores(values: Mapping[str, Sequence[str | None]], right: Sequence[boo
     )
 
 
-def fisher_exact(hits: int, trials: int, other_hits: int, other_trials: int) -> float:
-    """The two-sided p-value of Fisher's exact test that two shares are the same.
-
-    The sum of the probabilities of all tables with the same sums that are no likelier than the one observed.
-    Source: Fisher (1922), On the interpretation of chi-squared from contingency tables, JRSS 85.
-    """
-    total = hits + other_hits
-    low, high = max(0, total - other_trials), min(total, trials)
-
-    def log_ways(n: int, k: int) -> float:
-        return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-    every = log_ways(trials + other_trials, total)
-    chances = [math.exp(log_ways(trials, k) + log_ways(other_trials, total - k) - every) for k in range(low, high + 1)]
-    observed = chances[hits - low] * _TIE
-    return min(1.0, math.fsum(chance for chance in chances if chance <= observed))
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number: each keeps its meaning when all of them are looked at.
+    """p-values with Holm's step-down correction, which bounds the probability of any false positive.
 
     Source: Holm (1979), A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
     """
@@ -171,7 +152,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _grouping(column: str, values: Sequence[str | None], right: Sequence[bool | None]) -> Grouping:
-    counts: dict[str, list[int]] = {}
+    counts: dict[str, list[int]] = {}  # hits and images of each group
     without = 0
     for value, is_right in zip(values, right, strict=True):
         if is_right is None:
@@ -183,20 +164,21 @@ def _grouping(column: str, values: Sequence[str | None], right: Sequence[bool | 
         count[0] += bool(is_right)
         count[1] += 1
     hits, images = (sum(count[i] for count in counts.values()) for i in (0, 1))
-    groups = []
-    for name, (group_hits, group_images) in sorted(counts.items(), key=lambda item: _order(item[0])):
-        rest_hits, rest = hits - group_hits, images - group_images
-        groups.append(
-            Group(
-                name,
-                group_images,
-                group_hits / group_images,
-                wilson_interval(group_hits, group_images),
-                rest_hits / rest if rest else None,
-                fisher_exact(group_hits, group_images, rest_hits, rest) if rest else None,
-            )
-        )
-    return Grouping(column, tuple(groups), without)
+    groups = tuple(
+        _group(name, group_hits, group_images, hits - group_hits, images - group_images)
+        for name, (group_hits, group_images) in sorted(counts.items(), key=lambda item: _order(item[0]))
+    )
+    return Grouping(column, groups, without)
+
+
+def _group(name: str, hits: int, images: int, other_hits: int, others: int) -> Group:
+    accuracy, interval = hits / images, wilson_interval(hits, images)
+    if not others:
+        return Group(name, images, accuracy, interval, None, None)
+    from scipy.stats import fisher_exact
+
+    p = float(fisher_exact([[hits, images - hits], [other_hits, others - other_hits]]).pvalue)
+    return Group(name, images, accuracy, interval, other_hits / others, p)
 
 
 def _rows(table: Path) -> tuple[list[str], list[tuple[int, Mapping[str, str]]]]:
@@ -207,39 +189,40 @@ def _rows(table: Path) -> tuple[list[str], list[tuple[int, Mapping[str, str]]]]:
             return header, [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"{table} must be a CSV that can be read: {reason}") from error
+        raise InputError(f"{table} must be a readable CSV file. Received: {reason}") from error
 
 
 def _matched(
     files: Sequence[Path], by_name: Mapping[str, Mapping[str, str]], table: Path
 ) -> list[Mapping[str, str] | None]:
-    """The row of each photo: that with the most of its path, if any."""
+    """The row of each image: the one that names most of its path; None if there is none."""
     depth = max((name.count("/") + 1 for name in by_name), default=0)
-    found, owners = [], {}
+    rows: list[Mapping[str, str] | None] = []
+    owners: dict[str, Path] = {}
     for file in files:
         parts = file.as_posix().strip("/").split("/")
         names = ("/".join(parts[-count:]) for count in range(min(depth, len(parts)), 0, -1))
         name = next((name for name in names if name in by_name), None)
-        found.append(None if name is None else by_name[name])
+        rows.append(None if name is None else by_name[name])
         if name is not None and owners.setdefault(name, file) != file:
             raise InputError(
-                f"{table} must name photos with as much of their folders as tells them apart. "
+                f"{table} must name images with enough of their folders to distinguish them. "
                 f"Received: {name} for both {owners[name]} and {file}"
             )
-    return found
+    return rows
 
 
 def _grouped(values: list[str | None], column: str, table: Path) -> list[str | None]:
-    """The values, numbers of many different values in quarters."""
-    different = {value for value in values if value is not None}
-    if len(different) <= MOST_VALUES:
+    """The values; numbers with many distinct values are replaced by the range of their quarter."""
+    distinct = {value for value in values if value is not None}
+    if len(distinct) <= MOST_VALUES:
         return values
     numbers = [None if value is None else _number(value) for value in values]
     if any(number is None and value is not None for number, value in zip(numbers, values, strict=True)):
-        if len(different) > MOST_GROUPS:
+        if len(distinct) > MOST_GROUPS:
             raise InputError(
-                f"column {column} of {table} must have at most {MOST_GROUPS} different values, or numbers alone. "
-                f"Received: {len(different)}"
+                f"column {column} of {table} must have at most {MOST_GROUPS} distinct values, or only numbers. "
+                f"Received: {len(distinct)}"
             )
         return values
     ordered = sorted(number for number in numbers if number is not None)
@@ -264,6 +247,6 @@ def _number(text: str) -> float | None:
 
 
 def _order(name: str) -> tuple[float, str]:
-    """Numbers by their size, then text."""
+    """A sort key: numbers by their size, then text."""
     number = _number(name.split(" to ")[0])
     return (math.inf if number is None else number, name)
