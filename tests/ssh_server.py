@@ -19,6 +19,10 @@ ALIAS = "device-under-test"  # the name that known_hosts has for every port
 class Server:
     """sshd as the current user, with a host key, a client's key and a TMPDIR of its own, until `stop`.
 
+    Args:
+        folder: an empty folder for keys and configuration.
+        path: PATH of the sessions on the server; None keeps sshd's default.
+
     Attributes:
         port: on 127.0.0.1.
         tmp: the folder where programs over there make theirs.
@@ -26,7 +30,7 @@ class Server:
         config, known_hosts: the client's files; `raspberrypi` is an alias of the server.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, path: str | None = None) -> None:
         self.tmp, self.config, self.known_hosts = folder / "tmp", folder / "ssh_config", folder / "known_hosts"
         self.tmp.mkdir()
         for name in ("host_key", "client_key"):
@@ -48,7 +52,8 @@ class Server:
         (folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nStrictModes no\n"
             f"AuthorizedKeysFile {folder}/authorized_keys\nUsePAM no\nPasswordAuthentication no\n"
-            f"KbdInteractiveAuthentication no\nPermitRootLogin yes\nSetEnv TMPDIR={self.tmp}\n"
+            f"KbdInteractiveAuthentication no\nPermitRootLogin yes\n"
+            f"SetEnv TMPDIR={self.tmp}{f' PATH={path}' if path else ''}\n"
         )
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # where sshd wants it, and only a service makes it
