@@ -20,7 +20,7 @@ from edge_cv.recipe import Fit, Phase, Teacher
 from edge_cv.recipe import Model as ModelPart
 from edge_cv.training import fit
 from edge_cv.training.checkpoint import load
-from edge_cv.training.layers import learning, network_layers, precision
+from edge_cv.training.layers import network_layers, precision, trainable_layers
 from edge_cv.training.optimizers import optimizer, schedule
 from edge_cv.training.training_model import TrainingModel, loss_and_metrics
 
@@ -288,9 +288,9 @@ def test_phases_train_their_layers_one_after_the_other():
 
 def test_layers_of_a_phase():
     model = network()
-    with learning(model, Phase(1, 0.1, train="head")):
+    with trainable_layers(model, Phase(1, 0.1, train="head")):
         assert {v.path.split("/")[-2] for v in model.trainable_variables} == {"logits"}
-    with learning(model, Phase(1, 0.1, freeze_batch_norm=True)):
+    with trainable_layers(model, Phase(1, 0.1, freeze_batch_norm=True)):
         assert {v.path.split("/")[-2] for v in model.trainable_variables} == {"stem_conv", "block1_conv", "logits"}
     assert len(model.trainable_variables) == 7
     nested = keras.Sequential([keras.Input((8, 8, 3)), model])
@@ -322,7 +322,7 @@ def test_a_student_comes_to_answer_as_its_teacher():
 def test_distance_from_the_teacher_is_the_divergence_of_softened_probabilities():
     student, teacher = network(seed=1), network(seed=2)
     teaching = Teacher(ModelPart("mobilenet_v2"), share=0.25, temperature=4.0)
-    trainee = TrainingModel(student, multi_label=False, teacher=teacher, teaching=teaching)
+    trainee = TrainingModel(student, multi_label=False, teacher=teacher, distillation=teaching)
     trainee.compile(optimizer="sgd", jit_compile=False, **loss_and_metrics(False, 3))
     images, targets = next(iter(batches(batch_size=16).epoch(0)))
     logits, taught = student(images, training=True).numpy(), teacher(images).numpy()
@@ -433,9 +433,9 @@ t.fit(t.network(), Dying(1, 3), t.quick(epochs=3, checkpoint_seconds=0.0), folde
 
 def test_folder_of_another_training_is_refused(tmp_path):
     fit(network(), batches(), quick(), folder=tmp_path)
-    with pytest.raises(InputError, match=r"must be a folder of this training.*other settings"):
+    with pytest.raises(InputError, match=r"must be empty or contain a checkpoint of this training.*other settings"):
         fit(network(), batches(), quick(learning_rate=0.2), folder=tmp_path)
-    with pytest.raises(InputError, match=r"must be a folder of this training"):
+    with pytest.raises(InputError, match=r"contain a checkpoint of this training"):
         fit(network(batch_norm=False), batches(), quick(), folder=tmp_path)
 
 
@@ -445,7 +445,7 @@ def test_checkpoint_that_is_none_is_refused_and_nothing_in_it_runs(tmp_path):
     whole = place.read_bytes()
     for content in (b"", b"junk", whole[: len(whole) // 2]):
         place.write_bytes(content)
-        with pytest.raises(InputError, match=r"must be a checkpoint of a training; remove it to start anew"):
+        with pytest.raises(InputError, match=r"must be a checkpoint of a training; delete it to start over"):
             fit(network(), batches(), quick(), folder=tmp_path)
     np.savez(place, state=np.array([{"a": 1}], dtype=object))
     with pytest.raises(InputError, match="must be a checkpoint"):
@@ -464,7 +464,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint.np, "savez", full)
     with pytest.raises(
-        InputError, match=r"checkpoint.npz cannot be written: No space left on device; the checkpoint before"
+        InputError, match=r"checkpoint.npz cannot be written: No space left on device; the previous checkpoint"
     ):
         checkpoint.save(tmp_path / "full" / "checkpoint.npz", {}, {})
     assert (tmp_path / "full" / "checkpoint.npz").read_bytes() == before
@@ -489,12 +489,12 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_rate_and_keeps_the_che
 
 
 def test_too_little_memory_is_said_with_what_to_try(monkeypatch):
-    from edge_cv.training import loop as fitting
+    from edge_cv.training.loop import TrainingLoop
 
     def full(self) -> None:
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12884901888 bytes.")
 
-    monkeypatch.setattr(fitting._Training, "run", full)
+    monkeypatch.setattr(TrainingLoop, "run", full)
     with pytest.raises(
         InputError, match=r"a batch of 8 images of 8x8 does not fit .* fit.batch_size=4 with fit.accumulate=2"
     ):
@@ -504,12 +504,12 @@ def test_too_little_memory_is_said_with_what_to_try(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "named", "message"),
     [
-        ({}, {"model": 4}, r"the data's classes must be the model's 4. Received: 3"),
+        ({}, {"model": 4}, r"as many classes as the model, 4. Received: 3"),
         ({"train": "nothing"}, {}, r"train must be all, head, or the beginning .*stem.*Received: 'nothing'"),
         ({"train": "pool", "phases": ()}, {"headless": True}, r"a phase must train at least one weight"),
-        ({"balance": "loss"}, {}, r"balance='loss' needs the images of each class"),
-        ({"balance": "loss"}, {"class_counts": [4, 0, 2]}, r"needs an image of every class"),
-        ({"teacher": Teacher(ModelPart("mobilenet_v2"))}, {}, r"a teacher needs both"),
+        ({"balance": "loss"}, {}, r"balance='loss' needs the number of images per class"),
+        ({"balance": "loss"}, {"class_counts": [4, 0, 2]}, r"needs at least one image per class"),
+        ({"teacher": Teacher(ModelPart("mobilenet_v2"))}, {}, r"distillation needs both"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict, named: dict, message: str):
@@ -632,4 +632,4 @@ def test_several_hosts_on_tensorflow_are_refused():
     config = json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}})
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CONFIG": config}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert "several hosts train with KERAS_BACKEND=jax. Received: tensorflow" in done.stderr
+    assert "training on several hosts needs KERAS_BACKEND=jax. Received: tensorflow" in done.stderr

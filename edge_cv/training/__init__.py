@@ -1,11 +1,12 @@
-"""Training and fine-tuning of any Keras 3 classifier, on whatever backend Keras runs.
+"""Training and fine-tuning of any Keras 3 classifier, on every backend that Keras supports.
 
-`fit(model, batches, Fit(...))` trains; `devices.all_devices` spreads it over GPUs and hosts. Nothing here imports
-TensorFlow unless it is Keras's backend, so that a GPU host with JAX alone can train.
+`fit(model, batches, Fit(...))` trains a model; `devices.all_devices` distributes the work over GPUs and hosts.
+TensorFlow is imported only when it is Keras's backend, so a GPU host that has JAX alone can train.
 """
 
 from __future__ import annotations
 
-from edge_cv.training.loop import Fitted, fit
+from edge_cv.training.loop import fit
+from edge_cv.training.state import Fitted
 
 __all__ = ["Fitted", "fit"]

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a training needs to go on to the same result, in one file that is only arrays."""
+"""Checkpoints: the variables and the state from which a training resumes exactly, in one `.npz` file of arrays."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training stood.
+    """The content of a checkpoint.
 
     Attributes:
-        arrays: the values of the variables, by group (`network`, `optimizer`, `metrics`), in their order.
-        state: position, history and what else is no array; as JSON has it.
+        arrays: the values of the variables by group (`network`, `optimizer`, `metrics`), in the variables' order.
+        state: position, history and everything else that is not an array, as JSON values.
     """
 
     arrays: dict[str, list[np.ndarray]]
@@ -35,18 +35,23 @@ class Checkpoint:
 
 
 def values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
-    """Copies of the variables' values, in memory of the host."""
+    """Copies of the variables' values in host memory."""
     import keras
 
-    tensors = (keras.ops.convert_to_tensor(variable) for variable in variables)  # of one replica, where there are more
+    tensors = (keras.ops.convert_to_tensor(variable) for variable in variables)  # of the first replica
     return [np.array(keras.ops.convert_to_numpy(tensor)) for tensor in tensors]
 
 
 def restore(variables: Sequence[keras.Variable], arrays: Sequence[np.ndarray], where: str) -> None:
-    """Give the variables these values.
+    """Assign values to variables.
+
+    Args:
+        variables: of a model, an optimizer or metrics.
+        arrays: one value per variable, in the same order.
+        where: the values' source, for messages.
 
     Raises:
-        InputError: they are those of another model or optimizer; no variable is changed then.
+        InputError: if number or shapes differ; no variable is changed then.
     """
     wanted = [tuple(variable.shape) for variable in variables]
     received = [array.shape for array in arrays]
@@ -57,33 +62,42 @@ def restore(variables: Sequence[keras.Variable], arrays: Sequence[np.ndarray], w
             if place is None
             else f"{received[place]} for {variables[place].path} {wanted[place]}"
         )
-        raise InputError(f"{where} must be a checkpoint of this model and its training. Received: {detail}")
+        raise InputError(f"{where} must fit the model and its optimizer. Received: {detail}")
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
 
 
 def save(path: Path, arrays: Mapping[str, Sequence[np.ndarray]], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint beside its place, then rename: a reader finds the old one or the new one, whole.
+    """Write a checkpoint to a temporary file, then rename it: a reader finds the previous or the new one, complete.
+
+    Args:
+        path: the checkpoint's file.
+        arrays: values by group.
+        state: everything else, as JSON values.
 
     Raises:
-        InputError: it cannot be written, such as when the disk is full; the old one is untouched.
+        InputError: if it cannot be written, for example to a full disk; the previous checkpoint is kept.
     """
-    named = {f"{group}.{i}": array for group, every in arrays.items() for i, array in enumerate(every)}
     text = json.dumps({"format": FORMAT, **state}, allow_nan=False)
+    named: dict[str, np.ndarray] = {"state": np.frombuffer(text.encode(), np.uint8)}
+    named |= {f"{group}.{i}": array for group, every in arrays.items() for i, array in enumerate(every)}
     try:
         with beside(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, state=np.frombuffer(text.encode(), np.uint8), **named)
+            np.savez(file, allow_pickle=False, **named)
             file.flush()
             os.fsync(file.fileno())
     except InputError as error:
-        raise InputError(f"{error}; the checkpoint before it is kept") from error
+        raise InputError(f"{error}; the previous checkpoint is kept") from error
 
 
 def load(path: Path) -> Checkpoint | None:
-    """The checkpoint in a file; None where there is none.
+    """Read a checkpoint. Nothing in the file is executed.
+
+    Returns:
+        The checkpoint, or None if the file does not exist.
 
     Raises:
-        InputError: the file is no checkpoint. Nothing in it is executed.
+        InputError: if the file is not a checkpoint.
     """
     if not path.is_file():
         return None
@@ -91,7 +105,7 @@ def load(path: Path) -> Checkpoint | None:
         with np.load(path, allow_pickle=False) as content:
             state = json.loads(content["state"].tobytes())
             if state.pop("format") != FORMAT:
-                raise ValueError("another format")
+                raise ValueError("an unknown format version")
             arrays: dict[str, list[np.ndarray]] = {}
             for name in content.files:
                 if name != "state":
@@ -101,6 +115,6 @@ def load(path: Path) -> Checkpoint | None:
                     arrays[group].append(content[name])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(
-            f"{path} must be a checkpoint of a training; remove it to start anew. Received: {error}"
+            f"{path} must be a checkpoint of a training; delete it to start over. Received: {error}"
         ) from error
     return Checkpoint(arrays, state)

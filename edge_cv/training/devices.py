@@ -1,4 +1,4 @@
-"""Data parallel training on all devices of a host, or of several hosts: Keras's distribution, or TensorFlow's."""
+"""Data-parallel training on all devices of one or several hosts, with Keras's or TensorFlow's distribution."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from converters.errors import InputError
 
 @dataclass(frozen=True)
 class Devices:
-    """What takes part in a training.
+    """The devices that take part in a training.
 
     Attributes:
-        host_index: which host this process is, 0..hosts - 1; host 0 writes the files.
-        hosts: processes that train together.
-        replicas: devices that share each batch, over all hosts.
+        host_index: index of this process, 0..hosts - 1; host 0 writes the files.
+        hosts: number of processes that train together.
+        replicas: number of devices that share each batch, over all hosts.
     """
 
     host_index: int = 0
@@ -29,13 +29,13 @@ class Devices:
 
 @functools.cache
 def join_hosts() -> None:
-    """Meet the other hosts of a training, where the environment names some; to be done before anything is computed.
+    """Connect to the other hosts that the environment names. Must be called before the first computation.
 
     Keras reads KERAS_DISTRIBUTION_JOB_ADDRESSES, KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID.
-    Without them there is one host and nothing to do.
+    Without them there is one host, and this function does nothing.
 
     Raises:
-        InputError: there are several hosts, and Keras runs on TensorFlow: its trainer (Keras 3.15) fails under
+        InputError: if there are several hosts and the backend is not JAX. Keras's trainer (3.15) fails under
             TensorFlow's strategy for several workers.
     """
     if int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", "1")) < 2 and "TF_CONFIG" not in os.environ:
@@ -43,16 +43,19 @@ def join_hosts() -> None:
     import keras
 
     if keras.backend.backend() != "jax":
-        raise InputError(f"several hosts train with KERAS_BACKEND=jax. Received: {keras.backend.backend()}")
+        raise InputError(f"training on several hosts needs KERAS_BACKEND=jax. Received: {keras.backend.backend()}")
     keras.distribution.initialize()
 
 
-def spread(make: Callable[[], Iterable[Any]]) -> Any:
-    """Batches as Keras's fit takes them: on TensorFlow's several replicas each is cut into their parts.
+def distribute(make: Callable[[], Iterable[Any]]) -> Any:
+    """Prepare batches for Keras's `fit`. On several TensorFlow replicas each batch is split between them.
 
     Args:
-        make: gives the batches of images and targets, each time from the first; their sizes are multiples of the
-            replicas.
+        make: returns the batches of images and targets, from the first one at each call. Their sizes must be multiples
+            of the number of replicas.
+
+    Returns:
+        An iterable of batches, or a distributed dataset.
     """
     import keras
 
@@ -76,8 +79,8 @@ def spread(make: Callable[[], Iterable[Any]]) -> Any:
     return strategy.distribute_datasets_from_function(lambda context: dataset.flat_map(parts))
 
 
-def even(batches: Iterable[Any], replicas: int) -> Iterator[Any]:
-    """The batches without the images that the replicas cannot share: of a smaller last batch some may be left out."""
+def divisible(batches: Iterable[Any], replicas: int) -> Iterator[Any]:
+    """The batches, each cut to a multiple of the number of replicas. This affects a smaller last batch only."""
     for arrays in batches:
         kept = len(arrays[0]) // replicas * replicas
         if kept:
@@ -86,7 +89,7 @@ def even(batches: Iterable[Any], replicas: int) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def all_devices() -> Iterator[Devices]:
-    """Within it models that are made are copied to all devices, and each device works on its part of a batch."""
+    """Context in which new models are replicated on all devices, and each device computes its part of a batch."""
     import keras
 
     backend = keras.backend.backend()

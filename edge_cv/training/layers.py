@@ -1,4 +1,4 @@
-"""Which layers of a network learn in a phase, and in which arithmetic they compute."""
+"""Settings of a network's layers during a phase: which ones are trained, their momentum and their precision."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixe
 
 
 @contextlib.contextmanager
-def learning(network: keras.Model, phase: Phase) -> Iterator[None]:
-    """Within it only the layers of the phase can be trained; afterwards all are as they were.
+def trainable_layers(network: keras.Model, phase: Phase) -> Iterator[None]:
+    """Context in which only the layers of a phase are trainable. Afterwards each layer is as before.
+
+    Args:
+        network: the model; layers of models inside it count as its own.
+        phase: `train` selects the layers, `freeze_batch_norm` excludes batch normalization.
 
     Raises:
-        InputError: no layer has such a name, or none of those that are left has a weight.
+        InputError: if no layer has the name that `phase.train` gives, or the selected layers have no weights.
     """
     layers = network_layers(network)
     before = [(layer, layer.trainable) for layer in layers]
     try:
-        chosen = _chosen(layers, phase.train)
+        selected = _select(layers, phase.train)
         for layer in layers:
             frozen_norm = phase.freeze_batch_norm and isinstance(layer, keras.layers.BatchNormalization)
-            layer.trainable = layer in chosen and not frozen_norm
+            layer.trainable = layer in selected and not frozen_norm
         if not network.trainable_variables:
             raise InputError(f"a phase must train at least one weight. Received: train={phase.train!r}")
         yield
@@ -35,7 +39,7 @@ def learning(network: keras.Model, phase: Phase) -> Iterator[None]:
             layer.trainable = trainable
 
 
-def _chosen(layers: list[keras.Layer], train: str) -> set[keras.Layer]:
+def _select(layers: list[keras.Layer], train: str) -> set[keras.Layer]:
     if train == "all":
         return set(layers)
     weighted = [layer for layer in layers if layer.weights]
@@ -50,7 +54,7 @@ def _chosen(layers: list[keras.Layer], train: str) -> set[keras.Layer]:
 
 
 def network_layers(network: keras.Model) -> list[keras.Layer]:
-    """The layers that are no networks themselves, from the input to the logits."""
+    """The layers from the input to the logits. A model inside the network is replaced by its layers."""
     flat: list[keras.Layer] = []
     for layer in network.layers:
         flat += network_layers(layer) if isinstance(layer, keras.Model) else [layer]
@@ -59,7 +63,7 @@ def network_layers(network: keras.Model) -> list[keras.Layer]:
 
 @contextlib.contextmanager
 def batch_norm_momentum(network: keras.Model, momentum: float | None) -> Iterator[None]:
-    """Within it batch normalization's statistics move with this momentum; None changes nothing."""
+    """Context in which batch normalization uses this momentum for its statistics; None changes nothing."""
     layers = [layer for layer in network_layers(network) if isinstance(layer, keras.layers.BatchNormalization)]
     before = [layer.momentum for layer in layers]
     try:
@@ -67,15 +71,15 @@ def batch_norm_momentum(network: keras.Model, momentum: float | None) -> Iterato
             layer.momentum = layer.momentum if momentum is None else momentum
         yield
     finally:
-        for layer, own in zip(layers, before, strict=True):
-            layer.momentum = own
+        for layer, value in zip(layers, before, strict=True):
+            layer.momentum = value
 
 
 @contextlib.contextmanager
 def precision(network: keras.Model, name: str) -> Iterator[None]:
-    """Within it the network computes in `float32`, `bfloat16` or `float16`; its weights are float32 throughout.
+    """Context in which the network computes in `float32`, `bfloat16` or `float16`. Its weights stay float32.
 
-    The last layer stays in float32: logits are compared and exponentiated.
+    The last layer always computes in float32, because the loss takes the exponential of the logits.
     """
     layers = network_layers(network)
     before = [(layer, layer.dtype_policy) for layer in layers]

@@ -1,4 +1,4 @@
-"""What a training tells of itself: `history.csv` and TensorBoard's event files."""
+"""Logs of a training: `history.csv` and TensorBoard's event files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def write_csv(path: Path, history: Sequence[dict[str, Any]]) -> None:
-    """One line an epoch, with `COLUMNS`; whole after every epoch."""
+    """Write one line per epoch, with `COLUMNS`. The file is replaced as a whole."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -34,7 +34,7 @@ def write_csv(path: Path, history: Sequence[dict[str, Any]]) -> None:
 
 
 class TensorBoard:
-    """Event files of a training, which begin with the epochs that a resumed one had already."""
+    """Event files of a training. After resuming they start with the epochs of the history."""
 
     def __init__(self, folder: Path, history: Sequence[dict[str, Any]]) -> None:
         from tensorboardX import SummaryWriter
@@ -45,11 +45,12 @@ class TensorBoard:
             self.add(entry)
 
     def add(self, entry: dict[str, Any]) -> None:
-        """One epoch."""
+        """Write the values of one epoch."""
         for name in COLUMNS[2:]:
             if entry[name] is not None:
                 self._writer.add_scalar(name, entry[name], entry["epoch"])
         self._writer.flush()
 
     def close(self) -> None:
+        """Close the event file."""
         self._writer.close()

@@ -1,0 +1,215 @@
+"""One phase of a training: its optimizer, its epochs, and their validation."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from edge_cv.progress import Progress
+from edge_cv.recipe import Fit, Phase
+from edge_cv.training import checkpoint
+from edge_cv.training.callbacks import TrainingMonitor
+from edge_cv.training.devices import Devices, distribute, divisible
+from edge_cv.training.optimizers import l2_penalty, optimizer
+from edge_cv.training.state import TrainingState
+from edge_cv.training.training_model import TrainingModel, loss_and_metrics
+
+if TYPE_CHECKING:
+    from edge_cv.data.input_pipeline.batches import Batches
+
+# Called with the optimizer, the next step, the seconds of the epoch so far and the values of the metrics.
+Save = Callable[[keras.optimizers.Optimizer, int, float, list[np.ndarray]], None]
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Everything that stays the same over the phases of a training.
+
+    Attributes:
+        network: the model that is trained, from pixels to logits.
+        batches: the training images.
+        settings: the hyperparameters.
+        validation: batches of images and targets that choose the best epoch.
+        teacher: model for distillation.
+        class_weights: factor of the loss for each class.
+        devices: the devices and hosts that take part.
+        progress: reports epochs and images per second.
+    """
+
+    network: keras.Model
+    batches: Batches
+    settings: Fit
+    validation: Iterable[Any] | None
+    teacher: keras.Model | None
+    class_weights: tuple[float, ...] | None
+    devices: Devices
+    progress: Progress
+
+
+class PhaseTrainer:
+    """Trains the layers of one phase. `optimizer` holds the state that a checkpoint stores beside the network."""
+
+    def __init__(self, job: TrainingJob, number: int) -> None:
+        """
+        Args:
+            job: the training.
+            number: index of the phase.
+        """
+        self.job = job
+        self.number = number
+        self.phase: Phase = job.settings.all_phases()[number]
+        self.metrics: list[np.ndarray] = []  # restored values of an interrupted epoch
+        self.model = TrainingModel(
+            job.network,
+            multi_label=job.batches.multi_label,
+            l2=l2_penalty(job.settings),
+            class_weights=job.class_weights,
+            teacher=job.teacher,
+            distillation=job.settings.teacher,
+        )
+        self.optimizer = optimizer(job.settings, self.phase, len(job.batches))
+        # Keras assigns the averaged weights to the model at the end of each call of its `fit`, here every epoch.
+        self._assign_average = self.optimizer.finalize_variable_values
+        self.optimizer.finalize_variable_values = lambda variables: None
+        self.model.compile(
+            optimizer=self.optimizer,
+            jit_compile=_uses_xla(),
+            **loss_and_metrics(job.batches.multi_label, len(job.batches.classes)),
+        )
+        self.optimizer.build(self.model.trainable_variables)
+        shape = (1, len(job.batches.classes))
+        # The first call creates the variables of the metrics.
+        self.model.compute_metrics(None, np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+
+    def restore(self, arrays: dict[str, list[np.ndarray]], where: str) -> None:
+        """Assign the arrays of a checkpoint to the network, the optimizer and the metrics.
+
+        Args:
+            arrays: groups `network`, `optimizer` (missing at the start of a phase) and `metrics`.
+            where: the checkpoint's path, for messages.
+        """
+        checkpoint.restore(self.job.network.variables, arrays["network"], where)
+        if "optimizer" in arrays:
+            checkpoint.restore(self.optimizer.variables, arrays["optimizer"], where)
+        self.metrics = arrays.get("metrics", [])
+
+    def run_epoch(self, state: TrainingState, save: Save) -> dict[str, Any]:
+        """Train one epoch, from the state's step on, and validate it.
+
+        Returns:
+            The epoch's entry of the history.
+        """
+        job, steps = self.job, len(self.job.batches)
+        phases = job.settings.all_phases()
+        epoch = sum(phase.epochs for phase in phases[: self.number]) + state.epoch
+        total = sum(phase.epochs for phase in phases)
+        with job.progress(f"training, epoch {epoch + 1} of {total}") as update:
+            monitor = TrainingMonitor(
+                first_step=state.step,
+                steps=steps,
+                batch_size=job.batches.batch_size * job.devices.hosts,
+                epoch=epoch + 1,
+                seconds=state.seconds,
+                metrics=self.metrics,
+                rate_at=functools.partial(self._rate_at, state.epoch * steps),
+                save=functools.partial(save, self.optimizer),
+                save_seconds=job.settings.checkpoint_seconds,
+                update=update,
+            )
+            self.model.fit(
+                distribute(functools.partial(job.batches.epoch, epoch, state.step)),
+                epochs=1,
+                steps_per_epoch=steps - state.step,
+                shuffle=False,
+                verbose=0,
+                callbacks=[monitor],
+            )
+            entry = self._entry(monitor, epoch)
+            update(steps, steps, _summary(entry, job.batches.multi_label))
+        self.metrics = []
+        return entry
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate that the plateau schedule has reached."""
+        return _scalar(self.optimizer.learning_rate)
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        self.optimizer.learning_rate = rate
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Context in which the network has its averaged weights. It changes nothing when no average is computed."""
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        variables = list(self.model.trainable_variables) if inner.use_ema else []
+        trained = checkpoint.values(variables)
+        if variables:
+            self._assign_average(variables)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, trained, strict=True):
+                variable.assign(value)
+
+    def _rate_at(self, first: int, step: int) -> float:
+        """The learning rate at a step of an epoch that starts at step `first` of the phase."""
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        plateau = self.job.settings.schedule == "plateau"
+        return _scalar(inner.learning_rate if plateau else inner._learning_rate(first + step))
+
+    def _entry(self, monitor: TrainingMonitor, epoch: int) -> dict[str, Any]:
+        validated = self._validate()
+        return {
+            "epoch": epoch + 1,
+            "phase": self.number + 1,
+            "learning_rate": monitor.learning_rate,
+            "loss": _finite(monitor.logs["cross_entropy"]),
+            "score": _finite(monitor.logs["score"]),
+            "validation_loss": _finite(validated["cross_entropy"]),
+            "validation_score": _finite(validated["score"]),
+            "images_per_second": round(monitor.images_per_second, 1),
+            "seconds": round(monitor.seconds, 3),
+        }
+
+    def _validate(self) -> dict[str, float | None]:
+        """Cross-entropy and score of the averaged weights on the validation images."""
+        batches = self.job.validation
+        if batches is None:
+            return {"cross_entropy": None, "score": None}
+        with self.averaged_weights(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Your input ran out of data")  # the end of the batches
+            return self.model.evaluate(
+                distribute(lambda: divisible(batches, self.job.devices.replicas)), verbose=0, return_dict=True
+            )
+
+
+def _uses_xla() -> bool:
+    """Whether XLA compiles the steps: always on JAX, on TensorFlow with a GPU. On CPUs TensorFlow is faster without."""
+    if keras.backend.backend() != "tensorflow":
+        return keras.backend.backend() == "jax"
+    return bool(keras.distribution.list_devices("gpu"))
+
+
+def _scalar(value: Any) -> float:
+    return float(keras.ops.convert_to_numpy(value))
+
+
+def _finite(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _summary(entry: dict[str, Any], multi_label: bool) -> str:
+    name = "mAP" if multi_label else "top-1"
+    parts = [f"loss {entry['loss']:.4f}", f"{name} {entry['score']:.1%}"] if entry["loss"] is not None else []
+    if entry["validation_score"] is not None:
+        parts.append(f"validation {entry['validation_score']:.1%}")
+    return ", ".join([*parts, f"{entry['images_per_second']:,.0f} images/s"])
