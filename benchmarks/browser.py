@@ -58,7 +58,7 @@ def main() -> None:
     from edge_cv.evaluation import describe_environment, evaluate
 
     Quiet.isolated = options.threads
-    source = data.open(options.data, split=options.split)
+    source = data.open_samples(options.data, split=options.split)
     evaluation = evaluate({"it": options.artifact}, source)
     answers = evaluation.predictions.answers("it")[0]
     files = [str(path) for path in evaluation.predictions.files]

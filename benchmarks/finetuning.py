@@ -40,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from edge_cv.data import classes_to_train
-    from edge_cv.data.split import train_and_measure
+    from edge_cv.data.split import split_for_training
     from edge_cv.evaluation import describe_environment, wilson_interval
     from edge_cv.pipeline import train
     from edge_cv.progress import shown
@@ -49,9 +49,9 @@ def main() -> None:
     if arguments.imagenet is not None:
         arguments.data = str(by_kind(arguments.imagenet, Path(tempfile.mkdtemp(prefix="edge_cv_kinds_"))))
     machine = describe_environment()
-    measured = train_and_measure(
+    measured = split_for_training(
         arguments.data, None, 1, classes=classes_to_train(arguments.data), seed=arguments.seed
-    ).measured
+    ).test
     print(f"{machine['cpu']}, {machine['cores']} cores, keras {machine['versions']['keras']}")
     found = {}
     for name, weights, settings in ways(arguments):

@@ -68,17 +68,17 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from edge_cv import data
-    from edge_cv.data.input_pipeline.loading import cores
     from edge_cv.evaluation import describe_environment
+    from edge_cv.parallel.threads import available_cores
 
     machine = describe_environment()
-    files = [str(photo.file) for photo in data.open(arguments.data).photos if _is_of_the_class(photo.file)]
+    files = [str(path) for path in data.open_samples(arguments.data).paths() if _is_of_the_class(path)]
     files *= -(-LEAST_IMAGES // len(files))
     mean_bytes = np.mean([os.path.getsize(file) for file in files])
-    print(f"{machine['cpu']}, {cores()} cores; {len(files)} images of {mean_bytes / 1000:.0f} kB on average")
+    print(f"{machine['cpu']}, {available_cores()} cores; {len(files)} images of {mean_bytes / 1000:.0f} kB on average")
 
     runs = dict(_ours(files))
-    peer = _peer(arguments.peer_python, files, cores()) if arguments.peer_python else None
+    peer = _peer(arguments.peer_python, files, available_cores()) if arguments.peer_python else None
     if peer is not None:
         runs[PEER_NAME] = peer
     for run in runs.values():  # once before the clock counts: graphs are built and workers start
@@ -94,7 +94,7 @@ def main() -> None:
     print(f"  {'':36} images/(s core)   ours to it   processor ms/image   it to ours")
     for name, measured in rates.items():
         ratio = statistics.median(own / other for own, other in zip(rates["ours"], measured, strict=True))
-        print(f"  {name:36} {statistics.median(measured) / cores():15.0f} {ratio:10.2f} x", end="")
+        print(f"  {name:36} {statistics.median(measured) / available_cores():15.0f} {ratio:10.2f} x", end="")
         if name == PEER_NAME:  # its work is done in other processes
             print()
             continue
@@ -117,8 +117,9 @@ def _ours(files: list[str]) -> Iterator[tuple[str, Callable[[], float]]]:
 
     from edge_cv.data.input_pipeline.augmentation import random_windows
     from edge_cv.data.input_pipeline.batches import sample_batches
-    from edge_cv.data.input_pipeline.loading import BrokenImages, cores, in_threads
+    from edge_cv.data.input_pipeline.loading import BrokenImages
     from edge_cv.data.input_pipeline.pillow_pipeline import PillowPipeline
+    from edge_cv.parallel.threads import available_cores, map_in_threads
     from edge_cv.recipe import Augment
 
     samples = Files(files)
@@ -144,15 +145,17 @@ def _ours(files: list[str]) -> Iterator[tuple[str, Callable[[], float]]]:
         return tf.image.resize(decoded(file, window), (SIZE, SIZE))
 
     def limit(work: Callable) -> Callable[[], float]:
-        mapped = images.map(lambda file, window: work(file, window)[0, 0], num_parallel_calls=cores()).batch(BATCH)
+        mapped = images.map(lambda file, window: work(file, window)[0, 0], num_parallel_calls=available_cores()).batch(
+            BATCH
+        )
         options = tf.data.Options()
-        options.threading.private_threadpool_size = cores()
+        options.threading.private_threadpool_size = available_cores()
         options.threading.max_intra_op_parallelism = 1
         mapped = mapped.with_options(options)
         return lambda: _rate((pixels, None) for pixels in mapped)
 
     def pillow_limit() -> float:
-        return _rate(([done], None) for done in in_threads(files, _decoded_by_pillow, 4 * cores()))
+        return _rate(([done], None) for done in map_in_threads(_decoded_by_pillow, files))
 
     yield "ours", ours
     yield "bare decode_and_crop", limit(decoded)

@@ -32,14 +32,15 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from edge_cv import models
-    from edge_cv.data.split import measure_and_calibrate
+    from edge_cv.data.split import split_for_evaluation
     from edge_cv.evaluation import describe_environment
 
     machine = describe_environment()
     versions = {k: v for k, v in machine["versions"].items() if k in ("tensorflow", "keras", "ai-edge-litert")}
     print(f"{machine['cpu']}, {machine['cores']} cores, {machine['os']}; {versions}")
     calibrate = "sample_calibration" if arguments.data == "sample" else None
-    test, calibration = measure_and_calibrate(arguments.data, calibrate, 100)
+    splits = split_for_evaluation(arguments.data, calibrate, 100)
+    test, calibration = splits.test, splits.calibration
     preprocessing = models.preprocessing(arguments.model)
     calibration_pixels = np.stack([pixels for pixels, _ in calibration.pixels(preprocessing)])
     print(f"{arguments.model}: calibrated on {len(calibration)} photos, measured on {len(test)} others\n")
@@ -167,18 +168,19 @@ def print_decoding(test, preprocessing) -> None:
     size = preprocessing.image_size
 
     def bare(photo) -> np.ndarray:
-        with Image.open(photo.file) as file:
+        with Image.open(photo.path) as file:
             image = file.convert("RGB")
         side = min(image.size) * size // preprocessing.resize_to
         left, top = (image.width - side + 1) // 2, (image.height - side + 1) // 2
         return np.asarray(image.crop((left, top, left + side, top + side)).resize((size, size), Image.BICUBIC))
 
     seconds = [0.0, 0.0]
-    photos = test.take(200).photos
+    chosen = test.take(200)
+    photos = chosen.chunk(0, len(chosen))
     for photo in photos[:5]:
-        bare(photo), load_pixels(photo, preprocessing)
+        bare(photo), load_pixels(photo.place, preprocessing)
     for photo in photos:
-        for place, work in enumerate((bare, lambda p: load_pixels(p, preprocessing))):
+        for place, work in enumerate((bare, lambda p: load_pixels(p.place, preprocessing))):
             start = time.perf_counter()
             work(photo)
             seconds[place] += time.perf_counter() - start

@@ -54,13 +54,14 @@ def main() -> None:
     from converters.sources.source import open_source
     from converters.tflite.runtime import predict, predict_onnx
     from edge_cv import models
-    from edge_cv.data.split import measure_and_calibrate
+    from edge_cv.data.split import split_for_evaluation
     from edge_cv.evaluation import describe_environment
 
     ours = [schemes.parse(name) for name in arguments.schemes.split(",")]
     machine = describe_environment()
     print(f"{machine['cpu']}, {machine['cores']} cores, VNNI: {machine['int8_dot_product']}; {machine['versions']}")
-    test, calibration = measure_and_calibrate(arguments.data, None, 100)
+    splits = split_for_evaluation(arguments.data, None, 100)
+    test, calibration = splits.test, splits.calibration
     preprocessing = models.preprocessing(arguments.model)
     calibration_pixels = np.stack([pixels for pixels, _ in calibration.pixels(preprocessing)])
     photos = list(test.pixels(preprocessing))

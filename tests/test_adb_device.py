@@ -15,7 +15,7 @@ from ssh_server import free_port
 from converters import Preprocessing, to_onnx, to_tflite
 from converters.errors import InputError
 from edge_cv.cli import app as cli
-from edge_cv.data import ImageSource, Photo
+from edge_cv.data import Samples
 from edge_cv.evaluation import evaluate
 from edge_cv.evaluation.measurement import Measurement
 from edge_cv.evaluation.remote import measure_on, parse, phone
@@ -97,8 +97,8 @@ def test_accuracy_on_the_phone_is_that_of_this_machine(plugged, artifact, tmp_pa
     for index in range(20):
         pixels = np.random.default_rng(index).integers(0, 256, (4, 4, 3), np.uint8).repeat(10, 0).repeat(10, 1)
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
-        photos.append(Photo(tmp_path / f"{index}.png", index % 10))
-    source = ImageSource("squares", tuple(photos), tuple(map(str, range(10))))
+        photos.append(tmp_path / f"{index}.png")
+    source = Samples.from_files("squares", photos, [index % 10 for index in range(20)], tuple(map(str, range(10))))
     monkeypatch.setattr(phone.Phone, "images_at_once", 8)
     there = evaluate({"int8": artifact}, source, device=parse("adb"))
     assert there.predictions == evaluate({"int8": artifact}, source).predictions
@@ -110,7 +110,7 @@ def test_what_a_phone_answered_before_it_went_away_is_kept(plugged, artifact, tm
     files = []
     for index in range(20):
         Image.fromarray(np.full((40, 40, 3), index, np.uint8)).save(tmp_path / f"{index}.png")
-        files.append(Photo(tmp_path / f"{index}.png", 0))
+        files.append(tmp_path / f"{index}.png")
     starts = []
 
     def count():
@@ -120,7 +120,7 @@ def test_what_a_phone_answered_before_it_went_away_is_kept(plugged, artifact, tm
 
     double.on_start = count
     monkeypatch.setattr(phone.Phone, "images_at_once", 8)
-    source = ImageSource("grey", tuple(files), tuple(map(str, range(10))))
+    source = Samples.from_files("grey", files, [0] * 20, tuple(map(str, range(10))))
     found = evaluate({"int8": artifact}, source, device=parse("adb"))
     assert len(found.predictions) == 8
     assert f"adb:{double.serial} vanished before it was done" in found.error

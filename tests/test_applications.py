@@ -36,7 +36,7 @@ def photos() -> np.ndarray:
     from converters import Preprocessing
     from edge_cv import data
 
-    return np.stack([p for p, _ in data.open("sample_calibration").pixels(Preprocessing(96), limit=32)])
+    return np.stack([p for p, _ in data.open_samples("sample_calibration").pixels(Preprocessing(96), limit=32)])
 
 
 def _build(library: str, name: str, images: np.ndarray) -> Any:

@@ -96,7 +96,7 @@ def test_a_batch_depends_on_seed_epoch_and_step_alone(memory, monkeypatch):
     assert same(taken(again, 1), first)
     assert not same(taken(again, 2), first)
     assert same(taken(again, 1), first)
-    monkeypatch.setattr("edge_cv.data.input_pipeline.tf_pipeline.cores", lambda: 5)
+    monkeypatch.setattr("edge_cv.data.input_pipeline.tf_pipeline.available_cores", lambda: 5)
     assert same(taken(make(memory, EVERYTHING), 1), first)
 
 
@@ -349,7 +349,7 @@ def test_evaluation_sees_what_the_evaluation_of_artifacts_sees(tmp_path, memory,
     preprocessing = Preprocessing(24, resize_to=27)
     for index, content in enumerate(memory.contents[:7]):
         (tmp_path / f"{index}.jpg").write_bytes(content)
-    expected = np.stack([pixels for pixels, _ in data.open(tmp_path).pixels(preprocessing)])
+    expected = np.stack([pixels for pixels, _ in data.open_samples(tmp_path).pixels(preprocessing)])
     contents = (*memory.contents[:3], b"broken", *memory.contents[3:7])
     batches = evaluation_batches(Memory(contents, np.array([0, 1, 2, 0, -1, 1, 2, 0], np.int32)), preprocessing, 3)
     assert len(batches) == 3

@@ -13,7 +13,8 @@ import pytest
 
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
-from edge_cv.data import ImageSource, Photo
+from edge_cv.data import Sample, Samples
+from edge_cv.data.places import FilePart
 from edge_cv.evaluation import accuracy, evaluate, inference
 from edge_cv.evaluation.confidence import TEMPERATURES
 
@@ -70,22 +71,23 @@ def _linear_onnx(weights: np.ndarray) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory) -> ImageSource:
+def source(tmp_path_factory) -> Samples:
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(1)
-    photos = []
+    photos, labels = [], []
     for i in range(45):
         # smooth, of several sizes, each with a colour of its own, so that the classes differ
         small = np.clip(rng.normal(rng.uniform(0, 255, 3), 40, (4, 5, 3)), 0, 255).astype(np.uint8)
         file = folder / f"{i:02}.png"
         Image.fromarray(small).resize((40 + i, 60), Image.Resampling.BICUBIC).save(file)
-        photos.append(Photo(file, int(rng.integers(CLASSES))))
-    return ImageSource("squares", tuple(photos), tuple(f"class {i}" for i in range(CLASSES)))
+        photos.append(file)
+        labels.append(int(rng.integers(CLASSES)))
+    return Samples.from_files("squares", photos, labels, tuple(f"class {i}" for i in range(CLASSES)))
 
 
-def _plain_logits(file: Path, source: ImageSource) -> np.ndarray:
+def _plain_logits(file: Path, source: Samples) -> np.ndarray:
     """The oracle: one process, one interpreter, one photo after the other."""
     from ai_edge_litert.interpreter import Interpreter
     from PIL import Image
@@ -94,8 +96,8 @@ def _plain_logits(file: Path, source: ImageSource) -> np.ndarray:
     interpreter.allocate_tensors()
     given, answered = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     rows = []
-    for photo in source.photos:
-        values = PREPROCESSING.crop_and_resize(np.asarray(Image.open(photo.file).convert("RGB"))).astype(np.float32)
+    for path in source.paths():
+        values = PREPROCESSING.crop_and_resize(np.asarray(Image.open(path).convert("RGB"))).astype(np.float32)
         if given["dtype"] == np.int8:
             scale, zero_point = given["quantization"]
             values = np.clip(np.rint(values / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
@@ -115,12 +117,12 @@ def test_scores_equal_a_plain_loop_over_the_interpreter(models, source):
     result = evaluate(
         artifacts, source, PREPROCESSING, reference="float32", workers=2, on_progress=lambda *n: progress.append(n)
     )
-    labels = np.array([photo.label for photo in source.photos])
+    labels = source.labels
     expected = {name: _plain_logits(file, source) for name, file in artifacts.items()}
     for name, logits in expected.items():
         order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
         score = result.scores[name]
-        assert score.images == len(source.photos)
+        assert score.images == len(source)
         assert score.top1 == np.mean(order[:, 0] == labels)
         assert score.top5 == np.mean((order == labels[:, None]).any(axis=1))
         assert score.agreement == np.mean(order[:, 0] == expected["float32"].argmax(axis=1))
@@ -137,7 +139,7 @@ def test_scores_equal_a_plain_loop_over_the_interpreter(models, source):
     assert result.scores["int8"].sqnr_db > 15
     assert result.scores["float32"].sqnr_db is None
     assert result.scores["float32"].agreement == 1.0
-    assert [prediction.file for prediction in result.predictions] == [photo.file for photo in source.photos]
+    assert [prediction.file for prediction in result.predictions] == list(source.paths())
     assert progress[-1] == (45, 45)
     assert progress == sorted(progress)
 
@@ -208,8 +210,9 @@ def test_broken_photos_are_skipped_and_named(models, source, tmp_path):
     broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
     broken.write_bytes(b"\xff\xd8\xff\xe0 no photo")
     empty.write_bytes(b"")
-    photos = (Photo(broken, 1), *source.photos[:20], Photo(empty, 2), *source.photos[20:])
-    mixed = ImageSource("mixed", photos, source.classes)
+    files, labels = list(source.paths()), source.labels.tolist()
+    files, labels = [broken, *files[:20], empty, *files[20:]], [1, *labels[:20], 2, *labels[20:]]
+    mixed = Samples.from_files("mixed", files, labels, source.classes)
     artifacts = {"float32": models["float32"], "int8": models["int8"]}
     result = evaluate(artifacts, mixed, PREPROCESSING, reference="float32", workers=2)
     clean = evaluate(artifacts, source, PREPROCESSING, reference="float32", workers=2)
@@ -217,11 +220,11 @@ def test_broken_photos_are_skipped_and_named(models, source, tmp_path):
     assert result.scores == clean.scores
     assert result.predictions == clean.predictions
     with pytest.raises(InputError, match=r"no photo can be read.*broken\.jpg"):
-        evaluate(artifacts, ImageSource("bad", (photos[0], Photo(empty, 1)), source.classes), PREPROCESSING)
+        evaluate(artifacts, Samples.from_files("bad", [broken, empty], [1, 1], source.classes), PREPROCESSING)
 
 
 def test_without_labels_there_is_agreement_but_no_accuracy(models, source):
-    unlabelled = ImageSource("unlabelled", tuple(Photo(p.file, None) for p in source.photos), ())
+    unlabelled = Samples.from_files("unlabelled", source.paths())
     artifacts = {"float32": models["float32"], "int8": models["int8"]}
     result = evaluate(artifacts, unlabelled, PREPROCESSING, reference="float32", limit=5)
     score = result.scores["int8"]
@@ -244,11 +247,10 @@ def test_predictions_come_back_from_their_file(models, source, tmp_path):
 
 def test_photos_of_several_classes_keep_their_outputs_and_have_no_top1(models, source, tmp_path):
     rng = np.random.default_rng(0)
-    photos = tuple(
-        Photo(p.file, labels=tuple(rng.choice(CLASSES, rng.integers(0, 4), replace=False).tolist()))
-        for p in source.photos
-    )
-    several = ImageSource("several", photos, source.classes)
+    truth = np.zeros((len(source), CLASSES), bool)
+    for row in truth:
+        row[rng.choice(CLASSES, rng.integers(0, 4), replace=False)] = True
+    several = Samples.from_files("several", source.paths(), truth, source.classes)
     artifacts = {"float32": models["float32"], "int8": models["int8"]}
     result = evaluate(artifacts, several, PREPROCESSING, reference="float32", workers=2)
     assert result.scores["int8"].top1 is None
@@ -256,22 +258,24 @@ def test_photos_of_several_classes_keep_their_outputs_and_have_no_top1(models, s
     found = result.predictions
     for column, file in enumerate(artifacts.values()):
         np.testing.assert_allclose(found.outputs[:, column], _plain_logits(file, source), rtol=1e-5, atol=1e-5)
-    assert [p.labels for p in found] == [tuple(sorted(photo.labels)) for photo in photos]
+    assert [p.labels for p in found] == [tuple(np.flatnonzero(row)) for row in truth]
+    np.testing.assert_array_equal(found.truth, truth)
     sigmoid = 1 / (1 + np.exp(-found.outputs[0, 0].astype(np.float64)))
     assert found[0].top5["float32"][0][1] == pytest.approx(sigmoid.max(), rel=1e-5)
     found.save(tmp_path / "p.npz")
     np.testing.assert_array_equal(accuracy.Predictions.load(tmp_path / "p.npz").outputs, found.outputs)
-    with pytest.raises(InputError, match="all photos must have labels, or none"):
-        ImageSource("mixed", (photos[0], source.photos[1]), source.classes)
-    with pytest.raises(InputError, match="label or labels"):
-        Photo(photos[0].file, 1, labels=(1,))
+    wide = np.zeros((1, CLASSES + 2), bool)
+    wide[0, CLASSES + 1] = True
+    outside = Samples.from_files("outside", [source.path(0)], wide, ("a",) * (CLASSES + 2))
+    with pytest.raises(InputError, match=rf"labels must be in 0\.\..*Received: {CLASSES + 1} for .*00.png"):
+        evaluate(artifacts, outside, PREPROCESSING)
 
 
 def test_every_temperature_scales_the_logits_that_a_photo_got(source):
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 4, (6, CLASSES)).astype(np.float32)
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    photos = [Photo(Path(f"{n}.jpg"), label) for n, label in enumerate((3, 0, None, 9, 9, 1))]
+    photos = [Sample(FilePart(f"{n}.jpg"), label) for n, label in enumerate((3, 0, None, 9, 9, 1))]
     logits_and_chances = tuple(("file", inference.Metadata(None, None, are)) for are in (False, True))
     task = inference.Task(logits_and_chances, None, PREPROCESSING)
     losses, confidences = accuracy._scaled(task, [logits, chances], photos)
@@ -289,7 +293,7 @@ def test_every_temperature_scales_the_logits_that_a_photo_got(source):
 
 def test_bad_input_is_one_clear_line(models, source, tmp_path):
     float32 = {"float32": models["float32"]}
-    outside = ImageSource("outside", (Photo(source.photos[0].file, CLASSES),), ("a",) * (CLASSES + 1))
+    outside = Samples.from_files("outside", [source.path(0)], [CLASSES], ("a",) * (CLASSES + 1))
     cases = [
         (lambda: evaluate({}, source, PREPROCESSING), "at least one"),
         (lambda: evaluate({"a": tmp_path / "none.tflite"}, source, PREPROCESSING), "no such file"),
@@ -331,7 +335,7 @@ def test_workers_import_neither_tensorflow_nor_keras(models, source):
     executor = inference.process_pool(1)
     try:
         task = inference.Task(((str(models["float32"]), inference.Metadata(None, None, False)),), None, PREPROCESSING)
-        executor.submit(accuracy._classify, task, source.photos[:2]).result()
+        executor.submit(accuracy._classify, task, source.chunk(0, 2)).result()
         loaded = executor.submit(_top_level_modules).result()
     finally:
         executor.shutdown(kill_workers=True)
@@ -347,16 +351,15 @@ def test_interrupting_stops_the_workers_promptly(models, source, tmp_path):
     script = tmp_path / "long.py"
     script.write_text(
         "import sys\n"
-        "from pathlib import Path\n"
         "from converters.images.preprocessing import Preprocessing\n"
-        "from edge_cv.data import ImageSource, Photo\n"
+        "from edge_cv.data import Samples\n"
         "from edge_cv.evaluation import evaluate\n"
-        "photos = tuple(Photo(Path(sys.argv[2]), 0) for _ in range(30_000))\n"
+        "photos = Samples.from_files('long', [sys.argv[2]] * 30_000, [0] * 30_000, ('a',))\n"
         "said = lambda done, total: print(done, flush=True)\n"
         f"pre = Preprocessing(image_size={SIZE})\n"
-        "evaluate({'a': sys.argv[1]}, ImageSource('long', photos, ('a',)), pre, workers=2, on_progress=said)\n"
+        "evaluate({'a': sys.argv[1]}, photos, pre, workers=2, on_progress=said)\n"
     )
-    command = [sys.executable, str(script), str(models["float32"]), str(source.photos[0].file)]
+    command = [sys.executable, str(script), str(models["float32"]), str(source.path(0))]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -403,7 +406,7 @@ def test_a_model_that_ends_in_softmax_gives_its_own_probabilities(small_model, p
 
     from converters import to_tflite
     from converters.tflite.runtime import predict
-    from edge_cv.data import folder
+    from edge_cv.data import open_samples
 
     for number in range(4):
         Image.fromarray(pixels[number]).save(tmp_path / f"{number}.png")
@@ -418,7 +421,7 @@ def test_a_model_that_ends_in_softmax_gives_its_own_probabilities(small_model, p
         )
     }
     wanted = predict(files["own"].read_bytes(), pixels[:4])
-    for prediction, row in zip(evaluate(files, folder(tmp_path)).predictions, wanted, strict=True):
+    for prediction, row in zip(evaluate(files, open_samples(tmp_path)).predictions, wanted, strict=True):
         for name, tolerance in (("logits", 1e-5), ("own", 1e-6), ("int8", 0.05)):
             for index, probability in prediction.top5[name]:
                 assert probability == pytest.approx(row[index], abs=tolerance), name

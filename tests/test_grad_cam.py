@@ -12,7 +12,7 @@ import pytest
 
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
-from edge_cv.data import ImageSource, Photo
+from edge_cv.data import Samples
 from edge_cv.evaluation.accuracy import Predictions
 from edge_cv.evaluation.grad_cam import explain, grad_cam, overlaid, worth_explaining
 
@@ -124,9 +124,7 @@ def test_photos_are_explained_by_the_answer_and_by_the_class_it_missed(small_mod
         Image.fromarray(np.random.default_rng(n).integers(0, 256, (40, 60, 3), np.uint8)).save(files[-1])
     found = predictions([3, 4], [3, 7], [0.25, 0.75], files)
     names = [f"class {n}" for n in range(10)]
-    source = ImageSource(
-        "two", tuple(Photo(file, label) for file, label in zip(files, (3, 4), strict=True)), tuple(names)
-    )
+    source = Samples.from_files("two", files, [3, 4], names)
     hit, miss = explain(small_model, Preprocessing(32), found, "float32", [0, 1], names, source)
     assert (hit.photo, hit.label, hit.answer, hit.probability) == ("0.png", "class 3", "class 3", 0.25)
     assert [overlay.name for overlay in hit.overlays] == ["class 3"]

@@ -53,8 +53,8 @@ def network():
     from edge_cv import data, models
 
     preprocessing = models.preprocessing("efficientnet_lite0")
-    photos = np.stack([p for p, _ in data.open("sample").pixels(preprocessing)])
-    calibration = np.stack([p for p, _ in data.open("sample_calibration").pixels(preprocessing)])
+    photos = np.stack([p for p, _ in data.open_samples("sample").pixels(preprocessing)])
+    calibration = np.stack([p for p, _ in data.open_samples("sample_calibration").pixels(preprocessing)])
     return models.build("efficientnet_lite0", weights="imagenet"), preprocessing, photos, calibration
 
 

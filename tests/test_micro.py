@@ -42,7 +42,7 @@ def files(tmp_path_factory):
     from converters import Preprocessing
     from edge_cv import data, models
 
-    images = np.stack([p for p, _ in data.open("sample_calibration").pixels(Preprocessing(96), limit=12)])
+    images = np.stack([p for p, _ in data.open_samples("sample_calibration").pixels(Preprocessing(96), limit=12)])
     folder, found, network = tmp_path_factory.mktemp("micro"), {}, {}
     for name, alpha, scheme in HEADS:
         if (name, alpha) not in network:

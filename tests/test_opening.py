@@ -193,11 +193,11 @@ def test_splits_of_what_cannot_be_split_are_refused(tmp_path):
 
 def test_evaluation_sees_the_same_photos_as_training(tmp_path):
     class_folders(tmp_path, CLASSES, 3)
-    samples, source = open_samples(tmp_path), data.open(tmp_path)
-    assert [photo.label for photo in source.photos] == samples.labels.tolist()
-    for photo, index in zip(source.photos, range(len(samples)), strict=True):
-        np.testing.assert_array_equal(np.asarray(photo.image()), decode(samples.encoded(index)))
-    pixels = [image for image, _ in data.open("digits", split="test").take(5).pixels(data.Preprocessing(16))]
+    samples = open_samples(tmp_path)
+    for index, photo in enumerate(samples.chunk(0, len(samples))):
+        assert photo.label == samples.labels[index]
+        np.testing.assert_array_equal(np.asarray(data.load_image(photo.place)), decode(samples.encoded(index)))
+    pixels = [image for image, _ in data.open_samples("digits", split="test").take(5).pixels(data.Preprocessing(16))]
     assert np.stack(pixels).shape == (5, 16, 16, 3)
 
 
@@ -242,7 +242,8 @@ def test_a_table_of_several_labels_an_image(tmp_path):
     assert data.class_counts(samples).tolist() == [1, 1, 2]
     chosen = open_samples(tmp_path, classes=("round", "red", "green"))
     assert chosen.labels.tolist() == [[True, True, False], [False] * 3, [True, False, True]]
-    assert [photo.label for photo in data.open(tmp_path).photos] == [None] * 3
+    assert [samples.label(index) for index in range(3)] == [None] * 3
+    assert [samples.label_set(index) for index in range(3)] == [(1, 2), (), (0, 2)]
     data.check_trainable(samples)
 
 

@@ -181,10 +181,10 @@ def test_calibration_photos_that_are_measured_or_repeated_are_named(tmp_path):
     from edge_cv.progress import silent
     from edge_cv.stages import Steps
 
-    source = data.open("sample").take(6)
-    twice = dataclasses.replace(source, photos=(*source.photos[:3], source.photos[0]))
+    source = data.open_samples("sample").take(6)
+    twice = source.select([0, 1, 2, 0])
     calibration = CalibrationImages(twice, Preprocessing(64), silent)
     found = duplicates(Job(RECIPE, Steps(tmp_path), silent), calibration, source.take(2))
-    names = [photo.file.name for photo in source.photos]
+    names = [path.name for path in source.paths()]
     assert found["other calibration photos"] == [names[0]]
     assert found["photos that are measured"] == [names[0], names[0]]

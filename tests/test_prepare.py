@@ -384,11 +384,11 @@ def test_a_full_disk_is_said_in_one_line(photos, tmp_path):
 
 
 def test_evaluation_and_calibration_take_prepared_shards(shards):
-    from edge_cv.data.split import measure_and_calibrate
+    from edge_cv.data.split import split_for_evaluation
 
-    measured, calibration = measure_and_calibrate(str(shards), None, 5)
-    assert len(calibration) == 5
-    assert "validation" in measured.name
-    assert [label for _, label in measured.pixels(data.Preprocessing(8))] == open_samples(
+    splits = split_for_evaluation(str(shards), None, 5)
+    assert len(splits.calibration) == 5
+    assert "validation" in splits.test.name
+    assert [label for _, label in splits.test.pixels(data.Preprocessing(8))] == open_samples(
         shards, "validation"
     ).labels.tolist()

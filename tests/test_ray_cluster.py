@@ -107,7 +107,7 @@ def photos(pixels, tmp_path_factory):
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(photo).resize((50, 60)).save(path)
     (folder / "n3" / "broken.jpg").write_bytes(b"\xff\xd8 no photo")
-    return data.open(str(folder))
+    return data.open_samples(str(folder))
 
 
 def test_an_evaluation_on_the_cluster_is_that_of_this_machine_to_the_bit(cluster, artifacts, photos):
@@ -130,7 +130,7 @@ def test_an_evaluation_on_the_cluster_is_that_of_this_machine_to_the_bit(cluster
 
 def test_the_workers_need_neither_the_artifacts_nor_the_photos_in_their_places(cluster, artifacts, photos):
     """As on another machine: the files are gone when the workers run."""
-    from edge_cv.data import carried
+    from edge_cv.data import with_content
     from edge_cv.evaluation import inference
 
     task = inference.Task(
@@ -138,9 +138,8 @@ def test_the_workers_need_neither_the_artifacts_nor_the_photos_in_their_places(c
         0,
         Preprocessing(32),
     )
-    chosen = tuple(photos.photos[:4])
-    sent = carried(chosen)
-    assert all(photo.place.content == photo.file.read_bytes() for photo in sent)
+    sent = with_content(photos.chunk(0, 4))
+    assert all(photo.place.content == photo.path.read_bytes() for photo in sent)
     pool = cluster.pool({})
     pool._contents = pool._ray.put({f"/elsewhere/{name}.tflite": path.read_bytes() for name, path in artifacts.items()})
     pixels, reasons = pool.submit(inference.decode, task, sent).result()

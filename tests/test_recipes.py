@@ -49,13 +49,13 @@ def test_recipes_of_papers_name_the_paper_and_what_to_expect(name):
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
     """Eight crops of each of four of ImageNet's photos, in folders of their classes."""
-    from edge_cv.data import open_samples, photos_of
+    from edge_cv.data import load_image, open_samples
 
     folder = tmp_path_factory.mktemp("crops")
-    photos = {photo.label: photo for photo in photos_of(open_samples("sample", classes=())).photos}
-    names = open_samples("sample", classes=()).classes
+    samples = open_samples("sample", classes=())
+    photos, names = {photo.label: photo for photo in samples.chunk(0, len(samples))}, samples.classes
     for label in sorted(photos)[:4]:
-        image = photos[label].image()
+        image = load_image(photos[label].place)
         width, height = image.size
         (folder / names[label].replace("/", " ")).mkdir()
         for number in range(8):

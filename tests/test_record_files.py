@@ -147,7 +147,10 @@ def test_shards_of_tf_slim(tmp_path):
     with open(place.path, "rb") as file:
         file.seek(place.offset)
         assert file.read(place.length) == encoded(11)
-    assert [label for _, label in data.open(tmp_path, split="train").pixels(data.Preprocessing(8))] == [0, 1] * 3
+    assert [label for _, label in data.open_samples(tmp_path, split="train").pixels(data.Preprocessing(8))] == [
+        0,
+        1,
+    ] * 3
     (tmp_path / "flowers_train_00001-of-00003.tfrecord").unlink()
     with pytest.raises(
         InputError, match=r"all of its 3 shards. Missing: flowers_train_-00001|Missing: .*00001-of-00003"
@@ -263,7 +266,7 @@ def test_array_record_shards(tmp_path):
         assert all(threads.map(lambda i: samples.encoded(i) == encoded(i % 70), order))
     done = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(samples), capture_output=True, check=True)
     assert int(done.stdout) == len(encoded(69))
-    source = data.open(tmp_path, split="train").take(6)
+    source = data.open_samples(tmp_path, split="train").take(6)
     assert [label for _, label in source.pixels(data.Preprocessing(8))] == [0, 1, 0, 0, 1, 0]
     path = tmp_path / "train.array_record-00000-of-00002"
     path.write_bytes(path.read_bytes()[:5000])

@@ -12,7 +12,7 @@ from PIL import Image
 from converters import to_tflite
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
-from edge_cv.data import ImageSource, Photo, load_pixels
+from edge_cv.data import Samples, load_pixels
 from edge_cv.data.corruptions import NAMES, corrupt
 from edge_cv.evaluation.robustness import Robustness, robustness
 
@@ -27,17 +27,17 @@ def artifact(small_model, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def source(pixels, artifact, tmp_path_factory) -> ImageSource:
+def source(pixels, artifact, tmp_path_factory) -> Samples:
     """Photos whose labels are the model's own answers, and one without a label, and one that is broken."""
     folder = tmp_path_factory.mktemp("photos")
-    photos = [Photo(folder / f"{n}.png") for n in range(4)]
-    for n, photo in enumerate(photos):
-        Image.fromarray(pixels[n]).save(photo.file)
-    labels = [int(_logits(artifact, load_pixels(photo, PREPROCESSING)).argmax()) for photo in photos]
-    photos = [Photo(photo.file, label) for photo, label in zip(photos, labels, strict=True)]
+    files = [folder / f"{n}.png" for n in range(4)]
+    for n, file in enumerate(files):
+        Image.fromarray(pixels[n]).save(file)
+    unlabelled = Samples.from_files("unlabelled", files)
+    labels = [int(_logits(artifact, seen).argmax()) for seen, _ in unlabelled.pixels(PREPROCESSING)]
     (folder / "broken.png").write_bytes(b"no photo")
-    photos += [Photo(photos[0].file), Photo(folder / "broken.png", 0)]
-    return ImageSource("small", tuple(photos), tuple(f"class {n}" for n in range(10)))
+    files += [files[0], folder / "broken.png"]
+    return Samples.from_files("small", files, [*labels, None, 0], tuple(f"class {n}" for n in range(10)))
 
 
 def _logits(file: Path, pixels: np.ndarray) -> np.ndarray:
@@ -54,9 +54,9 @@ def test_it_is_what_a_plain_loop_finds(artifact, source):
     progress = []
     found = robustness({"float32": artifact}, source, workers=2, on_progress=lambda *n: progress.append(n))["float32"]
     expected = np.zeros((len(NAMES), 5))
-    for photo in source.photos[:4]:
-        seen = load_pixels(photo, PREPROCESSING)
-        seed = zlib.crc32(photo.file.name.encode())
+    for photo in source.chunk(0, 4):
+        seen = load_pixels(photo.place, PREPROCESSING)
+        seed = zlib.crc32(photo.path.name.encode())
         for row, name in enumerate(NAMES):
             for severity in range(1, 6):
                 answer = _logits(artifact, corrupt(seen, name, severity, seed=seed)).argmax()
@@ -73,7 +73,7 @@ def test_it_is_what_a_plain_loop_finds(artifact, source):
 
 
 def test_photos_without_labels_and_figures_that_do_not_fit_are_refused(artifact, source):
-    unlabelled = ImageSource("unlabelled", (Photo(source.photos[0].file),), ())
+    unlabelled = Samples.from_files("unlabelled", [source.path(0)])
     with pytest.raises(InputError, match="must have a label each"):
         robustness({"float32": artifact}, unlabelled)
     with pytest.raises(InputError, match="each of 5 severities"):

@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 
 from converters.errors import InputError
-from edge_cv.data import photos_of
-from edge_cv.data.split import Splits, measure_and_calibrate, train_and_measure
+from edge_cv.data.split import Splits, split_for_evaluation, split_for_training
 
 
 def photos(folder, names):
@@ -16,35 +15,41 @@ def photos(folder, names):
         Image.fromarray(pixels).save(folder / name)
 
 
+def split_for_both(*arguments, **options):
+    splits = split_for_evaluation(*arguments, **options)
+    assert splits.train is splits.validation is None
+    return splits.test, splits.calibration
+
+
 def test_one_folder_gives_two_sets_that_share_no_photo(tmp_path):
     for name in ("ant", "bee"):
         photos(tmp_path / "pictures" / name, [f"{i}.png" for i in range(10)])
-    measured, calibration = measure_and_calibrate(str(tmp_path / "pictures"), None, 100, classes=())
-    assert (len(measured), len(calibration)) == (16, 4)
-    assert not {p.file for p in measured.photos} & {p.file for p in calibration.photos}
-    assert {p.file.parent.name for p in calibration.photos} == {"ant", "bee"}
-    assert measured.classes == ("ant", "bee")
+    test, calibration = split_for_both(str(tmp_path / "pictures"), None, 100, classes=())
+    assert (len(test), len(calibration)) == (16, 4)
+    assert not set(test.paths()) & set(calibration.paths())
+    assert {path.parent.name for path in calibration.paths()} == {"ant", "bee"}
+    assert test.classes == ("ant", "bee")
 
 
 def test_the_splits_of_a_table_are_kept(tmp_path):
     photos(tmp_path, [f"{i}.png" for i in range(6)])
     lines = [f"{i}.png,{i},{'calibration' if i < 2 else 'test'}" for i in range(6)]
     (tmp_path / "labels.csv").write_text("file,index,split\n" + "\n".join(lines))
-    measured, calibration = measure_and_calibrate(str(tmp_path), None, 100)
-    assert [p.file.name for p in calibration.photos] == ["0.png", "1.png"]
-    assert [p.label for p in measured.photos] == [2, 3, 4, 5]
+    test, calibration = split_for_both(str(tmp_path), None, 100)
+    assert [path.name for path in calibration.paths()] == ["0.png", "1.png"]
+    assert test.labels.tolist() == [2, 3, 4, 5]
 
 
 def test_the_samples_of_packages_share_no_photo():
-    measured, calibration = measure_and_calibrate("sample", "sample_calibration", 64)
-    assert (len(measured), len(calibration)) == (20, 64)
-    assert not {p.file for p in measured.photos} & {p.file for p in calibration.photos}
+    test, calibration = split_for_both("sample", "sample_calibration", 64)
+    assert (len(test), len(calibration)) == (20, 64)
+    assert not set(test.paths()) & set(calibration.paths())
 
 
 def test_too_few_photos_to_share_are_refused(tmp_path):
     photos(tmp_path / "few", ["0.png", "1.png"])
     with pytest.raises(InputError, match="at least 5 photos"):
-        measure_and_calibrate(str(tmp_path / "few"), None, 100)
+        split_for_evaluation(str(tmp_path / "few"), None, 100)
 
 
 def pictures(folder, images=20, classes=("ant", "bee")):
@@ -56,80 +61,79 @@ def pictures(folder, images=20, classes=("ant", "bee")):
 
 def assert_disjoint(shares: Splits) -> None:
     """Photos to train on, to validate on and to measure on share none; those to calibrate on were trained on."""
-    train, validation = ({p.file for p in photos_of(samples).photos} for samples in (shares.train, shares.validation))
-    measured, calibration = ({p.file for p in source.photos} for source in (shares.measured, shares.calibration))
+    train, validation, test, calibration = (
+        set(samples.paths()) for samples in (shares.train, shares.validation, shares.test, shares.calibration)
+    )
     assert train
     assert validation
-    assert measured
+    assert test
     assert not train & validation
-    assert not measured & (train | validation)
+    assert not test & (train | validation)
     assert calibration
     assert calibration <= train
-    assert shares.train.classes == shares.validation.classes == shares.measured.classes == ("ant", "bee")
+    assert shares.train.classes == shares.validation.classes == shares.test.classes == ("ant", "bee")
 
 
 def test_a_source_of_three_splits_is_used_as_it_is(tmp_path):
     for split, images in (("train", 20), ("val", 5), ("test", 7)):
         pictures(tmp_path / split, images)
-    shares = train_and_measure(str(tmp_path), None, 10)
+    shares = split_for_training(str(tmp_path), None, 10)
     assert_disjoint(shares)
-    assert [len(part) for part in (shares.train, shares.validation, shares.measured)] == [40, 10, 14]
+    assert [len(part) for part in (shares.train, shares.validation, shares.test)] == [40, 10, 14]
     assert len(shares.calibration) == 10
-    assert {p.file.parts[-3] for p in shares.measured.photos} == {"test"}
+    assert {path.parts[-3] for path in shares.test.paths()} == {"test"}
 
 
 def test_where_the_validation_split_is_measured_another_one_is_drawn_from_training(tmp_path):
     for split, images in (("train", 30), ("val", 5)):
         pictures(tmp_path / split, images)
-    shares = train_and_measure(str(tmp_path), None, 10)
+    shares = split_for_training(str(tmp_path), None, 10)
     assert_disjoint(shares)
     assert len(shares.train) + len(shares.validation) == 60
     assert 2 <= len(shares.validation) <= 15
-    assert {p.file.parts[-3] for p in shares.measured.photos} == {"val"}
-    assert {p.file for p in photos_of(shares.train).photos} != {
-        p.file for p in photos_of(train_and_measure(str(tmp_path), None, 10, seed=1).train).photos
-    }
+    assert {path.parts[-3] for path in shares.test.paths()} == {"val"}
+    assert set(shares.train.paths()) != set(split_for_training(str(tmp_path), None, 10, seed=1).train.paths())
 
 
 def test_a_source_without_splits_is_divided_in_three(tmp_path):
-    shares = train_and_measure(pictures(tmp_path / "pictures", 40), None, 10)
+    shares = split_for_training(pictures(tmp_path / "pictures", 40), None, 10)
     assert_disjoint(shares)
-    assert len(shares.train) + len(shares.validation) + len(shares.measured) == 80
+    assert len(shares.train) + len(shares.validation) + len(shares.test) == 80
     assert len(shares.train) > 40
 
 
 def test_training_and_measuring_may_have_sources_of_their_own(tmp_path):
     learned, measured, validation = (pictures(tmp_path / name) for name in ("learned", "measured", "validated"))
-    shares = train_and_measure(measured, None, 10, train=learned, validation=validation)
+    shares = split_for_training(measured, None, 10, train=learned, validation=validation)
     assert_disjoint(shares)
-    assert [len(part) for part in (shares.train, shares.validation, shares.measured)] == [40, 40, 40]
+    assert [len(part) for part in (shares.train, shares.validation, shares.test)] == [40, 40, 40]
 
 
 def test_a_class_without_a_photo_to_train_on_is_refused(tmp_path):
     pictures(tmp_path / "train")
     pictures(tmp_path / "val", classes=("ant", "bee", "cat"))
     with pytest.raises(InputError, match=r"unknown class folder in .*val: 'cat'"):
-        train_and_measure(str(tmp_path), None, 10)
+        split_for_training(str(tmp_path), None, 10)
     (tmp_path / "train" / "cat").mkdir()
     with pytest.raises(InputError, match=r"must have an image to train on. Received: none for cat"):
-        train_and_measure(str(tmp_path), None, 10)
+        split_for_training(str(tmp_path), None, 10)
 
 
 def test_one_class_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"a classifier needs at least two classes. Received: 1"):
-        train_and_measure(pictures(tmp_path / "one", classes=("ant",)), None, 10)
+        split_for_training(pictures(tmp_path / "one", classes=("ant",)), None, 10)
 
 
 def test_photos_that_are_trained_on_are_neither_validated_nor_measured_on(tmp_path):
     learned, measured = pictures(tmp_path / "learned"), pictures(tmp_path / "measured")
     with pytest.raises(InputError, match=r"validation photos: the validation set must not be the training set"):
-        train_and_measure(measured, None, 10, train=learned, validation=learned)
+        split_for_training(measured, None, 10, train=learned, validation=learned)
     (tmp_path / "link").symlink_to(learned)
     with pytest.raises(InputError, match=r"measured photos: no image may be in both .*link/ant/0.png"):
-        train_and_measure(str(tmp_path / "link"), None, 10, train=learned)
+        split_for_training(str(tmp_path / "link"), None, 10, train=learned)
 
 
 def test_the_best_epoch_is_not_chosen_by_photos_that_are_measured_on(tmp_path):
     learned, measured = pictures(tmp_path / "learned"), pictures(tmp_path / "measured")
     with pytest.raises(InputError, match=r"fit.validation must not be measured on too. Received: 40 of the 40"):
-        train_and_measure(measured, None, 10, train=learned, validation=measured)
+        split_for_training(measured, None, 10, train=learned, validation=measured)

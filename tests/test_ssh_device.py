@@ -21,7 +21,7 @@ from ssh_server import ALIAS, SSHD, Server, Wire, free_port
 from converters import Preprocessing, to_tflite
 from converters.errors import InputError
 from edge_cv.cli import app as cli
-from edge_cv.data import ImageSource, Photo
+from edge_cv.data import Samples
 from edge_cv.evaluation import evaluate, runner
 from edge_cv.evaluation.measurement import Measurement
 from edge_cv.evaluation.remote import agent, board, evaluating, measure_on, parse, ssh
@@ -79,15 +79,16 @@ def artifacts(small_model, pixels, tmp_path_factory):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
-    photos = []
+    photos, labels = [], []
     for index in range(50):
         rng = np.random.default_rng(index)
         pixels = rng.integers(0, 256, (4, 4, 3), np.uint8).repeat(10, 0).repeat(12, 1)
         file = folder / f"{index:02}.png"
         Image.fromarray(pixels).save(file)
-        photos.append(Photo(file, int(rng.integers(10))))
+        photos.append(file)
+        labels.append(int(rng.integers(10)))
     (folder / "20.png").write_bytes(b"no photo")
-    return ImageSource("squares", tuple(photos), tuple(f"class {i}" for i in range(10)))
+    return Samples.from_files("squares", photos, labels, tuple(f"class {i}" for i in range(10)))
 
 
 def test_a_device_measures_and_answers_as_this_machine_does(device, server, artifacts):
@@ -412,9 +413,9 @@ def test_the_report_has_the_device_beside_the_host(device, artifacts, source, tm
         return stopped.value.code, capsys.readouterr()
 
     folder = tmp_path / "photos"
-    for photo in source.photos[:12]:
+    for photo in source.chunk(0, 12):
         (folder / f"class {photo.label % 2}").mkdir(parents=True, exist_ok=True)
-        (folder / f"class {photo.label % 2}" / photo.file.name).write_bytes(photo.file.read_bytes())
+        (folder / f"class {photo.label % 2}" / photo.path.name).write_bytes(photo.place.read())
     files = [artifacts["float32"], artifacts["int8"]]
     code, said = run("evaluate", *files, "--data", folder, "--device", device(), "--out", tmp_path / "run")
     assert code == 0, said.err

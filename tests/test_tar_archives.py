@@ -60,7 +60,7 @@ def test_imagenets_archive_of_class_archives_is_read_in_place(tmp_path):
         file.seek(place.offset)
         assert file.read(place.length) == train.encoded(3)
     assert open_samples(tmp_path / "ILSVRC2012_img_train.tar", classes=()).classes == ("n01440764", "n02099601")
-    measured = data.open(tmp_path, split="validation")
+    measured = data.open_samples(tmp_path, split="validation")
     assert [label for _, label in measured.pixels(data.Preprocessing(8))] == [65, 970]
 
 

@@ -20,7 +20,7 @@ from converters.images.decoding import decode
 from converters.images.preprocessing import Preprocessing
 from converters.tflite import metadata
 from converters.tflite.runtime import dequantize, interpreter
-from edge_cv.data.photos import sample, sample_calibration
+from edge_cv.data import sample, sample_calibration
 from edge_cv.evaluation.inference import Feed
 
 TOP = 5
@@ -28,7 +28,8 @@ TOP = 5
 
 def make(models: list[Path], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    files = dict.fromkeys(photo.file for source in (sample(), sample_calibration()) for photo in source.photos)
+    sources = (sample(), sample_calibration())
+    files = dict.fromkeys(source.place(i).path for source in sources for i in range(len(source)))
     photos = [decode(file) for file in files]
     shapes = []
     for n, pixels in enumerate(photos):

@@ -417,7 +417,7 @@ def debug(
     if fields is None:
         raise InputError(f"a file must say its preprocessing, as those of edge-cv do. Received: {artifact}")
     preprocessing = Preprocessing.from_dict(fields)
-    photos = sources.open(data).take(limit)
+    photos = sources.open_samples(data).take(limit)
     with shown(f"comparing layer by layer on {len(photos)} photos"):
         images = preprocessing.to_input(np.stack([pixels for pixels, _ in photos.pixels(preprocessing)]))
         errors = layer_errors(
@@ -521,7 +521,7 @@ def evaluate(
     records = [read_metadata(artifact) or {} for artifact in artifacts]
     labels = records[-1].get("labels")
     own = labels if labels and len(labels) != len(sources.imagenet_labels()) else None
-    source = sources.open(data, split=split, classes=own)
+    source = sources.open_samples(data, split=split, classes=own)
     names = _row_names(artifacts, [record.get("scheme") for record in records])
     with _cluster(ray) as cluster:
         appraisal = evaluate_files(

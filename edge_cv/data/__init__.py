@@ -1,53 +1,46 @@
-"""What goes into a model: labels, photos and where they come from, and the `Preprocessing` between them.
+"""Labelled images: labels, `Samples` and where they come from, and the `Preprocessing` between them and a model.
 
-`open_samples` opens whatever holds labelled images as `Samples`, to train on; `open` opens the same as an
-`ImageSource`, to measure and to calibrate on. To add a layout, write one function (see `opening.py`).
+`open_samples` opens any source of images. To add a layout, write one function (see `opening.py`).
 """
 
 from __future__ import annotations
 
 from converters.images.decoding import ImageError, decode
 from converters.images.preprocessing import Preprocessing
+from edge_cv.data.formats.packaged import sample, sample_calibration
 from edge_cv.data.labels import Label, imagenet_labels
 from edge_cv.data.opening import classes_to_train, open_samples, splits_of
-from edge_cv.data.photos import (
-    ImageSource,
-    Photo,
-    carried,
-    folder,
-    imagenet_validation,
-    labels_csv,
-    load_pixels,
-    open,
-    photos_of,
-    sample,
-    sample_calibration,
+from edge_cv.data.pixels import load_image, load_pixels
+from edge_cv.data.samples import (
+    Sample,
+    Samples,
+    check_disjoint,
+    check_trainable,
+    class_counts,
+    places_by_path,
+    shard,
+    with_content,
 )
-from edge_cv.data.samples import Samples, check_disjoint, check_trainable, class_counts, shard
 
 __all__ = [
     "ImageError",
-    "ImageSource",
     "Label",
-    "Photo",
     "Preprocessing",
+    "Sample",
     "Samples",
-    "carried",
     "check_disjoint",
     "check_trainable",
     "class_counts",
     "classes_to_train",
     "decode",
-    "folder",
     "imagenet_labels",
-    "imagenet_validation",
-    "labels_csv",
+    "load_image",
     "load_pixels",
-    "open",
     "open_samples",
-    "photos_of",
+    "places_by_path",
     "sample",
     "sample_calibration",
     "shard",
     "splits_of",
+    "with_content",
 ]

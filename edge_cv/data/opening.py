@@ -36,7 +36,7 @@ def open_samples(
     """The samples that a name or a path stands for.
 
     Args:
-        path_or_name: `digits`, `sample`, or a folder or file in one of the `LAYOUTS`.
+        path_or_name: `digits`, `sample`, `sample_calibration`, or a folder or file in one of the `LAYOUTS`.
         split: `train`, `validation`, `test` or whatever parts the source has. A source without parts of its own has
             `train` and `validation`, which are drawn from it (`split_by_name`). None is all of it.
         classes: the class names in order. Empty is the source's own: to train a model of so many classes. None is
@@ -93,10 +93,8 @@ def _recognise(path_or_name: str | os.PathLike) -> Layout:
     path = Path(name).expanduser()
     if name in NAMED and not path.exists():
         return NAMED[name]
-    if name == "sample_calibration" and not path.exists():
-        raise InputError("sample_calibration is crops to calibrate on, which have no labels: give other images")
     if not path.exists():
-        raise InputError(f"data must be a folder or file of images, or one of {', '.join(NAMES)}. Received: {name}")
+        raise InputError(f"data must be a folder or file of images, or one of {', '.join(NAMED)}. Received: {name}")
     for layout in LAYOUTS:
         found = layout(path)
         if found is not None:
@@ -143,5 +141,5 @@ NAMED = {
         lambda classes: packaged.digits(),
     ),
     "sample": Layout(whole=lambda classes: packaged.sample()),
+    "sample_calibration": Layout(whole=lambda classes: packaged.sample_calibration()),
 }
-NAMES = (*NAMED, "sample_calibration")

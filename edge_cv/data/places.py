@@ -6,6 +6,7 @@ an image.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from array import array
@@ -15,7 +16,8 @@ from typing import Protocol
 
 import numpy as np
 
-from converters.images.decoding import ImageError
+from converters.errors import InputError
+from converters.images.decoding import ImageError, decode_image
 
 MAX_ENCODED_BYTES = 256 * 2**20  # of one image: no photo comes near it, and a hostile length does not fill the memory
 
@@ -110,6 +112,44 @@ class Content:
         return self.content
 
 
+@dataclass(frozen=True)
+class CroppedPhoto:
+    """A part of an image file, which reads as a lossless PNG of that part.
+
+    Attributes:
+        path: the image file.
+        box: left, top, right and bottom of the part, as fractions 0..1 of the upright image.
+        flip: whether left and right are exchanged.
+    """
+
+    path: str
+    box: tuple[float, float, float, float]
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        left, top, right, bottom = self.box
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise InputError(f"box must be (left, top, right, bottom) within 0..1. Received: {self.box}")
+
+    def __str__(self) -> str:
+        return f"{self.path} [{','.join(f'{value:g}' for value in self.box)}{' flipped' if self.flip else ''}]"
+
+    def read(self) -> bytes:
+        try:
+            image = decode_image(self.path)
+        except ImageError as error:
+            raise ImageError(str(self), error.why) from error
+        width, height = image.size
+        left, top = int(self.box[0] * width), int(self.box[1] * height)
+        right, bottom = round(self.box[2] * width), round(self.box[3] * height)
+        image = image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+        if self.flip:
+            image = image.transpose(0)  # 0: Image.Transpose.FLIP_LEFT_RIGHT
+        stream = io.BytesIO()
+        image.save(stream, "PNG", compress_level=1)
+        return stream.getvalue()
+
+
 class Packed:
     """Many byte strings in one block: a million paths are not a million objects."""
 
@@ -152,7 +192,26 @@ class Files:
         return self.paths[row]
 
     def location(self, row: int) -> bytes:
-        return os.fsencode(self.root) + b"/" + self.paths[row]
+        return os.path.join(os.fsencode(self.root), self.paths[row])
+
+
+@dataclass(frozen=True, eq=False)
+class PlaceList:
+    """A few images of any kind, one place object each."""
+
+    places: tuple[Place, ...]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def place(self, row: int) -> Place:
+        return self.places[row]
+
+    def key(self, row: int) -> bytes:
+        return os.fsencode(str(self.places[row]))
+
+    def location(self, row: int) -> bytes:
+        return self.key(row)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from converters.errors import InputError
 from edge_cv.data.opening import open_samples, splits_of
-from edge_cv.data.photos import ImageSource, open, photos_of
 from edge_cv.data.samples import Samples, check_disjoint, check_trainable, split_by_name
 
 CALIBRATION_SHARE = 0.2  # of a small set of photos, when they must serve for both
@@ -16,9 +17,9 @@ VALIDATION_SHARE = 0.1  # of the training photos, to choose the best epoch by
 MOST_VALIDATION = 10_000  # photos; more do not choose better
 
 
-def measure_and_calibrate(
+def split_for_evaluation(
     measure: str, calibrate: str | None, images: int, *, classes: Sequence[str] | None = None
-) -> tuple[ImageSource, ImageSource]:
+) -> Splits:
     """The source to measure on and the source to calibrate on.
 
     Args:
@@ -27,23 +28,24 @@ def measure_and_calibrate(
             where it has one (of `test` and `validation` the first that has labels is measured), else photos spread
             evenly over it, at most a fifth of them.
         images: at most so many photos to calibrate on.
-        classes: as `open` takes them.
+        classes: as `open_samples` takes them.
 
     Raises:
-        InputError: as `open`, or there are too few photos to share.
+        InputError: as `open_samples`, or there are too few photos to share.
     """
     if calibrate is not None:
-        return open(measure, classes=classes), open(calibrate, classes=classes).take(images)
+        test = open_samples(measure, classes=classes)
+        return Splits(None, None, test, open_samples(calibrate, classes=classes).take(images))
     splits = splits_of(measure)
     first = next((split for split in ("calibration", "train") if split in splits), None)
     if first is not None:
         others = [split for split in ("test", "validation", *splits) if split in splits and split != first]
         if not others:
             raise InputError(f"{measure} must have photos to measure on. Received: its split {first} alone")
-        measured = [open(measure, split=split, classes=classes) for split in others[:2]]
-        labelled = next((source for source in measured if source.photos[0].label is not None), measured[0])
-        return labelled, open(measure, split=first, classes=classes).take(images)
-    every = open(measure, classes=classes)
+        measured = [open_samples(measure, split=split, classes=classes) for split in others[:2]]
+        labelled = next((source for source in measured if source.label(0) is not None), measured[0])
+        return Splits(None, None, labelled, open_samples(measure, split=first, classes=classes).take(images))
+    every = open_samples(measure, classes=classes)
     count = min(images, int(len(every) * CALIBRATION_SHARE))
     if count < 1:
         least = round(1 / CALIBRATION_SHARE)
@@ -51,10 +53,9 @@ def measure_and_calibrate(
             f"a folder for both calibration and measuring must hold at least {least} photos. "
             f"Received: {len(every)} in {measure}"
         )
-    taken = every.take(count)
-    used = set(taken.photos)
-    rest = tuple(photo for photo in every.photos if photo not in used)
-    return ImageSource(every.name, rest, every.classes), taken
+    taken = np.arange(count) * len(every) // count  # as Samples.take
+    rest = np.setdiff1d(np.arange(len(every)), taken)
+    return Splits(None, None, every.select(rest), every.select(taken))
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,17 @@ class Splits:
     Attributes:
         train: to learn from; every class has a photo. None where nothing is trained.
         validation: to choose the best epoch by.
-        measured: to measure on, which nothing was chosen by.
+        test: to measure on; no choice depends on it.
         calibration: some of those that were learned from, or others.
     """
 
     train: Samples | None
     validation: Samples | None
-    measured: ImageSource
-    calibration: ImageSource
+    test: Samples
+    calibration: Samples
 
 
-def train_and_measure(
+def split_for_training(
     measure: str,
     calibrate: str | None,
     images: int,
@@ -129,12 +130,12 @@ def train_and_measure(
         except InputError as error:
             raise InputError(f"{name} photos: {error}") from error
     if validation is not None:
-        chosen_by = {photo.file for photo in photos_of(validated).photos}
-        shared = sum(photo.file in chosen_by for photo in photos_of(measured).photos)
+        chosen_by = set(validated.paths())
+        shared = sum(path in chosen_by for path in measured.paths())
         if shared:
             raise InputError(
                 f"photos of fit.validation must not be measured on too. Received: {shared} of the {len(measured)} "
                 f"photos of {measured.name}"
             )
-    calibration = photos_of(learned) if calibrate is None else open(calibrate, classes=learned.classes)
-    return Splits(learned, validated, photos_of(measured), calibration.take(images))
+    calibration = learned if calibrate is None else open_samples(calibrate, classes=learned.classes)
+    return Splits(learned, validated, measured, calibration.take(images))

@@ -25,7 +25,7 @@ from edge_cv.evaluation.confidence import TEMPERATURES, Temperature, temperature
 from edge_cv.evaluation.scores import Score, wilson_interval
 
 if TYPE_CHECKING:
-    from edge_cv.data import ImageSource, Photo
+    from edge_cv.data import Sample, Samples
     from edge_cv.evaluation.remote import Adb, Ssh
     from edge_cv.parallel.ray_cluster import RayCluster
 
@@ -148,7 +148,7 @@ class Evaluation:
 
 def evaluate(
     artifacts: Mapping[str, str | os.PathLike],
-    source: ImageSource,
+    source: Samples,
     preprocessing: Preprocessing | None = None,
     *,
     reference: str | None = None,
@@ -200,8 +200,8 @@ def evaluate(
             journal=folder,
             on_progress=on_progress,
         )
-        done = photos[: sum(len(result.reasons) for result in results)]
-        evaluation = _summary(done, tuple(artifacts), reference, results, runtimes)
+        done = sum(len(result.reasons) for result in results)
+        evaluation = _summary(photos.select(np.arange(done)), tuple(artifacts), reference, results, runtimes)
         return replace(evaluation, error=error)
     results, runtimes = inference.run(
         _classify,
@@ -216,24 +216,24 @@ def evaluate(
     return _summary(photos, tuple(artifacts), reference, results, runtimes)
 
 
-def labelled_photos(source: ImageSource, limit: int | None) -> Sequence[Photo]:
+def labelled_photos(source: Samples, limit: int | None) -> Samples:
     """Those photos of the source that are measured on."""
     if limit is not None and limit < 1:
         raise InputError(f"limit must be 1 or more. Received: {limit}")
-    return source.take(limit).photos
+    return source.take(limit)
 
 
 def _summary(
-    photos: Sequence[Photo],
+    photos: Samples,
     names: tuple[str, ...],
     reference: str | None,
     results: Sequence[ChunkResult],
     runtimes: dict[str, str],
 ) -> Evaluation:
     reasons = [reason for result in results for reason in result.reasons]  # None for a photo that was read
-    skipped = tuple((str(p.file), why) for p, why in zip(photos, reasons, strict=True) if why is not None)
-    kept = [photo for photo, why in zip(photos, reasons, strict=True) if why is None]
-    if not kept:
+    skipped = tuple((str(photos.path(index)), why) for index, why in enumerate(reasons) if why is not None)
+    kept = np.array([index for index, why in enumerate(reasons) if why is None], np.int64)
+    if not len(kept):
         raise InputError(f"no photo can be read: {skipped[0][1]} (and {len(skipped) - 1} more)")
     indices = np.concatenate([result.indices for result in results])
     probabilities = np.concatenate([result.probabilities for result in results])
@@ -241,7 +241,8 @@ def _summary(
     noise_sum = _ordered_sum([result.noise for result in results])
     seconds = np.sum([result.seconds for result in results], axis=0)
 
-    labels = np.array([-1 if photo.label is None else photo.label for photo in kept], np.int32)
+    read = photos.select(kept)
+    labels = np.full(len(kept), -1, np.int32) if read.multi_label else read.labels
     labelled = labels >= 0
     trials = int(labelled.sum())
     scores = {}
@@ -266,13 +267,11 @@ def _summary(
         name: temperature_of(losses[:, column], scaled[:, column], indices[labelled, column, 0] == labels[labelled])
         for column, name in enumerate(names)
     }
-    files = [Path(photo.file) for photo in kept]
-    predictions = Predictions(names, files, labels, indices, probabilities)
-    if kept[0].labels is not None:
+    predictions = Predictions(names, list(read.paths()), labels, indices, probabilities)
+    if read.multi_label:
         predictions.outputs = np.concatenate([result.outputs for result in results])
         predictions.truth = np.zeros((len(kept), predictions.outputs.shape[2]), bool)
-        for row, photo in enumerate(kept):
-            predictions.truth[row, list(photo.labels)] = True
+        predictions.truth[:, : len(read.classes)] = read.labels[:, : predictions.truth.shape[1]]
     return Evaluation(len(kept), skipped, scores, predictions, runtimes, temperatures)
 
 
@@ -331,7 +330,7 @@ class ChunkResult:
             raise InputError(f"{path} must be a part of an evaluation: delete its folder. Received: {error}") from error
 
 
-def _classify(task: inference.Task, photos: Sequence[Photo]) -> ChunkResult:
+def _classify(task: inference.Task, photos: Sequence[Sample]) -> ChunkResult:
     pixels, reasons = inference.decode(task, photos)
     read = [photo for photo, reason in zip(photos, reasons, strict=True) if reason is None]
     return _result(task, photos, reasons, *inference.classify(task, pixels, read))
@@ -339,13 +338,13 @@ def _classify(task: inference.Task, photos: Sequence[Photo]) -> ChunkResult:
 
 def _result(
     task: inference.Task,
-    photos: Sequence[Photo],
+    photos: Sequence[Sample],
     reasons: tuple[str | None, ...],
     logits: Sequence[np.ndarray],
     seconds: np.ndarray,
 ) -> ChunkResult:
     read = [photo for photo, reason in zip(photos, reasons, strict=True) if reason is None]
-    several = photos[0].labels is not None
+    several = photos[0].label_set is not None
     best = [_top5(v, metadata.probabilities, several) for v, (_, metadata) in zip(logits, task.artifacts, strict=True)]
     signal_sums, noise_sums = np.zeros(len(read)), np.zeros((len(read), len(logits)))
     if task.reference is not None:
@@ -365,7 +364,7 @@ def _result(
 
 
 def _scaled(
-    task: inference.Task, outputs: Sequence[np.ndarray], photos: Sequence[Photo]
+    task: inference.Task, outputs: Sequence[np.ndarray], photos: Sequence[Sample]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cross-entropy of the true class and probability of the first, for outputs divided by each of `TEMPERATURES`."""
     shape = len(photos), len(outputs), len(TEMPERATURES)

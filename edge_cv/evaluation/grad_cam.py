@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from converters.images.preprocessing import Preprocessing
-    from edge_cv.data import ImageSource
+    from edge_cv.data import Samples
     from edge_cv.evaluation.accuracy import Predictions
 
 PICTURE_PIXELS = 160
@@ -116,7 +116,7 @@ def explain(
     name: str,
     places: Sequence[int],
     names: Sequence[str],
-    source: ImageSource,
+    source: Samples,
 ) -> tuple[Explained, ...]:
     """Photos with the maps of an artifact's answer and, where that is wrong, of the true class.
 
@@ -134,11 +134,11 @@ def explain(
     """
     import numpy as np
 
-    from edge_cv.data import load_pixels
+    from edge_cv.data import load_pixels, places_by_path
 
     answers, probabilities = predictions.answers(name)
     labels = predictions.labels
-    photos = source.by_file(predictions.files[place] for place in places)
+    photos = places_by_path(source, (predictions.files[place] for place in places))
     pixels = [load_pixels(photos[predictions.files[place]], preprocessing) for place in places]
     shown = [(n, c) for n, place in enumerate(places) for c in dict.fromkeys((int(answers[place]), int(labels[place])))]
     if not shown:

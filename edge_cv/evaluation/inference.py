@@ -26,7 +26,7 @@ from edge_cv.evaluation import runner
 from edge_cv.parallel.processes import process_pool
 
 if TYPE_CHECKING:
-    from edge_cv.data import Photo
+    from edge_cv.data import Sample, Samples
     from edge_cv.parallel.ray_cluster import RayCluster
 
 CHUNK = 16  # photos; enough for hot caches, few enough that a chunk's float pixels stay under 100 MB at 600 x 600
@@ -57,9 +57,9 @@ class Metadata:
 
 
 def run(
-    work: Callable[[Task, Sequence[Photo]], Any],
+    work: Callable[[Task, Sequence[Sample]], Any],
     artifacts: Mapping[str, str | os.PathLike],
-    photos: Sequence[Photo],
+    photos: Samples,
     preprocessing: Preprocessing | None = None,
     *,
     reference: str | None = None,
@@ -106,7 +106,8 @@ def run(
         task = _task(files, metadata, described, photos, preprocessing, reference)
         results, done = [], 0
         try:
-            for count, result in _in_order(executor, work, task, photos, workers, chunk):
+            send = _send if cluster is None else _send_content
+            for count, result in _in_order(executor, work, task, photos, send, workers, chunk):
                 results.append(result)
                 done += count
                 if on_progress is not None:
@@ -170,7 +171,7 @@ def metadata_of(file: Path) -> Metadata:
 
 def task_of(
     classifiers: Mapping[str, Classifier],
-    photos: Sequence[Photo],
+    photos: Samples,
     preprocessing: Preprocessing | None,
     reference: str | None,
 ) -> Task:
@@ -186,7 +187,7 @@ def _task(
     files: Mapping[str, Path],
     metadata: Mapping[str, Metadata],
     described: Mapping[str, _Description],
-    photos: Sequence[Photo],
+    photos: Samples,
     preprocessing: Preprocessing | None,
     reference: str | None,
 ) -> Task:
@@ -232,17 +233,34 @@ def _check_fit(files: Mapping[str, Path], described: Mapping[str, _Description],
     return described[first].classes
 
 
-def _check_labels(photos: Sequence[Photo], classes: int) -> None:
-    for photo in photos:
-        for label in photo.labels or (() if photo.label is None else (photo.label,)):
-            if not 0 <= label < classes:
-                raise InputError(
-                    f"labels must be in 0..{classes - 1}, the model's outputs. Received: {label} for {photo.file}"
-                )
+def _check_labels(photos: Samples, classes: int) -> None:
+    outside = np.argwhere(photos.labels[:, classes:]) if photos.multi_label else np.argwhere(photos.labels >= classes)
+    if len(outside):
+        index = int(outside[0, 0])
+        label = classes + outside[0, 1] if photos.multi_label else photos.labels[index]
+        raise InputError(
+            f"labels must be in 0..{classes - 1}, the model's outputs. Received: {label} for {photos.path(index)}"
+        )
+
+
+def _send(photos: Samples, start: int, stop: int) -> tuple[Sample, ...]:
+    return photos.chunk(start, stop)
+
+
+def _send_content(photos: Samples, start: int, stop: int) -> tuple[Sample, ...]:
+    from edge_cv.data import with_content
+
+    return with_content(photos.chunk(start, stop))
 
 
 def _in_order(
-    executor, work: Callable, task: Task, photos: Sequence[Photo], workers: int, most: int
+    executor: Any,
+    work: Callable,
+    task: Task,
+    photos: Samples,
+    send: Callable[[Samples, int, int], tuple[Sample, ...]],
+    workers: int,
+    most: int,
 ) -> Iterator[tuple[int, Any]]:
     """How many photos a chunk has and its result, in order, with only some under way, so that memory stays flat."""
     under_way: deque = deque()
@@ -251,7 +269,7 @@ def _in_order(
         while start < len(photos) and len(under_way) < 4 * workers:
             # smaller ones at the end, so that the workers finish together
             count = max(1, min(most, (len(photos) - start) // (2 * workers)))
-            under_way.append((count, executor.submit(work, task, photos[start : start + count])))
+            under_way.append((count, executor.submit(work, task, send(photos, start, start + count))))
             start += count
         count, future = under_way.popleft()
         yield count, future.result()
@@ -385,7 +403,7 @@ def _describe(file: str) -> _Description:
     return _Description(artifact.input.shape, artifact.classes, artifact.runtime)
 
 
-def decode(task: Task, photos: Sequence[Photo]) -> tuple[np.ndarray, tuple[str | None, ...]]:
+def decode(task: Task, photos: Sequence[Sample]) -> tuple[np.ndarray, tuple[str | None, ...]]:
     """Pixels uint8 `(n, height, width, 3)` of the photos that can be read, and for each photo None or why not."""
     from edge_cv.data import load_pixels
 
@@ -395,7 +413,7 @@ def decode(task: Task, photos: Sequence[Photo]) -> tuple[np.ndarray, tuple[str |
     count = 0
     for photo in photos:
         try:
-            pixels[count] = load_pixels(photo, task.preprocessing)
+            pixels[count] = load_pixels(photo.place, task.preprocessing)
             count += 1
             reasons.append(None)
         except InputError as error:
@@ -404,7 +422,7 @@ def decode(task: Task, photos: Sequence[Photo]) -> tuple[np.ndarray, tuple[str |
 
 
 def classify(
-    task: Task, pixels: np.ndarray, photos: Sequence[Photo], opened: Callable[[str], Classifier] = _artifact
+    task: Task, pixels: np.ndarray, photos: Sequence[Sample], opened: Callable[[str], Classifier] = _artifact
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """What each artifact answers.
 
@@ -430,7 +448,7 @@ def classify(
         finite = np.isfinite(values).all(axis=1)
         if not finite.all():
             photo = photos[int(np.argmin(finite))]
-            raise InputError(f"{file} must give finite logits. Received: NaN or infinity for {photo.file}")
+            raise InputError(f"{file} must give finite logits. Received: NaN or infinity for {photo.path}")
         outputs.append(values)
         seconds.append(spent)
     return outputs, np.array(seconds)

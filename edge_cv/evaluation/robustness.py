@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from converters.images.preprocessing import Preprocessing
-    from edge_cv.data import ImageSource, Photo
+    from edge_cv.data import Sample, Samples
     from edge_cv.evaluation.inference import Task
     from edge_cv.parallel.ray_cluster import RayCluster
 
@@ -62,7 +62,7 @@ class Robustness:
 
 def robustness(
     artifacts: Mapping[str, str | os.PathLike],
-    source: ImageSource,
+    source: Samples,
     preprocessing: Preprocessing | None = None,
     *,
     limit: int | None = None,
@@ -89,13 +89,11 @@ def robustness(
     """
     import numpy as np
 
-    from edge_cv.data import ImageSource
     from edge_cv.data.corruptions import NAMES
     from edge_cv.evaluation import inference
 
     check_measurable(source)
-    labelled = tuple(photo for photo in source.photos if photo.label is not None)
-    photos = ImageSource(source.name, labelled, source.classes).take(limit).photos
+    photos = source.select(np.flatnonzero(source.labels >= 0)).take(limit)
     results, _ = inference.run(
         _classify_corrupted,
         artifacts,
@@ -126,19 +124,19 @@ def robustness(
     return found
 
 
-def check_measurable(source: ImageSource) -> None:
+def check_measurable(source: Samples) -> None:
     """Raise InputError where `robustness` could not measure: no photo has a label, or a package is missing."""
     from edge_cv.data.corruptions import check_installed
 
     check_installed()
-    if all(photo.label is None for photo in source.photos):
+    if source.multi_label or (source.labels < 0).all():
         raise InputError(
             "photos must have a label each to measure accuracy under corruptions. "
             f"Received: {len(source)} without one in {source.name}"
         )
 
 
-def _classify_corrupted(task: Task, photos: Sequence[Photo]) -> np.ndarray:
+def _classify_corrupted(task: Task, photos: Sequence[Sample]) -> np.ndarray:
     """Whether each photo that can be read is recognized, bool `(photos, artifacts, 76)`: clean, then corrupted."""
     import zlib
 
@@ -151,7 +149,7 @@ def _classify_corrupted(task: Task, photos: Sequence[Photo]) -> np.ndarray:
     read = [photo for photo, reason in zip(photos, reasons, strict=True) if reason is None]
     hits = np.zeros((len(read), len(task.artifacts), 1 + len(NAMES) * SEVERITIES), bool)
     for place, photo in enumerate(read):
-        seed = zlib.crc32(photo.file.name.encode())
+        seed = zlib.crc32(photo.path.name.encode())
         versions = [corrupt(pixels[place], name, 1 + level, seed=seed) for name in NAMES for level in range(SEVERITIES)]
         outputs, _ = inference.classify(task, np.stack([pixels[place], *versions]), [photo] * (1 + len(versions)))
         hits[place] = [values.argmax(axis=1) == photo.label for values in outputs]

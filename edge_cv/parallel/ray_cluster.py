@@ -100,9 +100,7 @@ class Pool:
         self._call = ray.remote(num_cpus=1, max_retries=1)(_with_artifacts)
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future:
-        from edge_cv.data import carried
-
-        return Future(self._ray, self._call.remote(self._contents, work, *map(carried, arguments)))
+        return Future(self._ray, self._call.remote(self._contents, work, *arguments))
 
     def shutdown(self, **_: Any) -> None:
         """Nothing: tasks end with the connection."""

@@ -79,7 +79,7 @@ def compress_file(
     from converters import to_tflite
     from edge_cv.compression.compress import compress
     from edge_cv.compression.pruning import total_sparsity
-    from edge_cv.data.split import train_and_measure
+    from edge_cv.data.split import split_for_training
     from edge_cv.evaluation import evaluate
     from edge_cv.models import IMAGENET_CLASSES
     from edge_cv.pipeline.inputs import samples_key
@@ -88,7 +88,7 @@ def compress_file(
     outputs = int(model.outputs[0].shape[-1]) if getattr(model, "outputs", None) else None
     classes = tuple(labels) if labels else None if outputs == IMAGENET_CLASSES else ()
     check_together(**{name: part for name, part in parts.items() if name != "channel_prune"})
-    shares = train_and_measure(data, None, CALIBRATION_IMAGES, classes=classes, seed=fit.seed)
+    shares = split_for_training(data, None, CALIBRATION_IMAGES, classes=classes, seed=fit.seed)
     if outputs is not None and len(shares.train.classes) != outputs:
         raise InputError(
             f"the photos must be of the model's {outputs} classes. Received: {len(shares.train.classes)} in {data}"
@@ -112,10 +112,10 @@ def compress_file(
                 preprocessing=preprocessing,
             )
             files[row] = conversion, conversion.save(folder / f"{name}_{row}.tflite"), total_sparsity(source)
-    with progress(f"evaluating on {len(shares.measured)} photos") as update:
+    with progress(f"evaluating on {len(shares.test)} photos") as update:
         found = evaluate(
             {row: path for row, (_, path, _) in files.items()},
-            shares.measured,
+            shares.test,
             preprocessing,
             reference="dense_float32",
             on_progress=update,

@@ -13,7 +13,7 @@ from edge_cv.progress import Progress, silent
 from edge_cv.stages import file_sha256
 
 if TYPE_CHECKING:
-    from edge_cv.data import ImageSource
+    from edge_cv.data import Samples
     from edge_cv.evaluation import Evaluation
     from edge_cv.evaluation.remote import Adb, Ssh
     from edge_cv.evaluation.robustness import Robustness
@@ -31,7 +31,7 @@ class Evaluated:
 
 def evaluate_files(
     artifacts: Mapping[str, str | os.PathLike],
-    source: ImageSource,
+    source: Samples,
     *,
     by: Sequence[str] = (),
     metadata: str | os.PathLike | None = None,
@@ -62,7 +62,7 @@ def evaluate_files(
 
     photos = source.take(limit)
     if by:  # a table that cannot be used is refused before the evaluation
-        read_columns(metadata, by, [photo.file for photo in photos.photos])
+        read_columns(metadata, by, list(photos.paths()))
     if corruptions:
         check_measurable(source)
     with progress(f"evaluating on {len(photos)} photos") as update:
@@ -91,7 +91,7 @@ def evaluate_files(
 
 def _report(
     paths: Mapping[str, Path],
-    photos: ImageSource,
+    photos: Samples,
     evaluation: Evaluation,
     columns: Mapping[str, Sequence[str | None]] | None,
     corrupted: Mapping[str, Robustness],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from converters.images.preprocessing import Preprocessing
-    from edge_cv.data import ImageSource, Photo, Samples
+    from edge_cv.data import Samples
     from edge_cv.data.split import Splits
 
 
@@ -43,24 +42,23 @@ def open_photos(recipe: Recipe) -> tuple[Recipe, Splits]:
 
 
 def _to_measure(recipe: Recipe) -> tuple[int, Splits]:
-    from edge_cv.data.split import Splits, measure_and_calibrate
+    from edge_cv.data.split import split_for_evaluation
     from edge_cv.models import IMAGENET_CLASSES
 
     data, classes = recipe.data, recipe.model.classes or IMAGENET_CLASSES
     wanted = None if classes == IMAGENET_CLASSES else ()
-    measured, calibration = measure_and_calibrate(data.measure, data.calibrate, data.calibration_images, classes=wanted)
-    return classes, Splits(None, None, measured, calibration)
+    return classes, split_for_evaluation(data.measure, data.calibrate, data.calibration_images, classes=wanted)
 
 
 def _to_train(recipe: Recipe) -> tuple[int, Splits]:
     from edge_cv.data import classes_to_train
-    from edge_cv.data.split import train_and_measure
+    from edge_cv.data.split import split_for_training
     from edge_cv.models import IMAGENET_CLASSES
 
     data, classes, fit = recipe.data, recipe.model.classes, recipe.fit
     if fit is None:  # a trained model, to be compressed
         fit, classes = Fit(), classes or IMAGENET_CLASSES
-    photos = train_and_measure(
+    photos = split_for_training(
         data.measure,
         data.calibrate,
         data.calibration_images,
@@ -95,7 +93,7 @@ class CalibrationImages:
         progress: shows the decoding.
     """
 
-    source: ImageSource
+    source: Samples
     preprocessing: Preprocessing
     progress: Progress
 
@@ -114,16 +112,16 @@ class CalibrationImages:
     @functools.cached_property
     def key(self) -> Any:
         """Identifies the photos in cached steps."""
-        return photos_key(self.source.photos)
+        return samples_key(self.source)
 
 
-def check_analysis(recipe: Recipe, source: ImageSource) -> None:
+def check_analysis(recipe: Recipe, source: Samples) -> None:
     """Raise InputError for what the analysis would refuse at the end, before the first step runs."""
     from edge_cv.evaluation.groups import read_columns
     from edge_cv.evaluation.robustness import check_measurable
 
     if recipe.explain.by:
-        files = [photo.file for photo in source.take(recipe.data.images).photos]
+        files = list(source.take(recipe.data.images).paths())
         read_columns(groups_table(recipe), recipe.explain.by, files)
     if recipe.explain.corruptions:
         check_measurable(source)
@@ -134,16 +132,10 @@ def groups_table(recipe: Recipe) -> Path:
     return Path(recipe.explain.metadata or Path(recipe.data.measure) / "labels.csv").expanduser()
 
 
-def photos_key(photos: Sequence[Photo]) -> Any:
-    """Identifies photos in cached steps: the sizes and times of their files, their labels and parts."""
-    # Photos in an archive are identified by their names and by the archive's own size and time.
-    files = fingerprint(sorted({Path(getattr(photo.place, "path", photo.file)) for photo in photos}))
-    return files, [(str(photo.file), photo.label, photo.labels, photo.box, photo.flip) for photo in photos]
-
-
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def samples_key(samples: Samples) -> Any:
-    """`photos_key` of samples. It looks at every file, so it is computed once for all steps that need it."""
-    from edge_cv.data import photos_of
-
-    return photos_key(photos_of(samples).photos)
+    """Identifies photos in cached steps: their paths and labels, and the sizes and times of their files."""
+    photos = samples.chunk(0, len(samples))
+    # Photos in an archive are identified by their names and by the archive's own size and time.
+    files = fingerprint(sorted({Path(getattr(photo.place, "path", photo.path)) for photo in photos}))
+    return files, [(str(photo.path), photo.label, photo.label_set) for photo in photos]

@@ -14,7 +14,7 @@ from edge_cv.recipe import Limits
 from edge_cv.report import Row
 
 if TYPE_CHECKING:
-    from edge_cv.data import ImageSource
+    from edge_cv.data import Samples
     from edge_cv.evaluation.measurement import Measurement
 
 BUSY_SHARE = 0.9  # of wall time; a lower share means that other programs used the processor
@@ -135,8 +135,8 @@ def _top1_drop(row: Row, reference: Row | None) -> float | None:
 
 
 def notes(
-    test: ImageSource,
-    calibration: ImageSource,
+    test: Samples,
+    calibration: Samples,
     evaluation: EvaluationResult,
     rows: Sequence[Row],
     machine: Mapping[str, Any],

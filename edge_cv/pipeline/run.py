@@ -67,7 +67,7 @@ def run(
         parse(scheme)
     check_deliverable(recipe)
     recipe, photos = open_photos(recipe)
-    check_analysis(recipe, photos.measured)
+    check_analysis(recipe, photos.test)
     job = Job(recipe, Steps(Path(out_dir)), progress)
     model = build_or_train(recipe, photos, job.steps, progress)
     calibration = CalibrationImages(photos.calibration, model.preprocessing, progress)
@@ -120,7 +120,7 @@ def _report(
     from edge_cv.report import Report
     from edge_cv.report.photos import photo_results
 
-    recipe, test = job.recipe, photos.measured
+    recipe, test = job.recipe, photos.test
     layers = _layer_errors(job, files, calibration)
     evaluation = steps.evaluate(job, files, test, model.preprocessing)
     predictions = Predictions.load(job.steps.folder / PREDICTIONS)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from edge_cv.deploy.package import Delivery
-from edge_cv.pipeline.inputs import CalibrationImages, groups_table, photos_key
+from edge_cv.pipeline.inputs import CalibrationImages, groups_table, samples_key
 from edge_cv.pipeline.model import CompressedModel, RunModel
 from edge_cv.progress import Progress
 from edge_cv.recipe import Output, Recipe
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from converters.images.preprocessing import Preprocessing
-    from edge_cv.data import ImageSource
+    from edge_cv.data import Samples
     from edge_cv.evaluation.accuracy import Predictions
     from edge_cv.evaluation.measurement import Measurement
     from edge_cv.evaluation.remote import Adb, Ssh
@@ -165,7 +165,7 @@ def layer_errors(
     return tuple(job.steps.cached(f"layers_{file.name}", inputs, work)[0])
 
 
-def duplicates(job: Job, calibration: CalibrationImages, test: ImageSource) -> dict[str, list[str]]:
+def duplicates(job: Job, calibration: CalibrationImages, test: Samples) -> dict[str, list[str]]:
     """Find calibration photos that show the same as a test photo or as another calibration photo."""
     test = test.take(job.recipe.data.images).take(COMPARED_PHOTOS)
 
@@ -180,18 +180,18 @@ def duplicates(job: Job, calibration: CalibrationImages, test: ImageSource) -> d
         with job.progress("looking for duplicate photos"):
             own = hashes(calibration.images)
             others = hashes(pixels for pixels, _ in test.pixels(calibration.preprocessing))
-        names = [photo.file.name for photo in calibration.source.photos]
+        names = [path.name for path in calibration.source.paths()]
         found = {
             "photos that are measured": sorted(set(near_duplicates(own, others)[:, 0].tolist())),
             "other calibration photos": sorted(set(near_duplicates(own)[:, 1].tolist())),
         }
         return {where: [names[i] if i < len(names) else str(i) for i in places] for where, places in found.items()}, []
 
-    inputs = [calibration.key, photos_key(test.photos)]
+    inputs = [calibration.key, samples_key(test)]
     return job.steps.cached("repeated", inputs, work)[0]
 
 
-def evaluate(job: Job, files: Sequence[ModelFile], test: ImageSource, preprocessing: Preprocessing) -> EvaluationResult:
+def evaluate(job: Job, files: Sequence[ModelFile], test: Samples, preprocessing: Preprocessing) -> EvaluationResult:
     """Classify the test photos with every file; the predictions are written to `predictions.npz`."""
     test = test.take(job.recipe.data.images)
 
@@ -217,7 +217,7 @@ def evaluate(job: Job, files: Sequence[ModelFile], test: ImageSource, preprocess
 
     inputs = {
         "artifacts": [(file.name, file.sha256) for file in files],
-        "photos": photos_key(test.photos),
+        "photos": samples_key(test),
         "preprocessing": preprocessing.to_dict(),
     }
     result, written = job.steps.cached("evaluate", inputs, work)
@@ -242,7 +242,7 @@ def analysis(
     return job.steps.cached("findings", inputs, work)[0]
 
 
-def robustness(job: Job, files: Sequence[ModelFile], test: ImageSource, preprocessing: Preprocessing) -> dict[str, Any]:
+def robustness(job: Job, files: Sequence[ModelFile], test: Samples, preprocessing: Preprocessing) -> dict[str, Any]:
     """Measure accuracy under corruptions, by the row's name.
 
     A photo takes 76 inferences of each file, so only the float model and the dense int8 file are measured.
@@ -260,7 +260,7 @@ def robustness(job: Job, files: Sequence[ModelFile], test: ImageSource, preproce
             found = measure_robustness(paths, test, preprocessing, on_progress=update)
         return {name: asdict(value) for name, value in found.items()}, []
 
-    inputs = [[(file.name, file.sha256) for file in chosen], photos_key(test.photos), preprocessing.to_dict()]
+    inputs = [[(file.name, file.sha256) for file in chosen], samples_key(test), preprocessing.to_dict()]
     return job.steps.cached("robustness", inputs, work)[0]
 
 
@@ -270,7 +270,7 @@ def grad_cam(
     evaluation: EvaluationResult,
     predictions: Predictions,
     classes: Sequence[str],
-    test: ImageSource,
+    test: Samples,
 ) -> list[Any]:
     """Draw Grad-CAM maps on some photos, for the predictions of the recipe's first scheme."""
     from edge_cv.evaluation.grad_cam import explain, worth_explaining

@@ -11,14 +11,14 @@ from edge_cv.report.values import PhotoResult
 if TYPE_CHECKING:
     from PIL import Image
 
-    from edge_cv.data import ImageSource
+    from edge_cv.data import Samples
     from edge_cv.evaluation.accuracy import Prediction, Predictions
 
 SHOWN_PHOTOS = 24
 THUMBNAIL_PIXELS = 160
 
 
-def photo_results(predictions: Predictions, names: Sequence[str], source: ImageSource) -> tuple[PhotoResult, ...]:
+def photo_results(predictions: Predictions, names: Sequence[str], source: Samples) -> tuple[PhotoResult, ...]:
     """Those worth showing, with their thumbnails.
 
     Args:
@@ -26,13 +26,15 @@ def photo_results(predictions: Predictions, names: Sequence[str], source: ImageS
         names: of the classes, each once.
         source: the photos that were evaluated.
     """
+    from edge_cv.data import load_image, places_by_path
+
     shown = worth_showing(predictions)
-    photos = source.by_file(prediction.file for prediction in shown)
+    photos = places_by_path(source, (prediction.file for prediction in shown))
     return tuple(
         PhotoResult(
             name=prediction.file.name,
             label_name=_label(prediction, names),
-            thumbnail_jpeg=_thumbnail(photos[prediction.file].image()),
+            thumbnail_jpeg=_thumbnail(load_image(photos[prediction.file])),
             top5={
                 scheme: tuple((names[index], probability) for index, probability in top5)
                 for scheme, top5 in prediction.top5.items()

@@ -12,8 +12,8 @@ import numpy as np
 
 from converters.errors import InputError, unknown
 from edge_cv.data.formats.folders import imagenet_names, scan
-from edge_cv.data.places import Files, Memory, Packed
-from edge_cv.data.samples import Samples
+from edge_cv.data.places import CroppedPhoto, FilePart, Files, Memory, Packed, PlaceList
+from edge_cv.data.samples import UNKNOWN, Samples
 
 DIGITS_SPLITS = ("train", "test")
 DIGITS_TEST_IMAGES = 360  # a fifth
@@ -35,6 +35,51 @@ def sample() -> Samples:
     return Samples(
         "sample", imagenet_names(), labels, Files(str(folder), Packed(os.fsencode(match[0]) for match in matches))
     )
+
+
+def sample_calibration() -> Samples:
+    """Crops of the photos that scikit-image and scikit-learn carry, without labels: to calibrate on.
+
+    None of them is in `sample`. The crops differ in place, size and direction, and neighbours are of different photos.
+
+    Raises:
+        InputError: scikit-image or scikit-learn is not installed.
+    """
+    everyday, unusual = _photos_of_packages()
+    crops = [(file, box, i % 2 == 1) for i, box in enumerate(_BOXES) for file in everyday]
+    crops += [(file, box, False) for box in _BOXES[:2] for file in unusual]
+    missing = sorted({file.name for file, _, _ in crops if not file.is_file()})
+    if missing:
+        raise InputError(f"scikit-image and scikit-learn must carry {', '.join(missing)}: {INSTALL}")
+    places = tuple(
+        FilePart(str(file)) if box is None else CroppedPhoto(str(file), box, flip) for file, box, flip in crops
+    )
+    return Samples("sample_calibration", (), np.full(len(places), UNKNOWN, np.int32), PlaceList(places))
+
+
+# The whole, its middle, and parts of different sizes, no two with the same middle.
+_BOXES = (
+    None,
+    (0.2, 0.2, 0.8, 0.8),
+    (0.0, 0.0, 0.65, 0.7),
+    (0.35, 0.3, 1.0, 1.0),
+    (0.4, 0.0, 1.0, 0.6),
+    (0.0, 0.35, 0.6, 1.0),
+    (0.25, 0.05, 0.75, 0.55),
+    (0.1, 0.4, 0.6, 0.9),
+)
+
+
+def _photos_of_packages() -> tuple[list[Path], list[Path]]:
+    """Everyday colour photographs, and grey or scientific ones; no drawings, scans of text or charts."""
+    skimage = package_folder("skimage", "scikit-image") / "data"
+    sklearn = package_folder("sklearn", "scikit-learn") / "datasets" / "images"
+    everyday = [
+        *(skimage / name for name in ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png")),
+        *(skimage / "rocket.jpg", sklearn / "china.jpg", sklearn / "flower.jpg"),
+    ]
+    unusual = ("camera.png", "coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "retina.jpg")
+    return everyday, [skimage / name for name in unusual]
 
 
 def digits(split: str | None = None) -> Samples:

@@ -16,9 +16,10 @@ import numpy as np
 from converters.errors import InputError
 from converters.images.decoding import ImageError, decode_image
 from converters.images.preprocessing import Preprocessing
-from edge_cv.data.input_pipeline.loading import BatchPlan, BrokenImages, Encoded, cores, in_threads, one_hot
+from edge_cv.data.input_pipeline.loading import BatchPlan, BrokenImages, Encoded, one_hot
 from edge_cv.data.input_pipeline.pillow_pipeline import ArraySamples, PillowPipeline
 from edge_cv.data.input_pipeline.sampler import Order
+from edge_cv.parallel.threads import map_in_threads
 from edge_cv.recipe import Augment
 
 logger = logging.getLogger(__name__)
@@ -228,7 +229,7 @@ class EvaluationBatches:
             InputError: none can be read.
         """
         classes, images, indices, skipped = len(self.samples.classes), [], [], 0
-        for index, pixels in enumerate(in_threads(range(len(self.samples)), self._pixels, 4 * cores())):
+        for index, pixels in enumerate(map_in_threads(self._pixels, range(len(self.samples)))):
             if isinstance(pixels, Exception):
                 skipped += 1
                 logger.warning("image %d of %s is left out: %s", index, self.samples.name, pixels)

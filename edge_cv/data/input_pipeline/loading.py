@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -177,23 +172,3 @@ def reduction(window: Sequence[int] | np.ndarray, size: int) -> int:
 def row_of(numbers: augmentation.Draws, row: int) -> augmentation.Draws:
     """One image's numbers, as arrays of one row."""
     return {name: values[row : row + 1] for name, values in numbers.items()}
-
-
-def in_threads(items: Iterable[Any], work: Callable[[Any], Any], ahead: int) -> Iterator[Any]:
-    """`work(item)` of each, in order, on all cores, at most `ahead` of them under way or waiting."""
-    items = iter(items)
-    pool = ThreadPoolExecutor(cores(), thread_name_prefix="images")
-    try:
-        waiting = deque(pool.submit(work, item) for item in islice(items, ahead))
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(work, item) for item in islice(items, 1))
-            yield result
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@functools.cache
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,13 +16,12 @@ from edge_cv.data.input_pipeline.augmentation import compiled
 from edge_cv.data.input_pipeline.loading import (
     BatchPlan,
     BrokenImages,
-    cores,
     first_readable,
-    in_threads,
     row_of,
     square,
     square_of_image,
 )
+from edge_cv.parallel.threads import available_cores, map_in_threads
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +83,7 @@ class PillowPipeline:
 
         if not steps:
             return ()
-        threads = grain.ReadOptions(num_threads=cores(), prefetch_buffer_size=cores() + 1)
+        threads = grain.ReadOptions(num_threads=available_cores(), prefetch_buffer_size=available_cores() + 1)
         data = grain.MapDataset.source(steps).map(load).to_iter_dataset(threads)
         if self._workers:
             from absl import flags
@@ -96,7 +95,7 @@ class PillowPipeline:
 
 
 def _through_threads(steps: range, load: _Load) -> Iterable[Any]:
-    return in_threads(steps, load, cores() + 1)
+    return map_in_threads(load, steps, ahead=available_cores() + 1)
 
 
 class _Load:

@@ -22,12 +22,12 @@ from edge_cv.data.input_pipeline.jpeg import read_header, read_header_of_file
 from edge_cv.data.input_pipeline.loading import (
     BatchPlan,
     BrokenImages,
-    cores,
     first_readable,
     reduction,
     row_of,
     square,
 )
+from edge_cv.parallel.threads import available_cores
 
 _PER_IMAGE = ("operations", "signs", "jitter", "lighting", "erased", "colour")  # numbers that `change` reads
 _PER_BATCH = ("own", "box")  # and `mix`
@@ -112,15 +112,15 @@ class TfPipeline:
         options = tf.data.Options()
         options.deterministic = True
         options.experimental_optimization.map_and_batch_fusion = True
-        options.threading.private_threadpool_size = cores()
+        options.threading.private_threadpool_size = available_cores()
         options.threading.max_intra_op_parallelism = 1
         specs: list[Any] = []
 
         @tf.function(input_signature=[tf.TensorSpec([], tf.int64)] * 2)
         def make(epoch: Any, first_step: Any) -> Any:
             steps = tf.data.Dataset.range(first_step, plan.order.steps)
-            data = steps.map(lambda step: read(epoch, step), num_parallel_calls=cores()).prefetch(1).unbatch()
-            data = data.map(image_of, num_parallel_calls=cores()).batch(batch, drop_remainder=True)
+            data = steps.map(lambda step: read(epoch, step), num_parallel_calls=available_cores()).prefetch(1).unbatch()
+            data = data.map(image_of, num_parallel_calls=available_cores()).batch(batch, drop_remainder=True)
             data = data.map(augmentation.mix, num_parallel_calls=2) if per_batch else data
             data = data.prefetch(2).with_options(options)
             specs.append(data.element_spec)

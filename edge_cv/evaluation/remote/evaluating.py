@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from edge_cv.evaluation.remote.golden import describe
 from edge_cv.parallel.processes import in_processes
 
 if TYPE_CHECKING:
-    from edge_cv.data import Photo
+    from edge_cv.data import Sample, Samples
     from edge_cv.evaluation.accuracy import ChunkResult
 
 
@@ -30,7 +30,7 @@ def run(
     address: Ssh | Adb,
     judge: Callable[..., ChunkResult],
     artifacts: Mapping[str, str | os.PathLike],
-    photos: Sequence[Photo],
+    photos: Samples,
     preprocessing: Preprocessing | None = None,
     *,
     reference: str | None = None,
@@ -63,9 +63,9 @@ def run(
         hashes = {name: artifact.sha256 for name, artifact in known.items()}
         kept = _Journal(journal, [address, runtimes, hashes, reference, asdict(task.preprocessing), size], photos)
         starts = range(0, len(photos), size)
-        chunks = [photos[start : start + size] for start in starts]
+        chunks = [photos.chunk(start, start + size) for start in starts]
         missing = [chunk for start, chunk in zip(starts, chunks, strict=True) if not kept.has(start)]
-        decoded = in_processes(_decode, [tuple(chunk) for chunk in missing], start=_remember, given=(task,))
+        decoded = in_processes(_decode, missing, start=_remember, given=(task,))
         done = 0
         try:
             for start, chunk in zip(starts, chunks, strict=True):
@@ -97,12 +97,12 @@ def forget(journal: Path) -> None:
 class _Journal:
     """Results on the disk, in a folder whose name tells what they are results of."""
 
-    def __init__(self, folder: Path | None, inputs: list[Any], photos: Sequence[Photo]) -> None:
+    def __init__(self, folder: Path | None, inputs: list[Any], photos: Samples) -> None:
         self._folder = None
         if folder is not None:
             digest = hashlib.sha256(json.dumps(inputs, default=str).encode())
-            for photo in photos:
-                digest.update(f"{photo.file}\0{photo.label}\0{photo.labels}\0{photo.box}\0{photo.flip}\n".encode())
+            for photo in photos.chunk(0, len(photos)):
+                digest.update(f"{photo.path}\0{photo.label}\0{photo.label_set}\n".encode())
             self._folder = folder / digest.hexdigest()[:16]
 
     def _path(self, start: int) -> Path:
@@ -129,5 +129,5 @@ def _remember(task: inference.Task) -> None:
     _task = task
 
 
-def _decode(photos: tuple[Photo, ...]) -> tuple[Any, tuple[str | None, ...]]:
+def _decode(photos: tuple[Sample, ...]) -> tuple[Any, tuple[str | None, ...]]:
     return inference.decode(_task, photos)
