@@ -56,7 +56,7 @@ def digits() -> None:
     from converters.tflite.runtime import predict
     from edge_cv import models
     from edge_cv.compression.channels import channel_prune
-    from edge_cv.compression.compress import compress
+    from edge_cv.compression.compression_stages import compress
     from edge_cv.compression.fine_tuning import fine_tune
     from edge_cv.compression.qat import calibration_images
     from edge_cv.evaluation.scores import wilson_interval

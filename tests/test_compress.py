@@ -8,7 +8,7 @@ import pytest
 from converters import to_tflite
 from converters.errors import InputError
 from converters.tflite.runtime import predict
-from edge_cv.compression.compress import compress
+from edge_cv.compression.compression_stages import compress
 from edge_cv.compression.qat import calibration_images
 from edge_cv.recipe import ChannelPrune, FineTuning, Prune, Qat, WeightClustering
 

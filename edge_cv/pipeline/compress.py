@@ -61,7 +61,7 @@ def compress_file(
         model: a Keras 3 model that takes pixels 0..255.
         data: labelled photos, by name or folder: some to fine-tune on, others to measure on.
         out_dir: for the models and the files; a second run goes on from what is there.
-        parts: the stages by the names that `edge_cv.compression.compress.compress` gives them.
+        parts: the stages by the names that `edge_cv.compression.compression_stages.compress` gives them.
         fit: of it the batch size, the augmentation and the seed.
         name: which the files' names begin with.
         preprocessing: what the model sees of a photo.
@@ -77,7 +77,7 @@ def compress_file(
     import numpy as np
 
     from converters import to_tflite
-    from edge_cv.compression.compress import compress
+    from edge_cv.compression.compression_stages import compress
     from edge_cv.compression.pruning import total_sparsity
     from edge_cv.data.split import split_for_training
     from edge_cv.evaluation import evaluate

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from converters.images.preprocessing import Preprocessing
     from converters.sources.source import Source
-    from edge_cv.compression.compress import StageResult
+    from edge_cv.compression.compression_stages import StageResult
     from edge_cv.data import Samples
     from edge_cv.data.input_pipeline.batches import Batches
     from edge_cv.data.split import Splits
@@ -199,7 +199,7 @@ def _check_compression(recipe: Recipe, model: keras.Model, progress: Progress) -
     import keras
 
     if recipe.compression() and keras.backend.backend() == "tensorflow":  # compression needs TensorFlow
-        from edge_cv.compression.compress import check
+        from edge_cv.compression.compression_stages import check
 
         with progress("checking that the model can be compressed"):
             check(model, **recipe.compression())
@@ -223,7 +223,7 @@ def compressed_models(
     parts = recipe.compression()
     if not parts:
         return ()
-    from edge_cv.compression.compress import compress
+    from edge_cv.compression.compression_stages import compress
 
     batches, _ = batches_of(photos, recipe.fit or Fit(), dense.preprocessing)
     fields = recipe.to_dict()["fit"] or {}
