@@ -50,8 +50,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from converters import schemes, to_onnx, to_tflite
-    from converters.float_model import convert_float, strip_normalization
-    from converters.sources.source import open_source
+    from converters.float_model import convert_float
+    from converters.quantization.normalization import strip_normalization
+    from converters.sources import open_source
     from converters.tflite.runtime import predict, predict_onnx
     from edge_cv import models
     from edge_cv.data.split import split_for_evaluation
@@ -71,7 +72,7 @@ def main() -> None:
     model = models.build(arguments.model, weights="imagenet")
     source = open_source(model)
     float_model = convert_float(source)
-    body = strip_normalization(float_model, preprocessing)
+    normalized = strip_normalization(float_model, preprocessing)
     wanted = predict(float_model.content, pixels)
     table = Table(wanted, labels)
     table.row("float32", 0, float_model.content, wanted)
@@ -84,8 +85,10 @@ def main() -> None:
     seconds, plain = timed(lambda: tensorflow_int8(model, calibration_pixels))
     table.row("TensorFlow", seconds, plain, predict(plain, pixels, pixel_offset=-128))
     for name, algorithm in (("min-max", "MIN_MAX_UNIFORM_QUANT"), ("MSE", "MSE")):
-        seconds, made = timed(lambda a=algorithm: ai_edge_int8(body.content, body.feed(calibration_pixels), a))
-        table.row(f"ai-edge {name}", seconds, made, predict(made, body.feed(pixels)))
+        seconds, made = timed(
+            lambda a=algorithm: ai_edge_int8(normalized.content, normalized.normalize(calibration_pixels), a)
+        )
+        table.row(f"ai-edge {name}", seconds, made, predict(made, normalized.normalize(pixels)))
     seconds, made = timed(lambda: to_onnx(source, "int8", calibration=calibration_pixels).content)
     table.row("ONNX Runtime", seconds, made, predict_onnx(made, pixels))
     if arguments.openvino:

@@ -1,10 +1,11 @@
-"""Conversion of image classifiers to TFLite and ONNX, each result measured against the model that it was made from.
+"""Conversion of image classifiers to TFLite and ONNX, each result measured against its source model.
 
     from converters import to_tflite, verify
     conversion = to_tflite("model.keras", "int8", calibration=images)
     conversion.save("model_int8.tflite")
 
-Takes Keras 3 and tf_keras models, `.keras` files and SavedModels. Importing it loads no TensorFlow.
+Accepts Keras 3 and tf_keras models, `.keras`, `.h5` and float `.tflite` files and SavedModels. Importing it loads no
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ _HOME = {
     "Preprocessing": "images.preprocessing",
     "assess_calibration": "calibration_quality",
     "check": "devices.targets",
-    "load": "sources.source",
-    "read_metadata": "conversion",
+    "load": "sources",
+    "Record": "record",
+    "read_metadata": "record",
+    "read_record": "record",
     "to_onnx": "convert",
     "to_tflite": "convert",
     "verify": "convert",

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from converters.calibration import activation_ranges, gather
-from converters.float_model import FloatModel, convert_float, strip_normalization
+from converters.calibration import gather
+from converters.float_model import FloatModel, convert_float
 from converters.images.image_hash import image_hash, near_duplicates
 from converters.images.preprocessing import Preprocessing
 from converters.parity import sqnr_db
-from converters.sources.source import open_source
+from converters.quantization.normalization import strip_normalization
+from converters.quantization.ranges import activation_ranges
+from converters.schemes import Int8
+from converters.sources import open_source
 from converters.tflite.runtime import predict
 
 ENOUGH_IMAGES = 64
@@ -113,15 +116,13 @@ def _pairs(found: np.ndarray) -> tuple[tuple[int, int], ...]:
 def _stability(
     model: FloatModel, images: np.ndarray, preprocessing: Preprocessing | None
 ) -> tuple[float, float, float]:
-    from converters.schemes import Int8
-
     if len(images) < 2:
         return 0.0, 0.0, 0.0
-    body = strip_normalization(model, preprocessing)
+    normalized = strip_normalization(model, preprocessing)
     scheme = Int8(equalization=False, correction="bias")
-    inputs = body.feed(images)
-    wanted = predict(body.content, inputs)
-    first, second = (predict(scheme.files(body, inputs[start::2])[0], inputs) for start in (0, 1))
+    inputs = normalized.normalize(images)
+    wanted = predict(normalized.content, inputs)
+    first, second = (predict(scheme.files(normalized, inputs[start::2])[0], inputs) for start in (0, 1))
 
     def of(starts: tuple[int, int]) -> float:
         return sqnr_db(*(np.concatenate([of[s::2] for of, s in zip(pair, starts, strict=True)]) for pair in (

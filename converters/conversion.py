@@ -1,7 +1,8 @@
-"""`Conversion`: a converted model with what is known of it, and how it is written down."""
+"""`Conversion`: a converted model with its record, and how it is saved."""
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -13,26 +14,31 @@ from typing import Any
 from converters.errors import InputError
 from converters.files import write_together
 from converters.parity import Parity
-from converters.tflite import metadata
+from converters.record import Record
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A model in the form in which it is shipped.
+    """A converted model.
 
     Attributes:
         content: the bytes of the `.tflite` or `.onnx` file.
         scheme: `float32`, `float16`, `dynamic_int8`, `int8`, ...
         format: `tflite` or `onnx`.
-        metadata: what the sidecar says: preprocessing, input and output, labels, source, versions, date, parity.
+        record: preprocessing, input and output, labels, source, versions, date, parity.
         parity: how its outputs compare with the source model's.
     """
 
     content: bytes
     scheme: str
     format: str
-    metadata: dict[str, Any]
+    record: Record
     parity: Parity
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The record as JSON values, as the sidecar holds them."""
+        return self.record.to_json()
 
     @property
     def size_bytes(self) -> int:
@@ -40,48 +46,47 @@ class Conversion:
 
     @property
     def gzip_bytes(self) -> int:
-        """The file's size after gzip, which is how it is downloaded."""
+        """The size after gzip, in which the file is usually downloaded."""
         return len(gzip.compress(self.content, mtime=0))
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        labels = self.metadata.get("labels")
-        return None if labels is None else tuple(labels)
+        """Class names in the order of the outputs; None when none were given."""
+        return self.record.labels
 
     @property
     def pixel_offset(self) -> int | None:
-        """What is added to a pixel 0..255 to make the input tensor's integer; None when it is not pixels, or float."""
-        return self.metadata["input"]["pixel_offset"]
+        """What is added to a pixel 0..255 to make the input's integer; None where the input is no such integer."""
+        return self.record.input.pixel_offset
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write the file and its sidecar `<stem>.json`, each beside its place and then renamed.
+        """Write the file and its sidecar `<stem>.json`; both replace earlier files only when both are written.
 
-        The sidecar holds the file's SHA-256, so that one of an earlier file is known for what it is.
+        The sidecar holds the file's SHA-256, which detects a sidecar of an earlier file.
 
         Raises:
-            InputError: the ending is not the format's, or it cannot be written; an earlier file is then untouched.
+            InputError: the path's suffix is not the format's, or it cannot be written; earlier files are unchanged.
         """
         path = Path(path)
         if path.suffix != f".{self.format}":
             raise InputError(f"the file's name must end in .{self.format}. Received: {path}")
         sidecar = path.with_suffix(".json")
-        if sidecar.is_file():
-            try:
-                other = json.loads(sidecar.read_text()).get("file")
-            except (OSError, ValueError, AttributeError):
-                other = None
-            if other != path.name:
-                owner = f"it is {other}'s" if isinstance(other, str) else "it is no sidecar of ours"
-                raise InputError(f"the sidecar {sidecar} must not belong to another file. Received: {owner}")
-        record = {
-            "file": path.name,
-            "sha256": hashlib.sha256(self.content).hexdigest(),
-            "size_bytes": self.size_bytes,
-            **self.metadata,
-        }
-        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        _check_sidecar(sidecar, path.name)
+        digest = hashlib.sha256(self.content).hexdigest()
+        record = dataclasses.replace(self.record, file=path.name, sha256=digest, size_bytes=self.size_bytes)
+        text = json.dumps(record.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_together({path: self.content, sidecar: text})
         return path
 
 
-read_metadata = metadata.read
+def _check_sidecar(sidecar: Path, name: str) -> None:
+    """Raise InputError when the sidecar exists and belongs to another file than `name`."""
+    if not sidecar.is_file():
+        return
+    try:
+        other = json.loads(sidecar.read_text()).get("file")
+    except (OSError, ValueError, AttributeError):
+        other = None
+    if other != name:
+        owner = f"it belongs to {other}" if isinstance(other, str) else "it is not a sidecar of a conversion"
+        raise InputError(f"the sidecar {sidecar} must not belong to another file. Received: {owner}")

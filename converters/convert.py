@@ -1,13 +1,13 @@
-"""`to_tflite`, `to_onnx` and `verify`: convert, then measure what came out before anybody gets it."""
+"""`to_tflite`, `to_onnx` and `verify`: convert a model, then measure the result before it is returned."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import logging
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib import metadata as packages
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,18 @@ from converters.devices import targets
 from converters.errors import CheckFailed, InputError, unknown
 from converters.float_model import FloatModel, convert_float, output_values
 from converters.images.preprocessing import Preprocessing
+from converters.packages import package_versions
 from converters.parity import Parity, compare
-from converters.schemes import Scheme, parse
-from converters.sources.source import Source, open_source
+from converters.record import InputRecord, OutputRecord, Record, TensorRecord
+from converters.schemes import Converted, Scheme, parse
+from converters.sources import Source, open_source
 from converters.tflite import metadata
 from converters.tflite.graph import Graph, count_macs, count_operators
 from converters.tflite.layers import layer_errors, worst
 from converters.tflite.runtime import predict, predict_onnx
 
-SOURCE_IMAGES = 16  # the float conversion is compared with the source model on so many; the rest with the conversion
-FLOAT_SQNR_DB = 60.0  # float against float: only the order of additions differs
+SOURCE_IMAGES = 16  # the float conversion is compared with the source model on as many; others with the conversion
+FLOAT_SQNR_DB = 60.0  # of float against float, which differ in the order of additions only
 ONNX_SQNR_DB = {"float32": FLOAT_SQNR_DB, "int8": 3.0}  # an ONNX file fails its check below
 ONNX_TARGETS = ("onnxruntime", "tensorrt")
 RANDOM_IMAGES = 8  # compared when the caller gives no images
@@ -45,64 +47,57 @@ def to_tflite(
     preprocessing: Preprocessing | None = None,
     target: str | None = None,
 ) -> Conversion:
-    """A checked TFLite file of an image classifier.
+    """Convert an image classifier to TFLite and check the result.
 
     Several schemes of one model share one float conversion.
 
     Args:
-        model: a Keras 3 or tf_keras model of one RGB image input `(batch, height, width, 3)` and one output
-            `(batch, classes)`, or the path of a `.keras` file or a SavedModel folder.
+        model: a Keras 3 or tf_keras model with one RGB image input `(batch, height, width, 3)` and one output
+            `(batch, classes)`, or the path of a `.keras`, `.h5` or float `.tflite` file or of a SavedModel folder.
         scheme: `float32`, `float16`, `dynamic_int8`, `int8`, `int16x8`, `mixed`, or a value: `Int8(io="uint8")`.
         calibration: an iterable of arrays `(batch, height, width, 3)` in the range that the model takes, or a folder of
-            images for a model whose preprocessing is known. Integer schemes need it; the others are checked on it.
+            images for a model with known preprocessing. Integer schemes need it; the others are checked on it.
         labels: class names in the order of the outputs.
-        preprocessing: how a photo becomes the model's input; default: what the model says itself.
+        preprocessing: how a photo becomes the model's input. Default: the model's own, if it declares one.
         target: a device of `converters.devices.targets.names()`, or a runtime such as `tflite-2.3`. Input and
-            output get the types that it takes; a file that it would refuse is an error.
+            output get types that it accepts; a file that it would reject is an error.
 
     Returns:
         The Conversion; `save(path)` writes it.
 
     Raises:
         InputError: the model, the scheme, the images or the labels cannot be used.
-        CheckFailed: the result is not what it should be; the message names the check and its number.
+        CheckFailed: the result fails a check; the message names the check and the measured value.
     """
     scheme = parse(scheme)
     scheme = scheme if target is None else targets.suited(scheme, target)
-    source = open_source(model)
-    preprocessing = _agreed(preprocessing, source)
-    float_model = convert_float(source)
-    images = _images(float_model, calibration, preprocessing, required=scheme.integer)
-    _check_labels(labels, float_model)
-    converted = scheme.convert(float_model, images, preprocessing)
-    if images is None:
-        images = _random_images(float_model, preprocessing)
-    reference = _reference(float_model, images)
-    outputs = predict(converted.content, images, pixel_offset=converted.pixel_offset)
-    what = f"{source.name} as {scheme.name}"
-    parity = _checked(compare(reference, outputs), scheme.min_sqnr_db, what)
-    for finding in () if target is None else targets.require(converted.content, target):
-        logger.warning("for %s, %s. Remedy: %s", target, finding.what, finding.remedy)
-    integer, total = count_operators(Graph(converted.content))
-    if scheme.integer and integer < scheme.min_integer_share * total:
-        raise CheckFailed(
-            f"{what}: at least {scheme.min_integer_share:.0%} of the operators must be integer. "
-            f"Measured: {integer} of {total}"
-        )
+    job = _prepare(model, preprocessing, calibration, labels, required=scheme.integer)
+    converted = scheme.convert(job.model, job.calibration, job.preprocessing)
+    title = f"{job.model.source.name} as {scheme.name}"
+    if converted.content is job.model.content:
+        reference, outputs = _reference(job)
+    else:
+        reference, _ = _reference(job)
+        outputs = predict(converted.content, job.images, pixel_offset=converted.pixel_offset)
+    parity = _checked(compare(reference, outputs), scheme.min_sqnr_db, title)
+    graph = Graph(converted.content)
+    if target is not None:
+        for diagnostic in targets.require(graph, target):
+            logger.warning("for %s, %s. Remedy: %s", target, diagnostic.what, diagnostic.remedy)
+    operators = count_operators(graph)
     if scheme.integer:
-        errors = layer_errors(float_model.content, converted.content, images, pixel_offset=converted.pixel_offset)
-        parity = Parity(**{**vars(parity), "worst_layers": worst(errors)})
-    record = _record(float_model, scheme.name, preprocessing, labels, parity)
-    record |= {
-        "format": "tflite",
-        "options": asdict(scheme),
-        "input": _input_record(converted.content, converted.pixel_offset, float_model, preprocessing, images),
-        "output": _output_record(converted.content),
-        "operators": {"integer": integer, "total": total},
-        "target": target,
-        **converted.record,
-    }
-    content = metadata.embed(converted.content, record, labels)
+        _check_integer_share(operators, scheme.min_integer_share, title)
+        errors = layer_errors(job.model.content, converted.content, job.images, pixel_offset=converted.pixel_offset)
+        parity = dataclasses.replace(parity, worst_layers=worst(errors))
+    record = dataclasses.replace(
+        _record(job, scheme.name, labels, parity, graph, converted),
+        format="tflite",
+        options=asdict(scheme),
+        operators=operators,
+        target=target,
+        mixed=converted.mixed,
+    )
+    content = metadata.embed(graph, record.to_json(), labels)
     return Conversion(content, scheme.name, "tflite", record, parity)
 
 
@@ -116,20 +111,20 @@ def to_onnx(
     opset: int = 17,
     target: str | None = None,
 ) -> Conversion:
-    """A checked ONNX file of an image classifier, batch 1, input NHWC as the model takes it.
+    """Convert an image classifier to ONNX and check the result; batch 1, input NHWC as the model takes it.
 
     Args:
-        model, calibration, labels, preprocessing: as `to_tflite` takes them.
+        model, calibration, labels, preprocessing: as in `to_tflite`.
         scheme: `float32`, or `int8`: QDQ by ONNX Runtime's quantizer, input and output float32.
         opset: the ONNX operator set, 13 or later.
         target: `onnxruntime` (None is the same) or `tensorrt`, whose int8 has no zero points: an activation's range
-            reaches as far down as up, which costs those behind a ReLU half of their steps.
+            is symmetric about 0, so that activations after a ReLU use half of the steps only.
 
     Returns:
         The Conversion, of format `onnx`.
 
     Raises:
-        InputError, CheckFailed: as `to_tflite`.
+        InputError, CheckFailed: as in `to_tflite`.
     """
     from converters.onnx.export import MIN_OPSET, embed_record, from_float_tflite, max_opset
     from converters.onnx.quantization import static_int8
@@ -140,70 +135,66 @@ def to_onnx(
         raise unknown("ONNX target", target, ONNX_TARGETS)
     if not isinstance(opset, int) or not MIN_OPSET <= opset <= max_opset():
         raise InputError(f"opset must be a whole number in {MIN_OPSET}..{max_opset()}. Received: {opset!r}")
-    source = open_source(model)
-    preprocessing = _agreed(preprocessing, source)
-    float_model = convert_float(source)
-    images = _images(float_model, calibration, preprocessing, required=scheme == "int8")
-    _check_labels(labels, float_model)
-    content = from_float_tflite(float_model.content, opset)
+    job = _prepare(model, preprocessing, calibration, labels, required=scheme == "int8")
+    content = from_float_tflite(job.model.content, opset)
     if scheme == "int8":
-        content = static_int8(content, images, symmetric=target == "tensorrt")
-    if images is None:
-        images = _random_images(float_model, preprocessing)
-    outputs = predict_onnx(content, images)
-    parity = _checked(
-        compare(_reference(float_model, images), outputs), ONNX_SQNR_DB[scheme], f"{source.name} as ONNX {scheme}"
+        content = static_int8(content, job.images, symmetric=target == "tensorrt")
+    reference, _ = _reference(job)
+    title = f"{job.model.source.name} as ONNX {scheme}"
+    parity = _checked(compare(reference, predict_onnx(content, job.images)), ONNX_SQNR_DB[scheme], title)
+    record = dataclasses.replace(
+        _record(job, scheme, labels, parity, job.graph, Converted(content)),
+        format="onnx",
+        options={"opset": opset},
+        target=target,
     )
-    record = _record(float_model, scheme, preprocessing, labels, parity)
-    record |= {
-        "format": "onnx",
-        "options": {"opset": opset},
-        "target": target,
-        "input": _input_record(float_model.content, None, float_model, preprocessing, images),
-        "output": _output_record(float_model.content),
-    }
-    return Conversion(embed_record(content, record), scheme, "onnx", record, parity)
+    return Conversion(embed_record(content, record.to_json()), scheme, "onnx", record, parity)
 
 
 def verify(reference: Any, conversion: Conversion, images: Any) -> Parity:
-    """Measure a conversion against a reference on images.
+    """Compare a conversion with a reference on images.
 
     Args:
-        reference: the model that it was made from, as `to_tflite` takes it, or another Conversion.
-        conversion: what is measured.
+        reference: the model that it was made from, as in `to_tflite`, or another Conversion.
+        conversion: the conversion to measure.
         images: an iterable of arrays `(batch, height, width, 3)` in the range that the model takes.
 
     Returns:
-        The Parity; its `worst_layers` are the activations that lost most, where both are TFLite graphs.
+        The Parity; `worst_layers` are the activations with the largest error, where both are TFLite graphs.
 
     Raises:
-        InputError: the images have another shape or range than the model takes.
+        InputError: the shape or the range of the images is not the model's.
     """
     if not isinstance(conversion, Conversion):
         raise InputError(f"what is verified must be a Conversion. Received: {type(conversion).__name__}")
+    float_content: bytes | None = None
     if isinstance(reference, Conversion):
-        shape = tuple(reference.metadata["input"]["shape"][1:])
-        takes_pixels = reference.metadata["input"]["takes_pixels"]
-        images = gather(images, shape, preprocessing=_own_preprocessing(reference), takes_pixels=takes_pixels)
-        wanted = _run(reference, images)
-        float_content = reference.content if reference.format == "tflite" and reference.scheme == "float32" else None
+        record = reference.record
+        images = gather(
+            images,
+            (record.input.shape[1], record.input.shape[2], 3),
+            preprocessing=record.preprocessing,
+            takes_pixels=bool(record.input.takes_pixels),
+        )
+        expected = _run(reference, images)
+        if reference.format == "tflite" and reference.scheme == "float32":
+            float_content = reference.content
     else:
         source = open_source(reference)
-        float_model = convert_float(source)
-        preprocessing = _own_preprocessing(conversion)
-        takes_pixels = _takes_pixels(float_model, preprocessing)
+        model = convert_float(source)
+        preprocessing = conversion.record.preprocessing
+        takes_pixels = _takes_pixels(model, preprocessing)
         images = gather(images, source.input_shape, preprocessing=preprocessing, takes_pixels=takes_pixels)
-        wanted = source.predict(images)
-        float_content = float_model.content
+        expected, float_content = source.predict(images), model.content
     outputs = _run(conversion, images)
-    if outputs.shape != wanted.shape:
+    if outputs.shape != expected.shape:
         raise InputError(
-            f"the reference must have the conversion's classes, {outputs.shape[1]}. Received: {wanted.shape[1]}"
+            f"the reference must have the conversion's classes, {outputs.shape[1]}. Received: {expected.shape[1]}"
         )
-    errors = ()
-    if float_content is not None and conversion.format == "tflite":
-        errors = layer_errors(float_content, conversion.content, images, pixel_offset=conversion.pixel_offset)
-    return compare(wanted, outputs, worst(errors))
+    if float_content is None or conversion.format != "tflite":
+        return compare(expected, outputs)
+    errors = layer_errors(float_content, conversion.content, images, pixel_offset=conversion.pixel_offset)
+    return compare(expected, outputs, worst(errors))
 
 
 def _run(conversion: Conversion, images: np.ndarray) -> np.ndarray:
@@ -212,9 +203,50 @@ def _run(conversion: Conversion, images: np.ndarray) -> np.ndarray:
     return predict(conversion.content, images, pixel_offset=conversion.pixel_offset)
 
 
-def _own_preprocessing(conversion: Conversion) -> Preprocessing | None:
-    fields = conversion.metadata["preprocessing"]
-    return None if fields is None else Preprocessing.from_dict(fields)
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """The checked inputs of one conversion.
+
+    Attributes:
+        model: the float model.
+        graph: the float model's graph, to be read only.
+        preprocessing: the caller's or the model's.
+        calibration: images `(n, height, width, 3)`; None where none were given.
+        images: those that are compared: the calibration, or seeded noise.
+    """
+
+    model: FloatModel
+    graph: Graph
+    preprocessing: Preprocessing | None
+    calibration: np.ndarray | None
+    images: np.ndarray
+
+
+def _prepare(
+    model: Any,
+    preprocessing: Preprocessing | None,
+    calibration: Any,
+    labels: Sequence[str] | None,
+    *,
+    required: bool,
+) -> _Job:
+    """Open and convert the model and gather the images; `required` is whether calibration must be given."""
+    source = open_source(model)
+    preprocessing = _agreed(preprocessing, source)
+    float_model = convert_float(source)
+    gathered = None
+    if calibration is not None or required:
+        gathered = gather(
+            calibration,
+            source.input_shape,
+            preprocessing=preprocessing,
+            takes_pixels=_takes_pixels(float_model, preprocessing),
+        )
+    graph = Graph(float_model.content)
+    if labels is not None:
+        _check_labels(labels, graph.shape(graph.outputs[0])[-1])
+    images = _random_images(float_model, preprocessing) if gathered is None else gathered
+    return _Job(float_model, graph, preprocessing, gathered, images)
 
 
 def _agreed(given: Preprocessing | None, source: Source) -> Preprocessing | None:
@@ -233,141 +265,118 @@ def _takes_pixels(model: FloatModel, preprocessing: Preprocessing | None) -> boo
     return preprocessing.takes_pixels if preprocessing is not None else model.takes_pixels
 
 
-def _images(
-    model: FloatModel, calibration: Any, preprocessing: Preprocessing | None, *, required: bool
-) -> np.ndarray | None:
-    if calibration is None and not required:
-        return None
-    return gather(
-        calibration,
-        model.source.input_shape,
-        preprocessing=preprocessing,
-        takes_pixels=_takes_pixels(model, preprocessing),
-    )
-
-
 def _random_images(model: FloatModel, preprocessing: Preprocessing | None) -> np.ndarray:
-    """Seeded noise in the model's range: enough to find a wrong conversion, not to say how good a quantized one is."""
+    """Seeded noise in the model's range: it detects a wrong conversion, but does not measure a quantized one."""
     noise = np.random.default_rng(0).uniform(0, 255, (RANDOM_IMAGES, *model.source.input_shape)).astype(np.float32)
     if preprocessing is not None:
         return preprocessing.to_input(noise)
     return noise if model.takes_pixels else noise / np.float32(127.5) - 1
 
 
-def _check_labels(labels: Sequence[str] | None, model: FloatModel) -> None:
-    if labels is None:
-        return
-    graph = Graph(model.content)
-    classes = graph.shape(graph.outputs[0])[-1]
+def _check_labels(labels: Sequence[str], classes: int) -> None:
     if isinstance(labels, str) or not isinstance(labels, Sequence):
         raise InputError(f"labels must be a list of {classes} class names. Received: {type(labels).__name__}")
     if len(labels) != classes:
-        raise InputError(f"labels must be {classes} class names, one an output. Received: {len(labels)}")
+        raise InputError(f"labels must be {classes} class names, one for each output. Received: {len(labels)}")
     wrong = [label for label in labels if not isinstance(label, str) or not label.strip() or "\n" in label]
     if wrong:
         raise InputError(f"labels must be names of one line. Received: {wrong[0]!r}")
 
 
-def _reference(model: FloatModel, images: np.ndarray) -> np.ndarray:
-    """What the source model says of the images; by its float conversion, once that is proved equal on some of them."""
+def _reference(job: _Job) -> tuple[np.ndarray, np.ndarray]:
+    """The outputs to compare with, and the float conversion's outputs; measured once for all schemes.
 
-    def measure() -> np.ndarray:
-        some = images[:SOURCE_IMAGES]
-        outputs = predict(model.content, images)
-        wanted = model.source.predict(some)
-        _checked(compare(wanted, outputs[: len(some)]), FLOAT_SQNR_DB, f"{model.source.name} as float32")
-        return np.concatenate([wanted, outputs[len(some) :]])
+    The first `SOURCE_IMAGES` are the source model's own outputs, with which the float conversion must agree; the rest
+    are the float conversion's, which is faster.
+    """
+    model = job.model
 
-    return model.once("reference", images, measure)
+    def measure() -> tuple[np.ndarray, np.ndarray]:
+        outputs = predict(model.content, job.images)
+        expected = model.source.predict(job.images[:SOURCE_IMAGES])
+        _checked(compare(expected, outputs[: len(expected)]), FLOAT_SQNR_DB, f"{model.source.name} as float32")
+        return np.concatenate([expected, outputs[len(expected) :]]), outputs
+
+    return model.once("reference", job.images, measure)
 
 
-def _checked(parity: Parity, min_sqnr_db: float, what: str) -> Parity:
+def _checked(parity: Parity, min_sqnr_db: float, title: str) -> Parity:
     if not np.isfinite(parity.max_abs_error):
-        raise CheckFailed(f"{what}: the logits must be finite. Measured: NaN or infinity")
+        raise CheckFailed(f"{title}: the logits must be finite. Measured: NaN or infinity")
     if parity.sqnr_db < min_sqnr_db:
         raise CheckFailed(
-            f"{what}: the logits' SQNR against the source model must be at least {min_sqnr_db:g} dB. "
+            f"{title}: the logits' SQNR against the source model must be at least {min_sqnr_db:g} dB. "
             f"Measured: {parity.sqnr_db:.1f} dB on {parity.images} images (top-1 agreement {parity.top1_agreement:.1%})"
         )
     return parity
 
 
+def _check_integer_share(operators: tuple[int, int], least: float, title: str) -> None:
+    integer, total = operators
+    if integer < least * total:
+        raise CheckFailed(
+            f"{title}: at least {least:.0%} of the operators must be integer. Measured: {integer} of {total}"
+        )
+
+
 def _record(
-    model: FloatModel,
-    scheme: str,
-    preprocessing: Preprocessing | None,
-    labels: Sequence[str] | None,
-    parity: Parity,
-) -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    for package in VERSIONED:
-        try:
-            versions[package] = packages.version(package)
-        except packages.PackageNotFoundError:
-            continue
-    return {
-        "name": model.source.name,
-        "scheme": scheme,
-        "preprocessing": None if preprocessing is None else preprocessing.to_dict(),
-        "labels": None if labels is None else list(labels),
-        "macs": count_macs(Graph(model.content)),
-        "source_sha256": model.source.digest,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions,
-        "parity": asdict(parity),
-    }
+    job: _Job, scheme: str, labels: Sequence[str] | None, parity: Parity, graph: Graph, converted: Converted
+) -> Record:
+    """The Record of a file whose input and output are those of `graph`."""
+    return Record(
+        name=job.model.source.name,
+        scheme=scheme,
+        preprocessing=job.preprocessing,
+        labels=None if labels is None else tuple(labels),
+        input=_input_record(job, graph, converted.pixel_offset),
+        output=OutputRecord(**_tensor_record(graph, graph.outputs[0]), values=output_values(graph)),
+        macs=count_macs(job.graph),
+        source_sha256=job.model.source.digest,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions={"python": platform.python_version(), **package_versions(VERSIONED)},
+        parity=parity,
+    )
 
 
 def _tensor_record(graph: Graph, tensor: int) -> dict[str, Any]:
+    """The fields of a TensorRecord."""
     quantization = graph.quantization(tensor)
     scale, zero_point = (None, None) if quantization is None else (float(quantization[0][0]), int(quantization[1][0]))
     return {
         "name": graph.name(tensor),
-        "shape": list(graph.shape(tensor)),
+        "shape": graph.shape(tensor),
         "dtype": str(graph.dtype(tensor)),
         "scale": scale,
         "zero_point": zero_point,
     }
 
 
-def _input_record(
-    content: bytes,
-    pixel_offset: int | None,
-    model: FloatModel,
-    preprocessing: Preprocessing | None,
-    images: np.ndarray,
-) -> dict[str, Any]:
-    graph = Graph(content)
-    record = _tensor_record(graph, graph.inputs[0])
-    takes_pixels = _takes_pixels(model, preprocessing)
-    mean, std = [0.0] * 3, [1.0] * 3
-    if record["scale"] is not None and pixel_offset is not None:
-        # What a reader gets who normalizes, then quantizes by the tensor's own numbers: pixel + pixel_offset again.
-        std = [1 / record["scale"]] * 3
-        mean = [float(record["zero_point"] - pixel_offset)] * 3
+def _input_record(job: _Job, graph: Graph, pixel_offset: int | None) -> InputRecord:
+    tensor = TensorRecord(**_tensor_record(graph, graph.inputs[0]))
+    preprocessing, takes_pixels = job.preprocessing, _takes_pixels(job.model, job.preprocessing)
+    mean, std = (0.0,) * 3, (1.0,) * 3
+    if tensor.scale is not None and tensor.zero_point is not None and pixel_offset is not None:
+        # A reader who normalizes and then quantizes by the tensor's parameters gets pixel + pixel_offset again.
+        std, mean = (1 / tensor.scale,) * 3, (float(tensor.zero_point - pixel_offset),) * 3
         description = f"RGB, quantized as pixel {pixel_offset:+d}" if pixel_offset else "RGB pixels 0..255 as they are"
     elif takes_pixels:
         description = "RGB pixels 0..255"
     elif preprocessing is not None:
-        mean, std = list(preprocessing.mean), list(preprocessing.std)
+        mean, std = preprocessing.mean, preprocessing.std
         description = "RGB, (pixel - mean) / std"
     else:
         description = "RGB in the range of the calibration images"
     if preprocessing is not None or takes_pixels:
-        ends = [[(pixel - m) / s for m, s in zip(mean, std, strict=True)] for pixel in (0, 255)]
-        value_range = [min(ends[0]), max(ends[1])]
+        black, white = ([(pixel - m) / s for m, s in zip(mean, std, strict=True)] for pixel in (0, 255))
+        value_range = min(black), max(white)
     else:
-        value_range = [float(images.min()), float(images.max())]
-    return record | {
-        "pixel_offset": pixel_offset,
-        "takes_pixels": takes_pixels,
-        "description": description,
-        "mean": mean,
-        "std": std,
-        "range": value_range,
-    }
-
-
-def _output_record(content: bytes) -> dict[str, Any]:
-    graph = Graph(content)
-    return _tensor_record(graph, graph.outputs[0]) | {"values": output_values(graph)}
+        value_range = float(job.images.min()), float(job.images.max())
+    return InputRecord(
+        **vars(tensor),
+        pixel_offset=pixel_offset,
+        takes_pixels=takes_pixels,
+        description=description,
+        mean=mean,
+        std=std,
+        range=value_range,
+    )

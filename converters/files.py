@@ -1,8 +1,9 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and their SHA-256."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,10 +20,11 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> Path:
 
 @contextlib.contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A place in the same folder, of the same ending, for a library to write to; in the end it is renamed to `path`.
+    """A temporary path beside `path` with the same suffix, for a library to write to; renamed to `path` at the end.
 
-    Raises InputError, naming the path and the reason, when it cannot be written; an old file is then untouched and
-    nothing is left beside it.
+    Raises:
+        InputError: it cannot be written, with the path and the reason; an earlier file is unchanged and no temporary
+            file remains.
     """
     temporary = path.with_name(f".part.{path.name}")
     try:
@@ -37,10 +39,14 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 def write_together(contents: Mapping[Path, bytes | str]) -> None:
-    """Write each file beside its place, flush all to the disk, then rename: a reader sees old content or new.
+    """Write each file to a temporary one, flush all to the disk, then rename: a reader sees old content or new.
 
-    Raises InputError, naming the path and the reason, when one cannot be written (full disk, read-only folder); all
-    old content is then untouched and nothing is left beside it.
+    Args:
+        contents: the content of each file; text is written as UTF-8.
+
+    Raises:
+        InputError: one cannot be written (full disk, read-only folder), with the path and the reason; all earlier
+            files are unchanged and no temporary file remains.
     """
     staged: dict[Path, str] = {}
     path = Path()
@@ -62,6 +68,12 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
         for temporary in staged.values():
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file's content, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:

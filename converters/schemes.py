@@ -1,28 +1,33 @@
-"""The quantization schemes, one frozen dataclass each: its options, and how it is made of a float model.
+"""The quantization schemes, one frozen dataclass each: its options, and how it converts a float model.
 
 A new scheme is one more dataclass here with a `name`, the limits that its result must keep, and `convert`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import InitVar, asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from converters.calibration import activation_ranges, clipped_ranges
+from converters.calibration import held_out
 from converters.errors import InputError, unknown
-from converters.float_model import FloatModel, NormalizedGraph, strip_normalization
+from converters.float_model import FloatModel
 from converters.images.preprocessing import Preprocessing
+from converters.quantization.candidates import METHODS, Candidate, best_candidate
 from converters.quantization.equalization import equalized
-from converters.quantization.gptq import METHODS, Candidate, corrected
 from converters.quantization.mixed import Point, search
-from converters.quantization.rewrite import dynamic_int8_weights, float16_weights, full_integer, with_io
+from converters.quantization.normalization import NormalizedGraph, strip_normalization, with_io
+from converters.quantization.qat import nearest_int8
+from converters.quantization.ranges import activation_ranges, clipped_ranges
+from converters.quantization.rewrite import dynamic_int8_weights, float16_weights, full_integer
+from converters.tflite.channels import with_channels
 from converters.tflite.graph import Graph
-from converters.tflite.metadata import with_channels
 
-IO_TYPES = ("int8", "uint8", "float32")
+PIXEL_OFFSETS = {"int8": -128, "uint8": 0, "float32": None}  # what is added to a pixel to make the input's integer
+IO_TYPES = tuple(PIXEL_OFFSETS)
 RANGES = ("mse", "minmax")
 WIDE = ("float32", "int16")
 MIN_MIXED_IMAGES = 8
@@ -30,28 +35,30 @@ MIN_MIXED_IMAGES = 8
 
 @dataclass(frozen=True)
 class Converted:
-    """What a scheme made.
+    """The result of a scheme.
 
     Attributes:
         content: the TFLite file.
-        pixel_offset: how a pixel becomes its input's integer; None: it does not.
-        record: what more the metadata shall say.
+        pixel_offset: what is added to a pixel 0..255 to make its input's integer; None where it does not take pixels
+            as integers.
+        mixed: the outcome of a mixed scheme, for the metadata; None for the others.
     """
 
     content: bytes
     pixel_offset: int | None = None
-    record: dict[str, Any] = field(default_factory=dict)
+    mixed: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Float32:
-    """The model as it is.
+    """The model without quantization.
 
     Attributes:
         min_sqnr_db: the conversion fails its check when the logits' SQNR against the source model is lower.
     """
 
     min_sqnr_db: float = 60.0
+    min_integer_share: ClassVar[float] = 0.0
     name: ClassVar[str] = "float32"
     integer: ClassVar[bool] = False
 
@@ -61,9 +68,14 @@ class Float32:
 
 @dataclass(frozen=True)
 class Float16:
-    """Weights stored as float16: half the size, the speed of float32 on a CPU, and what a GPU delegate computes in."""
+    """Weights stored as float16: half the size of float32, the same speed on a CPU, and the type of GPU delegates.
+
+    Attributes:
+        min_sqnr_db: as in Float32.
+    """
 
     min_sqnr_db: float = 30.0
+    min_integer_share: ClassVar[float] = 0.0
     name: ClassVar[str] = "float16"
     integer: ClassVar[bool] = False
 
@@ -73,9 +85,14 @@ class Float16:
 
 @dataclass(frozen=True)
 class DynamicInt8:
-    """int8 weights with float activations, which need no calibration; a quarter of the size, seldom faster for CNNs."""
+    """int8 weights with float activations: a quarter of the size, no calibration, and rarely faster for CNNs.
+
+    Attributes:
+        min_sqnr_db: as in Float32.
+    """
 
     min_sqnr_db: float = 3.0
+    min_integer_share: ClassVar[float] = 0.0
     name: ClassVar[str] = "dynamic_int8"
     integer: ClassVar[bool] = False
 
@@ -87,20 +104,23 @@ class DynamicInt8:
 class Int8:
     """int8 weights, activations, input and output.
 
-    Weights have a scale a channel (dense layers one scale), activations a scale and a zero point a tensor
-    (https://arxiv.org/abs/1712.05877). Channels that share a tensor's scale are equalized first
-    (https://arxiv.org/abs/1906.04721), and a range is as wide as costs the least mean square error
-    (https://arxiv.org/abs/1810.05723). Then weights and biases are chosen anew, layer by layer, so that each layer
-    answers as the float one does on the calibration images: GPTQ (https://arxiv.org/abs/2210.17323,
-    https://arxiv.org/abs/2504.02692) and bias correction (https://arxiv.org/abs/1906.04721). Each is kept only where it
-    helps on images held out. The operators, the size and the latency stay those of the plain file.
+    Weights have a scale for each channel (dense layers one scale), activations a scale and a zero point for each tensor
+    (https://arxiv.org/abs/1712.05877). The file is made in four steps:
+
+    1. Channels that share a tensor's scale are equalized (cross-layer equalization, https://arxiv.org/abs/1906.04721).
+    2. Each activation's range is clipped for the least mean square error (https://arxiv.org/abs/1810.05723).
+    3. Weights are re-optimized layer by layer against the float layer's output on the calibration images
+       (GPTQ, https://arxiv.org/abs/2210.17323 and https://arxiv.org/abs/2504.02692).
+    4. Biases are corrected for the remaining shift of each channel's mean (https://arxiv.org/abs/1906.04721).
+
+    Each step is kept only where it helps on held-out images. Operators, size and latency are those of the plain file.
 
     Attributes:
+        io: `int8`; `uint8`, for MediaPipe and camera bytes; or `float32`, quantized and dequantized inside.
         equalization: whether channels are equalized.
-        ranges: of activations: `mse`, of the least mean square error, or `minmax`, from the smallest to the largest.
-        correction: `rounding`, weights and biases; `bias`, biases only, in a tenth of the time; or `none`.
-        damping: how little `rounding` trusts the images, above 0; None tries some until one helps on images held out.
-        io: `int8`; `uint8`, what MediaPipe and camera bytes want; or `float32`, quantized and dequantized inside.
+        ranges: of activations: `mse`, the least mean square error, or `minmax`, from the smallest to the largest value.
+        correction: `gptq`, weights and biases; `bias`, biases only, in a tenth of the time; or `none`.
+        damping: GPTQ's Hessian damping, above 0; None tries a few values on held-out images.
         min_sqnr_db: the conversion fails its check when the logits' SQNR against the source model is lower.
         min_integer_share: it fails as well when a smaller share of the operators, 0..1, is integer.
     """
@@ -108,7 +128,7 @@ class Int8:
     io: str = "int8"
     equalization: bool = True
     ranges: str = "mse"
-    correction: str = "rounding"
+    correction: str = "gptq"
     damping: float | None = None
     min_sqnr_db: float = 3.0
     min_integer_share: float = 0.5
@@ -121,47 +141,75 @@ class Int8:
             raise unknown("ranges of an int8 scheme", self.ranges, RANGES)
 
     def convert(self, model: FloatModel, images: np.ndarray | None, preprocessing: Preprocessing | None) -> Converted:
-        body = strip_normalization(model, preprocessing)
-        inputs = body.feed(images)
+        images = _required(images)
+        normalized = strip_normalization(model, preprocessing)
+        inputs = normalized.normalize(images)
         options = self.equalization, self.ranges, self.correction, self.damping
-        content, _ = model.once(f"int8 {body.zero_point} {options}", images, lambda: self.files(body, inputs))
-        return _with_ends(content, self.io, body)
+        key = f"int8 {normalized.zero_point} {options}"
+        content, _ = model.once(key, images, lambda: self.files(normalized, inputs))
+        return _converted(content, self.io, normalized)
 
-    def files(self, body: NormalizedGraph, inputs: np.ndarray) -> tuple[bytes, bytes]:
-        """The file with int8 at both ends, and the float graph, equalized or not, that it is nearest to."""
-        input_range = body.range_of(inputs)
+    def files(self, normalized: NormalizedGraph, inputs: np.ndarray) -> tuple[bytes, bytes]:
+        """The int8 file with int8 input and output, and the float graph, equalized or not, that it was made from."""
+        input_range = normalized.input_range(inputs)
 
-        def maker(equalize: bool, clip: bool) -> Callable[[np.ndarray], Candidate]:
-            def make(images: np.ndarray) -> Candidate:
-                content, maps = equalized(body.content, images) if equalize else (body.content, {})
+        def method(equalize: bool, clip: bool) -> Callable[[np.ndarray], Candidate]:
+            def candidate(images: np.ndarray) -> Candidate:
+                content, maps = equalized(normalized.content, images) if equalize else (normalized.content, {})
                 ranges = activation_ranges(content, images)
                 if clip:
                     ranges = clipped_ranges(content, images, ranges)
                 return Candidate(content, full_integer(content, ranges, input_range), maps)
 
-            return make
+            return candidate
 
         clip = self.ranges == "mse"
-        ways = dict.fromkeys([(self.equalization, clip), (False, clip), (False, False)])
-        makers = [maker(*way) for way in ways]
-        content, start = corrected(makers, inputs, method=self.correction, damping=self.damping)
-        return with_channels(content, start.channels), start.float_content
+        options = dict.fromkeys([(self.equalization, clip), (False, clip), (False, False)])
+        candidates = [method(*option) for option in options]
+        content, chosen = best_candidate(candidates, inputs, method=self.correction, damping=self.damping)
+        return with_channels(content, chosen.channels), chosen.float_content
+
+
+@dataclass(frozen=True)
+class Int8FromQat:
+    """int8 as `Int8` makes it, with weights rounded to the nearest and ranges from quantization-aware training.
+
+    Attributes:
+        ranges: minimum and maximum of computed tensors, by the names of `fake_quant_ranges`; the ranges of other
+            tensors are calibrated. Not part of the record: they are in the file, as the tensors' scales.
+        io, min_sqnr_db, min_integer_share: as in Int8.
+    """
+
+    ranges: InitVar[Mapping[str, tuple[float, float]]]
+    io: str = "int8"
+    min_sqnr_db: float = 3.0
+    min_integer_share: float = 0.5
+    name: ClassVar[str] = "int8"
+    integer: ClassVar[bool] = True
+
+    def __post_init__(self, ranges: Mapping[str, tuple[float, float]]) -> None:
+        _check_io(self)
+        object.__setattr__(self, "_ranges", dict(ranges))
+
+    def convert(self, model: FloatModel, images: np.ndarray | None, preprocessing: Preprocessing | None) -> Converted:
+        normalized = strip_normalization(model, preprocessing)
+        return _converted(nearest_int8(normalized, _required(images), vars(self)["_ranges"]), self.io, normalized)
 
 
 @dataclass(frozen=True)
 class Int16x8:
-    """int8 weights and int16 activations, the size of int8 and nearly the answers of float.
+    """int8 weights and int16 activations: the size of int8 and nearly the accuracy of float.
 
-    Meant for processors that have kernels for it (Ethos-U, Hexagon); CPUs run reference kernels, many times slower
-    than float. Weights and biases are chosen against the calibration images, as for int8.
+    For processors with kernels for it (Ethos-U, Hexagon); CPUs run reference kernels, many times slower than float.
+    Weights and biases are optimized on the calibration images, as for int8.
 
     Attributes:
-        io: as of Int8; int16 is inside.
-        correction, damping, min_sqnr_db, min_integer_share: as of Int8.
+        io: as in Int8; the activations inside are int16.
+        correction, damping, min_sqnr_db, min_integer_share: as in Int8.
     """
 
     io: str = "int8"
-    correction: str = "rounding"
+    correction: str = "gptq"
     damping: float | None = None
     min_sqnr_db: float = 3.0
     min_integer_share: float = 0.5
@@ -172,40 +220,45 @@ class Int16x8:
         _check_integer(self)
 
     def convert(self, model: FloatModel, images: np.ndarray | None, preprocessing: Preprocessing | None) -> Converted:
-        body = strip_normalization(model, preprocessing)
-        inputs = body.feed(images)
+        images = _required(images)
+        normalized = strip_normalization(model, preprocessing)
+        inputs = normalized.normalize(images)
+        input_range = normalized.input_range(inputs)
+        ranges = model.once(
+            f"ranges {normalized.zero_point}", images, lambda: activation_ranges(normalized.content, inputs)
+        )
 
-        ranges = model.once(f"ranges {body.zero_point}", images, lambda: activation_ranges(body.content, inputs))
+        def candidate(given: np.ndarray) -> Candidate:
+            of_given = ranges if given is inputs else activation_ranges(normalized.content, given)
+            content = full_integer(normalized.content, of_given, input_range, activation_bits=16)
+            return Candidate(normalized.content, content)
 
-        def plain(given: np.ndarray) -> Candidate:
-            own = ranges if given is inputs else activation_ranges(body.content, given)
-            return Candidate(body.content, full_integer(body.content, own, body.range_of(inputs), activation_bits=16))
+        def convert() -> bytes:
+            return best_candidate([candidate], inputs, method=self.correction, damping=self.damping)[0]
 
-        def made() -> bytes:
-            return corrected([plain], inputs, method=self.correction, damping=self.damping)[0]
-
-        content = model.once(f"int16x8 {body.zero_point} {self.correction} {self.damping}", images, made)
-        graph = Graph(body.content)
-        return _with_ends(content, self.io, body, (body.range_of(inputs), ranges[graph.name(graph.outputs[0])]))
+        content = model.once(f"int16x8 {normalized.zero_point} {self.correction} {self.damping}", images, convert)
+        graph = Graph(normalized.content)
+        output_range = ranges[graph.name(graph.outputs[0])]
+        return _converted(content, self.io, normalized, (input_range, output_range))
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """int8 with the layers that hurt most kept wider, as few as a budget allows.
+    """int8 with the most sensitive layers kept wide, as few as a budget allows.
 
-    Layers are ranked by the error that each alone causes (https://arxiv.org/abs/2004.10568, section 5), then the worst
-    are kept wide, more and more, until the budget holds on the fifth of the images that the int8 file was not made
-    with. Of the files for which it holds the fastest on this machine is taken; the others are in the metadata, under
-    `mixed`, with the trade-off. Where no file is within the budget, the best is returned and `budget_met` is false.
+    Layers are ranked by the error that each alone causes (https://arxiv.org/abs/2004.10568, section 5). Then the most
+    sensitive ones, more and more of them, are kept wide until the budget holds on the held-out fifth of the images. The
+    fastest file on this machine that keeps the budget is returned; the metadata lists all files that were measured,
+    under `mixed`. Where no file keeps the budget, the best one is returned and `budget_met` is false.
 
     Attributes:
-        sqnr_db: budget: the logits' SQNR must be at least this. None leaves it open, as for the others.
-        agreement: budget: the share of images, 0..1, with the float model's top-1 must be at least this.
-        top1_drop: budget: the accuracy, 0..1, must not drop by more. Images have no labels here: what is held is that
-            no more images than that change their top-1, and accuracy cannot drop by more than that.
-        wide: `float32`; or `int16`, int8 weights with int16 activations for layers that have such kernels, which
+        sqnr_db: budget: the least SQNR of the logits. None sets no limit, as for the other two.
+        agreement: budget: the least share of images, 0..1, with the float model's top-1.
+        top1_drop: budget: the largest loss of accuracy, 0..1. Calibration images have no labels: the share of images
+            whose top-1 changes is kept below it, which bounds the loss.
+        wide: `float32`; or `int16`, int8 weights with int16 activations for layers with such kernels, which
             accelerators run fast and CPUs do not.
-        io, min_sqnr_db: as of Int8.
+        io, min_sqnr_db: as in Int8.
     """
 
     sqnr_db: float | None = 30.0
@@ -219,8 +272,7 @@ class Mixed:
     integer: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.io not in IO_TYPES:
-            raise unknown("io of a mixed scheme", self.io, IO_TYPES)
+        _check_io(self)
         if self.wide not in WIDE:
             raise unknown("wide of a mixed scheme", self.wide, WIDE)
         for what in ("agreement", "top1_drop"):
@@ -233,26 +285,27 @@ class Mixed:
             raise InputError("a mixed scheme must have a budget: sqnr_db, agreement or top1_drop. Received: none")
 
     def convert(self, model: FloatModel, images: np.ndarray | None, preprocessing: Preprocessing | None) -> Converted:
+        images = _required(images)
         if len(images) < MIN_MIXED_IMAGES:
             raise InputError(
                 f"calibration must hold at least {MIN_MIXED_IMAGES} images for a mixed scheme, which measures on a "
                 f"fifth of them. Received: {len(images)}"
             )
-        body = strip_normalization(model, preprocessing)
-        inputs = body.feed(images)
-        held_out = np.arange(len(inputs)) % 5 == 4
+        normalized = strip_normalization(model, preprocessing)
+        inputs = normalized.normalize(images)
+        measured = held_out(len(inputs))
         int8, float_content = model.once(
-            f"mixed {body.zero_point}", images, lambda: Int8().files(body, inputs[~held_out])
+            f"mixed {normalized.zero_point}", images, lambda: Int8().files(normalized, inputs[~measured])
         )
-        found = search(float_content, int8, inputs[held_out], self._holds, kind=self.wide)
+        result = search(float_content, int8, inputs[measured], self._holds, kind=self.wide)
         record = {
-            "budget_met": found.met,
-            "wide_layers": list(found.wide),
-            "curve": [asdict(point) for point in found.curve],
-            "alone_sqnr_db": found.errors,
+            "budget_met": result.met,
+            "wide_layers": list(result.wide),
+            "curve": [asdict(point) for point in result.curve],
+            "alone_sqnr_db": result.errors,
         }
-        made = _with_ends(found.content, self.io, body)
-        return Converted(made.content, made.pixel_offset, {"mixed": record})
+        converted = _converted(result.content, self.io, normalized)
+        return Converted(converted.content, converted.pixel_offset, record)
 
     def _holds(self, point: Point) -> bool:
         return (
@@ -262,27 +315,43 @@ class Mixed:
         )
 
 
-def _check_integer(scheme: Int8 | Int16x8) -> None:
-    what = f"an {scheme.name} scheme"
+def _check_io(scheme: Int8 | Int8FromQat | Int16x8 | Mixed) -> None:
     if scheme.io not in IO_TYPES:
-        raise unknown(f"io of {what}", scheme.io, IO_TYPES)
+        article = "a" if scheme.name == "mixed" else "an"
+        raise unknown(f"io of {article} {scheme.name} scheme", scheme.io, IO_TYPES)
+
+
+def _check_integer(scheme: Int8 | Int16x8) -> None:
+    _check_io(scheme)
+    if scheme.correction == "rounding":
+        warnings.warn('correction="rounding" is now correction="gptq"', DeprecationWarning, stacklevel=4)
+        object.__setattr__(scheme, "correction", "gptq")
     if scheme.correction not in METHODS:
-        raise unknown(f"correction of {what}", scheme.correction, METHODS)
+        raise unknown(f"correction of an {scheme.name} scheme", scheme.correction, METHODS)
     if scheme.damping is not None and not 0 < scheme.damping < float("inf"):
         raise InputError(f"damping must be above 0. Received: {scheme.damping}")
     if not 0 <= scheme.min_integer_share <= 1:
         raise InputError(f"min_integer_share must be in 0..1. Received: {scheme.min_integer_share}")
 
 
-def _with_ends(
-    content: bytes, io: str, body: NormalizedGraph, ends: Sequence[tuple[float, float]] | None = None
+def _required(images: np.ndarray | None) -> np.ndarray:
+    if images is None:
+        raise InputError("an integer scheme needs calibration images. Received: None")
+    return images
+
+
+def _converted(
+    content: bytes,
+    io: str,
+    normalized: NormalizedGraph,
+    io_ranges: Sequence[tuple[float, float]] | None = None,
 ) -> Converted:
-    offset = {"int8": -128, "uint8": 0, "float32": None}[io]
-    return Converted(with_io(content, io, body, ends), None if body.zero_point is None else offset)
+    pixel_offset = None if normalized.zero_point is None else PIXEL_OFFSETS[io]
+    return Converted(with_io(content, io, normalized, io_ranges), pixel_offset)
 
 
 SCHEMES = (Float32, Float16, DynamicInt8, Int8, Int16x8, Mixed)
-Scheme = Float32 | Float16 | DynamicInt8 | Int8 | Int16x8 | Mixed
+Scheme = Float32 | Float16 | DynamicInt8 | Int8 | Int8FromQat | Int16x8 | Mixed
 
 
 def names() -> tuple[str, ...]:
@@ -291,10 +360,14 @@ def names() -> tuple[str, ...]:
 
 
 def parse(scheme: str | Scheme) -> Scheme:
-    """The scheme with its default options for a name; a scheme as it is. Raises InputError for anything else."""
-    if hasattr(scheme, "convert"):
+    """The scheme with default options for a name; a scheme value unchanged.
+
+    Raises:
+        InputError: there is no scheme of this name.
+    """
+    if not isinstance(scheme, str) and hasattr(scheme, "convert"):
         return scheme
-    for known in SCHEMES:
-        if scheme == known.name:
-            return known()
-    raise unknown("scheme", scheme, names())
+    for kind in SCHEMES:
+        if scheme == kind.name:
+            return kind()
+    raise unknown("scheme", str(scheme), names())

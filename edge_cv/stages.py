@@ -12,11 +12,11 @@ import importlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from converters.files import write_atomic
+from converters.files import file_sha256, write_atomic
+from converters.packages import package_versions
 
 VERSIONED = ("tensorflow", "keras", "ai-edge-quantizer", "ai-edge-litert", "onnxruntime", "pillow")
 
@@ -69,9 +69,7 @@ def tools() -> dict[str, str]:
         for folder in importlib.import_module(package).__path__:
             for path in sorted(Path(folder).rglob("*.py")):
                 own.update(path.read_bytes())
-    installed = {distribution.name.lower() for distribution in metadata.distributions()}
-    versions = {package: metadata.version(package) for package in VERSIONED if package in installed}
-    return {"source": own.hexdigest(), **versions}
+    return {"source": own.hexdigest(), **package_versions(VERSIONED)}
 
 
 def fingerprint(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
@@ -84,9 +82,3 @@ def fingerprint(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
         except OSError:
             fingerprints.append((str(path), -1, 0))  # the step that reads the file reports the error
     return fingerprints
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,7 @@ from PIL import Image
 from converters import InputError, Preprocessing
 from converters.calibration import MAX_IMAGES, activation_ranges, gather
 from converters.float_model import convert_float
-from converters.sources.source import open_source
+from converters.sources import open_source
 from converters.tflite.graph import Graph
 
 SHAPE = (32, 32, 3)

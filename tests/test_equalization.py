@@ -8,8 +8,8 @@ import pytest
 from converters import Int8, to_tflite
 from converters.parity import sqnr_db
 from converters.quantization.equalization import equalized
+from converters.tflite.channels import read_channels
 from converters.tflite.graph import Graph
-from converters.tflite.metadata import read_channels
 from converters.tflite.runtime import predict
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from converters import Int8, Preprocessing, to_tflite
-from converters.float_model import convert_float, find_normalization, strip_normalization
-from converters.sources.source import open_source
+from converters.float_model import convert_float, find_normalization
+from converters.quantization.normalization import strip_normalization
+from converters.sources import open_source
 from converters.tflite.graph import Graph, count_operators
 from converters.tflite.runtime import interpreter, predict
 
@@ -45,14 +46,14 @@ def test_scaling_and_shift_are_found(small_network, front):
     model = convert_float(open_source(small_network(layer)))
     assert model.input_scale == pytest.approx((scale,), rel=1e-6)
     if offset:  # a scale alone is folded into the first convolution's weights by TensorFlow's converter
-        assert model.normalization.scale == pytest.approx(scale, rel=1e-6)
-        assert model.normalization.offset == pytest.approx(offset, abs=1e-6)
+        assert find_normalization(Graph(model.content)).scale == pytest.approx(scale, rel=1e-6)
+        assert find_normalization(Graph(model.content)).offset == pytest.approx(offset, abs=1e-6)
     assert model.takes_pixels
 
 
 def test_a_model_without_normalization_has_none(small_network):
     model = convert_float(open_source(small_network()))
-    assert model.normalization is None
+    assert find_normalization(Graph(model.content)) is None
     assert model.input_scale is None
     assert not model.takes_pixels
 
@@ -117,13 +118,13 @@ def test_absorbing_loses_nothing_against_tensorflows_converter_without_normaliza
     assert _sqnr(expected, ours) > _sqnr(expected, theirs) - 3
 
 
-def test_the_body_computes_what_the_whole_model_does(small_network, pixels):
+def test_the_normalized_computes_what_the_whole_model_does(small_network, pixels):
     """In float, exactly: also the shift of half a pixel that goes into the bias, away from the padding."""
     for layer, *_ in FRONTS.values():
         model = convert_float(open_source(small_network(layer)))
-        body = strip_normalization(model, None)
-        assert find_normalization(Graph(body.content)) is None
-        whole, part = predict(model.content, pixels), predict(body.content, body.feed(pixels))
+        normalized = strip_normalization(model, None)
+        assert find_normalization(Graph(normalized.content)) is None
+        whole, part = predict(model.content, pixels), predict(normalized.content, normalized.normalize(pixels))
         assert _sqnr(whole, part) > 40
 
 
@@ -135,10 +136,10 @@ def test_half_a_pixel_in_the_bias_is_exact_where_nothing_is_padded(pixels):
     x = keras.layers.Conv2D(6, 3, padding="valid", activation="relu6")(x)
     network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
     model = convert_float(open_source(network))
-    body = strip_normalization(model, None)
-    assert body.zero_point is not None
+    normalized = strip_normalization(model, None)
+    assert normalized.zero_point is not None
     expected = network.predict(pixels.astype(np.float32), verbose=0)
-    np.testing.assert_allclose(predict(body.content, body.feed(pixels)), expected, atol=1e-5)
+    np.testing.assert_allclose(predict(normalized.content, normalized.normalize(pixels)), expected, atol=1e-5)
 
 
 def test_normalization_by_channel_is_absorbed_exactly_where_nothing_is_padded(pixels):
@@ -150,10 +151,10 @@ def test_normalization_by_channel_is_absorbed_exactly_where_nothing_is_padded(pi
     x = keras.layers.Conv2D(6, 3, padding="valid", activation="relu6")(x)
     network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
     model = convert_float(open_source(network))
-    body = strip_normalization(model, Preprocessing(32))
-    assert [operator.name for operator in Graph(body.content).operators()] == ["CONV_2D", "MEAN"]
+    normalized = strip_normalization(model, Preprocessing(32))
+    assert [operator.name for operator in Graph(normalized.content).operators()] == ["CONV_2D", "MEAN"]
     expected = network.predict(pixels.astype(np.float32), verbose=0)
-    np.testing.assert_allclose(predict(body.content, body.feed(pixels)), expected, atol=1e-5)
+    np.testing.assert_allclose(predict(normalized.content, normalized.normalize(pixels)), expected, atol=1e-5)
 
 
 def test_normalization_by_channel_far_apart_stays_in_the_graph(small_network, pixels):

@@ -12,7 +12,9 @@ import pytest
 import converters
 from converters.errors import InputError
 from converters.parity import sqnr_db
-from converters.quantization.gptq import Reader, _Geometry, _run, correct
+from converters.quantization.gptq import correct
+from converters.quantization.layers import Dequantizer, Geometry
+from converters.quantization.walk import run
 from converters.tflite.graph import Graph, count_operators
 from converters.tflite.runtime import predict
 
@@ -26,7 +28,7 @@ def _sqnr(model: Any, scheme: converters.Int8, calibration: np.ndarray, images: 
     return sqnr_db(predict(reference.content, images), predict(made.content, images, pixel_offset=made.pixel_offset))
 
 
-@pytest.mark.parametrize("correction", ["bias", "rounding"])
+@pytest.mark.parametrize("correction", ["bias", "gptq"])
 def test_correction_is_no_worse_than_plain_on_other_images(
     small_model: keras.Model, pixels: np.ndarray, correction: str
 ):
@@ -40,7 +42,7 @@ def test_corrected_file_has_the_operators_scales_and_size_of_the_plain_one(
     plain, corrected = (
         Graph(converters.to_tflite(small_model, scheme, calibration=pixels).content)
         for scheme in (
-            converters.Int8(equalization=False, ranges="minmax", correction=method) for method in ("none", "rounding")
+            converters.Int8(equalization=False, ranges="minmax", correction=method) for method in ("none", "gptq")
         )
     )
     assert [op.name for op in plain.operators()] == [op.name for op in corrected.operators()]
@@ -80,17 +82,18 @@ def test_bias_correction_gives_each_channel_the_float_layers_mean(
     small_network: Callable[..., keras.Model], pixels: np.ndarray
 ):
     """The last layer is dense: its mean logits on the correcting images are the float model's, to half a step."""
-    from converters.float_model import convert_float, strip_normalization
-    from converters.sources.source import open_source
+    from converters.float_model import convert_float
+    from converters.quantization.normalization import strip_normalization
+    from converters.sources import open_source
 
     model = convert_float(open_source(small_network(lambda layers, x: layers.Rescaling(1 / 127.5, -1)(x))))
-    body = strip_normalization(model, None)
+    normalized = strip_normalization(model, None)
     made = converters.to_tflite(small_network(lambda layers, x: layers.Rescaling(1 / 127.5, -1)(x)),
                                 converters.Int8(correction="none"), calibration=pixels)  # fmt: skip
-    inputs = body.feed(pixels)
-    corrected = correct(body.content, made.content, inputs, damping=None)
+    inputs = normalized.normalize(pixels)
+    corrected = correct(normalized.content, made.content, inputs, damping=None)
     step = Graph(made.content).quantization(Graph(made.content).outputs[0])[0][0]
-    wanted = predict(body.content, inputs).mean(0)
+    wanted = predict(normalized.content, inputs).mean(0)
     np.testing.assert_allclose(predict(corrected, inputs).mean(0), wanted, atol=0.5 * float(step))
 
 
@@ -101,14 +104,14 @@ def test_bias_correction_gives_each_channel_the_float_layers_mean(
 def test_mean_patch_is_the_mean_of_all_patches(size: int, window: int, stride: int, dilation: int, same: bool):
     values = np.random.default_rng(0).normal(size=(3, size, size + 1, 4)).astype(np.float32)
     for groups in (1, 2, 4):
-        geometry = _Geometry(groups, (window, window), (stride, stride), (dilation, dilation), same)
-        patches = geometry.patches(values, 10**6, 0, Reader())
-        np.testing.assert_allclose(geometry.mean_patch(values, Reader())[:, 0], patches.mean(1), atol=1e-5)
+        geometry = Geometry(groups, (window, window), (stride, stride), (dilation, dilation), same)
+        patches = geometry.patches(values, 10**6, 0, Dequantizer())
+        np.testing.assert_allclose(geometry.mean_patch(values, Dequantizer())[:, 0], patches.mean(1), atol=1e-5)
 
 
 def test_unknown_corrections_are_named():
-    with pytest.raises(InputError, match="rounding"):
-        converters.Int8(correction="roundin")
+    with pytest.raises(InputError, match="gptq"):
+        converters.Int8(correction="gpt")
     with pytest.raises(InputError, match="damping"):
         converters.Int8(damping=0)
 
@@ -116,7 +119,7 @@ def test_unknown_corrections_are_named():
 def test_run_gives_the_interpreters_own_outputs(small_model: keras.Model, pixels: np.ndarray):
     content = converters.to_tflite(small_model, "float32").content
     images = pixels[:5].astype(np.float32)
-    np.testing.assert_allclose(_run(content, [images])[0], predict(content, images), atol=1e-5)
+    np.testing.assert_allclose(run(content, [images])[0], predict(content, images), atol=1e-5)
 
 
 @pytest.mark.slow

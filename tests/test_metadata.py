@@ -124,7 +124,7 @@ def test_our_record_stands_in_the_file(conversion):
 
 def test_the_metadata_changes_neither_answers_nor_size_much(conversion, pixels):
     bare = Graph(conversion.content).to_bytes()
-    again = embed(bare, conversion.metadata, NAMES)
+    again = embed(Graph(bare), conversion.metadata, NAMES)
     assert again == conversion.content, "embedding again replaces, and gives the same bytes"
     interpreter(again)
 

@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 
 from converters import InputError, Int8, Mixed, to_tflite
-from converters.float_model import convert_float, strip_normalization
+from converters.float_model import convert_float
 from converters.parity import sqnr_db
 from converters.quantization.mixed import alone, search, widened
-from converters.sources.source import open_source
+from converters.quantization.normalization import strip_normalization
+from converters.sources import open_source
 from converters.tflite.graph import Graph
 from converters.tflite.runtime import predict
 
 
 @pytest.fixture(scope="module")
 def files(small_model, pixels):
-    body = strip_normalization(convert_float(open_source(small_model)), None)
-    inputs = body.feed(pixels)
-    int8, float_content = Int8(correction="none").files(body, inputs)
+    normalized = strip_normalization(convert_float(open_source(small_model)), None)
+    inputs = normalized.normalize(pixels)
+    int8, float_content = Int8(correction="none").files(normalized, inputs)
     return float_content, int8, inputs
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from converters import InputError, Preprocessing, load, to_tflite
-from converters.sources.source import open_source
+from converters.sources import open_source
 from converters.tflite.runtime import predict
 
 

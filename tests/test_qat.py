@@ -7,7 +7,7 @@ import pytest
 
 from converters import to_tflite
 from converters.errors import InputError
-from converters.quantization.qat import Int8FromQat
+from converters.schemes import Int8FromQat
 from converters.tflite.graph import Graph, count_operators
 from converters.tflite.runtime import predict
 from edge_cv.compression.qat import calibration_images, quantization_aware, simulate

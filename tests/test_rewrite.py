@@ -7,8 +7,9 @@ import pytest
 
 from converters import Int8, to_tflite
 from converters.calibration import activation_ranges
-from converters.float_model import convert_float, strip_normalization
-from converters.sources.source import open_source
+from converters.float_model import convert_float
+from converters.quantization.normalization import strip_normalization
+from converters.sources import open_source
 from converters.tflite.graph import Graph, count_operators
 from converters.tflite.runtime import predict
 
@@ -44,8 +45,8 @@ def test_weights_have_a_scale_a_channel_and_dense_one(int8):
 def test_activations_hold_the_calibrated_ranges(small_model, pixels):
     int8 = to_tflite(small_model, Int8(equalization=False, ranges="minmax", correction="none"), calibration=pixels)
     model = convert_float(open_source(small_model))
-    body = strip_normalization(model, None)
-    ranges = activation_ranges(body.content, body.feed(pixels))
+    normalized = strip_normalization(model, None)
+    ranges = activation_ranges(normalized.content, normalized.normalize(pixels))
     graph = Graph(int8.content)
     seen = 0
     for operator in graph.operators():
@@ -95,7 +96,7 @@ def test_runs_twice_alike(small_model, pixels, int8):
     )
 
 
-@pytest.mark.parametrize("correction", ["none", "rounding"])
+@pytest.mark.parametrize("correction", ["none", "gptq"])
 @pytest.mark.parametrize("kind", ["Conv2D", "DepthwiseConv2D"])
 def test_a_channel_of_bias_alone_keeps_its_value(kind, correction, pixels):
     import keras

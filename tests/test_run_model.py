@@ -47,7 +47,7 @@ def trained_again(recipe: Recipe, folder: Path) -> tuple[RunModel, list[str]]:
 
 
 def test_the_model_is_saved_with_its_labels_preprocessing_and_history(folder):
-    from converters.sources.source import open_source
+    from converters.sources import open_source
 
     said = json.loads((folder / "model.json").read_text())
     assert said["labels"] == list("0123456789")
@@ -117,7 +117,7 @@ assert not loaded, loaded
 
 @pytest.mark.parametrize("hidden", [pytest.param("tensorflow", marks=pytest.mark.slow), "tensorflow,grain"])
 def test_on_jax_it_is_trained_where_there_is_no_tensorflow_and_opened_there_later(hidden, tmp_path):
-    from converters.sources.source import load
+    from converters.sources import load
 
     code = WITHOUT_TENSORFLOW.replace("DIRECTORY", repr(os.path.dirname(__file__)))
     command = [sys.executable, "-c", code, str(tmp_path / "run"), str(tmp_path / "logits.npz"), hidden]

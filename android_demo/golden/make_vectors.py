@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from converters import read_metadata
 from converters.images.decoding import decode
 from converters.images.preprocessing import Preprocessing
-from converters.tflite import metadata
 from converters.tflite.runtime import dequantize, interpreter
 from edge_cv.data import sample, sample_calibration
 from edge_cv.evaluation.inference import Feed
@@ -44,7 +44,7 @@ def make(models: list[Path], out: Path) -> None:
 
 def answers(model: Path, photos: list[np.ndarray]) -> list[dict]:
     """For each photo the digest of the model's input, and its likeliest classes."""
-    record = metadata.read(model)
+    record = read_metadata(model)
     preprocessing = Preprocessing.from_dict(record["preprocessing"])
     at = interpreter(model.read_bytes())
     into, out = at.get_input_details()[0], at.get_output_details()[0]

@@ -15,7 +15,7 @@ import numpy as np
 
 from converters.devices.diagnostics import Diagnostic
 from converters.errors import InputError, unknown
-from converters.tflite.graph import Graph, Operator
+from converters.tflite.graph import WEIGHTED, Graph, Operator
 from converters.tflite.versions import DENSE_BY_CHANNEL_RUNTIME, as_numbers, first_runtime, needed
 
 ERROR, WARNING = "error", "warning"
@@ -139,7 +139,12 @@ def check(content: bytes, name: str) -> tuple[Diagnostic, ...]:
     Raises:
         InputError: no such target, or no TFLite file.
     """
-    chosen, graph = target(name), Graph(content)
+    return diagnose(Graph(content), name)
+
+
+def diagnose(graph: Graph, name: str) -> tuple[Diagnostic, ...]:
+    """As `check`, for a parsed file."""
+    chosen = target(name)
     found = [finding for rule in _RULES for finding in rule(graph, list(graph.operators()), chosen)]
     return tuple(sorted(found, key=lambda finding: finding.level != ERROR))
 
@@ -234,7 +239,7 @@ def _weights(graph: Graph, operators: list[Operator], chosen: Target) -> Iterato
     hybrid = [
         operator
         for operator in operators
-        if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+        if operator.name in WEIGHTED
         and graph.dtype(operator.inputs[0]) == np.float32
         and graph.dtype(operator.inputs[1]) == np.int8
     ]
@@ -310,13 +315,13 @@ _RULES: tuple[Callable[[Graph, list[Operator], Target], Iterator[Diagnostic]], .
 )  # fmt: skip
 
 
-def require(content: bytes, name: str) -> tuple[Diagnostic, ...]:
+def require(graph: Graph, name: str) -> tuple[Diagnostic, ...]:
     """The warnings of `check`.
 
     Raises:
         InputError: the file breaks a rule of the target; the message says the remedy.
     """
-    found = check(content, name)
+    found = diagnose(graph, name)
     for finding in found:
         if finding.level == ERROR:
             raise InputError(f"for {name}, {finding.what}. Remedy: {finding.remedy}")

@@ -17,22 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from converters.tflite.graph import Graph, Operator
+from converters.tflite.channels import ChannelMap
+from converters.tflite.graph import WEIGHTED, Graph, Operator
 from converters.tflite.runtime import visit
 
 _NONE, _RELU = 0, 1  # fused activations that scaling a channel passes; numbers of the schema
-LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 MAX_GAIN = 64.0
 ROUNDING_SHARE = 0.25  # of the noise of plain rounding that is left when weights are rounded against the images
 EXPONENTS = np.linspace(0, 1, 11)
-
-
-@dataclass(frozen=True)
-class ChannelMap:
-    """How an equalized tensor's channels stand for the float model's: `equalized = gain * value + shift`."""
-
-    gain: np.ndarray
-    shift: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,7 @@ def equalized(content: bytes, inputs: np.ndarray) -> tuple[bytes, dict[str, Chan
         if all(np.isfinite(statistics[t].variance).all() for t in group.tensors):
             maps.update(_maps(graph, group, statistics))
     for operator in graph.operators():
-        if operator.name in LAYERS:
+        if operator.name in WEIGHTED:
             _rewrite(graph, operator, maps.get(operator.inputs[0]), maps.get(operator.outputs[0]))
     return graph.to_bytes(), {Graph(content).name(tensor): map_ for tensor, map_ in maps.items()}
 
@@ -103,7 +95,7 @@ def _groups(graph: Graph) -> list[_Group]:
             unshiftable.add(made)
         if activation not in (_NONE, _RELU):
             fixed.add(made)
-        if operator.name in LAYERS and _plain(graph, operator):
+        if operator.name in WEIGHTED and _plain(graph, operator):
             for tensor in given:
                 readers.setdefault(tensor, []).append(operator)
                 unshiftable.update([tensor] if _pads(graph, operator) else [])
@@ -190,7 +182,7 @@ def _maps(graph: Graph, group: _Group, statistics: Mapping[int, _Statistics]) ->
         made = maker.outputs[0]
         if not group.shiftable:
             centre[made] = np.zeros_like(statistics[made].mean)
-        elif maker.name in LAYERS:
+        elif maker.name in WEIGHTED:
             centre[made] = statistics[made].mean
         else:
             centre[made] = np.sum([centre[t] for t in maker.inputs if t in centre], axis=0)

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converters.parity import compare, sqnr_db
-from converters.quantization.equalization import LAYERS
-from converters.tflite.graph import Graph, Operator
+from converters.tflite.graph import WEIGHTED, Graph, Operator
 from converters.tflite.runtime import interpreter, predict
 from converters.tflite.versions import set_versions
 
@@ -23,7 +22,7 @@ TRIAL_IMAGES = 8  # show which layer is worse than which
 MAX_TRIALS = 60  # layers beyond, those with the fewest weights, are not tried alone
 LATENCY_RUNS = 15
 # Operators that have kernels for int16 activations, all their computed inputs and outputs being int16.
-INT16_KERNELS = (*LAYERS, "ADD", "MEAN")
+INT16_KERNELS = (*WEIGHTED, "ADD", "MEAN")
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def alone(float_content: bytes, int8_content: bytes, inputs: np.ndarray) -> dict
 
 def _quantize_one(graph: Graph, operator: Operator, quantized: Graph, twin: Operator) -> None:
     """Give one operator of a float graph the rounded weights of its twin, and round what it answers."""
-    if operator.name in LAYERS and operator.name == twin.name and len(operator.inputs) == len(twin.inputs):
+    if operator.name in WEIGHTED and operator.name == twin.name and len(operator.inputs) == len(twin.inputs):
         inputs = list(operator.inputs)
         for place in range(1, len(inputs)):
             values, quantization = quantized.constant(twin.inputs[place]), quantized.quantization(twin.inputs[place])
@@ -171,7 +170,7 @@ def widened(float_content: bytes, int8_content: bytes, names: Sequence[str], *, 
     wide_of: dict[tuple[int, str], int] = {}  # (int8 tensor, type) -> the tensor that holds the same, wider
     new, constants = [], {t for t in range(len(graph.tensors)) if graph.constant(t) is not None}
     chosen = set(names)
-    readers = {t: graph.readers(t) for op in graph.operators() for t in op.outputs}
+    readers = graph.readers()
     types = {op.index: _wide_type(graph, op, kind) for op in graph.operators() if graph.name(op.outputs[0]) in chosen}
 
     def widen(tensor: int, to: str) -> int:
@@ -208,7 +207,7 @@ def widened(float_content: bytes, int8_content: bytes, names: Sequence[str], *, 
                     inputs[place] = graph.add_tensor(
                         f"{graph.name(tensor)}/float_{operator.index}", "FLOAT32", values.shape, values=values
                     )
-        elif operator.name in LAYERS:
+        elif operator.name in WEIGHTED:
             scale = graph.quantization(operator.inputs[1])[0] * graph.quantization(inputs[0])[0][0]
             old = graph.constant(operator.inputs[2]) * graph.quantization(operator.inputs[2])[0].astype(np.float64)
             bias = graph.add_tensor(f"{graph.name(operator.inputs[2])}/int64_{operator.index}", "INT64", old.shape,
@@ -222,7 +221,7 @@ def widened(float_content: bytes, int8_content: bytes, names: Sequence[str], *, 
         raw = graph.subgraph.operators[operator.index]
         raw.inputs, raw.outputs = np.array(inputs, np.int32), np.array([wide], np.int32)
         new.append((operator, None, None, None))
-        if made in graph.outputs or any(reader.index not in types for reader in readers[made]):
+        if made in graph.outputs or any(reader.index not in types for reader in readers.get(made, ())):
             convert(wide, made)
         else:
             name = graph.name(made)
@@ -243,7 +242,7 @@ def _wide_type(graph: Graph, operator: Operator, kind: str) -> str:
     """`INT16` where that is asked for and the operator has a kernel for it, else `FLOAT32`."""
     if kind != "int16" or operator.name not in INT16_KERNELS:
         return "FLOAT32"
-    if operator.name in LAYERS:
+    if operator.name in WEIGHTED:
         return "INT16" if len(operator.inputs) == 3 and graph.constant(operator.inputs[2]) is not None else "FLOAT32"
     quantized = [t for t in operator.inputs if graph.constant(t) is not None and graph.quantization(t) is not None]
     return "FLOAT32" if quantized else "INT16"

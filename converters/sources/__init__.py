@@ -1,1 +1,41 @@
-"""What a caller hands over, opened as a `Source`."""
+"""The models that can be converted, each opened as one kind of value, a `Source`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from converters.errors import InputError
+from converters.sources.keras import is_keras_model, load, open_keras_file, open_keras_model
+from converters.sources.saved_model import open_saved_model
+from converters.sources.source import PIXELS_INPUT, Source
+from converters.sources.tflite import open_tflite
+
+__all__ = ["PIXELS_INPUT", "Source", "load", "open_source"]
+
+
+def open_source(model: Any, *, unsafe: bool = False) -> Source:
+    """The Source of a model.
+
+    Args:
+        model: a Keras 3 or tf_keras model, or the path of a `.keras`, `.h5` or float `.tflite` file or of a
+            SavedModel folder.
+        unsafe: run the Python code in a file's Lambda layers. Only for files from a trusted author.
+
+    Raises:
+        InputError: the model is missing, corrupt or unsafe, or not one RGB image in and one row of classes out.
+    """
+    if isinstance(model, Source):
+        return model
+    if isinstance(model, str | os.PathLike):
+        path = Path(model)
+        if path.is_dir():
+            return open_saved_model(path)
+        return open_tflite(path) if path.suffix == ".tflite" else open_keras_file(path, unsafe=unsafe)
+    if is_keras_model(model):
+        return open_keras_model(model)
+    raise InputError(
+        "a model must be a Keras model or the path of a .keras, .h5 or .tflite file or of a SavedModel. "
+        f"Received: {type(model).__name__}"
+    )

@@ -1,8 +1,7 @@
-"""A TFLite file as a graph that can be read, measured and edited.
+"""A TFLite file as a graph that can be read and edited.
 
-A thin layer over the flatbuffer schema of ai-edge-litert: which operators there are and what they read and write,
-which tensors are constants, how many operators are integer, how many multiply-accumulates an image costs; and the
-few edits that the conversion needs. Schema: https://ai.google.dev/edge/litert
+A thin layer over the flatbuffer schema of ai-edge-litert: operators with their inputs and outputs, constants,
+quantization, metadata, and the edits that conversion needs. Schema: https://ai.google.dev/edge/litert
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import numpy as np
 
 from converters.errors import InputError
 
+WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # the operators whose weights are quantized
 ALIGNMENT_BYTES = 16  # `force_align` of Buffer.data in the schema; XNNPACK reads weights in place
 
 
@@ -51,7 +51,13 @@ def _dtype_by_code() -> dict[int, Any]:
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of the graph: its name in the schema and the indices of the tensors it reads and writes."""
+    """One operator of a graph.
+
+    Attributes:
+        index: its position.
+        name: in the schema, such as `CONV_2D`.
+        inputs, outputs: indices of the tensors that it reads and writes; -1 is an optional input that is left out.
+    """
 
     index: int
     name: str
@@ -62,7 +68,8 @@ class Operator:
 class Graph:
     """The one subgraph of a TFLite model, mutable; `to_bytes` writes the file.
 
-    Raises InputError for bytes that are no TFLite model, or one with several subgraphs.
+    Raises:
+        InputError: the bytes are not a TFLite model, or it has several subgraphs.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -73,7 +80,7 @@ class Graph:
             self.subgraph = self.model.subgraphs[0]
             if len(self.model.subgraphs) != 1:
                 raise InputError(f"a model must have one subgraph. Received: {len(self.model.subgraphs)}")
-            for buffer in self.model.buffers:  # data behind the flatbuffer, which older runtimes cannot read
+            for buffer in self.model.buffers:  # data after the flatbuffer, which older runtimes cannot read
                 if buffer.offset > 1:
                     buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
                     buffer.offset = buffer.size = 0
@@ -113,11 +120,11 @@ class Graph:
         return () if shape is None else tuple(int(n) for n in shape)
 
     def dtype(self, tensor: int) -> np.dtype | None:
-        """The tensor's numpy type; None for the types that numpy does not have."""
+        """The tensor's numpy type; None for a type that numpy does not have."""
         return _dtype_by_code().get(self.tensors[tensor].type)
 
     def quantization(self, tensor: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """`(scales, zero points)` of a quantized tensor, None for another or, -1, one that is left out."""
+        """`(scales, zero points)` of a quantized tensor; None for any other, and for -1."""
         if tensor < 0:
             return None
         q = self.tensors[tensor].quantization
@@ -125,8 +132,15 @@ class Graph:
             return None
         return np.asarray(q.scale, np.float32), np.asarray(q.zeroPoint, np.int64)
 
+    def parameters(self, tensor: int) -> tuple[np.ndarray, np.ndarray]:
+        """`(scales, zero points)` of a quantized tensor; InputError for any other."""
+        parameters = self.quantization(tensor)
+        if parameters is None:
+            raise InputError(f"the tensor {self.name(tensor)!r} must be quantized. Received: {self.dtype(tensor)}")
+        return parameters
+
     def constant(self, tensor: int) -> np.ndarray | None:
-        """A copy of a constant tensor's values, None for a tensor that is computed or, -1, left out."""
+        """A copy of a constant tensor's values; None for a computed tensor, and for -1."""
         if tensor < 0:
             return None
         data = self.model.buffers[self.tensors[tensor].buffer].data
@@ -135,7 +149,7 @@ class Graph:
         return np.frombuffer(np.asarray(data, np.uint8).tobytes(), self.dtype(tensor)).reshape(self.shape(tensor))
 
     def metadata(self, name: bytes) -> bytes | None:
-        """The model's metadata of this name, None when there is none."""
+        """The metadata of this name; None when there is none."""
         for entry in self.model.metadata or []:
             if entry.name == name:
                 data = self.model.buffers[entry.buffer].data
@@ -145,13 +159,25 @@ class Graph:
     def rename(self, tensor: int, name: str) -> None:
         self.tensors[tensor].name = name.encode()
 
-    def readers(self, tensor: int) -> list[Operator]:
-        return [operator for operator in self.operators() if tensor in operator.inputs]
+    def readers(self) -> dict[int, list[Operator]]:
+        """The operators that read each tensor, in order; a tensor without readers has no entry."""
+        readers: dict[int, list[Operator]] = {}
+        for operator in self.operators():
+            for tensor in dict.fromkeys(operator.inputs):
+                readers.setdefault(tensor, []).append(operator)
+        return readers
+
+    def by_output(self) -> dict[str, Operator]:
+        """The operators by the names of the tensors that they write."""
+        return {self.name(tensor): operator for operator in self.operators() for tensor in operator.outputs}
+
+    def options(self, operator: Operator) -> Any:
+        """The operator's options table of the schema; None where it has none."""
+        return self.subgraph.operators[operator.index].builtinOptions
 
     def part(self, operators: Sequence[int]) -> Graph:
-        """A graph of these operators alone: what they read and do not compute is its input, all they write its output.
-
-        It shares the constants' data with this graph, and nothing else.
+        """A graph of these operators alone. Its inputs are the tensors that they read and do not compute, its outputs
+        all that they write. It shares the constants' data with this graph, and nothing else.
         """
         chosen = [operator for operator in self.operators() if operator.index in set(operators)]
         written = [t for operator in chosen for t in operator.outputs]
@@ -170,7 +196,7 @@ class Graph:
     # editing
 
     def set_constant(self, tensor: int, values: np.ndarray) -> None:
-        """Give the tensor a buffer of its own with these values."""
+        """Store the values in a new buffer of the tensor."""
         values = np.ascontiguousarray(values)
         buffer = _schema().BufferT()
         buffer.data = np.frombuffer(values.tobytes(), np.uint8)
@@ -179,12 +205,17 @@ class Graph:
         self.tensors[tensor].shape = np.array(values.shape, np.int32)
 
     def set_metadata(self, name: bytes, data: bytes) -> None:
-        """Give the model metadata of this name, in the place of what it had."""
+        """Set the metadata of this name, replacing any that exists."""
+        self.remove_metadata(name)
         buffer, entry = _schema().BufferT(), _schema().MetadataT()
         buffer.data = np.frombuffer(data, np.uint8)
         self.model.buffers.append(buffer)
         entry.name, entry.buffer = name, len(self.model.buffers) - 1
-        self.model.metadata = [m for m in self.model.metadata or [] if m.name != name] + [entry]
+        self.model.metadata = [*self.model.metadata, entry]
+
+    def remove_metadata(self, name: bytes) -> None:
+        """Remove the metadata of this name, if there is any."""
+        self.model.metadata = [entry for entry in self.model.metadata or [] if entry.name != name]
 
     def add_tensor(
         self,
@@ -235,30 +266,33 @@ class Graph:
         self.subgraph.operators.insert(at, operator)
 
     def _operator_code(self, name: str, version: int) -> int:
-        """The place of this operator and version among the model's operator codes, where it is put if it was not."""
+        """The index of this operator and version among the model's operator codes; added if it is missing."""
         schema, codes = _schema(), self.model.operatorCodes
         code = getattr(schema.BuiltinOperator, name)
-        for place, known in enumerate(codes):
-            if max(known.builtinCode, known.deprecatedBuiltinCode) == code and known.version == version:
-                return place
-        own = schema.OperatorCodeT()
-        own.builtinCode, own.deprecatedBuiltinCode, own.version = code, min(code, 127), version
-        codes.append(own)
+        for index, entry in enumerate(codes):
+            if max(entry.builtinCode, entry.deprecatedBuiltinCode) == code and entry.version == version:
+                return index
+        added = schema.OperatorCodeT()
+        added.builtinCode, added.deprecatedBuiltinCode, added.version = code, min(code, 127), version
+        codes.append(added)
         return len(codes) - 1
 
     def version(self, operator: Operator) -> int:
-        """The operator's version, as the file says it."""
+        """The operator's version in the file."""
         return self.model.operatorCodes[self.subgraph.operators[operator.index].opcodeIndex].version
 
     def set_version(self, operator: Operator, version: int) -> None:
         self.subgraph.operators[operator.index].opcodeIndex = self._operator_code(operator.name, version)
 
+    def set_inputs(self, operator: Operator, tensors: Sequence[int]) -> None:
+        self.subgraph.operators[operator.index].inputs = np.array(tensors, np.int32)
+
     def remove_operators(self, indices: Sequence[int]) -> None:
-        gone = set(indices)
-        self.subgraph.operators = [op for i, op in enumerate(self.subgraph.operators) if i not in gone]
+        removed = set(indices)
+        self.subgraph.operators = [op for i, op in enumerate(self.subgraph.operators) if i not in removed]
 
     def replace_input(self, old: int, new: int) -> None:
-        """Make `new` the graph's input in the place of `old`, also in the signatures."""
+        """Replace the graph's input `old` with `new`, also in the signatures."""
         self.subgraph.inputs = np.array([new if i == old else i for i in self.inputs], np.int32)
         for signature in self.model.signatureDefs or []:
             for entry in signature.inputs:
@@ -266,7 +300,7 @@ class Graph:
                     entry.tensorIndex = new
 
     def replace_output(self, old: int, new: int) -> None:
-        """Make `new` the graph's output in the place of `old`, also in the signatures."""
+        """Replace the graph's output `old` with `new`, also in the signatures."""
         self.subgraph.outputs = np.array([new if i == old else i for i in self.outputs], np.int32)
         for signature in self.model.signatureDefs or []:
             for entry in signature.outputs:
@@ -274,12 +308,12 @@ class Graph:
                     entry.tensorIndex = new
 
     def set_outputs(self, tensors: Sequence[int]) -> None:
-        """Make these tensors the graph's outputs and drop the signatures: for looking inside, not for shipping."""
+        """Make these tensors the graph's outputs and remove the signatures: for inspection, not for deployment."""
         self.subgraph.outputs = np.array(tensors, np.int32)
         self.model.signatureDefs = None
 
     def make_names_unique(self) -> None:
-        """Give tensors that share a name (the converter does that) names of their own."""
+        """Rename tensors so that no two share a name; TensorFlow's converter repeats names."""
         seen: set[str] = set()
         for index in range(len(self.tensors)):
             base = name = self.name(index) or "tensor"
@@ -291,7 +325,7 @@ class Graph:
             self.tensors[index].name = name.encode()
 
     def to_bytes(self) -> bytes:
-        """The TFLite file: buffers aligned to 16 bytes, tensors and buffers that nobody reads left out."""
+        """The TFLite file: buffers aligned to 16 bytes, unused tensors and buffers left out."""
         import flatbuffers
 
         self._drop_unused()
@@ -353,7 +387,7 @@ class Graph:
 
 
 def count_operators(graph: Graph) -> tuple[int, int]:
-    """How many operators are integer, and how many there are: integer is one that neither reads nor writes floats."""
+    """The number of integer operators, which neither read nor write floats, and of all operators."""
     floats = (np.dtype(np.float32), np.dtype(np.float16))
     operators = list(graph.operators())
     integer = sum(
@@ -364,10 +398,10 @@ def count_operators(graph: Graph) -> tuple[int, int]:
 
 
 def count_macs(graph: Graph) -> int:
-    """Multiply-accumulates of one inference in convolutions and dense layers; the rest is not counted, as in papers."""
+    """Multiply-accumulates of one inference in convolutions and dense layers; others are not counted, as in papers."""
     total = 0
     for operator in graph.operators():
-        if operator.name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"):
+        if operator.name not in (*WEIGHTED, "TRANSPOSE_CONV"):
             continue
         weights = graph.shape(operator.inputs[1])
         output = graph.shape(operator.outputs[0])
@@ -375,7 +409,7 @@ def count_macs(graph: Graph) -> int:
             per_value = weights[1] * weights[2]
         elif operator.name == "TRANSPOSE_CONV":
             output, per_value = graph.shape(operator.inputs[2]), int(np.prod(weights[:3]))
-        else:  # weights (outputs, ...): a value of the output costs one row of them, grouped or not
+        else:  # weights (outputs, ...): each output value costs one row of them, grouped or not
             per_value = int(np.prod(weights[1:]))
         total += int(np.prod(output)) * per_value
     return total

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from converters.parity import LayerError, ratio_db, sqnr_db
+from converters.tflite.channels import read_channels
 from converters.tflite.graph import Graph, Operator
-from converters.tflite.metadata import read_channels
 from converters.tflite.runtime import dequantize, visit
 
 LAYER_IMAGES = 16  # the error of a layer hardly differs from photo to photo

@@ -1,10 +1,8 @@
-"""What an artifact says about itself: in the TFLite file, so that other programs understand it, and as JSON.
+"""Metadata inside a TFLite file.
 
-Two things are written into a TFLite file. `TFLITE_METADATA` is the flatbuffer that MediaPipe, ML Kit and the TFLite
-Task Library read: the image input with its normalization, the logits output with its label file, and the label file
-itself as an uncompressed zip behind the model. `EDGE_CV_METADATA` is our own record, JSON: preprocessing, scheme,
-quantization, parity, versions. `EDGE_CV_CHANNELS`, where channels were equalized, says how they stand for the float
-model's.
+`TFLITE_METADATA` is the flatbuffer that MediaPipe, ML Kit and the TFLite Task Library read: the image input with its
+normalization, the output with its label file, and the label file itself as an uncompressed zip after the model.
+`EDGE_CV_METADATA` is the conversion's record as JSON, see `converters.record`.
 Schema: https://github.com/tensorflow/tflite-support/blob/master/tensorflow_lite_support/metadata/metadata_schema.fbs
 """
 
@@ -13,43 +11,35 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from converters.errors import InputError
-from converters.quantization.equalization import ChannelMap
 from converters.tflite.graph import Graph
 
 STANDARD_NAME = b"TFLITE_METADATA"
 OWN_NAME = b"EDGE_CV_METADATA"
-CHANNELS_NAME = b"EDGE_CV_CHANNELS"
-MAX_CHANNELS_BYTES = 50_000_000  # of a stranger's file, once unpacked
 LABEL_FILE = "labels.txt"
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same content gives the same bytes
 
-# Numbers of the schema's enums and unions.
+# values of the schema's enums and unions
 _IMAGE_PROPERTIES, _FEATURE_PROPERTIES = 2, 1
 _COLOR_SPACE_RGB = 1
 _NORMALIZATION_OPTIONS = 1
 _TENSOR_AXIS_LABELS = 2
 
 
-def embed(content: bytes, record: dict[str, Any], labels: Sequence[str] | None) -> bytes:
-    """The TFLite file with the standard metadata, our record and the label file in it.
+def embed(graph: Graph, record: dict[str, Any], labels: Sequence[str] | None) -> bytes:
+    """The TFLite file with the standard metadata, the record and the label file.
 
     Args:
-        content: a TFLite file.
-        record: our own metadata; its `input` and `name` also fill the standard one.
+        graph: of the file; changed in place.
+        record: a `Record` as JSON; its `input`, `output` and `name` also fill the standard metadata.
         labels: class names in the order of the outputs, or None.
     """
-    graph = Graph(content)
-    own = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
-    graph.set_metadata(STANDARD_NAME, _standard(graph, record, labels))
-    graph.set_metadata(OWN_NAME, own)
+    text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+    graph.set_metadata(STANDARD_NAME, _standard(record, labels))
+    graph.set_metadata(OWN_NAME, text)
     result = graph.to_bytes()
     if labels is None:
         return result
@@ -60,30 +50,8 @@ def embed(content: bytes, record: dict[str, Any], labels: Sequence[str] | None) 
     return stream.getvalue()
 
 
-def read(path: str | Path) -> dict[str, Any] | None:
-    """Our record in a `.tflite` or `.onnx` file, or in the `.json` beside it; None when there is none.
-
-    Raises InputError when the file is missing, or is no TFLite file although it is called one.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"the artifact must be a file that exists. Received: {path}")
-    if path.suffix == ".tflite":
-        try:
-            record = read_embedded(path.read_bytes())
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-        if record is not None:
-            return record
-    try:
-        record = json.loads(path.with_suffix(".json").read_text())
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and record.get("file") == path.name else None
-
-
 def read_embedded(content: bytes) -> dict[str, Any] | None:
-    """Our record inside TFLite content, None when there is none or it cannot be read."""
+    """The record inside a TFLite file; None when there is none or it cannot be read. InputError for other files."""
     from ai_edge_litert import schema_py_generated as schema
 
     if len(content) < 8 or content[4:8] != b"TFL3":
@@ -95,39 +63,12 @@ def read_embedded(content: bytes) -> dict[str, Any] | None:
             if entry.Name() == OWN_NAME:
                 record = json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
                 return record if isinstance(record, dict) else None
-    except Exception:  # whatever flatbuffers and json raise on a stranger's bytes: there is no record to be had
+    except Exception:  # whatever flatbuffers and json raise on untrusted bytes: there is no readable record
         return None
     return None
 
 
-def with_channels(content: bytes, maps: Mapping[str, ChannelMap]) -> bytes:
-    """The TFLite file with the maps of its equalized tensors in it, by the tensors' names."""
-    if not maps:
-        return content
-    graph = Graph(content)
-    rows = {}
-    for name, one in maps.items():
-        rows[name] = [[float(f"{x:.6g}") for x in values] for values in (one.gain, one.shift)]
-    graph.set_metadata(CHANNELS_NAME, zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), 9))
-    return graph.to_bytes()
-
-
-def read_channels(content: bytes) -> dict[str, ChannelMap]:
-    """How the channels of a TFLite file's equalized tensors stand for the float model's; empty when none were."""
-    packed = Graph(content).metadata(CHANNELS_NAME)
-    if packed is None:
-        return {}
-    try:
-        text = zlib.decompressobj().decompress(packed, MAX_CHANNELS_BYTES)
-        return {
-            name: ChannelMap(np.array(gain, np.float32), np.array(shift, np.float32))
-            for name, (gain, shift) in json.loads(text).items()
-        }
-    except (zlib.error, ValueError, TypeError, AttributeError) as error:
-        raise InputError("the TFLite file's record of equalized channels is corrupt") from error
-
-
-def _standard(graph: Graph, record: dict[str, Any], labels: Sequence[str] | None) -> bytes:
+def _standard(record: dict[str, Any], labels: Sequence[str] | None) -> bytes:
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)

@@ -237,7 +237,7 @@ def convert(
     """Convert a model; every file is checked against the model before it is written."""
     from converters import Mixed, schemes, to_onnx, to_tflite
     from converters.calibration import gather
-    from converters.sources.source import open_source
+    from converters.sources import open_source
     from edge_cv.progress import shown
 
     parsed = [schemes.parse(name) for name in scheme]
@@ -323,7 +323,7 @@ def compress(
     The stages are gone through in this order, each fine-tuned with the dense model as its teacher. What each one made
     is there as a .keras and as an int8 file, measured beside the dense model on photos that nothing was learned from.
     """
-    from converters.sources.source import load, open_source
+    from converters.sources import load, open_source
     from edge_cv import recipe as recipes
     from edge_cv.pipeline.compress import compress_file
     from edge_cv.progress import shown

@@ -51,7 +51,7 @@ class StageResult:
     @functools.cached_property
     def model(self) -> keras.Model:
         """The model, read from its file."""
-        from converters.sources.source import load
+        from converters.sources import load
 
         return load(self.path)
 
@@ -62,8 +62,7 @@ class StageResult:
 
     def int8_with(self, io: str) -> Scheme:
         """The same with another input and output."""
-        from converters import Int8
-        from converters.quantization.qat import Int8FromQat
+        from converters.schemes import Int8, Int8FromQat
 
         if self.ranges is not None:
             return Int8FromQat(self.ranges, io=io)
@@ -191,6 +190,6 @@ def _quantization_aware(model: Any, part: Qat, batches: Batches, **options: Any)
 
 
 def _digest(model: keras.Model) -> str:
-    from converters.sources.source import open_source
+    from converters.sources import open_source
 
     return open_source(model).digest

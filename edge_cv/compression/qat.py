@@ -143,15 +143,15 @@ def simulate(
         InputError: the model is quantized already, or cannot be carried.
     """
     from converters.float_model import convert_float
-    from converters.quantization import qat as learned
-    from converters.sources.source import open_source
+    from converters.quantization.qat import fake_quant_ranges, input_gain
+    from converters.sources import open_source
 
     check_float(model)
     float_model = convert_float(open_source(model))
     preprocessing = float_model.source.preprocessing
-    tensors = learned.roundings(float_model, images, preprocessing)
+    tensors = fake_quant_ranges(float_model, images, preprocessing)
     places = _places(cross(model).model, float_model, tensors, images[0])
-    gain = learned.input_gain(float_model, preprocessing)
+    gain = input_gain(float_model, preprocessing)
     kinds = _quantizers(weight_values // 2)
     roundings: dict[str, Any] = {}
     first = [True]
@@ -199,11 +199,9 @@ def _places(legacy: Any, float_model: FloatModel, tensors: dict[str, Any], image
     """For each layer of the tf_keras model the tensors of the int8 file that its output is, by its values."""
     import tf_keras
 
-    from converters.quantization import qat as learned
+    from converters.quantization.qat import tensor_values
 
-    values = {
-        name: value.reshape(-1) for name, value in learned.tensor_values(float_model, image).items() if name in tensors
-    }
+    values = {name: value.reshape(-1) for name, value in tensor_values(float_model, image).items() if name in tensors}
     layers = [layer for layer in legacy.layers if type(layer).__name__ != "InputLayer"]
     outputs = tf_keras.Model(legacy.inputs, [layer.output for layer in layers])(
         image[None].astype(np.float32), training=False

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from converters.errors import InputError, unknown
-from converters.files import write_atomic
+from converters.files import file_sha256, write_atomic
 from converters.images.decoding import ImageError
 from edge_cv.data.formats import example, tfrecord
 from edge_cv.data.formats.prepared import (
@@ -45,7 +45,6 @@ from edge_cv.data.places import Packed
 from edge_cv.data.samples import Samples
 from edge_cv.parallel.processes import in_processes
 from edge_cv.progress import Progress, silent
-from edge_cv.stages import file_sha256
 
 BROKEN = ("skip", "refuse")
 

@@ -156,9 +156,9 @@ def _killer(files: Mapping[str, Path]) -> InputError:
 
 def metadata_of(file: Path) -> Metadata:
     """What the file says; InputError where that cannot be used."""
-    from converters.tflite import metadata
+    from converters.record import read_metadata
 
-    record = metadata.read(file) or {}
+    record = read_metadata(file) or {}
     try:
         fields, offset = record.get("preprocessing"), (record.get("input") or {}).get("pixel_offset")
         if offset is not None and not isinstance(offset, int):

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.files import file_sha256
 from edge_cv.pipeline.rows import evaluated_row
 from edge_cv.progress import Progress, silent
-from edge_cv.stages import file_sha256
 
 if TYPE_CHECKING:
     from edge_cv.data import Samples

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import keras
 
     from converters.images.preprocessing import Preprocessing
-    from converters.sources.source import Source
+    from converters.sources import Source
     from edge_cv.compression.compression_stages import StageResult
     from edge_cv.data import Samples
     from edge_cv.data.input_pipeline.batches import Batches
@@ -87,14 +87,14 @@ class RunModel:
     @functools.cached_property
     def source(self) -> Source:
         """The model as `converters` takes it."""
-        from converters.sources.source import open_source
+        from converters.sources import open_source
 
         return open_source(self.model)
 
     @functools.cached_property
     def model(self) -> keras.Model:
         """The Keras model."""
-        from converters.sources.source import load
+        from converters.sources import load
 
         return self._made if self._made is not None else load(self.path)
 
@@ -134,7 +134,7 @@ class CompressedModel:
     @functools.cached_property
     def source(self) -> Source:
         """The model as `converters` takes it."""
-        from converters.sources.source import open_source
+        from converters.sources import open_source
 
         return open_source(self.stage.model)
 

@@ -149,15 +149,16 @@ def layer_errors(
     """Compare a quantized file with the float32 file layer by layer."""
 
     def work() -> tuple[Any, list[Path]]:
-        from converters.tflite import metadata
+        from converters.record import read_record
         from converters.tflite.layers import layer_errors as compare
 
+        record = read_record(file.path)
         with job.progress(f"comparing {file.name} with {reference.name} layer by layer"):
             errors = compare(
                 reference.path.read_bytes(),
                 file.path.read_bytes(),
                 calibration.images,
-                pixel_offset=metadata.read(file.path)["input"]["pixel_offset"],
+                pixel_offset=None if record is None else record.input.pixel_offset,
             )
         return [asdict(error) for error in errors], []
 

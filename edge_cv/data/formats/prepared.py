@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
+from converters.files import file_sha256
 from edge_cv.data.formats import tfrecord
 from edge_cv.data.formats.layout import Layout
 from edge_cv.data.formats.record_files import ARRAY_RECORD, TFRECORD, Records, open_array_record
 from edge_cv.data.places import Packed, Parts, Places
 from edge_cv.data.samples import Samples
 from edge_cv.parallel.processes import in_processes
-from edge_cv.stages import file_sha256
 
 MANIFEST = "manifest.json"
 SCHEMA = 1

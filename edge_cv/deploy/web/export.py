@@ -14,7 +14,7 @@ from typing import Any
 from converters.errors import InputError
 from converters.files import write_together
 from converters.images.preprocessing import Preprocessing
-from converters.tflite import metadata
+from converters.record import read_metadata
 from edge_cv.deploy.web import litertjs
 
 TYPES = ("float32", "uint8")  # of an input and an output that LiteRT.js takes, of those that artifacts have
@@ -64,7 +64,7 @@ def export(artifact: str | os.PathLike, out: str | os.PathLike) -> list[Path]:
         InputError: LiteRT.js cannot run the artifact or cannot be fetched, or the folder cannot be written.
     """
     artifact, out = Path(artifact), Path(out)
-    record = check(metadata.read(artifact), artifact)
+    record = check(read_metadata(artifact), artifact)
     content = artifact.read_bytes()
     sidecar = {
         **record,

@@ -1,0 +1,51 @@
+"""How the channels of an equalized TFLite file map to the float model's; stored in the file as `EDGE_CV_CHANNELS`."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from converters.errors import InputError
+from converters.tflite.graph import Graph
+
+CHANNELS_NAME = b"EDGE_CV_CHANNELS"
+MAX_CHANNELS_BYTES = 50_000_000  # unpacked: a limit for untrusted files
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelMap:
+    """`equalized = gain * value + shift` for each channel of a tensor; both `(channels,)`."""
+
+    gain: np.ndarray
+    shift: np.ndarray
+
+
+def with_channels(content: bytes, maps: Mapping[str, ChannelMap]) -> bytes:
+    """The TFLite file with the maps of its equalized tensors in its metadata, by name of tensor."""
+    if not maps:
+        return content
+    graph = Graph(content)
+    rows = {}
+    for name, map_ in maps.items():
+        rows[name] = [[float(f"{x:.6g}") for x in values] for values in (map_.gain, map_.shift)]
+    graph.set_metadata(CHANNELS_NAME, zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), 9))
+    return graph.to_bytes()
+
+
+def read_channels(content: bytes) -> dict[str, ChannelMap]:
+    """The maps of a TFLite file's equalized tensors, by name; empty when none are equalized."""
+    packed = Graph(content).metadata(CHANNELS_NAME)
+    if packed is None:
+        return {}
+    try:
+        text = zlib.decompressobj().decompress(packed, MAX_CHANNELS_BYTES)
+        return {
+            name: ChannelMap(np.array(gain, np.float32), np.array(shift, np.float32))
+            for name, (gain, shift) in json.loads(text).items()
+        }
+    except (zlib.error, ValueError, TypeError, AttributeError) as error:
+        raise InputError("the TFLite file's record of equalized channels is corrupt") from error
