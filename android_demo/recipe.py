@@ -16,5 +16,5 @@ RECIPE = Recipe(
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1,), runs=20, warmup=5),
-    device=TargetDevice("Android phone", "arm64", "TensorFlow Lite, XNNPACK", delivery="android"),
+    device=TargetDevice("Android phone", "arm64", "TensorFlow Lite, XNNPACK", package="android"),
 )

@@ -97,8 +97,8 @@ def digits() -> None:
             dense,
             batches,
             folder,
-            prune=Prune(0.75, tuning=FineTuning(epochs=15, learning_rate=2e-3)),
-            qat=Qat(weight_values=31, tuning=FineTuning(epochs=6, learning_rate=5e-4)),
+            prune=Prune(0.75, fine_tuning=FineTuning(epochs=15, learning_rate=2e-3)),
+            qat=Qat(weight_values=31, fine_tuning=FineTuning(epochs=6, learning_rate=5e-4)),
         )
         for stage in made:
             content = to_tflite(stage.model, stage.int8, calibration=calibration).content
@@ -108,7 +108,7 @@ def digits() -> None:
         f"pruned and QAT-trained in {time.perf_counter() - start:.0f} s: {100 * (reference - share):+.1f} points from"
     )
     print(f"dense float (limit 0.6), gzip size {packed:.0%} of the dense int8 file's (limit 45 %)")
-    smaller = channel_prune(dense, ChannelPrune(0.5, tuning=FineTuning(epochs=15, learning_rate=3e-3)), batches)
+    smaller = channel_prune(dense, ChannelPrune(0.5, fine_tuning=FineTuning(epochs=15, learning_rate=3e-3)), batches)
     share = row("half the MACs, float", answers(smaller), None)
     print(
         f"{count_macs(smaller) / count_macs(dense):.2f} of the MACs, {100 * (reference - share):+.1f} points (limit 1)"

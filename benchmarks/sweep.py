@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 RECIPE = """
-from edge_cv.recipe import Data, Explain, Fit, Measure, Model, Recipe
+from edge_cv.recipe import Analysis, Data, Fit, Measure, Model, Recipe
 RECIPE = Recipe(
     name="digits",
     model=Model("mobilenet_v2", image_size=64, alpha={alpha}, preprocessing={{"resize_to": None}}),
@@ -32,7 +32,7 @@ RECIPE = Recipe(
     fit=Fit(epochs={epochs}, batch_size=64, learning_rate=0.1, warmup_epochs=0),
     schemes=("float32", "float16"),
     measure=Measure(threads=(1,), runs=100),
-    explain=Explain(attention=0),
+    analysis=Analysis(grad_cam=0),
 )
 """
 ALPHAS = (0.35, 0.5)

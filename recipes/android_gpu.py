@@ -22,6 +22,6 @@ RECIPE = Recipe(
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "float16"),
     measure=Measure(threads=(1, 2), runs=50),
-    explain=Analysis(attention=6),
+    analysis=Analysis(grad_cam=6),
     limits=(Limits("float16", max_size_ratio=0.52, min_sqnr_db=40.0, min_agreement=0.95, max_top1_drop=0.05),),
 )

@@ -20,7 +20,7 @@ from edge_cv.recipe import Data, Limits, Measure, Model, Recipe, TargetDevice
 
 RECIPE = Recipe(
     name="browser",
-    device=TargetDevice("Browser", "WebAssembly with SIMD", "LiteRT.js, XNNPACK", delivery="web"),
+    device=TargetDevice("Browser", "WebAssembly with SIMD", "LiteRT.js, XNNPACK", package="web"),
     model=Model("efficientnet_lite0", weights="imagenet"),
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "int8"),

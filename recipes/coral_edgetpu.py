@@ -24,7 +24,7 @@ RECIPE = Recipe(
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1,), runs=100),
-    explain=Analysis(attention=6),
+    analysis=Analysis(grad_cam=6),
     # 8 MB hold weights and the compiled program
     limits=(Limits("int8", max_size_bytes=6_000_000, min_sqnr_db=20.0, min_agreement=0.9, max_top1_drop=0.05),),
 )

@@ -22,7 +22,7 @@ RECIPE = Recipe(
         "Cortex-M7 with DSP extension",
         "TensorFlow Lite for Microcontrollers, CMSIS-NN",
         target="micro",
-        delivery="c_array",
+        package="c_array",
     ),
     model=Model("mobilenet_v1", image_size=96, alpha=0.25, preprocessing={"resize_to": None}),
     data=Data(measure="digits", calibrate=None, calibration_images=200),
@@ -36,7 +36,7 @@ RECIPE = Recipe(
     ),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1,), runs=100),
-    explain=Analysis(attention=6),
+    analysis=Analysis(grad_cam=6),
     limits=(Limits("int8", max_size_bytes=400_000, max_arena_bytes=250_000, min_agreement=0.97, max_top1_drop=0.01),),
     notes=("scikit-learn's handwritten digits: real, but small; what holds here shows the chain, not your task.",),
 )

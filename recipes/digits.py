@@ -22,12 +22,12 @@ RECIPE = Recipe(
         # a digit that is mirrored is another sign
         augment=Augment(crop_scale=(0.7, 1.0), crop_ratio=(0.9, 1.1), flip=0.0, label_smoothing=0.1),
     ),
-    prune=Prune(sparsity=0.75, tuning=FineTuning(epochs=20, learning_rate=3e-3)),
-    qat=Qat(weight_values=27, tuning=FineTuning(epochs=8, learning_rate=5e-4)),
+    prune=Prune(sparsity=0.75, fine_tuning=FineTuning(epochs=20, learning_rate=3e-3)),
+    qat=Qat(weight_values=27, fine_tuning=FineTuning(epochs=8, learning_rate=5e-4)),
     schemes=("float32", "int8"),
     onnx=("float32",),
     measure=Measure(threads=(1, 2), runs=200),
-    explain=Analysis(attention=9),
+    analysis=Analysis(grad_cam=9),
     limits=(
         Limits("int8", min_agreement=0.97, max_top1_drop=0.01, max_size_ratio=0.4),
         Limits("qat_int8", max_top1_drop=0.01),

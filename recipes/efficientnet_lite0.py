@@ -14,11 +14,10 @@ that trains 3,000 images a second (benchmarks/training.py measures it) takes 41 
 
 import dataclasses
 
-from edge_cv.recipe import Limits, Model
-from recipes.efficientnet_b0 import RECIPE as B0
+from edge_cv.recipe import Limits, Model, load
 
 RECIPE = dataclasses.replace(
-    B0,
+    load("efficientnet_b0"),
     name="efficientnet_lite0",
     model=Model("efficientnet_lite0", classes=1000),
     limits=(Limits("int8", max_top1_drop=0.01),),

@@ -26,7 +26,7 @@ RECIPE = Recipe(
     schemes=("float32",),
     onnx=("float32", "int8"),
     measure=Measure(threads=(1, 2), runs=50),
-    explain=Analysis(attention=6),
+    analysis=Analysis(grad_cam=6),
     limits=(
         Limits("onnx_float32", min_sqnr_db=60.0, min_agreement=1.0),
         Limits("onnx_int8", max_size_ratio=0.35, min_sqnr_db=10.0, min_agreement=0.8, max_top1_drop=0.1),

@@ -22,13 +22,13 @@ from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Recipe, Targe
 RECIPE = Recipe(
     name="pixel",
     device=TargetDevice(
-        "Google Pixel", "arm64, dot product of int8", "LiteRT, XNNPACK", target="cpu", delivery="android"
+        "Google Pixel", "arm64, dot product of int8", "LiteRT, XNNPACK", target="cpu", package="android"
     ),
     model=Model("efficientnet_lite0", weights="imagenet"),
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1, 2), runs=100),
-    explain=Analysis(attention=6),
+    analysis=Analysis(grad_cam=6),
     limits=(
         Limits(
             "int8",

@@ -21,7 +21,7 @@ RECIPE = Recipe(
     data=Data(measure="sample", calibrate="sample_calibration"),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1, 2), runs=100),
-    explain=Analysis(attention=6),
+    analysis=Analysis(grad_cam=6),
     limits=(
         Limits(
             "int8",

@@ -21,7 +21,7 @@ RECIPE = Recipe(
     schemes=("float32", "int8"),
     onnx=("float32", "int8"),
     measure=Measure(threads=(1, 2), runs=100),
-    explain=Analysis(attention=6),
+    analysis=Analysis(grad_cam=6),
     limits=(
         Limits(
             "int8",

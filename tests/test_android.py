@@ -22,7 +22,7 @@ from edge_cv.pipeline import run
 from edge_cv.recipe import Analysis, Data, Measure, Model, Recipe, TargetDevice
 
 APP = Path(__file__).parents[1] / "android_demo"
-PHONE = TargetDevice("a phone", "arm64", "LiteRT", delivery="android")
+PHONE = TargetDevice("a phone", "arm64", "LiteRT", package="android")
 
 
 def script(path: str) -> ModuleType:
@@ -83,7 +83,7 @@ def test_a_run_puts_the_rows_that_its_recipe_names_into_the_app(tmp_path, app, m
         data=Data(images=4, calibration_images=8),
         schemes=("float32", "dynamic_int8"),
         measure=Measure(threads=(1,), runs=2, warmup=0),
-        explain=Analysis(attention=0),
+        analysis=Analysis(grad_cam=0),
         device=dataclasses.replace(PHONE, scheme="dynamic_int8"),
     )
     run(recipe, tmp_path / "run")

@@ -136,7 +136,9 @@ def test_the_channels_with_the_smallest_scales_go(keras):
 
 def test_a_smaller_model_learns_its_digits_again(digits, digits_model):
     batches, images, labels = digits
-    smaller = channel_prune(digits_model, ChannelPrune(0.6, tuning=FineTuning(epochs=6, learning_rate=5e-3)), batches)
+    smaller = channel_prune(
+        digits_model, ChannelPrune(0.6, fine_tuning=FineTuning(epochs=6, learning_rate=5e-3)), batches
+    )
     scores = [np.mean(np.asarray(m(images.astype(np.float32))).argmax(1) == labels) for m in (digits_model, smaller)]
     assert count_macs(smaller) <= 0.6 * count_macs(digits_model)
     assert scores[1] >= scores[0] - 0.02
@@ -154,7 +156,7 @@ def test_channels_are_removed_down_to_a_share_of_the_measured_latency(keras, dig
     for width in (64, 128, 128):
         x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
     model = keras.Model(image, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
-    part = ChannelPrune(0.6, target="latency", tuning=FineTuning(epochs=1, distillation=0.0))
+    part = ChannelPrune(0.6, target="latency", fine_tuning=FineTuning(epochs=1, distillation=0.0))
     smaller = channel_prune(model, part, digits[0])
     assert count_macs(smaller) < 0.8 * count_macs(model)
     files = {}

@@ -19,7 +19,9 @@ def kernels(model):
 @pytest.mark.slow
 def test_each_layer_has_few_values_and_the_digits_stay(digits, digits_model):
     batches, images, labels = digits
-    clustered = cluster(digits_model, WeightClustering(16, tuning=FineTuning(epochs=1, learning_rate=1e-3)), batches)
+    clustered = cluster(
+        digits_model, WeightClustering(16, fine_tuning=FineTuning(epochs=1, learning_rate=1e-3)), batches
+    )
     assert all(len(np.unique(kernel)) <= 16 for kernel in kernels(clustered))
     scores = [np.mean(np.asarray(m(images.astype(np.float32))).argmax(1) == labels) for m in (digits_model, clustered)]
     assert scores[1] >= scores[0] - 0.03
@@ -31,7 +33,7 @@ def test_zeros_of_a_pruned_model_stay_zero(digits, digits_model):
     kernel[np.abs(kernel) < np.quantile(np.abs(kernel), 0.75)] = 0
     sparse.get_layer("head_conv").set_weights([kernel])
     assert total_sparsity(sparse) > 0.1
-    clustered = cluster(sparse, WeightClustering(8, tuning=FineTuning(epochs=1, learning_rate=1e-3)), digits[0])
+    clustered = cluster(sparse, WeightClustering(8, fine_tuning=FineTuning(epochs=1, learning_rate=1e-3)), digits[0])
     after = np.asarray(clustered.get_layer("head_conv").kernel)
     assert not after[kernel == 0].any()
     assert len(np.unique(after)) <= 8

@@ -19,8 +19,8 @@ SHORT = FineTuning(epochs=2, learning_rate=2e-3)
 def stages(digits, digits_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compressed")
     parts = {
-        "prune": Prune(0.75, tuning=FineTuning(epochs=4, learning_rate=5e-3)),
-        "qat": Qat(tuning=FineTuning(epochs=1, learning_rate=1e-3)),
+        "prune": Prune(0.75, fine_tuning=FineTuning(epochs=4, learning_rate=5e-3)),
+        "qat": Qat(fine_tuning=FineTuning(epochs=1, learning_rate=1e-3)),
     }
     return folder, parts, compress(digits_model, digits[0], folder, **parts, key="digits")
 
@@ -56,7 +56,7 @@ def test_a_second_run_does_nothing_and_another_part_does_what_follows_from_it(di
     assert set(times) == {"pruned.keras", "qat.keras"}
     again = compress(digits_model, digits[0], folder, **parts, key="digits")
     assert again == first
-    changed = parts | {"qat": Qat(tuning=FineTuning(epochs=1, learning_rate=2e-4))}
+    changed = parts | {"qat": Qat(fine_tuning=FineTuning(epochs=1, learning_rate=2e-4))}
     compress(digits_model, digits[0], folder, **changed, key="digits")
     after = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.keras")}
     assert after["pruned.keras"] == times["pruned.keras"]
@@ -69,10 +69,10 @@ def test_all_stages_go_together(digits, digits_model, tmp_path):
         digits_model,
         digits[0],
         tmp_path,
-        channel_prune=ChannelPrune(0.7, tuning=SHORT),
-        prune=Prune(0.5, tuning=SHORT),
-        cluster=WeightClustering(16, tuning=FineTuning(epochs=1)),
-        qat=Qat(tuning=FineTuning(epochs=1)),
+        channel_prune=ChannelPrune(0.7, fine_tuning=SHORT),
+        prune=Prune(0.5, fine_tuning=SHORT),
+        cluster=WeightClustering(16, fine_tuning=FineTuning(epochs=1)),
+        qat=Qat(fine_tuning=FineTuning(epochs=1)),
     )
     assert [stage.name for stage in made] == ["channel_pruned", "pruned", "clustered", "qat"]
     kernel = np.asarray(made[-1].model.get_layer("head_conv").kernel)
@@ -128,7 +128,7 @@ def test_networks_are_pruned_and_trained_for_int8_into_files_wholly_of_integers(
     batches = Noise(NETWORKS[name]["image_size"])
     model = settled(models.build(name, classes=10, **NETWORKS[name]), batches.images)
     once = FineTuning(epochs=1, learning_rate=1e-4)
-    made = compress(model, batches, tmp_path, prune=Prune(0.5, "constant", tuning=once), qat=Qat(tuning=once))
+    made = compress(model, batches, tmp_path, prune=Prune(0.5, "constant", fine_tuning=once), qat=Qat(fine_tuning=once))
     assert [stage.total_sparsity for stage in made] == pytest.approx([0.5, 0.5], abs=0.02)
     for stage in made:
         conversion = to_tflite(stage.model, stage.int8, calibration=batches.images)
@@ -161,16 +161,16 @@ def test_what_cannot_be_done_is_said_before_anything_is_trained(digits_model, tm
     [
         (lambda: Prune(1.0), "sparsity must be a share above 0 and under 1"),
         (
-            lambda: Prune(end_epoch=9.0, tuning=FineTuning(epochs=5)),
+            lambda: Prune(end_epoch=9.0, fine_tuning=FineTuning(epochs=5)),
             r"within its training, 0..5 epochs. Received: 0..9",
         ),
-        (lambda: Prune(begin_epoch=5.0, tuning=FineTuning(epochs=5)), "within its training"),
+        (lambda: Prune(begin_epoch=5.0, fine_tuning=FineTuning(epochs=5)), "within its training"),
         (lambda: Prune(0.75, pattern="2:4"), r"must have sparsity=0.5"),
         (lambda: Prune(schedule="linear"), "schedule of Prune"),
         (lambda: ChannelPrune(0.0), "keep must be a share"),
         (lambda: ChannelPrune(target="size"), "target of ChannelPrune"),
         (lambda: WeightClustering(2), "at least 3"),
-        (lambda: Qat(freeze_epoch=4, tuning=FineTuning(epochs=3)), "within its training"),
+        (lambda: Qat(freeze_epoch=4, fine_tuning=FineTuning(epochs=3)), "within its training"),
         (lambda: FineTuning(distillation=1.5), "share in 0..1"),
         (lambda: FineTuning(learning_rate=0.0), "learning_rate must be above 0"),
     ],

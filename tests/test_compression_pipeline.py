@@ -31,11 +31,11 @@ RECIPE = Recipe(
     model=Model("mobilenet_v1", image_size=32, alpha=0.25, preprocessing={"resize_to": None}),
     data=Data(measure="digits", calibrate=None, calibration_images=16, images=40),
     fit=Fit(epochs=3, images=512, batch_size=32, batch_norm_momentum=0.5),
-    prune=Prune(0.75, tuning=ONCE),
-    qat=Qat(weight_values=31, tuning=ONCE),
+    prune=Prune(0.75, fine_tuning=ONCE),
+    qat=Qat(weight_values=31, fine_tuning=ONCE),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1,), runs=5, warmup=1),
-    explain=Analysis(attention=0),
+    analysis=Analysis(grad_cam=0),
     limits=(Limits("qat_int8", max_size_bytes=1),),
 )
 

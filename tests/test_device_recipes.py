@@ -44,9 +44,9 @@ def test_every_target_of_the_plan_has_a_recipe_that_names_its_sources():
 
 @pytest.mark.parametrize(("path", "recipe"), FOR_DEVICES, ids=lambda value: getattr(value, "stem", ""))
 def test_a_device_recipe_runs_in_its_quick_form(path, recipe, tmp_path):
-    if recipe.device.delivery == "web" and shutil.which("npm") is None:
+    if recipe.device.package == "web" and shutil.which("npm") is None:
         pytest.skip("npm is not installed, through which LiteRT.js comes")
-    done = _edge_cv("run", path, "--quick", "--set", "explain.attention=0", "--out", tmp_path / "run", "--json")
+    done = _edge_cv("run", path, "--quick", "--set", "analysis.grad_cam=0", "--out", tmp_path / "run", "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout)
     (row,) = (row for row in report["rows"] if row["scheme"] == recipe.device.scheme)
@@ -104,14 +104,14 @@ def test_a_limit_on_the_arena_is_told_when_it_is_broken_or_was_not_measured():
 def test_a_device_for_a_row_that_is_not_made_or_a_form_that_is_not_known_is_refused():
     with pytest.raises(InputError, match="scheme in Device"):
         Recipe("r", Model("mobilenet_v1"), schemes=("float32",), device=TargetDevice("d", "p", "r"))
-    with pytest.raises(InputError, match=r"Device\.delivery"):
-        TargetDevice("d", "p", "r", delivery="floppy")
+    with pytest.raises(InputError, match=r"TargetDevice\.package"):
+        TargetDevice("d", "p", "r", package="floppy")
 
 
 def test_what_was_delivered_comes_back_from_the_reports_json(small_int8, tmp_path):
     path = tmp_path / "model int8.tflite"
     path.write_bytes(small_int8)
-    device = TargetDevice("a board", "a core", "a runtime", target="micro", delivery="c_array")
+    device = TargetDevice("a board", "a core", "a runtime", target="micro", package="c_array")
     found = deliver(device, path, tmp_path)
     assert found.files == ("model_int8.h", "model_int8.cc")
     assert (tmp_path / "model_int8.h").is_file()
@@ -121,7 +121,7 @@ def test_what_was_delivered_comes_back_from_the_reports_json(small_int8, tmp_pat
     assert f"{found.memory.arena_bytes:,} bytes" in report.to_html()
     with pytest.raises(InputError, match="delivery"):
         Report.from_dict(report.to_dict() | {"delivery": {"name": 3}})
-    edgetpu = deliver(dataclasses.replace(device, target="edgetpu", delivery=None), path, tmp_path)
+    edgetpu = deliver(dataclasses.replace(device, target="edgetpu", package=None), path, tmp_path)
     assert edgetpu.memory is None
     assert edgetpu.files == ()
 
@@ -156,7 +156,7 @@ def test_the_android_app_gets_the_file_and_its_sidecar_and_a_quick_run_leaves_it
     path.parent.mkdir()
     path.write_bytes(small_int8)
     path.with_suffix(".json").write_text("{}")
-    device = TargetDevice("a phone", "arm64", "LiteRT", delivery="android")
+    device = TargetDevice("a phone", "arm64", "LiteRT", package="android")
     recipe = Recipe("r", Model("mobilenet_v1"), device=device)
     monkeypatch.setattr(android, "APP", tmp_path / "app")
     with pytest.raises(InputError, match="must be there"):
@@ -167,7 +167,7 @@ def test_the_android_app_gets_the_file_and_its_sidecar_and_a_quick_run_leaves_it
     assert deliver(device, path, path.parent).files == (f"../app/{android.ASSETS}/small_int8.tflite",)
     assert {file.name for file in assets.iterdir()} == {"small_int8.tflite", "small_int8.json"}
     assert (assets / "small_int8.tflite").read_bytes() == small_int8
-    assert recipe.quick().device.delivery is None
+    assert recipe.quick().device.package is None
 
 
 def test_limits_on_latency_are_judged_on_the_device_that_measured():

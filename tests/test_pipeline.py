@@ -21,7 +21,7 @@ RECIPE = Recipe(
     data=Data(images=8, calibration_images=16),
     onnx=("float32", "int8"),
     measure=Measure(threads=(1,), runs=5, warmup=1),
-    explain=Analysis(corruptions=1, attention=3),
+    analysis=Analysis(corruptions=1, grad_cam=3),
 )
 ROW_KEYS = {
     *("scheme", "file", "size_bytes", "gzip_bytes", "parameters", "macs", "images", "top1", "top5", "top1_ci95"),
@@ -90,8 +90,8 @@ def test_another_grouping_runs_no_model_again(folder, tmp_path):
     table = tmp_path / "light.csv"
     names = [file.name for file in Predictions.load(folder / "predictions.npz").files]
     table.write_text("file,light\n" + "".join(f"{n},{('day', 'night')[i % 2]}\n" for i, n in enumerate(names)))
-    grouped = dataclasses.replace(RECIPE.explain, by=("light",), metadata=str(table))
-    report = run(dataclasses.replace(RECIPE, explain=grouped), folder)
+    grouped = dataclasses.replace(RECIPE.analysis, by=("light",), metadata=str(table))
+    report = run(dataclasses.replace(RECIPE, analysis=grouped), folder)
     for row in report.rows:
         (grouping,) = row.groups
         assert [(group.name, group.images) for group in grouping.groups] == [("day", 4), ("night", 4)]
@@ -155,8 +155,8 @@ def test_limits_by_closed_form():
         {"model": Model("efficientnet_lite9")},
         {"schemes": ("float32", "int9")},
         {"data": Data(measure="nosuchfolder")},
-        {"explain": Analysis(by=("light",), metadata="nosuch.csv")},
-        {"explain": Analysis(by=("light",))},
+        {"analysis": Analysis(by=("light",), metadata="nosuch.csv")},
+        {"analysis": Analysis(by=("light",))},
         {"model": Model("efficientnet_lite3", weights="imagenet", image_size=32)},
     ],
 )

@@ -15,7 +15,7 @@ def accuracy(model, images, labels):
 def test_three_quarters_of_the_weights_go_and_the_digits_stay(digits, digits_model):
     batches, images, labels = digits
     before = [weight.copy() for weight in digits_model.get_weights()]
-    part = Prune(0.75, exclude=("logits",), tuning=FineTuning(epochs=4, learning_rate=5e-3))
+    part = Prune(0.75, exclude=("logits",), fine_tuning=FineTuning(epochs=4, learning_rate=5e-3))
     pruned = prune(digits_model, part, batches)
     shares = sparsity(pruned)
     assert shares.pop("logits") == 0
@@ -27,7 +27,7 @@ def test_three_quarters_of_the_weights_go_and_the_digits_stay(digits, digits_mod
 
 
 def test_two_of_four_neighbours_along_the_input_channels_are_zero(digits, digits_model):
-    part = Prune(0.5, "constant", pattern="2:4", tuning=FineTuning(epochs=1))
+    part = Prune(0.5, "constant", pattern="2:4", fine_tuning=FineTuning(epochs=1))
     pruned = prune(digits_model, part, digits[0])
     kernel = np.asarray(pruned.get_layer("project_conv").kernel)[0, 0]
     zeros = (kernel.reshape(-1, 4, kernel.shape[-1]) == 0).sum(1)
@@ -37,7 +37,7 @@ def test_two_of_four_neighbours_along_the_input_channels_are_zero(digits, digits
 
 @pytest.mark.slow
 def test_a_constant_schedule_prunes_from_its_begin(digits, digits_model):
-    part = Prune(0.6, "constant", begin_epoch=0.5, end_epoch=1.0, tuning=FineTuning(epochs=1, distillation=0.0))
+    part = Prune(0.6, "constant", begin_epoch=0.5, end_epoch=1.0, fine_tuning=FineTuning(epochs=1, distillation=0.0))
     assert total_sparsity(prune(digits_model, part, digits[0])) == pytest.approx(0.6, abs=0.03)
 
 

@@ -16,7 +16,7 @@ from edge_cv.recipe import FineTuning, Qat
 
 @pytest.fixture(scope="module")
 def trained(digits, digits_model):
-    return quantization_aware(digits_model, Qat(tuning=FineTuning(epochs=2, learning_rate=1e-3)), digits[0])
+    return quantization_aware(digits_model, Qat(fine_tuning=FineTuning(epochs=2, learning_rate=1e-3)), digits[0])
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_the_folded_weights_of_the_file_are_those_that_training_rounded(trained,
 def test_statistics_and_ranges_stay_when_they_are_frozen_from_the_beginning(digits, digits_model):
     _, roundings = simulate(digits_model, calibration_images(digits[0], 100))
     before = {name: rounding.range() for name, rounding in roundings.items()}
-    frozen = quantization_aware(digits_model, Qat(freeze_epoch=0, tuning=FineTuning(epochs=1)), digits[0])
+    frozen = quantization_aware(digits_model, Qat(freeze_epoch=0, fine_tuning=FineTuning(epochs=1)), digits[0])
     assert frozen.ranges == before
     for layer in digits_model.layers:
         if layer.name.endswith("_bn"):
@@ -82,7 +82,7 @@ def test_zeros_of_a_pruned_model_stay_zero_with_as_few_weight_values_as_are_want
     kernel = np.asarray(sparse.get_layer("head_conv").kernel).copy()
     kernel[np.abs(kernel) < np.quantile(np.abs(kernel), 0.75)] = 0
     sparse.get_layer("head_conv").set_weights([kernel])
-    trained = quantization_aware(sparse, Qat(weight_values=31, tuning=FineTuning(epochs=1)), digits[0])
+    trained = quantization_aware(sparse, Qat(weight_values=31, fine_tuning=FineTuning(epochs=1)), digits[0])
     after = np.asarray(trained.model.get_layer("head_conv").kernel)
     assert max(len(np.unique(after[..., channel])) for channel in range(after.shape[-1])) <= 31
     assert sparsity(trained.model)["head_conv"] == pytest.approx(0.75, abs=1e-3)
@@ -99,7 +99,7 @@ def test_equal_weights_of_a_clustered_model_stay_equal(digits, digits_model):
     step = np.abs(kernel).max() / 4
     few.get_layer("head_conv").set_weights([np.rint(kernel / step) * step])
     before = np.asarray(few.get_layer("head_conv").kernel)
-    trained = quantization_aware(few, Qat(tuning=FineTuning(epochs=1, learning_rate=1e-3)), digits[0])
+    trained = quantization_aware(few, Qat(fine_tuning=FineTuning(epochs=1, learning_rate=1e-3)), digits[0])
     after = np.asarray(trained.model.get_layer("head_conv").kernel)
     assert len(np.unique(after)) <= len(np.unique(before)) <= 9
     assert np.abs(after - before).max() > 1e-5
@@ -108,7 +108,7 @@ def test_equal_weights_of_a_clustered_model_stay_equal(digits, digits_model):
 @pytest.mark.slow
 def test_fewer_weight_values_are_simulated_as_the_file_has_them_and_pack_smaller(digits, digits_model, conversion):
     _, images, labels = digits
-    part = Qat(weight_values=15, tuning=FineTuning(epochs=3, learning_rate=1e-3))
+    part = Qat(weight_values=15, fine_tuning=FineTuning(epochs=3, learning_rate=1e-3))
     trained = quantization_aware(digits_model, part, digits[0])
     coarse = to_tflite(trained.model, Int8FromQat(trained.ranges), calibration=calibration_images(digits[0], 100))
     graph = Graph(coarse.content)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_a_part_refuses_a_value_that_cannot_be(make):
         ("measure.runs=7", ("measure", "runs"), 7),
         ("measure.threads=4", ("measure", "threads"), (4,)),
         ("measure.threads=(1,4)", ("measure", "threads"), (1, 4)),
-        ("explain.by=sex", ("explain", "by"), ("sex",)),
+        ("analysis.by=sex", ("analysis", "by"), ("sex",)),
         ("schemes=('float32','int8')", ("schemes",), ("float32", "int8")),
         ("model.weights=imagenet", ("model", "weights"), "imagenet"),
         ("data.calibrate=None", ("data", "calibrate"), None),
@@ -127,16 +128,14 @@ def test_a_missing_recipe_file_is_named(tmp_path):
         recipes.load(tmp_path / "nosuch.py")
 
 
-def test_a_recipe_knows_the_types_of_the_converters_ends_and_a_page_is_of_one_of_its_rows():
-    from converters.schemes import IO_TYPES
-
-    assert recipes.IO_TYPES == IO_TYPES
-    for io in IO_TYPES:
+def test_io_is_a_type_of_the_converters_and_a_web_page_is_for_a_tflite_output():
+    for io in ("int8", "uint8", "float32"):
         assert dataclasses.replace(RECIPE, io=io).io == io
     with pytest.raises(InputError, match=r"unknown Recipe.io: 'int9'"):
         dataclasses.replace(RECIPE, io="int9")
-    with pytest.raises(InputError, match=r"must be of a TFLite row. Received: onnx_float32"):
-        recipes.TargetDevice("d", "p", "r", scheme="onnx_float32", delivery="web")
+    device = recipes.TargetDevice("d", "p", "r", scheme="onnx_float32", package="web")
+    with pytest.raises(InputError, match=r"must be for a TFLite output. Received: scheme='onnx_float32'"):
+        dataclasses.replace(RECIPE, onnx=("float32",), device=device)
 
 
 def test_each_output_has_a_name_and_a_file():
@@ -172,3 +171,61 @@ def test_a_model_is_an_architecture_or_a_file(tmp_path, monkeypatch):
     assert Model("mobilenet_v2", alpha=0.5).short_name == "mobilenet_v2"
     with pytest.raises(InputError, match=r"Model.weights is for an architecture.* Received: 'imagenet'"):
         Model("mine.keras", weights="imagenet")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (lambda: recipes.Device("Pi", "A76", "LiteRT"), recipes.TargetDevice("Pi", "A76", "LiteRT")),
+        (lambda: recipes.Explain(attention=2), Analysis(grad_cam=2)),
+        (lambda: recipes.Cluster(8), recipes.WeightClustering(8)),
+        (lambda: recipes.Tuning(epochs=2), recipes.FineTuning(epochs=2)),
+        (
+            lambda: recipes.TargetDevice("a", "b", "c", delivery="web"),
+            recipes.TargetDevice("a", "b", "c", package="web"),
+        ),
+        (lambda: recipes.Qat(tuning=recipes.FineTuning(1)), recipes.Qat(fine_tuning=recipes.FineTuning(1))),
+        (
+            lambda: dataclasses.replace(RECIPE, explain=Analysis(("sex",))),
+            dataclasses.replace(RECIPE, analysis=Analysis(("sex",))),
+        ),
+        (lambda: RECIPE.with_settings(["explain.attention=0"]), RECIPE.with_settings(["analysis.grad_cam=0"])),
+        (lambda: RECIPE.explain.attention, RECIPE.analysis.grad_cam),
+        (
+            lambda: dataclasses.replace(RECIPE, prune=recipes.Prune()).with_settings(["prune.tuning.epochs=1"]),
+            dataclasses.replace(RECIPE, prune=recipes.Prune(fine_tuning=recipes.FineTuning(1))),
+        ),
+    ],
+)
+def test_previous_names_work_with_a_warning(old, new):
+    with pytest.warns(DeprecationWarning, match=r"edge_cv\.recipe: \w+(\.\w+)? is deprecated .*; use \w+"):
+        assert old() == new
+
+
+def test_a_recipe_file_with_previous_names_still_loads_and_the_warning_names_its_line(tmp_path):
+    path = tmp_path / "old.py"
+    path.write_text(
+        "from edge_cv.recipe import *\n"
+        "RECIPE = Recipe('old', Model('alexnet'), explain=Explain(attention=1),\n"
+        "  prune=Prune(tuning=Tuning(2)), device=Device('d', 'p', 'r', delivery='web'))\n"
+    )
+    with pytest.warns(DeprecationWarning, match="Explain") as warnings:
+        recipe = recipes.load(path)
+    assert (recipe.analysis.grad_cam, recipe.prune.fine_tuning.epochs, recipe.device.package) == (1, 2, "web")
+    assert {Path(warning.filename) for warning in warnings} == {path}
+
+
+def test_the_json_of_a_recipe_has_the_previous_names_too():
+    recipe = dataclasses.replace(RECIPE, prune=recipes.Prune(), device=recipes.TargetDevice("d", "p", "r"))
+    written = recipe.to_dict()
+    assert written["explain"] == written["analysis"]
+    assert written["explain"]["attention"] == written["analysis"]["grad_cam"] == 9
+    assert written["prune"]["tuning"]["epochs"] == 5
+    assert written["device"]["delivery"] is None
+
+
+def test_a_recipe_of_the_project_loads_by_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert recipes.load("demo").name == "demo"
+    with pytest.raises(InputError, match="Did you mean 'digits'"):
+        recipes.load("digit")

@@ -450,7 +450,7 @@ def test_a_run_measures_its_files_on_the_device_once_and_keeps_its_report_where_
         Model("mobilenet_v1", alpha=0.25, image_size=32),
         schemes=("float32", "float16"),
         measure=Measure(threads=(1,), runs=3, warmup=1),
-        explain=Analysis(attention=0),
+        analysis=Analysis(grad_cam=0),
     ).quick()
     there = parse(device())
     with pytest.raises(InputError, match="/no/such/python3"):

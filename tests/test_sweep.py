@@ -22,7 +22,7 @@ TINY = Recipe(
     data=Data(measure="digits", calibrate=None, calibration_images=16, images=64),
     schemes=("float32", "float16"),
     measure=Measure(threads=(1,), runs=20),
-    explain=Analysis(attention=0),
+    analysis=Analysis(grad_cam=0),
 )
 LOST = dataclasses.replace(TINY, name="lost", data=Data(measure="/nowhere/photos", calibrate=None))
 OVER = "data.images=64,48"

@@ -214,7 +214,7 @@ def test_a_recipe_whose_page_cannot_be_made_is_refused_before_its_first_stage(tm
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    device = TargetDevice("Browser", "any", "LiteRT.js", delivery="web")
+    device = TargetDevice("Browser", "any", "LiteRT.js", package="web")
     recipe = Recipe("page", Model("efficientnet_lite0"), schemes=("float32", "int8"), device=device)
     for io, says in (("int8", "must have io float32 or uint8. Received: int8"), ("uint8", "Received: no npm")):
         with pytest.raises(InputError, match=says):
@@ -371,7 +371,7 @@ def test_the_recipes_page_gives_pythons_top_1_for_every_sample_photo(browser, tm
     from edge_cv.pipeline.steps import PREDICTIONS
 
     recipe = recipes.load(Path(__file__).parents[1] / "recipes" / "browser.py")
-    recipe = recipe.with_settings(["measure.runs=5", "measure.threads=1", "explain.attention=0"])
+    recipe = recipe.with_settings(["measure.runs=5", "measure.threads=1", "analysis.grad_cam=0"])
     report = pipeline.run(recipe, tmp_path)
     predictions = Predictions.load(tmp_path / PREDICTIONS)
     assert len(predictions) == 20

@@ -331,10 +331,10 @@ def compress(
 
     tuning, slower = FineTuning(epochs, learning_rate), FineTuning(epochs, learning_rate / 10)
     parts = {
-        "channel_prune": None if channels is None else ChannelPrune(channels, tuning=tuning),
-        "prune": None if sparsity is None else Prune(sparsity, tuning=tuning),
-        "cluster": None if clusters is None else WeightClustering(clusters, tuning=slower),
-        "qat": Qat(tuning=slower) if qat else None,
+        "channel_prune": None if channels is None else ChannelPrune(channels, fine_tuning=tuning),
+        "prune": None if sparsity is None else Prune(sparsity, fine_tuning=tuning),
+        "cluster": None if clusters is None else WeightClustering(clusters, fine_tuning=slower),
+        "qat": Qat(fine_tuning=slower) if qat else None,
     }
     parts = {name: part for name, part in parts.items() if part is not None}
     if not parts:

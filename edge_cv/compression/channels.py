@@ -271,7 +271,7 @@ def channel_prune(
     fine_tune(
         smaller,
         batches,
-        part.tuning,
+        part.fine_tuning,
         teacher=teacher or model,
         checkpoint=checkpoint,
         title="fine-tuning without the removed channels",

@@ -68,7 +68,7 @@ def cluster(
     fine_tune(
         crossing.model,
         batches,
-        part.tuning,
+        part.fine_tuning,
         teacher=teacher or model,
         checkpoint=checkpoint,
         title=f"clustering to {part.clusters} values",

@@ -71,7 +71,7 @@ def prune(
     fine_tune(
         crossing.model,
         batches,
-        part.tuning,
+        part.fine_tuning,
         teacher=teacher or model,
         callbacks=[tfmot.sparsity.keras.UpdatePruningStep()],
         checkpoint=checkpoint,

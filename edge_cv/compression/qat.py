@@ -104,7 +104,7 @@ def quantization_aware(
     fine_tune(
         crossing.model,
         batches,
-        part.tuning,
+        part.fine_tuning,
         teacher=teacher or model,
         before_epoch=freeze,
         checkpoint=checkpoint,

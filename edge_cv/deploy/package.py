@@ -42,11 +42,11 @@ def check_deliverable(recipe: Recipe) -> None:
     device = recipe.device
     if device is None:
         return
-    if device.delivery == "android":
+    if device.package == "android":
         from edge_cv.deploy.android import check_app
 
         check_app()
-    elif device.delivery == "web":
+    elif device.package == "web":
         _check_page(recipe.io, device.scheme)
 
 
@@ -80,7 +80,7 @@ def deliver(device: TargetDevice, path: Path, folder: Path) -> Delivery:
             findings = targets.check(content, device.target)
         if device.target == MICRO:
             memory = micro.memory(content)
-    files = () if device.delivery is None else _FORMS[device.delivery](path, folder)
+    files = () if device.package is None else _FORMS[device.package](path, folder)
     names = tuple(os.path.relpath(file, folder) for file in files)
     named = (device.name, device.processor, device.runtime, device.scheme, device.target)
     return Delivery(*named, findings, memory, names)

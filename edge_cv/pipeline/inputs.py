@@ -120,16 +120,16 @@ def check_analysis(recipe: Recipe, source: Samples) -> None:
     from edge_cv.evaluation.groups import read_columns
     from edge_cv.evaluation.robustness import check_measurable
 
-    if recipe.explain.by:
+    if recipe.analysis.by:
         files = list(source.take(recipe.data.images).paths())
-        read_columns(groups_table(recipe), recipe.explain.by, files)
-    if recipe.explain.corruptions:
+        read_columns(groups_table(recipe), recipe.analysis.by, files)
+    if recipe.analysis.corruptions:
         check_measurable(source)
 
 
 def groups_table(recipe: Recipe) -> Path:
     """The CSV whose columns group the photos."""
-    return Path(recipe.explain.metadata or Path(recipe.data.measure) / "labels.csv").expanduser()
+    return Path(recipe.analysis.metadata or Path(recipe.data.measure) / "labels.csv").expanduser()
 
 
 @functools.lru_cache(maxsize=8)

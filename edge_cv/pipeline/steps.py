@@ -232,7 +232,7 @@ def analysis(
     from edge_cv.evaluation.analysis import findings
     from edge_cv.evaluation.groups import read_columns
 
-    by, table = job.recipe.explain.by, groups_table(job.recipe)
+    by, table = job.recipe.analysis.by, groups_table(job.recipe)
 
     def work() -> tuple[Any, list[Path]]:
         with job.progress("analyzing the predictions"):
@@ -248,10 +248,10 @@ def robustness(job: Job, files: Sequence[ModelFile], test: Samples, preprocessin
 
     A photo takes 76 inferences of each file, so only the float model and the dense int8 file are measured.
     """
-    if not job.recipe.explain.corruptions:
+    if not job.recipe.analysis.corruptions:
         return {}
     chosen = [file for file in files if file.name == "int8" or file is files[0]]
-    test = test.take(job.recipe.explain.corruptions)
+    test = test.take(job.recipe.analysis.corruptions)
 
     def work() -> tuple[Any, list[Path]]:
         from edge_cv.evaluation.robustness import robustness as measure_robustness
@@ -277,9 +277,9 @@ def grad_cam(
     from edge_cv.evaluation.grad_cam import explain, worth_explaining
     from edge_cv.report.values import plain_json
 
-    if not job.recipe.explain.attention:
+    if not job.recipe.analysis.grad_cam:
         return []
-    scheme, count = job.recipe.schemes[0], job.recipe.explain.attention
+    scheme, count = job.recipe.schemes[0], job.recipe.analysis.grad_cam
 
     def work() -> tuple[Any, list[Path]]:
         misses = 2 * count // 3
