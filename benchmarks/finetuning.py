@@ -1,15 +1,15 @@
-"""Fine-tuning EfficientNet-Lite0's ImageNet weights against training it from random ones: the same photos and epochs.
+"""Fine-tuning EfficientNet-Lite0's ImageNet weights, compared with training from random weights.
 
-    python benchmarks/finetuning.py                          200 of scikit-learn's digits, measured on 360 others
+    python benchmarks/finetuning.py                          200 of scikit-learn's digits, evaluated on 360 others
     python benchmarks/finetuning.py --data FOLDER --image-size 224
     python benchmarks/finetuning.py --imagenet FOLDER --image-size 96
 
-The last takes a folder of ImageNet's photos with a labels.csv, and asks for what WordNet says above their classes: dog,
-bird, vehicle, ... That is easy for a network that knows the photos' classes; it shows that what it knows is kept.
+The last command takes a folder of ImageNet photos with a labels.csv. The classes are WordNet hypernyms: dog, bird,
+vehicle and others. That is an easy task for pretrained weights; it shows that fine-tuning preserves them.
 
-The weights are adapted by `edge_cv.recipe.fine_tuning()`. From random weights the same network gets as many epochs in
-two ways, of which the better one counts: the same optimizer, and SGD as `recipes/digits.py` has it. Photos,
-augmentation, batch size and the photos that choose the best epoch are the same for all. Intervals are Wilson's of 95 %.
+The weights are fine-tuned with `edge_cv.recipe.fine_tuning()`. The network with random weights is trained for as many
+epochs with the same optimizer and with the SGD settings of `recipes/digits.py`; the better of the two is compared.
+Photos, augmentation, batch size and validation photos are the same for all. Intervals are Wilson's at 95 %.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="digits", help="labelled photos, or `digits`")
+    parser.add_argument("--data", default="digits", help="folder of labelled photos, or `digits`")
     parser.add_argument("--imagenet", type=Path, help="a folder with labels.csv (file,wnid) and images/")
-    parser.add_argument("--images", type=int, default=200, help="train on at most so many")
+    parser.add_argument("--images", type=int, default=200, help="largest number of training photos")
     parser.add_argument("--image-size", type=int, default=64, help="height and width in pixels")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -53,13 +53,13 @@ def main() -> None:
         arguments.data, None, 1, classes=classes_to_train(arguments.data), seed=arguments.seed
     ).test
     print(f"{machine['cpu']}, {machine['cores']} cores, keras {machine['versions']['keras']}")
-    found = {}
-    for name, weights, settings in ways(arguments):
+    results = {}
+    for name, weights, settings in trainings(arguments):
         model = Model(
             "efficientnet_lite0",
             weights=weights,
             image_size=arguments.image_size,
-            # the whole square of a digit, where a photo's middle would do
+            # the whole image of a digit instead of a central crop
             preprocessing={"resize_to": None} if arguments.data == "digits" else {},
         )
         recipe = Recipe("finetuning", model, Data(measure=arguments.data, calibrate=None), fit=settings)
@@ -71,15 +71,15 @@ def main() -> None:
         pixels, labels = zip(*measured.pixels(network.preprocessing), strict=True)
         logits = network.model.predict(np.stack(pixels).astype(np.float32), verbose=0)
         hits = int((logits.argmax(1) == np.array(labels)).sum())
-        found[name] = hits, wilson_interval(hits, len(labels)), seconds
+        results[name] = hits, wilson_interval(hits, len(labels)), seconds
     total = sum(phase.epochs for phase in settings.all_phases())
     print(
-        f"efficientnet_lite0 at {arguments.image_size} pixels, at most {arguments.images} photos of {arguments.data} "
-        f"to learn from, {total} epochs; measured on {len(measured)} others"
+        f"efficientnet_lite0 at {arguments.image_size} pixels, at most {arguments.images} training photos of "
+        f"{arguments.data}, {total} epochs; evaluated on {len(measured)} others"
     )
-    for name, (hits, (low, high), seconds) in found.items():
+    for name, (hits, (low, high), seconds) in results.items():
         print(f"  {name:34} top-1 {hits / len(measured):6.1%} ({low:.1%} to {high:.1%}) {seconds:6.0f} s")
-    (hits, (low, high), _), *others = found.values()
+    (hits, (low, high), _), *others = results.values()
     other, (other_low, other_high), _ = max(others)
     n, share, against = len(measured), hits / len(measured), other / len(measured)
     # Newcombe 1998, method 10: the interval of a difference of two shares, from Wilson's of each
@@ -95,7 +95,7 @@ KINDS = ("dog", "bird", "reptile", "arthropod", "vehicle", "food", "container", 
 
 
 def by_kind(source: Path, folder: Path) -> Path:
-    """A folder of class folders, one a kind, with links to the photos that show it."""
+    """Create a folder with one class folder per kind, which contains links to its photos."""
     rows = [line.split("\t") for line in (ROOT / "edge_cv/data/wordnet/hypernyms.tsv").read_text().splitlines()]
     names, parents = {wnid: name for wnid, name, *_ in rows}, {wnid: above for wnid, _, *above in rows}
 
@@ -113,12 +113,12 @@ def by_kind(source: Path, folder: Path) -> Path:
     return folder
 
 
-def ways(arguments: argparse.Namespace):
+def trainings(arguments: argparse.Namespace):
     """Name, weights and settings of each training."""
     from edge_cv.recipe import Fit, fine_tuning
 
     tuned = fine_tuning(images=arguments.images, seed=arguments.seed)
-    if arguments.data == "digits":  # one that is mirrored is another sign
+    if arguments.data == "digits":  # a mirrored digit is another sign
         tuned = dataclasses.replace(tuned, augment=dataclasses.replace(tuned.augment, flip=0.0))
     epochs = sum(phase.epochs for phase in tuned.all_phases())
     scratch = dataclasses.replace(tuned, phases=(), epochs=epochs)

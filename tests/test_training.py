@@ -1,4 +1,4 @@
-"""The training loop: what a step does, what a phase trains, and that a killed training goes on to the same result."""
+"""The training loop: single steps, phases, and resuming an interrupted training with the same result."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from edge_cv.recipe import Fit, Phase, Teacher
 from edge_cv.recipe import Model as ModelPart
 from edge_cv.training import fit
 from edge_cv.training.checkpoint import load
+from edge_cv.training.devices import join_hosts
 from edge_cv.training.layers import network_layers, precision, trainable_layers
 from edge_cv.training.optimizers import optimizer, schedule
 from edge_cv.training.training_model import TrainingModel, loss_and_metrics
@@ -43,7 +44,7 @@ def network(*, seed: int = 0, batch_norm: bool = True, dropout: float = 0.0, cla
 
 
 def coloured(count: int = 48) -> tuple[np.ndarray, np.ndarray]:
-    """Images whose class is their brightest channel, under noise: uint8 `(count, 8, 8, 3)`, int `(count,)`."""
+    """Noisy images whose class is their brightest channel: uint8 `(count, 8, 8, 3)`, int `(count,)`."""
     rng = np.random.default_rng(5)
     labels = np.arange(count) % 3
     images = rng.integers(0, 120, (count, 8, 8, 3))
@@ -70,7 +71,7 @@ def assert_equal(a: keras.Model, b: keras.Model, **tolerance) -> None:
         np.testing.assert_allclose(one, other, **(tolerance or {"rtol": 0, "atol": 0}))
 
 
-# --- what it comes to -------------------------------------------------------------------------------------------------
+# --- results ----------------------------------------------------------------------------------------------------------
 
 
 def test_learns_what_can_be_learned_and_keeps_the_best_epoch(tmp_path):
@@ -100,15 +101,16 @@ def test_without_validation_the_last_epoch_is_kept_and_the_model_is_left_as_it_w
 
 
 def test_same_seed_gives_the_same_weights():
-    a, b, c = network(dropout=0.5), network(dropout=0.5), network(dropout=0.5, seed=1)
-    for model in (a, b, c):
+    first, second = network(dropout=0.5), network(dropout=0.5)
+    before = weights(first)
+    for model in (first, second):
         fit(model, batches(), quick())
-    assert_equal(a, b)
-    assert not all(np.allclose(x, y) for x, y in zip(weights(a), weights(c), strict=True))
+    assert_equal(first, second)
+    assert not all(np.allclose(old, new) for old, new in zip(before, weights(first), strict=True))
 
 
-def test_steps_are_not_waited_for():
-    """Keras fetches every step's logs, and so waits for the device, where a callback hears of the ends of steps."""
+def test_training_does_not_wait_for_each_step():
+    """If a callback has one of these methods, Keras fetches the logs and waits for the device at every step."""
     from edge_cv.training.callbacks import TrainingMonitor
 
     for name in ("on_batch_end", "on_train_batch_end"):
@@ -119,7 +121,7 @@ def test_steps_are_not_waited_for():
 
 
 def gradients(model: keras.Model, images: np.ndarray, targets: np.ndarray, factors: float | np.ndarray = 1.0):
-    """Of the mean cross-entropy, each image's times its factor, by TensorFlow alone."""
+    """Gradients of the mean cross-entropy, weighted per image, computed with TensorFlow only."""
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
@@ -129,7 +131,7 @@ def gradients(model: keras.Model, images: np.ndarray, targets: np.ndarray, facto
 
 
 def one_step(**fields) -> tuple[keras.Model, list[np.ndarray], list[np.ndarray]]:
-    """The network after one step, its kernels and biases before, and their gradients."""
+    """The network after one step, its weights before the step, and their gradients."""
     model = network(batch_norm=False)
     before = weights(model)
     every = batches(batch_size=48)
@@ -175,7 +177,7 @@ def test_accumulated_gradients_of_small_batches_are_those_of_a_large_one():
 
 
 def test_class_weights_scale_the_loss_of_a_class():
-    """With classes of 32, 12 and 4 images, mean weight 1: 48 / (3 * count)."""
+    """Weights of classes with 32, 12 and 4 images, with mean 1: 48 / (3 * count)."""
     images, _ = coloured()
     labels = np.repeat([0, 1, 2], [32, 12, 4])
     every = array_batches(images, labels, classes=CLASSES, batch_size=48, seed=0)
@@ -204,7 +206,7 @@ def test_cosine_warms_up_linearly_then_falls_to_zero():
     np.testing.assert_allclose(found[10:51], [0.2 * (1 + np.cos(np.pi * n / 40)) for n in range(41)], atol=1e-6)
 
 
-def test_step_falls_by_its_factor_every_so_many_epochs():
+def test_step_decays_by_its_factor_every_decay_epochs():
     found = rates(50, schedule="step", warmup_epochs=0, decay_rate=0.97, decay_epochs=2.4)
     np.testing.assert_allclose(found, [0.4 * 0.97 ** (step // 12) for step in range(50)], rtol=1e-5)
 
@@ -213,56 +215,42 @@ def test_constant_stays():
     assert rates(20, schedule="constant", warmup_epochs=0) == pytest.approx([0.4] * 20)
 
 
-def test_plateau_lowers_the_rate_when_nothing_gets_better(tmp_path):
+def test_plateau_lowers_the_rate_without_improvement(tmp_path):
     model = network()
     logits = model.get_layer("logits")
     logits.set_weights([np.zeros_like(w) for w in logits.get_weights()])
     settings = quick(epochs=5, schedule="plateau", learning_rate=1e-12, decay_epochs=1, decay_rate=0.5)
-    fitted = fit(model, batches(), settings, validation=list(batches(48).epoch(0)), folder=tmp_path)
+    fitted = fit(model, batches(24), settings, validation=list(batches(48).epoch(0)), folder=tmp_path)
     found = [entry["learning_rate"] for entry in fitted.history]
     np.testing.assert_allclose(found, [1e-12, 1e-12, 5e-13, 2.5e-13, 1.25e-13], rtol=1e-5)
 
 
-def test_early_stopping_ends_after_epochs_without_anything_better():
+def test_early_stopping_ends_after_epochs_without_improvement():
     settings = quick(epochs=50, learning_rate=1e-12, early_stopping=3)
-    fitted = fit(network(), batches(), settings, validation=list(batches(48).epoch(0)))
+    fitted = fit(network(), batches(24), settings, validation=list(batches(48).epoch(0)))
     assert len(fitted.history) == 4
 
 
 # --- averages, precision, phases, teachers ----------------------------------------------------------------------------
 
 
-def test_average_of_weights_is_what_is_kept():
-    """Against the recurrence average = decay * average + (1 - decay) * weights, the first step taking the weights."""
-    plain, averaged = network(batch_norm=False), network(batch_norm=False)
-    seen = []
-    every = batches(batch_size=16)
-    for epoch in (1, 2, 3):
-        model = network(batch_norm=False)
-        fit(
-            model,
-            array_batches(*coloured(), classes=CLASSES, batch_size=16, seed=0),
-            quick(epochs=epoch, schedule="constant"),
-        )
-        seen.append(model)
+def test_the_averaged_weights_are_kept():
+    """Against the recurrence average = decay * average + (1 - decay) * weights, which starts with the first weights."""
+    averaged, every = network(batch_norm=False), batches(batch_size=16)
     settings = quick(epochs=3, schedule="constant", ema=0.5)
     fit(averaged, every, settings)
-    fit(plain, every, dataclasses.replace(settings, ema=None))
-    assert_equal(plain, seen[-1])  # the average changes nothing of the training
-    steps = [weights(network(batch_norm=False))]
-    trainee = TrainingModel(network(batch_norm=False), multi_label=False)
-    rule = optimizer(settings, settings, 3)
-    trainee.compile(optimizer=rule, jit_compile=False, **loss_and_metrics(False, 3))
+
+    plain = dataclasses.replace(settings, ema=None)
+    model = TrainingModel(network(batch_norm=False), multi_label=False)
+    model.compile(optimizer=optimizer(plain, plain, 3), jit_compile=False, **loss_and_metrics(False, 3))
     average = None
     for epoch in range(3):
         for images, targets in every.epoch(epoch):
-            trainee.train_on_batch(images, targets)
-            steps.append(weights(trainee.network))
-            average = (
-                steps[-1] if average is None else [0.5 * a + 0.5 * w for a, w in zip(average, steps[-1], strict=True)]
-            )
-    for found, wanted in zip(weights(averaged), average, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+            model.train_on_batch(images, targets)
+            step = weights(model.network)
+            average = step if average is None else [0.5 * a + 0.5 * w for a, w in zip(average, step, strict=True)]
+    for kept, expected in zip(weights(averaged), average, strict=True):
+        np.testing.assert_allclose(kept, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "compute"), [("bfloat16", "bfloat16"), ("float16", "float16")])
@@ -306,7 +294,7 @@ def test_frozen_batch_norm_keeps_its_statistics():
         np.testing.assert_array_equal(old, new.numpy())
 
 
-def test_a_student_comes_to_answer_as_its_teacher():
+def test_a_student_learns_the_predictions_of_its_teacher():
     teacher = network(seed=9)
     images, labels = coloured()
     fit(teacher, batches(), quick(epochs=12, batch_norm_momentum=0.8))
@@ -315,15 +303,15 @@ def test_a_student_comes_to_answer_as_its_teacher():
     teaching = Teacher(ModelPart("mobilenet_v2"), share=1.0)
     fit(student, wrong, quick(epochs=20, batch_norm_momentum=0.8, teacher=teaching), teacher=teacher)
     agreed = student.predict(images, verbose=0).argmax(1) == teacher.predict(images, verbose=0).argmax(1)
-    assert agreed.mean() > 0.9  # although every label says otherwise
+    assert agreed.mean() > 0.9  # although every label is wrong
     assert all(variable.trainable for variable in teacher.trainable_variables)
 
 
 def test_distance_from_the_teacher_is_the_divergence_of_softened_probabilities():
     student, teacher = network(seed=1), network(seed=2)
     teaching = Teacher(ModelPart("mobilenet_v2"), share=0.25, temperature=4.0)
-    trainee = TrainingModel(student, multi_label=False, teacher=teacher, distillation=teaching)
-    trainee.compile(optimizer="sgd", jit_compile=False, **loss_and_metrics(False, 3))
+    model = TrainingModel(student, multi_label=False, teacher=teacher, distillation=teaching)
+    model.compile(optimizer="sgd", jit_compile=False, **loss_and_metrics(False, 3))
     images, targets = next(iter(batches(batch_size=16).epoch(0)))
     logits, taught = student(images, training=True).numpy(), teacher(images).numpy()
 
@@ -332,25 +320,25 @@ def test_distance_from_the_teacher_is_the_divergence_of_softened_probabilities()
 
     p, q = log_softmax(taught / 4), log_softmax(logits / 4)
     wanted = 0.75 * -(targets * log_softmax(logits)).sum(1).mean() + 0.25 * 16 * (np.exp(p) * (p - q)).sum(1).mean()
-    found = trainee.compute_loss(images, targets, logits, training=True)
-    assert float(found) == pytest.approx(wanted, rel=1e-4)
+    loss = model.compute_loss(images, targets, logits, training=True)
+    assert float(loss) == pytest.approx(wanted, rel=1e-4)
 
 
-def test_several_labels_an_image_learn_by_binary_cross_entropy_and_are_scored_by_average_precision():
+def test_several_labels_per_image_use_binary_cross_entropy_and_average_precision():
     images, labels = coloured()
     several = np.stack([labels == 0, labels != 2, labels == 2], axis=1).astype(np.int32)
     every = array_batches(images, several, classes=CLASSES, batch_size=8, seed=0)
     fitted = fit(network(), every, quick(epochs=12, learning_rate=0.5), validation=list(every.epoch(0)))
     assert fitted.score > 0.95
-    trainee = TrainingModel(network(), multi_label=True)
-    trainee.compile(optimizer="sgd", jit_compile=False, **loss_and_metrics(True, 3))
+    model = TrainingModel(network(), multi_label=True)
+    model.compile(optimizer="sgd", jit_compile=False, **loss_and_metrics(True, 3))
     pixels, targets = next(iter(every.epoch(0)))
-    logits = trainee(pixels, training=False).numpy()
+    logits = model(pixels, training=False).numpy()
     wanted = (np.logaddexp(0, logits) - targets * logits).mean()
-    assert float(trainee.compute_loss(pixels, targets, logits)) == pytest.approx(wanted, rel=1e-4)
+    assert float(model.compute_loss(pixels, targets, logits)) == pytest.approx(wanted, rel=1e-4)
 
 
-# --- stopped and gone on ----------------------------------------------------------------------------------------------
+# --- interrupted and resumed ------------------------------------------------------------------------------------------
 
 
 class Killed(Exception):
@@ -358,7 +346,7 @@ class Killed(Exception):
 
 
 class Breaking:
-    """Batches that end a training at one step of one epoch, as a kill would."""
+    """Batches that interrupt a training at one step of one epoch."""
 
     def __init__(self, epoch: int, step: int) -> None:
         self.whole, self.at = batches(), (epoch, step)
@@ -377,14 +365,13 @@ class Breaking:
 @pytest.mark.parametrize(
     ("fields", "killed_at"),
     [
-        ({}, (0, 4)),
-        ({"schedule": "plateau"}, (1, 0)),
-        ({"ema": 0.9}, (2, 3)),
-        ({"optimizer": "adamw", "accumulate": 2}, (2, 3)),
+        ({"optimizer": "adamw", "accumulate": 2}, (0, 4)),
+        ({}, (1, 0)),
+        ({"schedule": "plateau", "ema": 0.9}, (2, 3)),
     ],
     ids=str,
 )
-def test_a_killed_training_goes_on_to_the_same_weights_and_history(fields: dict, killed_at, tmp_path):
+def test_an_interrupted_training_resumes_to_the_same_weights_and_history(fields: dict, killed_at, tmp_path):
     settings = quick(epochs=2, phases=(Phase(1, 0.05, train="head"),), checkpoint_seconds=0.0, **fields)
     validation = list(batches(16).epoch(0))
     whole, parts = network(dropout=0.5), network(dropout=0.5)
@@ -392,14 +379,14 @@ def test_a_killed_training_goes_on_to_the_same_weights_and_history(fields: dict,
     with pytest.raises(Exception):  # noqa: B017, PT011  what the backend makes of an error in a generator
         fit(parts, Breaking(*killed_at), settings, validation=validation, folder=tmp_path / "parts")
     assert load(tmp_path / "parts" / "checkpoint.npz").state["phase"] == int(killed_at[0] > 0)
-    again = network(dropout=0.5, seed=77)  # nothing of the beginning is needed
+    again = network(dropout=0.5, seed=77)  # the initial weights do not matter
     found = fit(again, batches(), settings, validation=validation, folder=tmp_path / "parts")
     assert_equal(whole, again)
     timing = {"seconds": 0, "images_per_second": 0}
     assert [entry | timing for entry in found.history] == [entry | timing for entry in wanted.history]
 
 
-def test_a_finished_training_is_not_done_again(tmp_path):
+def test_a_finished_training_is_not_repeated(tmp_path):
     first = network()
     fitted = fit(first, batches(), quick(), validation=list(batches(16).epoch(0)), folder=tmp_path)
     again = network(seed=3)
@@ -407,8 +394,9 @@ def test_a_finished_training_is_not_done_again(tmp_path):
     assert_equal(first, again)
 
 
-def test_a_process_that_is_killed_leaves_a_checkpoint_to_go_on_from(tmp_path):
-    """kill -9 in the middle of an epoch, in a process of its own."""
+@pytest.mark.slow
+def test_a_killed_process_leaves_a_checkpoint_from_which_training_resumes(tmp_path):
+    """kill -9 in the middle of an epoch, in a separate process."""
     code = f"""
 import os, signal, sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
@@ -439,7 +427,7 @@ def test_folder_of_another_training_is_refused(tmp_path):
         fit(network(batch_norm=False), batches(), quick(), folder=tmp_path)
 
 
-def test_checkpoint_that_is_none_is_refused_and_nothing_in_it_runs(tmp_path):
+def test_file_that_is_not_a_checkpoint_is_refused_and_nothing_in_it_runs(tmp_path):
     fit(network(), batches(), quick(), folder=tmp_path)
     place = tmp_path / "checkpoint.npz"
     whole = place.read_bytes()
@@ -471,10 +459,10 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     assert not list((tmp_path / "full").glob(".*part"))
 
 
-# --- what cannot be ---------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_no_number_stops_with_its_step_and_rate_and_keeps_the_checkpoint(tmp_path):
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_rate_and_keeps_the_checkpoint(tmp_path):
     class Poisoned(Breaking):
         def epoch(self, number: int, first_step: int = 0):
             for step, (images, targets) in enumerate(self.whole.epoch(number, first_step), first_step):
@@ -484,11 +472,11 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_rate_and_keeps_the_che
     with pytest.raises(InputError, match=r"NaN or infinity at step 3 of 6 of epoch 2, at a learning rate of 0.1"):
         fit(network(), Poisoned(1, 2), settings, folder=tmp_path)
     found = load(tmp_path / "checkpoint.npz")
-    assert (found.state["epoch"], found.state["step"]) == (1, 2)  # what was saved last is without the poison
+    assert (found.state["epoch"], found.state["step"]) == (1, 2)  # the last checkpoint precedes the broken step
     assert all(np.isfinite(array).all() for array in found.arrays["network"])
 
 
-def test_too_little_memory_is_said_with_what_to_try(monkeypatch):
+def test_exhausted_memory_is_reported_with_smaller_settings(monkeypatch):
     from edge_cv.training.loop import TrainingLoop
 
     def full(self) -> None:
@@ -538,7 +526,7 @@ def test_settings_that_do_not_fit_are_refused(settings: dict, named: dict, messa
         ({"clip_norm": 0.0}, r"Fit.clip_norm must be above 0"),
     ],
 )
-def test_fields_that_cannot_be_are_refused(fields: dict, message: str):
+def test_invalid_fields_are_refused(fields: dict, message: str):
     with pytest.raises(InputError, match=message):
         Fit(**fields)
 
@@ -551,7 +539,7 @@ HIDDEN = os.environ.get("HIDDEN")
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] == HIDDEN:
-            raise ImportError(name + " is not to be had here")
+            raise ImportError(name + " is hidden")
 sys.meta_path.insert(0, Block())
 if os.environ.get("DEVICES"):
     import tensorflow as tf
@@ -582,8 +570,8 @@ np.savez(sys.argv[2], *model.get_weights(), losses=[entry["loss"] for entry in f
 """
 
 
-def trained_apart(tmp_path, name: str, environments: list[dict[str, str]]) -> list[dict[str, np.ndarray]]:
-    """What each of some processes that train together ends with."""
+def trained_in_processes(tmp_path, name: str, environments: list[dict[str, str]]) -> list[dict[str, np.ndarray]]:
+    """The final weights of each process of a common training."""
     files = [tmp_path / f"{name}{i}.npz" for i in range(len(environments))]
     processes = [
         subprocess.Popen(
@@ -594,8 +582,8 @@ def trained_apart(tmp_path, name: str, environments: list[dict[str, str]]) -> li
         for environment, file in zip(environments, files, strict=True)
     ]
     for process in processes:
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said.decode()[-3000:]
+        _, messages = process.communicate(timeout=300)
+        assert process.returncode == 0, messages.decode()[-3000:]
     return [dict(np.load(file)) for file in files]
 
 
@@ -609,27 +597,28 @@ def free_addresses(count: int) -> str:
     return addresses
 
 
+@pytest.mark.slow
 def test_two_hosts_on_jax_reach_the_weights_of_one_with_twice_the_batch_without_tensorflow(tmp_path):
     jax = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "HIDDEN": "tensorflow"}
     together = {"KERAS_DISTRIBUTION_JOB_ADDRESSES": free_addresses(2), "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
-    (one,) = trained_apart(tmp_path, "one", [jax])
+    (one,) = trained_in_processes(tmp_path, "one", [jax])
     hosts = [jax | together | {"KERAS_DISTRIBUTION_PROCESS_ID": str(i)} for i in range(2)]
-    for two in trained_apart(tmp_path, "two", hosts):
+    for two in trained_in_processes(tmp_path, "two", hosts):
         assert len(one) == len(two) == 8
         for name, value in one.items():
             np.testing.assert_allclose(two[name], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_devices_on_tensorflow_reach_the_weights_of_one(tmp_path):
-    (one,) = trained_apart(tmp_path, "one", [{"KERAS_BACKEND": "tensorflow"}])
-    (two,) = trained_apart(tmp_path, "two", [{"KERAS_BACKEND": "tensorflow", "DEVICES": "2"}])
+    (one,) = trained_in_processes(tmp_path, "one", [{"KERAS_BACKEND": "tensorflow"}])
+    (two,) = trained_in_processes(tmp_path, "two", [{"KERAS_BACKEND": "tensorflow", "DEVICES": "2"}])
     for name, value in one.items():
         np.testing.assert_allclose(two[name], value, rtol=1e-4, atol=1e-4)
 
 
-def test_several_hosts_on_tensorflow_are_refused():
-    code = "from edge_cv.training.devices import join_hosts; join_hosts()"
-    config = json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}})
-    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CONFIG": config}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert "training on several hosts needs KERAS_BACKEND=jax. Received: tensorflow" in done.stderr
+def test_several_hosts_on_tensorflow_are_refused(monkeypatch):
+    config = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(InputError, match=r"needs KERAS_BACKEND=jax. Received: tensorflow"):
+        join_hosts.__wrapped__()
