@@ -135,30 +135,30 @@ def bridge() -> None:
     import tf_keras
 
     from edge_cv import models
-    from edge_cv.compression.tf_keras_bridge import cross
+    from edge_cv.compression.tf_keras_bridge import to_tf_keras
 
     model = models.build("mobilenet_v2")
-    cross(model)  # what is loaded and compiled once
-    seconds: dict[str, list[float]] = {"building": [], "crossing": []}
+    to_tf_keras(model)  # what is loaded and compiled once
+    seconds: dict[str, list[float]] = {"building": [], "conversion": []}
     for _ in range(5):
         for name, work in (
             ("building", lambda: tf_keras.applications.MobileNetV2(weights=None)),
-            ("crossing", lambda: cross(model)),
+            ("conversion", lambda: to_tf_keras(model)),
         ):
             start = time.perf_counter()
             work()
             seconds[name].append(time.perf_counter() - start)
-    built, crossed = (statistics.median(seconds[name]) for name in ("building", "crossing"))
-    print(f"MobileNetV2: building in tf_keras {built:.2f} s, crossing {crossed:.2f} s, median of 5: ", end="")
-    print(f"{crossed - built:+.2f} s (limit +2)")
+    built, converted = (statistics.median(seconds[name]) for name in ("building", "conversion"))
+    print(f"MobileNetV2: building in tf_keras {built:.2f} s, conversion {converted:.2f} s, median of 5: ", end="")
+    print(f"{converted - built:+.2f} s (limit +2)")
 
     keras.backend.clear_session()
     before = _memory_bytes("VmRSS")
     model = models.build("alexnet")
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # Linux: the highest resident size is counted anew
-    crossing = cross(model)
-    grown = (_memory_bytes("VmHWM") - before) / (4 * crossing.model.count_params())
+    twin = to_tf_keras(model)
+    grown = (_memory_bytes("VmHWM") - before) / (4 * twin.model.count_params())
     print(f"AlexNet, both models: peak memory {grown:.2f} x the weights (limit 3)")
 
 
@@ -178,11 +178,11 @@ def steps() -> None:
     size, batch = 96, 32
     pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3)).astype(np.float32)
     targets = np.eye(10, dtype=np.float32)[np.arange(batch) % 10]
-    crossing, _ = simulate(models.build("mobilenet_v2", classes=10, image_size=size), pixels)
+    twin, _ = simulate(models.build("mobilenet_v2", classes=10, image_size=size), pixels)
     by_hand = tf_keras.applications.MobileNetV2(
         (size, size, 3), weights=None, classes=10, classifier_activation=None, pooling="avg"
     )
-    peers = {"ours": crossing.model, "tfmot": tfmot.quantization.keras.quantize_model(by_hand)}
+    peers = {"ours": twin.model, "tfmot": tfmot.quantization.keras.quantize_model(by_hand)}
     given = {"ours": pixels, "tfmot": pixels / 127.5 - 1}
     times: dict[str, list[float]] = {name: [] for name in peers}
     for model in peers.values():

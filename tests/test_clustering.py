@@ -17,7 +17,7 @@ def kernels(model):
 
 
 @pytest.mark.slow
-def test_each_layer_has_few_values_and_the_digits_stay(digits, digits_model):
+def test_each_layer_has_few_values_and_the_accuracy_is_kept(digits, digits_model):
     batches, images, labels = digits
     clustered = cluster(
         digits_model, WeightClustering(16, fine_tuning=FineTuning(epochs=1, learning_rate=1e-3)), batches

@@ -15,6 +15,15 @@ from edge_cv.recipe import ChannelPrune, FineTuning, Prune, Qat, WeightClusterin
 SHORT = FineTuning(epochs=2, learning_rate=2e-3)
 
 
+def test_public_functions_are_exported_by_the_package():
+    from edge_cv import compression
+
+    for name in compression.__all__:
+        assert callable(getattr(compression, name)), name
+    with pytest.raises(AttributeError, match="no attribute 'prunes'"):
+        compression.prunes  # noqa: B018
+
+
 @pytest.fixture(scope="module")
 def stages(digits, digits_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compressed")
@@ -25,7 +34,7 @@ def stages(digits, digits_model, tmp_path_factory):
     return folder, parts, compress(digits_model, digits[0], folder, **parts, key="digits")
 
 
-def test_pruned_and_trained_for_int8_the_file_packs_small_and_knows_its_digits(digits, digits_model, stages):
+def test_after_pruning_and_qat_the_int8_file_is_smaller_and_classifies_digits(digits, digits_model, stages):
     batches, images, labels = digits
     calibration = calibration_images(batches, 100)
     dense = to_tflite(digits_model, "int8", calibration=calibration)
@@ -33,7 +42,7 @@ def test_pruned_and_trained_for_int8_the_file_packs_small_and_knows_its_digits(d
     outputs = predict(made.content, images, pixel_offset=-128)
     assert np.mean(outputs.argmax(1) == labels) >= 0.9
     assert min(stages[2][-1].sparsity.values()) >= 0.7
-    # half of this small file is no weights: names, scales, operators
+    # half of this small file is names, scales and operators
     assert len(gzip.compress(made.content)) < 0.8 * len(gzip.compress(dense.content))
 
 
@@ -46,11 +55,11 @@ def test_int8_of_a_pruned_model_keeps_its_zeros(digits, stages):
     for operator in graph.operators():
         if operator.name == "CONV_2D" and graph.name(operator.outputs[0]) in pruned.sparsity:
             zeros = np.mean(graph.constant(operator.inputs[1]) == 0)
-            # a dead channel is given one weight, so that its bias has a scale
+            # a channel of zeros gets one weight, so that its bias has a scale
             assert zeros >= pruned.sparsity[graph.name(operator.outputs[0])] - 0.01
 
 
-def test_a_second_run_does_nothing_and_another_part_does_what_follows_from_it(digits, digits_model, stages):
+def test_a_second_run_reuses_all_stages_and_a_changed_part_reruns_the_later_ones(digits, digits_model, stages):
     folder, parts, first = stages
     times = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.keras")}
     assert set(times) == {"pruned.keras", "qat.keras"}
@@ -64,7 +73,7 @@ def test_a_second_run_does_nothing_and_another_part_does_what_follows_from_it(di
 
 
 @pytest.mark.slow
-def test_all_stages_go_together(digits, digits_model, tmp_path):
+def test_all_stages_can_be_combined(digits, digits_model, tmp_path):
     made = compress(
         digits_model,
         digits[0],
@@ -82,7 +91,7 @@ def test_all_stages_go_together(digits, digits_model, tmp_path):
 
 
 class Noise:
-    """A few batches of random pixels of ten classes."""
+    """Two batches of random pixels with ten classes."""
 
     classes, batch_size, multi_label = tuple("0123456789"), 16, False
 
@@ -100,7 +109,7 @@ class Noise:
 
 
 def settled(model, images):
-    """A network with random weights whose batch normalization has seen the images, so that it tells them apart."""
+    """A random network with batch normalization statistics of the images, so that its outputs differ between them."""
     layers = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
     for layer in layers:
         layer.momentum = 0.0
@@ -121,7 +130,7 @@ NETWORKS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_are_pruned_and_trained_for_int8_into_files_wholly_of_integers(name, tmp_path):
+def test_networks_with_pruning_and_qat_convert_to_integer_operators_only(name, tmp_path):
     from converters.tflite.graph import Graph, count_operators
     from edge_cv import models
 
@@ -140,16 +149,16 @@ def test_networks_are_pruned_and_trained_for_int8_into_files_wholly_of_integers(
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({}, "name at least one"),
+        ({}, "compress needs one of"),
         ({"channel_prune": ChannelPrune(0.01), "qat": Qat()}, "no further"),
         ({"prune": Prune(exclude=("absent",)), "qat": Qat()}, "exclude must name"),
         ({"cluster": WeightClustering(300), "qat": Qat()}, "at most 255 together"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_anything_is_trained(digits_model, tmp_path, parts, message):
+def test_impossible_stages_are_refused_before_any_training(digits_model, tmp_path, parts, message):
     class Untouched:
         def __getattr__(self, name):
-            raise AssertionError(f"the data was asked for {name}")
+            raise AssertionError(f"the data was used: {name}")
 
     with pytest.raises(InputError, match=message):
         compress(digits_model, Untouched(), tmp_path / "out", **parts)
@@ -175,6 +184,6 @@ def test_what_cannot_be_done_is_said_before_anything_is_trained(digits_model, tm
         (lambda: FineTuning(learning_rate=0.0), "learning_rate must be above 0"),
     ],
 )
-def test_parts_refuse_values_that_cannot_be(make, message):
+def test_parts_refuse_invalid_values(make, message):
     with pytest.raises(InputError, match=message):
         make()

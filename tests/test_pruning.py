@@ -12,7 +12,7 @@ def accuracy(model, images, labels):
     return np.mean(np.asarray(model(images.astype(np.float32), training=False)).argmax(1) == labels)
 
 
-def test_three_quarters_of_the_weights_go_and_the_digits_stay(digits, digits_model):
+def test_three_quarters_of_the_weights_become_zero_and_the_accuracy_is_kept(digits, digits_model):
     batches, images, labels = digits
     before = [weight.copy() for weight in digits_model.get_weights()]
     part = Prune(0.75, exclude=("logits",), fine_tuning=FineTuning(epochs=4, learning_rate=5e-3))
@@ -36,17 +36,17 @@ def test_two_of_four_neighbours_along_the_input_channels_are_zero(digits, digits
 
 
 @pytest.mark.slow
-def test_a_constant_schedule_prunes_from_its_begin(digits, digits_model):
+def test_a_constant_schedule_prunes_from_its_beginning(digits, digits_model):
     part = Prune(0.6, "constant", begin_epoch=0.5, end_epoch=1.0, fine_tuning=FineTuning(epochs=1, distillation=0.0))
     assert total_sparsity(prune(digits_model, part, digits[0])) == pytest.approx(0.6, abs=0.03)
 
 
-def test_what_cannot_be_pruned_is_said_before_any_training(digits, digits_model):
+def test_impossible_pruning_is_refused_before_any_training(digits, digits_model):
     import keras
 
     with pytest.raises(InputError, match="exclude must name"):
         prunable(digits_model, ("nothing",))
-    with pytest.raises(InputError, match="leave something"):
+    with pytest.raises(InputError, match="leave at least one layer"):
         prunable(digits_model, ("*",))
     image = keras.Input((16, 16, 3))
     with pytest.raises(InputError, match="must have convolutions or dense"):

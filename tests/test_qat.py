@@ -25,7 +25,7 @@ def conversion(digits, trained):
     return to_tflite(trained.model, Int8FromQat(trained.ranges), calibration=calibration)
 
 
-def test_the_int8_file_answers_as_the_simulation_that_was_trained(digits, trained, conversion):
+def test_the_int8_file_predicts_like_the_trained_simulation(digits, trained, conversion):
     _, images, labels = digits
     simulated = trained.predict(images)
     outputs = predict(conversion.content, images, pixel_offset=-128)
@@ -33,14 +33,14 @@ def test_the_int8_file_answers_as_the_simulation_that_was_trained(digits, traine
     assert np.mean(outputs.argmax(1) == labels) >= 0.93
 
 
-def test_every_operator_of_the_file_is_integer_and_takes_pixels_as_they_are(conversion):
+def test_every_operator_of_the_file_is_integer_and_the_input_is_pixels(conversion):
     integer, total = count_operators(Graph(conversion.content))
     assert integer == total
     assert conversion.metadata["input"]["pixel_offset"] == -128
     assert conversion.metadata["input"]["dtype"] == "int8"
 
 
-def test_each_tensor_of_the_file_has_the_range_that_was_learned(trained, conversion):
+def test_each_tensor_of_the_file_has_the_trained_range(trained, conversion):
     graph = Graph(conversion.content)
     scales = {graph.name(t): graph.quantization(t) for operator in graph.operators() for t in operator.outputs}
     assert len(trained.ranges) > 10
@@ -48,7 +48,7 @@ def test_each_tensor_of_the_file_has_the_range_that_was_learned(trained, convers
         assert scales[name][0][0] == pytest.approx((max(high, 0) - min(low, 0)) / 255, rel=1e-4), name
 
 
-def test_the_folded_weights_of_the_file_are_those_that_training_rounded(trained, conversion):
+def test_the_folded_weights_of_the_file_are_the_rounded_weights_of_training(trained, conversion):
     graph = Graph(conversion.content)
     for operator in graph.operators():
         name = graph.name(operator.outputs[0]) if operator.name == "CONV_2D" else ""
@@ -61,7 +61,7 @@ def test_the_folded_weights_of_the_file_are_those_that_training_rounded(trained,
 
 
 @pytest.mark.slow
-def test_statistics_and_ranges_stay_when_they_are_frozen_from_the_beginning(digits, digits_model):
+def test_statistics_and_ranges_are_constant_when_frozen_from_the_beginning(digits, digits_model):
     _, roundings = simulate(digits_model, calibration_images(digits[0], 100))
     before = {name: rounding.range() for name, rounding in roundings.items()}
     frozen = quantization_aware(digits_model, Qat(freeze_epoch=0, fine_tuning=FineTuning(epochs=1)), digits[0])
@@ -74,7 +74,7 @@ def test_statistics_and_ranges_stay_when_they_are_frozen_from_the_beginning(digi
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-5
 
 
-def test_zeros_of_a_pruned_model_stay_zero_with_as_few_weight_values_as_are_wanted(digits, digits_model):
+def test_zeros_of_a_pruned_model_stay_zero_with_few_weight_values(digits, digits_model):
     from edge_cv.compression.pruning import sparsity
     from edge_cv.compression.tf_keras_bridge import clone
 
@@ -106,7 +106,7 @@ def test_equal_weights_of_a_clustered_model_stay_equal(digits, digits_model):
 
 
 @pytest.mark.slow
-def test_fewer_weight_values_are_simulated_as_the_file_has_them_and_pack_smaller(digits, digits_model, conversion):
+def test_fewer_weight_values_are_simulated_like_the_file_and_compress_better(digits, digits_model, conversion):
     _, images, labels = digits
     part = Qat(weight_values=15, fine_tuning=FineTuning(epochs=3, learning_rate=1e-3))
     trained = quantization_aware(digits_model, part, digits[0])
@@ -120,12 +120,12 @@ def test_fewer_weight_values_are_simulated_as_the_file_has_them_and_pack_smaller
     assert len(gzip.compress(coarse.content)) < 0.85 * len(gzip.compress(conversion.content))
 
 
-def test_a_model_that_is_quantized_already_is_refused(digits):
+def test_a_quantized_model_is_refused(digits):
     import keras
 
     image = keras.Input((16, 16, 3))
     dense = keras.layers.Dense(10, name="dense")
     model = keras.Model(image, dense(keras.layers.GlobalAveragePooling2D()(image)))
     model.quantize("int8")
-    with pytest.raises(InputError, match="is quantized already"):
+    with pytest.raises(InputError, match="is already quantized"):
         quantization_aware(model, Qat(), digits[0])

@@ -5,7 +5,7 @@ import pytest
 
 from converters.errors import InputError
 from edge_cv import models
-from edge_cv.compression.tf_keras_bridge import cross
+from edge_cv.compression.tf_keras_bridge import to_tf_keras
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def keras():
 
 
 def settled(model):
-    """Seeded weights that let every layer matter to the outputs."""
+    """Assign seeded weights with which every layer affects the outputs."""
     rng = np.random.default_rng(7)
     for weight in model.weights:
         shape, name = tuple(weight.shape), weight.path
@@ -33,23 +33,23 @@ def settled(model):
     return model
 
 
-def assert_goes_over_and_comes_back(model, size: int | None = None) -> None:
-    """Equal on images that the bridge's own check did not see, and again after a change on the other side."""
+def assert_converts_in_both_directions(model, size: int | None = None) -> None:
+    """Both models agree on new images, and the model converted back agrees after a change of the tf_keras model."""
     shape = model.input_shape[1:] if size is None else (size, size, 3)
     images = np.random.default_rng(5).integers(0, 256, (2, *shape)).astype(np.float32)
     wanted = np.asarray(model(images, training=False))
-    crossing = cross(model)
-    there = np.asarray(crossing.model(images, training=False))
-    np.testing.assert_allclose(there, wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
-    for variable in crossing.model.trainable_variables:
+    twin = to_tf_keras(model)
+    converted = np.asarray(twin.model(images, training=False))
+    np.testing.assert_allclose(converted, wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
+    for variable in twin.model.trainable_variables:
         variable.assign(variable * 0.9)
-    changed = np.asarray(crossing.model(images, training=False))
-    back = np.asarray(crossing.back()(images, training=False))
+    changed = np.asarray(twin.model(images, training=False))
+    back = np.asarray(twin.to_keras()(images, training=False))
     np.testing.assert_allclose(back, changed, atol=1e-4 * np.abs(changed).max(), rtol=0)
     np.testing.assert_array_equal(np.asarray(model(images, training=False)), wanted)
 
 
-def test_nested_and_sequential_models_and_raw_operations_are_carried(keras):
+def test_nested_and_sequential_models_and_raw_operations_are_converted(keras):
     from keras import layers, ops
 
     block = keras.Sequential(
@@ -65,49 +65,49 @@ def test_nested_and_sequential_models_and_raw_operations_are_carried(keras):
     x = 1.0 - x
     x = x / ops.sqrt(ops.abs(x) + 1.0)
     model = keras.Model(image, layers.Dense(5, activation="softmax")(x))
-    assert_goes_over_and_comes_back(settled(model))
+    assert_converts_in_both_directions(settled(model))
 
 
-def test_a_sequential_model_is_carried(keras):
+def test_a_sequential_model_is_converted(keras):
     from keras import layers
 
     model = keras.Sequential(
         [layers.Input((16, 16, 3)), layers.Conv2D(8, 3, activation="gelu"), layers.Flatten(), layers.Dense(4)]
     )
-    assert_goes_over_and_comes_back(settled(model))
+    assert_converts_in_both_directions(settled(model))
 
 
-def test_normalization_layers_with_given_statistics_are_carried(keras):
+def test_normalization_layers_with_given_statistics_are_converted(keras):
     from keras import layers
 
     image = keras.Input((16, 16, 3))
     x = layers.Normalization(mean=[120.0, 110.0, 100.0], variance=[3000.0, 3500.0, 4000.0])(image)
     x = layers.LayerNormalization()(layers.Conv2D(8, 3)(x))
     model = keras.Model(image, layers.Dense(4)(layers.GlobalMaxPooling2D()(layers.PReLU(shared_axes=[1, 2])(x))))
-    assert_goes_over_and_comes_back(settled(model))
+    assert_converts_in_both_directions(settled(model))
 
 
-def test_a_name_with_another_meaning_in_the_other_library_is_noticed(keras, monkeypatch):
-    """tf_keras' hard_sigmoid is 0.2 x + 0.5; taken for Keras 3's it is caught by the comparison."""
-    from edge_cv.compression import tf_keras_bridge as bridge
+def test_a_name_with_another_meaning_in_tf_keras_is_detected(keras, monkeypatch):
+    """hard_sigmoid of tf_keras is 0.2 x + 0.5. The comparison detects it in the place of Keras 3's."""
+    from edge_cv.compression.tf_keras_layers import TfKerasBuilder
 
     image = keras.Input((16, 16, 3))
     x = keras.layers.Conv2D(8, 3, activation="hard_sigmoid")(keras.layers.Rescaling(1 / 128, offset=-1)(image))
     model = settled(keras.Model(image, keras.layers.Dense(4)(keras.layers.GlobalAveragePooling2D()(x))))
-    plain = bridge._Builder._activate_by_name
+    plain = TfKerasBuilder._activate_by_name
 
     def by_name(self, kind, name, x, **options):
         if kind == "hard_sigmoid":
             return self._apply("Activation", name, [x], activation="hard_sigmoid")
         return plain(self, kind, name, x, **options)
 
-    monkeypatch.setattr(bridge._Builder, "_activate_by_name", by_name)
-    with pytest.raises(InputError, match="must answer as it does"):
-        cross(model)
+    monkeypatch.setattr(TfKerasBuilder, "_activate_by_name", by_name)
+    with pytest.raises(InputError, match="must compute the same outputs"):
+        to_tf_keras(model)
 
 
-def test_a_model_that_magnifies_rounding_is_held_to_the_digits_that_it_has(keras):
-    """Two formulas of batch normalization differ in the last digits of a large mean; dividing makes them visible."""
+def test_a_model_that_amplifies_rounding_is_compared_with_a_larger_tolerance(keras):
+    """Two formulas of batch normalization differ in the last digits of a large mean, and a division amplifies that."""
     from keras import layers
 
     image = keras.Input((16, 16, 3))
@@ -120,12 +120,12 @@ def test_a_model_that_magnifies_rounding_is_held_to_the_digits_that_it_has(keras
     normalization.set_weights([*normalization.get_weights()[:2], mean, np.full(4, 1e-3)])
     pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.float32)
     wanted = np.asarray(model(pixels, training=False))
-    there = np.asarray(cross(model, check=False).model(pixels, training=False))
-    assert np.abs(there - wanted).max() > 1e-4 * np.abs(wanted).max()
-    cross(model)
+    converted = np.asarray(to_tf_keras(model, check=False).model(pixels, training=False))
+    assert np.abs(converted - wanted).max() > 1e-4 * np.abs(wanted).max()
+    to_tf_keras(model)
 
 
-def test_what_cannot_be_carried_is_named(keras):
+def test_unsupported_models_are_refused_by_name(keras):
     class Odd(keras.layers.Layer):
         def call(self, x):
             return x + 1
@@ -137,35 +137,37 @@ def test_what_cannot_be_carried_is_named(keras):
     image = keras.Input((16, 16, 3))
     pooled = keras.layers.GlobalAveragePooling2D()
     with pytest.raises(InputError, match=r"layer 'odd' of kind Odd"):
-        cross(keras.Model(image, pooled(Odd(name="odd")(image))))
+        to_tf_keras(keras.Model(image, pooled(Odd(name="odd")(image))))
     with pytest.raises(InputError, match="subclassed"):
-        cross(Subclassed())
+        to_tf_keras(Subclassed())
     shared = keras.layers.Conv2D(3, 1, name="twice")
     with pytest.raises(InputError, match=r"'twice' is shared by 2 calls"):
-        cross(keras.Model(image, pooled(shared(shared(image)))))
+        to_tf_keras(keras.Model(image, pooled(shared(shared(image)))))
     with pytest.raises(InputError, match="must be built"):
-        cross(keras.Sequential([keras.layers.Dense(3)]))
+        to_tf_keras(keras.Sequential([keras.layers.Dense(3)]))
     with pytest.raises(InputError, match=r"glu|cannot be|expressed"):
-        cross(keras.Model(image, pooled(keras.layers.Activation("glu")(keras.layers.Conv2D(4, 1)(image)))))
+        to_tf_keras(keras.Model(image, pooled(keras.layers.Activation("glu")(keras.layers.Conv2D(4, 1)(image)))))
     with pytest.raises(InputError, match="2 outputs"):
-        cross(keras.Model(image, [pooled(image), pooled(image)]))
+        to_tf_keras(keras.Model(image, [pooled(image), pooled(image)]))
     with pytest.raises(InputError, match="Keras 3 model"):
-        cross("model.keras")
+        to_tf_keras("model.keras")
 
 
 SMALL = {"alexnet": {"image_size": 63, "alpha": 0.25}, "alexnet_2012": {"image_size": 67, "alpha": 0.25}}
 
 
-def test_a_network_with_all_that_mobile_ones_have_is_carried(keras):
-    assert_goes_over_and_comes_back(settled(models.build("mobilenet_v3_small", classes=10, image_size=32, alpha=0.5)))
+def test_a_mobile_network_is_converted(keras):
+    assert_converts_in_both_directions(
+        settled(models.build("mobilenet_v3_small", classes=10, image_size=32, alpha=0.5))
+    )
     keras.backend.clear_session()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", models.names())
-def test_every_network_of_the_zoo_is_carried(keras, name):
+def test_every_network_of_the_zoo_is_converted(keras, name):
     options = SMALL.get(name, {"image_size": 64})
-    assert_goes_over_and_comes_back(settled(models.build(name, classes=10, **options)))
+    assert_converts_in_both_directions(settled(models.build(name, classes=10, **options)))
     keras.backend.clear_session()
 
 
@@ -186,8 +188,8 @@ def test_every_network_of_the_zoo_is_carried(keras, name):
         ("ConvNeXtTiny", 96),
     ],
 )
-def test_networks_of_keras_applications_are_carried(keras, name, size):
+def test_networks_of_keras_applications_are_converted(keras, name, size):
     shape = {} if size is None else {"input_shape": (size, size, 3)}
     model = getattr(keras.applications, name)(weights=None, classes=10, **shape)
-    assert_goes_over_and_comes_back(model, 96 if size is None else size)
+    assert_converts_in_both_directions(model, 96 if size is None else size)
     keras.backend.clear_session()

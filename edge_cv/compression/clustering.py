@@ -1,4 +1,4 @@
-"""Weight clustering: the weights of a layer take few different values, so that the file compresses well.
+"""Weight clustering: the weights of a layer share a few values, so that the compressed file is smaller.
 
 Deep Compression, Han et al. 2015, https://arxiv.org/abs/1510.00149 (section 3)
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_cv.compression.fine_tuning import fine_tune, settle_statistics
-from edge_cv.compression.pruning import prunable, total_sparsity
-from edge_cv.compression.tf_keras_bridge import cross
+from edge_cv.compression.fine_tuning import fine_tune, update_statistics
+from edge_cv.compression.pruning import PRUNED_SPARSITY, prunable, total_sparsity
+from edge_cv.compression.tf_keras_bridge import to_tf_keras
 
 if TYPE_CHECKING:
     import keras
@@ -29,44 +29,41 @@ def cluster(
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> keras.Model:
-    """The model with so many different weights, at most, in each convolution and dense layer.
+    """Replace the weights of each convolution and dense layer by a few cluster centroids and fine-tune the model.
 
     Zeros of a pruned model stay zero.
 
     Args:
-        model: a Keras 3 model; it stays as it is.
-        part: how many values, and where not.
-        batches: the images to fine-tune on.
-        teacher: what the part distills from; None is the model itself.
-        checkpoint: where a stopped run left its state.
-        progress: told the steps.
+        model: a Keras 3 model; it is not changed.
+        part: number of clusters and excluded layers.
+        batches: images for fine-tuning.
+        teacher: model for distillation; None is `model`.
+        checkpoint: file in which the fine-tuning saves its state and from which it resumes.
+        progress: reports the steps.
+
+    Returns:
+        The clustered model.
 
     Raises:
-        InputError: nothing is to be clustered, an exclusion names no layer, or the model cannot be carried.
+        InputError: if there is nothing to cluster, an exclusion matches no layer, or the model is not supported.
     """
-    import tensorflow_model_optimization as tfmot
-
-    chosen = prunable(model, part.exclude)
-    pruned = total_sparsity(model) > 0.1
+    selected = prunable(model, part.exclude)
+    pruned = total_sparsity(model) > PRUNED_SPARSITY
     wrappers: dict[str, Any] = {}
 
     def wrap(layer: Any, name: str) -> Any:
-        original = name.removesuffix(".pointwise")
-        if original not in chosen or not hasattr(layer, "kernel") or layer.kernel.shape.num_elements() <= part.clusters:
+        if name.removesuffix(".pointwise") not in selected or not hasattr(layer, "kernel"):
             return layer
-        wrapper = tfmot.clustering.keras.cluster_weights(
-            layer,
-            number_of_clusters=part.clusters,
-            cluster_centroids_init=tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS,
-            preserve_sparsity=pruned,
-        )
+        if layer.kernel.shape.num_elements() <= part.clusters:
+            return layer
+        wrapper = _clustered(layer, part.clusters, preserve_sparsity=pruned)
         if wrapper is not layer:
             wrappers[name] = wrapper
         return wrapper
 
-    crossing = cross(model, wrap=wrap, check=False)
+    twin = to_tf_keras(model, wrap=wrap, check=False)
     fine_tune(
-        crossing.model,
+        twin.model,
         batches,
         part.fine_tuning,
         teacher=teacher or model,
@@ -78,6 +75,17 @@ def cluster(
         wrapper.update_clustered_weights_associations()
         for name, variable in wrapper.original_clusterable_weights.items():
             variable.assign(getattr(wrapper.layer, name))
-    made = crossing.back()
-    settle_statistics(made, batches)
-    return made
+    clustered = twin.to_keras()
+    update_statistics(clustered, batches)
+    return clustered
+
+
+def _clustered(layer: Any, clusters: int, *, preserve_sparsity: bool) -> Any:
+    import tensorflow_model_optimization as tfmot
+
+    return tfmot.clustering.keras.cluster_weights(
+        layer,
+        number_of_clusters=clusters,
+        cluster_centroids_init=tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS,
+        preserve_sparsity=preserve_sparsity,
+    )

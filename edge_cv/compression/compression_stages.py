@@ -1,4 +1,4 @@
-"""The stages of compression in their order, each skipped when nothing that it depends on has changed.
+"""All compression stages in order. A stage is skipped when nothing that it depends on has changed.
 
 channel pruning -> pruning -> clustering -> quantization-aware training
 """
@@ -22,22 +22,26 @@ from edge_cv.stages import Steps
 if TYPE_CHECKING:
     import keras
 
-    from converters.schemes import Scheme
+    from converters.schemes import Int8, Int8FromQat
     from edge_cv.data.input_pipeline.batches import Batches
+
+    Ranges = dict[str, tuple[float, float]]
+    # Compresses a model: called with the model, the stage's part of the recipe and the batches.
+    Compressor = Callable[..., tuple[keras.Model, Ranges | None]]
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What one stage made.
+    """The model of one compression stage.
 
     Attributes:
         name: `channel_pruned`, `pruned`, `clustered` or `qat`.
-        path: the model's `.keras` file.
-        sha256: of that file.
-        parameters: that can be trained.
-        sparsity: the share of zeros, 0..1, in each convolution and dense layer.
-        total_sparsity: the same of all these layers' weights together.
-        ranges: what quantization-aware training learned, for `Int8FromQat`; None for the other stages.
+        path: the `.keras` file.
+        sha256: SHA-256 of the file.
+        parameters: number of trainable parameters.
+        sparsity: share of zeros, 0..1, in each convolution and dense layer.
+        total_sparsity: share of zeros, 0..1, in all these layers together.
+        ranges: ranges from quantization-aware training, for `Int8FromQat`; None for the other stages.
     """
 
     name: str
@@ -46,27 +50,27 @@ class StageResult:
     parameters: int
     sparsity: dict[str, float]
     total_sparsity: float
-    ranges: dict[str, tuple[float, float]] | None = None
+    ranges: Ranges | None = None
 
     @functools.cached_property
     def model(self) -> keras.Model:
-        """The model, read from its file."""
+        """The model, loaded from its file."""
         from converters.sources import load
 
         return load(self.path)
 
     @property
-    def int8(self) -> Scheme:
-        """How the model is made int8 without losing what the stage won: learned ranges, and zeros that stay zero."""
+    def int8(self) -> Int8 | Int8FromQat:
+        """The int8 scheme that preserves the stage's result: trained ranges, and zeros that stay zero."""
         return self.int8_with("int8")
 
-    def int8_with(self, io: str) -> Scheme:
-        """The same with another input and output."""
+    def int8_with(self, io: str) -> Int8 | Int8FromQat:
+        """The int8 scheme with another type of input and output, see `Int8.io`."""
         from converters.schemes import Int8, Int8FromQat
 
         if self.ranges is not None:
             return Int8FromQat(self.ranges, io=io)
-        return Int8(io=io, correction="rounding" if self.name == "channel_pruned" else "bias")
+        return Int8(io=io, correction="gptq" if self.name == "channel_pruned" else "bias")
 
 
 def compress(
@@ -81,44 +85,49 @@ def compress(
     key: Any = None,
     progress: Progress = silent,
 ) -> tuple[StageResult, ...]:
-    """Compress a model, in the order of the arguments, each stage beginning with what the one before it made.
+    """Compress a model in one or more stages. Each stage continues with the model of the previous one.
 
     Args:
-        model: a Keras 3 model from pixels to logits or probabilities; it stays as it is.
-        batches: the images to fine-tune on.
-        folder: for the models; a second run goes on from what is there.
-        channel_prune, prune, cluster, qat: the stages to go through.
-        key: what the batches depend on, as JSON takes it; a stage is done again when it changes.
-        progress: told what is being done.
+        model: a Keras 3 model from pixels `(batch, height, width, 3)` to logits or probabilities; it is not changed.
+        batches: images for fine-tuning.
+        folder: where to write the models. A second run reuses the stages that it contains.
+        channel_prune: settings of channel pruning; None skips the stage.
+        prune: settings of magnitude pruning; None skips the stage.
+        cluster: settings of weight clustering; None skips the stage.
+        qat: settings of quantization-aware training; None skips the stage.
+        key: JSON value that identifies the batches. The stages run again when it changes.
+        progress: reports the steps.
 
     Returns:
-        What each stage made.
+        The result of each stage, in order.
 
     Raises:
-        InputError: before anything is trained, when a stage cannot be done with this model or with another stage.
+        InputError: before any training, if no stage is given, or a stage does not support the model or another stage.
     """
-    parts = (
-        ("channel_pruned", channel_prune, _channel_pruned),
-        ("pruned", prune, _pruned),
-        ("clustered", cluster, _clustered),
-        ("qat", qat, _quantization_aware),
+    parts: tuple[tuple[str, Any, Compressor], ...] = (
+        ("channel_pruned", channel_prune, _channel_prune),
+        ("pruned", prune, _prune),
+        ("clustered", cluster, _cluster),
+        ("qat", qat, _qat),
     )
-    chosen = [(name, part, make) for name, part, make in parts if part is not None]
-    if not chosen:
-        raise InputError("to compress, name at least one of channel_prune, prune, cluster and qat. Received: none")
+    selected = [(name, part, compressor) for name, part, compressor in parts if part is not None]
+    if not selected:
+        raise InputError("compress needs one of channel_prune, prune, cluster and qat. Received: None for all of them")
     check_together(prune=prune, cluster=cluster, qat=qat)
     check(model, channel_prune=channel_prune, prune=prune, cluster=cluster, qat=qat)
-    steps, before, done = Steps(Path(folder)), _digest(model), []
-    for name, part, make in chosen:
-        source = done[-1] if done else None
+    steps, source = Steps(Path(folder)), _digest(model)
+    results: list[StageResult] = []
+    for name, part, compressor in selected:
         path = steps.folder / f"{name}.keras"
-        work = functools.partial(_work, make, source or model, part, batches, path, progress, teacher=model)
-        inputs = {"model": before, "part": asdict(part), "data": key}
+        work = functools.partial(
+            _run_stage, compressor, results[-1] if results else model, part, batches, path, progress, teacher=model
+        )
+        inputs = {"model": source, "part": asdict(part), "data": key}
         result, files = steps.cached(f"compress_{name}", inputs, work)
         ranges = result["ranges"] and {tensor: tuple(ends) for tensor, ends in result["ranges"].items()}
-        done.append(StageResult(name=name, path=path, sha256=files[path.name], **(result | {"ranges": ranges})))
-        before = done[-1].sha256
-    return tuple(done)
+        results.append(StageResult(name=name, path=path, sha256=files[path.name], **(result | {"ranges": ranges})))
+        source = results[-1].sha256
+    return tuple(results)
 
 
 def check(
@@ -129,11 +138,11 @@ def check(
     cluster: WeightClustering | None = None,
     qat: Qat | None = None,
 ) -> None:
-    """Raise InputError for what a stage would refuse, in seconds instead of after the stages before it."""
+    """Raise InputError if a stage does not support the model. This takes seconds and runs before the first stage."""
     from edge_cv.compression.channels import remove_channels
     from edge_cv.compression.pruning import prunable
     from edge_cv.compression.qat import check_float
-    from edge_cv.compression.tf_keras_bridge import cross
+    from edge_cv.compression.tf_keras_bridge import to_tf_keras
 
     check_float(model)
     if channel_prune is not None and channel_prune.target == "macs":
@@ -142,47 +151,56 @@ def check(
         if part is not None:
             prunable(model, part.exclude)
     if prune is not None or cluster is not None or qat is not None:
-        cross(model)
+        to_tf_keras(model)
 
 
-Make = Callable[..., "tuple[keras.Model, dict[str, tuple[float, float]] | None]"]
-
-
-def _work(
-    make: Make, source: Any, part: Any, batches: Batches, path: Path, progress: Progress, *, teacher: Any
-) -> tuple[Any, list[Path]]:
+def _run_stage(
+    compressor: Compressor,
+    source: keras.Model | StageResult,
+    part: Any,
+    batches: Batches,
+    path: Path,
+    progress: Progress,
+    *,
+    teacher: keras.Model,
+) -> tuple[dict[str, Any], list[Path]]:
+    """Compress a model and save it; returns the record of the stage and the files that it wrote."""
     from edge_cv.compression.pruning import sparsity, total_sparsity
 
     model = source.model if isinstance(source, StageResult) else source
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = path.with_suffix(".checkpoint.npz")
-    made, ranges = make(model, part, batches, teacher=teacher, checkpoint=checkpoint, progress=progress)
+    compressed, ranges = compressor(model, part, batches, teacher=teacher, checkpoint=checkpoint, progress=progress)
     with beside(path) as temporary:
-        made.save(temporary)
-    parameters = sum(math.prod(variable.shape) for variable in made.trainable_variables)
-    said = {"parameters": parameters, "sparsity": sparsity(made), "total_sparsity": total_sparsity(made)}
-    return said | {"ranges": ranges}, [path]
+        compressed.save(temporary)
+    record = {
+        "parameters": sum(math.prod(variable.shape) for variable in compressed.trainable_variables),
+        "sparsity": sparsity(compressed),
+        "total_sparsity": total_sparsity(compressed),
+        "ranges": ranges,
+    }
+    return record, [path]
 
 
-def _channel_pruned(model: Any, part: ChannelPrune, batches: Batches, **options: Any) -> Any:
+def _channel_prune(model: Any, part: ChannelPrune, batches: Batches, **options: Any) -> tuple[Any, None]:
     from edge_cv.compression.channels import channel_prune
 
     return channel_prune(model, part, batches, **options), None
 
 
-def _pruned(model: Any, part: Prune, batches: Batches, **options: Any) -> Any:
+def _prune(model: Any, part: Prune, batches: Batches, **options: Any) -> tuple[Any, None]:
     from edge_cv.compression.pruning import prune
 
     return prune(model, part, batches, **options), None
 
 
-def _clustered(model: Any, part: WeightClustering, batches: Batches, **options: Any) -> Any:
+def _cluster(model: Any, part: WeightClustering, batches: Batches, **options: Any) -> tuple[Any, None]:
     from edge_cv.compression.clustering import cluster
 
     return cluster(model, part, batches, **options), None
 
 
-def _quantization_aware(model: Any, part: Qat, batches: Batches, **options: Any) -> Any:
+def _qat(model: Any, part: Qat, batches: Batches, **options: Any) -> tuple[Any, Ranges]:
     from edge_cv.compression.qat import quantization_aware
 
     trained = quantization_aware(model, part, batches, **options)

@@ -1,7 +1,7 @@
-"""Training on what compression left: the same loop for Keras 3 and tf_keras models, epoch by epoch, resumable.
+"""Fine-tuning of compressed models: one resumable loop for Keras 3 and tf_keras models.
 
-The loss is the labels' cross-entropy, mixed with what a teacher, mostly the model before it was compressed, says of
-the same images: Distilling the Knowledge in a Neural Network, Hinton et al. 2015, https://arxiv.org/abs/1503.02531
+The loss mixes the cross-entropy of the labels with that of a teacher, usually the model before compression:
+Distilling the Knowledge in a Neural Network, Hinton et al. 2015, https://arxiv.org/abs/1503.02531
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.files import write_atomic
+from edge_cv.progress import silent
 
 if TYPE_CHECKING:
     from edge_cv.data.input_pipeline.batches import Batches
     from edge_cv.progress import Progress
     from edge_cv.recipe import FineTuning
 
-TEMPERATURE = 2.0  # by which both models' logits are divided where one learns from the other
-STATISTICS_STEPS = 32  # batches over which batch normalization's statistics are taken at the end
-FORGETTING = 10.0  # e^-10 of the old mean is left after a training
+TEMPERATURE = 2.0  # divides the logits of student and teacher for distillation
+STATISTICS_STEPS = 32  # batches from which `update_statistics` computes batch normalization's statistics
+DECAY_EXPONENT = 10.0  # e^-10 of the initial moving mean is left after fine-tuning
 
 
 def fine_tune(
     model: Any,
     batches: Batches,
-    tuning: FineTuning,
+    settings: FineTuning,
     *,
     teacher: Any = None,
     callbacks: Sequence[Any] = (),
@@ -41,74 +42,83 @@ def fine_tune(
     title: str = "fine-tuning",
     progress: Progress | None = None,
 ) -> None:
-    """Train a model in place, with Adam and a cosine schedule.
+    """Train a model in place with Adam and a cosine schedule.
 
     Args:
-        model: a Keras 3 or tf_keras model, from pixels to logits or to probabilities.
-        batches: the training images.
-        tuning: for how long, how fast, and how much is learned from the teacher.
-        teacher: a Keras 3 model of the same classes; None, or a distillation of 0, leaves the labels alone.
-        callbacks: of the model's own Keras.
-        before_epoch: told the number of the epoch to come; returns whether it changed what is trained.
-        checkpoint: written after each epoch and removed at the end; where it exists the training goes on from it.
-        title: for the progress.
-        progress: told the steps.
+        model: a Keras 3 or tf_keras model from pixels `(batch, height, width, 3)` to logits or probabilities
+            `(batch, classes)`.
+        batches: the training images, with the model's classes.
+        settings: epochs, learning rate and share of distillation.
+        teacher: a Keras 3 model with the same classes; None, or a distillation of 0, uses the labels only.
+        callbacks: callbacks of the model's Keras version.
+        before_epoch: called with the number of the next epoch; returns whether it changed which variables are
+            trainable.
+        checkpoint: file that is written after each epoch and deleted at the end. If it exists, training resumes from
+            it.
+        title: title of the progress.
+        progress: reports the steps.
 
     Raises:
-        InputError: the targets are not of as many classes as the model's outputs.
+        InputError: if data and model have a different number of classes, or the loss becomes NaN or infinite.
     """
-    from edge_cv.progress import silent
-
-    keras = _library(model)
-    classes = int(model.outputs[0].shape[-1])
-    if len(batches.classes) != classes:
-        raise InputError(
-            f"the training data must have the model's classes, {classes}. Received: {len(batches.classes)}"
-        )
-    steps = len(batches)
-    schedule = keras.optimizers.schedules.CosineDecay(tuning.learning_rate, max(1, steps * tuning.epochs))
-    optimizer = keras.optimizers.Adam(schedule)
-    taught = teacher is not None and tuning.distillation > 0
-    loss = _loss(classes, tuning.distillation if taught else 0.0, batches.multi_label, ends_in_probabilities(model))
+    _check_classes(model, batches)
+    keras, steps = _keras_of(model), len(batches)
+    total = steps * settings.epochs
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings.learning_rate, max(1, total)))
+    if settings.distillation == 0:
+        teacher = None
+    distillation = 0.0 if teacher is None else settings.distillation
+    loss = _loss(len(batches.classes), distillation, batches.multi_label, outputs_probabilities(model))
     model.compile(optimizer, loss=loss)
     optimizer.build(model.trainable_variables)
     first = _restore(checkpoint, model, optimizer)
-    with _statistics_that_follow(model, steps * tuning.epochs), (progress or silent)(title) as update:
-        for epoch in range(tuning.epochs):
+    with _faster_statistics(model, total), (progress or silent)(title) as update:
+        for epoch in range(settings.epochs):
             if before_epoch(epoch):
                 model.compile(optimizer, loss=loss)
             if epoch < first:
                 continue
-            done = keras.callbacks.LambdaCallback(
-                on_batch_end=lambda batch, logs, before=epoch * steps: update(before + batch + 1, steps * tuning.epochs)
+            report = keras.callbacks.LambdaCallback(
+                on_batch_end=lambda batch, logs, before=epoch * steps: update(before + batch + 1, total)
             )
-            images = _dataset(batches, epoch, model, teacher if taught else None)
-            with warnings.catch_warnings():  # a dataset that ends is what an epoch is
-                warnings.filterwarnings("ignore", message=".*(ran out of data|shuffle=True).*")
-                history = model.fit(
-                    images, epochs=epoch + 1, initial_epoch=epoch, verbose=0, callbacks=[*callbacks, done]
-                )
-            if not math.isfinite(history.history["loss"][-1]):
+            value = _train_epoch(model, _dataset(batches, epoch, model, teacher), epoch, [*callbacks, report])
+            if not math.isfinite(value):
                 raise InputError(
-                    f"{title}: the loss must stay finite; lower the learning rate, {tuning.learning_rate:g}. "
-                    f"Received: {history.history['loss'][-1]} in epoch {epoch + 1}"
+                    f"{title}: the loss must stay finite; lower the learning rate of {settings.learning_rate:g}. "
+                    f"Received: {value} in epoch {epoch + 1}"
                 )
             _save(checkpoint, model, optimizer, epoch + 1)
-    model.compiled = False  # a saved or copied model shall not ask for a loss that only this file has
+    model.compiled = False  # so that the model can be saved and cloned without this loss
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
 
 
-def settle_statistics(model: Any, batches: Batches) -> None:
-    """Batch normalization's means and variances as the finished weights make them, over some training batches.
+def _check_classes(model: Any, batches: Batches) -> None:
+    classes = int(model.outputs[0].shape[-1])
+    if len(batches.classes) != classes:
+        raise InputError(
+            f"the training data must have as many classes as the model, {classes}. Received: {len(batches.classes)}"
+        )
 
-    While weights become zero the activations shrink, and a moving mean is a few percent of what was long ago: enough,
-    over fifty layers, to lose most answers. Rethinking "Batch" in BatchNorm, Wu and Johnson 2021, section 3,
-    https://arxiv.org/abs/2105.07576
+
+def _train_epoch(model: Any, images: Any, epoch: int, callbacks: list[Any]) -> float:
+    """The training loss of one epoch."""
+    with warnings.catch_warnings():  # the dataset ends with the epoch
+        warnings.filterwarnings("ignore", message=".*(ran out of data|shuffle=True).*")
+        history = model.fit(images, epochs=epoch + 1, initial_epoch=epoch, verbose=0, callbacks=callbacks)
+    return history.history["loss"][-1]
+
+
+def update_statistics(model: Any, batches: Batches) -> None:
+    """Recompute batch normalization's means and variances with the final weights, over some training batches.
+
+    Activations shrink while weights become zero, and a moving mean still contains a few percent of old values. Over
+    fifty layers that is enough to lose most correct predictions. Rethinking "Batch" in BatchNorm, Wu and Johnson 2021,
+    section 3, https://arxiv.org/abs/2105.07576
 
     Args:
-        model: a Keras 3 model, changed in place; what is not trainable stays.
-        batches: the images that it was trained on.
+        model: a Keras 3 model, changed in place. Layers that are not trainable are not changed.
+        batches: the training images.
     """
     layers = [layer for layer in inner_layers(model) if type(layer).__name__ == "BatchNormalization"]
     before = [layer.momentum for layer in layers]
@@ -116,22 +126,22 @@ def settle_statistics(model: Any, batches: Batches) -> None:
         if step == STATISTICS_STEPS:
             break
         for layer in layers:
-            layer.momentum = step / (step + 1)  # the mean of all steps so far
+            layer.momentum = step / (step + 1)  # the moving average becomes the mean of all steps
         model(np.asarray(images, np.float32), training=True)
     for layer, momentum in zip(layers, before, strict=True):
         layer.momentum = momentum
 
 
 @contextlib.contextmanager
-def _statistics_that_follow(model: Any, steps: int) -> Iterator[None]:
-    """Batch normalization that has forgotten its old means at the end of so many steps.
+def _faster_statistics(model: Any, steps: int) -> Iterator[None]:
+    """Context in which batch normalization's momentum is low enough to replace its statistics within some steps.
 
-    Compression changes what layers put out; a mean that moves by 1 % a step is wrong for some hundred steps.
+    Compression changes the activations. With the usual momentum of 0.99 the statistics are wrong for hundreds of steps.
     """
     layers = [layer for layer in inner_layers(model) if type(layer).__name__ == "BatchNormalization"]
     before = [layer.momentum for layer in layers]
     for layer in layers:
-        layer.momentum = min(layer.momentum, max(0.0, 1 - FORGETTING / max(steps, 1)))
+        layer.momentum = min(layer.momentum, max(0.0, 1 - DECAY_EXPONENT / max(steps, 1)))
     try:
         yield
     finally:
@@ -140,7 +150,7 @@ def _statistics_that_follow(model: Any, steps: int) -> Iterator[None]:
 
 
 def inner_layers(model: Any) -> Iterator[Any]:
-    """The layers of a Keras 3 or tf_keras model, those inside models and wrappers included."""
+    """The layers of a Keras 3 or tf_keras model, including those inside models and wrappers."""
     for layer in model.layers:
         if hasattr(layer, "layers"):
             yield from inner_layers(layer)
@@ -148,8 +158,8 @@ def inner_layers(model: Any) -> Iterator[Any]:
             yield getattr(layer, "layer", layer)
 
 
-def ends_in_probabilities(model: Any) -> bool:
-    """Whether the last layer is a softmax or a sigmoid."""
+def outputs_probabilities(model: Any) -> bool:
+    """Whether the last layer of a model is a softmax or a sigmoid."""
     last = model.layers[-1]
     while hasattr(last, "layers"):
         last = last.layers[-1]
@@ -158,7 +168,7 @@ def ends_in_probabilities(model: Any) -> bool:
     return type(last).__name__ == "Softmax" or activation in ("softmax", "sigmoid")
 
 
-def _library(model: Any) -> Any:
+def _keras_of(model: Any) -> Any:
     if any(base.__module__.split(".")[0] == "tf_keras" for base in type(model).__mro__):
         import tf_keras
 
@@ -169,7 +179,7 @@ def _library(model: Any) -> Any:
 
 
 def _loss(classes: int, distillation: float, multi_label: bool, probabilities: bool) -> Callable[[Any, Any], Any]:
-    """The loss of outputs against targets, behind which the teacher's logits stand."""
+    """The loss function. Its targets are `(batch, classes)`, followed by the teacher's logits when distilling."""
     import tensorflow as tf
 
     def cross_entropy(targets: Any, logits: Any) -> Any:
@@ -177,13 +187,13 @@ def _loss(classes: int, distillation: float, multi_label: bool, probabilities: b
             return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits), axis=-1)
         return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
 
-    def loss(wanted: Any, outputs: Any) -> Any:
+    def loss(targets: Any, outputs: Any) -> Any:
         logits = _logits(outputs, multi_label) if probabilities else outputs
-        hard = cross_entropy(wanted[:, :classes], logits)
+        hard = cross_entropy(targets[:, :classes], logits)
         if not distillation:
             return hard
         soften = tf.nn.sigmoid if multi_label else tf.nn.softmax
-        soft = cross_entropy(soften(wanted[:, classes:] / TEMPERATURE), logits / TEMPERATURE)
+        soft = cross_entropy(soften(targets[:, classes:] / TEMPERATURE), logits / TEMPERATURE)
         return (1 - distillation) * hard + distillation * TEMPERATURE**2 * soft
 
     return loss
@@ -197,24 +207,24 @@ def _logits(probabilities: Any, multi_label: bool) -> Any:
 
 
 def _dataset(batches: Batches, epoch: int, model: Any, teacher: Any) -> Any:
-    """One epoch as TensorFlow takes it: images, and targets with the teacher's logits behind them."""
+    """One epoch as a TensorFlow dataset of images and targets, the teacher's logits appended to the targets."""
     import tensorflow as tf
 
     shape, classes = model.inputs[0].shape, int(model.outputs[0].shape[-1])
     width = classes if teacher is None else 2 * classes
     if teacher is not None:
-        as_logits = ends_in_probabilities(teacher)
+        needs_logits = outputs_probabilities(teacher)
 
         @tf.function(reduce_retracing=True)
-        def said(images: Any) -> Any:
+        def teacher_logits(images: Any) -> Any:
             outputs = teacher(images, training=False)
-            return _logits(outputs, batches.multi_label) if as_logits else outputs
+            return _logits(outputs, batches.multi_label) if needs_logits else outputs
 
     def stream() -> Iterable[tuple[Any, Any]]:
         for images, targets in batches.epoch(epoch):
             images, targets = np.asarray(images, np.float32), np.asarray(targets, np.float32)
             if teacher is not None:
-                targets = np.concatenate([targets, said(images).numpy()], axis=1)
+                targets = np.concatenate([targets, teacher_logits(images).numpy()], axis=1)
             yield images, targets
 
     signature = (
@@ -234,12 +244,12 @@ def _save(checkpoint: Path | None, model: Any, optimizer: Any, epochs: int) -> N
         return
     stream = io.BytesIO()
     state = {f"v{i}": np.asarray(variable) for i, variable in enumerate(_state(model, optimizer))}
-    np.savez(stream, epochs=epochs, **state)
+    np.savez(stream, allow_pickle=False, epochs=np.asarray(epochs), **state)
     write_atomic(checkpoint, stream.getvalue())
 
 
 def _restore(checkpoint: Path | None, model: Any, optimizer: Any) -> int:
-    """How many epochs are done already; the model and the optimizer then are as they were after them."""
+    """Load a checkpoint that fits the model and the optimizer; returns the number of finished epochs."""
     if checkpoint is None or not checkpoint.is_file():
         return 0
     state = _state(model, optimizer)

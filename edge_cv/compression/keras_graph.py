@@ -1,7 +1,7 @@
-"""A Keras 3 model's graph, walked in order with values of any kind in the place of its tensors.
+"""Walks the graph of a Keras 3 model with arbitrary values in the place of its tensors.
 
-With tf_keras tensors the walk builds the tf_keras model, with groups of channels it finds what depends on what, with
-Keras tensors of other widths it builds a smaller model.
+With tf_keras tensors the walk builds a tf_keras model; with channel indices it finds dependent channels; with Keras
+tensors of fewer channels it builds a smaller model.
 """
 
 from __future__ import annotations
@@ -14,18 +14,24 @@ from converters.errors import InputError
 if TYPE_CHECKING:
     import keras
 
-# Called with the operation (a layer, or a raw one such as the Add of `x + 3`), its name, which is unique in the model,
-# and the arguments of the call with values in the place of tensors; returns the value of the operation's output.
+# Called with an operation (a layer, or a raw one such as the Add of `x + 3`), its name, which is unique in the model,
+# and the arguments of its call with values in the place of tensors. Returns the value of the operation's output.
 Call = Callable[[Any, str, tuple, dict[str, Any]], Any]
 
 
 def walk(model: keras.Model, inputs: Sequence[Any], call: Call) -> list[Any]:
-    """The values of the model's outputs when its inputs have these values.
+    """Evaluate a model's graph in topological order.
 
     Args:
-        model: checked by `functional_form`. Models inside it are walked as if their layers stood in its place.
-        inputs: one value for each input.
-        call: computes an operation's value.
+        model: functional or built Sequential. The layers of models inside it are visited as its own.
+        inputs: one value per input.
+        call: computes the value of an operation.
+
+    Returns:
+        One value per output.
+
+    Raises:
+        InputError: see `functional_form`.
     """
     return _walk(functional_form(model), inputs, call, "")
 
@@ -50,10 +56,10 @@ def _walk(model: keras.Model, inputs: Sequence[Any], call: Call, prefix: str) ->
 
 
 def functional_form(model: Any) -> keras.Model:
-    """The model's functional form, proved to be one that can be walked.
+    """The functional form of a model, which `walk` can visit.
 
     Raises:
-        InputError: not a Keras 3 model, one without a graph, or one that uses a layer with weights twice.
+        InputError: if the model is not a Keras 3 model, has no graph, or calls a layer with weights more than once.
     """
     import keras
 
@@ -68,25 +74,25 @@ def functional_form(model: Any) -> keras.Model:
             "a model to compress must be functional or Sequential, so that its graph is known. "
             f"Received: {model.name!r}, a subclassed model ({type(model).__name__})"
         )
-    uses: dict[int, int] = {}
+    calls: dict[int, int] = {}
     for nodes in model._nodes_by_depth.values():
         for node in nodes:
-            uses[id(node.operation)] = uses.get(id(node.operation), 0) + 1
+            calls[id(node.operation)] = calls.get(id(node.operation), 0) + 1
     for operation in model._operations:
-        if uses[id(operation)] > 1 and getattr(operation, "weights", ()):
+        if calls[id(operation)] > 1 and getattr(operation, "weights", None):
             raise InputError(
-                "a model to compress must use each layer with weights once. "
-                f"Received: {model.name!r}, whose layer {operation.name!r} is shared by {uses[id(operation)]} calls"
+                "a model to compress must call each layer with weights once. "
+                f"Received: {model.name!r}, whose layer {operation.name!r} is shared by {calls[id(operation)]} calls"
             )
     return model
 
 
 def leaf_layers(model: keras.Model) -> dict[str, keras.Layer]:
-    """Each layer that `walk` meets, by the name that it has there."""
-    found: dict[str, keras.Layer] = {}
+    """Every layer and operation that `walk` visits, by the name that it has there."""
+    layers: dict[str, keras.Layer] = {}
 
-    def look(operation: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> None:
-        found[name] = operation
+    def add(operation: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> None:
+        layers[name] = operation
 
-    walk(model, [None] * len(functional_form(model).inputs), look)
-    return found
+    walk(model, [None] * len(functional_form(model).inputs), add)
+    return layers

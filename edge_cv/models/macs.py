@@ -1,4 +1,4 @@
-"""How much arithmetic a Keras model does for one image."""
+"""Number of multiply-accumulates (MACs) of a Keras model."""
 
 from __future__ import annotations
 
@@ -7,31 +7,25 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError
+from edge_cv.models.kernels import KERNELS, kernels
 
 if TYPE_CHECKING:
     import keras
 
-# The weights that are multiplied with each position of the output, by the layer's class. Biases, normalization,
-# activations and pooling are not counted, as in the papers.
-KERNELS = {
-    "Conv2D": ("kernel",),
-    "DepthwiseConv2D": ("kernel",),
-    "SeparableConv2D": ("depthwise_kernel", "pointwise_kernel"),
-    "Dense": ("kernel",),
-}
-
 
 def count_macs(model: keras.Model) -> int:
-    """The multiply-accumulates of one image, in the convolutions and dense layers.
+    """Count the multiply-accumulates of the convolutions and dense layers for one image.
+
+    As in the papers, biases, normalization, activations and pooling are not counted.
 
     Args:
-        model: a built model, functional or Sequential (nested ones too), of fixed input size.
+        model: a built functional or Sequential model of fixed input size. Models inside it are included.
 
     Returns:
-        The number for one image; grouped convolutions count only the channels that they connect.
+        The number of MACs. Grouped convolutions count only the channels that they connect.
 
     Raises:
-        InputError: when the model has a layer that this count does not cover, is used twice, or has no fixed size.
+        InputError: if a layer has weights of an unknown kind, is used twice, or has an output of variable size.
     """
     return sum(_layer_macs(layer) for layer in _layers(model))
 
@@ -53,14 +47,16 @@ def _layer_macs(layer: keras.Layer) -> int:
                 f"Received: {kind} (layer {layer.name!r})"
             )
         return 0
-    if len(layer._inbound_nodes) != 1:  # Keras has no public count; `layer.output` is the first call's alone
+    if len(layer._inbound_nodes) != 1:  # Keras has no public count; `layer.output` covers one call only
         raise InputError(
-            f"MACs can be counted for layers that are used once. Received: layer {layer.name!r}, "
-            f"used {len(layer._inbound_nodes)} times"
+            f"MACs can be counted for layers that are called once. Received: layer {layer.name!r}, "
+            f"called {len(layer._inbound_nodes)} times"
         )
     shape = layer.output.shape
     channels_first = getattr(layer, "data_format", "channels_last") == "channels_first"
     positions = shape[2:] if channels_first else shape[1:-1]
     if None in positions:
-        raise InputError(f"MACs can be counted for a fixed input size. Received: layer {layer.name!r} gives {shape}")
-    return math.prod(positions) * sum(math.prod(getattr(layer, kernel).shape) for kernel in KERNELS[kind])
+        raise InputError(
+            f"MACs can be counted for a fixed input size. Received: layer {layer.name!r} of output shape {shape}"
+        )
+    return math.prod(positions) * sum(math.prod(kernel.shape) for kernel in kernels(layer))

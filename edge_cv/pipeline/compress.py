@@ -61,7 +61,7 @@ def compress_file(
         model: a Keras 3 model that takes pixels 0..255.
         data: labelled photos, by name or folder: some to fine-tune on, others to measure on.
         out_dir: for the models and the files; a second run goes on from what is there.
-        parts: the stages by the names that `edge_cv.compression.compression_stages.compress` gives them.
+        parts: the stages by the names that `edge_cv.compression.compress` gives them.
         fit: of it the batch size, the augmentation and the seed.
         name: which the files' names begin with.
         preprocessing: what the model sees of a photo.
