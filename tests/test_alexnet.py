@@ -17,13 +17,13 @@ from converters import to_onnx, to_tflite
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from edge_cv import models
-from edge_cv.models import alexnet, weights
+from edge_cv.models import alexnet, torch_files, weight_layouts
 
 SMALL = {"alexnet": {"image_size": 63, "alpha": 0.125}, "alexnet_2012": {"image_size": 67, "alpha": 0.125}}
 
 
 def quick(name: str = "alexnet", **options) -> keras.Model:
-    """Narrow and small: seconds through every converter."""
+    """A narrow network with a small input, which converts within seconds."""
     keras.utils.set_random_seed(1)
     return models.build(name, **{"classes": 5, **SMALL[name], **options})
 
@@ -66,7 +66,7 @@ def test_network_with_local_response_normalization_loads_without_custom_objects(
     )
 
 
-def test_norm_is_the_one_that_was_asked_for():
+def test_norm_option_selects_the_normalization():
     def kinds(name: str, **options) -> set[str]:
         return {layer.name for layer in quick(name, **options).layers if layer.name in ("lrn1", "lrn2", "conv2_bn")}
 
@@ -137,7 +137,7 @@ def test_pooling_to_six_positions_averages_torchs_windows(size: int):
 
 
 @pytest.mark.parametrize(("name", "least"), [("alexnet", 63), ("alexnet_2012", 67)])
-def test_smallest_image_is_the_one_that_the_poolings_leave_something_of(name: str, least: int):
+def test_smallest_image_leaves_one_position_after_the_poolings(name: str, least: int):
     assert quick(name, image_size=least).get_layer("pool5").output.shape[1:3] == (1, 1)
     with pytest.raises(
         InputError, match=rf"image_size must be at least {least} pixels for {name}.* Received: {least - 1}"
@@ -184,14 +184,20 @@ def test_dropout_stands_before_the_dense_layers_in_torchvisions_and_behind_them_
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("alexnet", {}), ("alexnet", {"norm": "batch_norm"}), ("alexnet_2012", {})], ids=str
+    ("name", "options"),
+    [
+        pytest.param("alexnet", {}, marks=pytest.mark.slow),
+        pytest.param("alexnet", {"norm": "batch_norm"}, marks=pytest.mark.slow),
+        ("alexnet_2012", {}),
+    ],
+    ids=str,
 )
 def test_trains_and_converts_to_every_format(name: str, options: dict):
     model = quick(name, **options)
     images = photos(16, model.input_shape[1])
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0  # one step is enough for statistics that fit the data, as after training
+            layer.momentum = 0.0  # so that one step gives statistics of the data, as after training
     before = [weight.numpy().copy() for weight in model.trainable_weights]
     model.compile(keras.optimizers.SGD(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
@@ -240,7 +246,7 @@ def torchvision_forward(arrays: dict[str, np.ndarray], pixels: np.ndarray) -> np
         x = tf.nn.relu(tf.nn.conv2d(x, kernel, stride, "VALID") + arrays[f"features.{index}.bias"]).numpy()
         if pool:
             x = tf.nn.max_pool2d(x, 3, 2, "VALID").numpy()
-    x = x.transpose(0, 3, 1, 2)  # NCHW from here on, as torch flattens it
+    x = x.transpose(0, 3, 1, 2)  # NCHW from here on, the order in which torch flattens
     steps = [(i * x.shape[2] // 6, -(-(i + 1) * x.shape[2] // 6)) for i in range(6)]
     x = np.stack([np.stack([x[:, :, a:b, c:d].mean(axis=(2, 3)) for c, d in steps], -1) for a, b in steps], -2)
     x = x.reshape(len(x), -1)
@@ -252,9 +258,9 @@ def torchvision_forward(arrays: dict[str, np.ndarray], pixels: np.ndarray) -> np
 
 @pytest.mark.parametrize("image_size", [224, 160])
 def test_torchvision_arrays_give_torchvisions_logits(image_size: int):
-    arrays = torchvision_arrays(0.25, 7)
-    model = models.build("alexnet", alpha=0.25, classes=7, image_size=image_size)
-    weights.assign_torch_alexnet(model, arrays, head=True)
+    arrays = torchvision_arrays(0.125, 7)
+    model = models.build("alexnet", alpha=0.125, classes=7, image_size=image_size)
+    weight_layouts.assign_torch_alexnet(model, arrays, head=True)
     pixels = np.random.default_rng(3).integers(0, 256, (2, image_size, image_size, 3)).astype(np.float32)
     expected = torchvision_forward(arrays, pixels)
 
@@ -262,22 +268,22 @@ def test_torchvision_arrays_give_torchvisions_logits(image_size: int):
     np.testing.assert_allclose(logits_of(model, pixels), expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_head_of_another_size_is_left_as_it_is():
+def test_head_of_another_size_is_not_changed():
     model = quick(alpha=0.25, classes=3)
     head = model.get_layer("logits").get_weights()[0]
-    weights.assign_torch_alexnet(model, torchvision_arrays(0.25, 7), head=False)
+    weight_layouts.assign_torch_alexnet(model, torchvision_arrays(0.25, 7), head=False)
     np.testing.assert_array_equal(model.get_layer("logits").get_weights()[0], head)
 
 
 def test_arrays_that_do_not_fit_are_refused():
     arrays = torchvision_arrays(0.25, 5)
     with pytest.raises(InputError, match=r"kernel of the layer 'conv1' must have the shape \(11, 11, 3, 8\)"):
-        weights.assign_torch_alexnet(quick(), arrays, head=True)
+        weight_layouts.assign_torch_alexnet(quick(), arrays, head=True)
     with pytest.raises(InputError, match=r"weights fit the layers conv1, .* Received: conv1, conv1_bn"):
-        weights.assign_torch_alexnet(quick(alpha=0.25, norm="batch_norm"), arrays, head=True)
+        weight_layouts.assign_torch_alexnet(quick(alpha=0.25, norm="batch_norm"), arrays, head=True)
     del arrays["features.3.bias"]
     with pytest.raises(InputError, match="must be those of torchvision's AlexNet"):
-        weights.assign_torch_alexnet(quick(alpha=0.25), arrays, head=True)
+        weight_layouts.assign_torch_alexnet(quick(alpha=0.25), arrays, head=True)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +295,7 @@ def test_arrays_that_do_not_fit_are_refused():
     ],
     ids=str,
 )
-def test_imagenet_weights_of_a_network_that_has_none_are_refused(name: str, options: dict, message: str):
+def test_imagenet_weights_of_a_network_without_published_ones_are_refused(name: str, options: dict, message: str):
     with pytest.raises(InputError, match=message):
         models.build(name, weights="imagenet", **options)
 
@@ -326,7 +332,7 @@ class TorchPickler(pickle.Pickler):
 
 @pytest.fixture
 def torch(monkeypatch) -> types.ModuleType:
-    """As much of torch as its file format names, so that files can be written without it."""
+    """The parts of torch that its file format names, so that the tests write files without torch."""
     module, internal = types.ModuleType("torch"), types.ModuleType("torch._utils")
     module.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
 
@@ -366,7 +372,7 @@ def torch_zip(
 
 def test_zip_holds_the_arrays_that_were_written(torch, tmp_path):
     arrays = torchvision_arrays(0.03125, 3)
-    read = weights.read_torch(torch_zip(torch, tmp_path / "weights.pth", arrays))
+    read = torch_files.read_torch(torch_zip(torch, tmp_path / "weights.pth", arrays))
 
     assert list(read) == list(arrays)
     for name, array in arrays.items():
@@ -388,8 +394,8 @@ def test_zip_that_is_compressed_too_short_truncated_or_big_endian_is_refused(tor
         big_endian,
     ]
     for path in bad:
-        with pytest.raises(InputError, match=rf"{path.name} must be a whole state dictionary"):
-            weights.read_torch(path)
+        with pytest.raises(InputError, match=rf"{path.name} must be a complete state dictionary"):
+            torch_files.read_torch(path)
 
 
 def test_zip_whose_pickle_calls_something_is_refused_and_not_run(tmp_path):
@@ -401,6 +407,6 @@ def test_zip_whose_pickle_calls_something_is_refused_and_not_run(tmp_path):
 
     with zipfile.ZipFile(tmp_path / "hostile.pth", "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(Hostile(), 2))
-    with pytest.raises(InputError, match=r"must hold arrays alone\. Received: the global"):
-        weights.read_torch(tmp_path / "hostile.pth")
+    with pytest.raises(InputError, match=r"must contain only arrays\. Received: the global"):
+        torch_files.read_torch(tmp_path / "hostile.pth")
     assert not mark.exists()

@@ -13,19 +13,19 @@ SMALL, MEDIUM = "mobilenet_v4_conv_small", "mobilenet_v4_conv_medium"
 
 
 def quick(name: str = SMALL, **options) -> keras.Model:
-    """Narrow and small: seconds through every converter."""
+    """A narrow network with a small input, which converts within seconds."""
     keras.utils.set_random_seed(1)
     return models.build(name, **{"classes": 6, "image_size": 64, "alpha": 0.25, **options})
 
 
 def photos(number: int, size: int = 64) -> np.ndarray:
-    """Smooth random pictures; noise of single pixels would leave every picture alike after the pooling."""
+    """Smooth random images. After pooling, images of pixel noise would all be alike."""
     coarse = np.random.default_rng(0).integers(0, 256, (number, 4, 4, 3)).astype(np.float32)
     return np.round(np.kron(coarse, np.ones((1, size // 4, size // 4, 1), np.float32)))
 
 
 def by_hand(stages, size: int) -> tuple[int, int]:
-    """Trainable parameters and MACs with 1000 classes, from table rows alone: an own reading of the paper's blocks."""
+    """Trainable parameters and MACs with 1000 classes, computed from the table rows independently of the network."""
     parameters = macs = 0
     channels = 3
 
@@ -69,7 +69,7 @@ def test_counts_follow_from_the_stages_and_round_to_the_published_ones(name: str
     assert round(macs / 1e9, 1) == giga
 
 
-def test_depthwise_convolutions_stand_where_the_four_kinds_of_block_have_them():
+def test_depthwise_convolutions_follow_the_four_kinds_of_blocks():
     layers = {layer.name: layer for layer in quick(MEDIUM).layers}
 
     def parts(block: str) -> list[str]:
@@ -124,13 +124,13 @@ def test_pixels_become_minus_one_to_one():
     np.testing.assert_allclose(quick().get_layer("normalize")(np.array([0.0, 127.5, 255.0], np.float32)), [-1, 0, 1])
 
 
-@pytest.mark.parametrize("name", [SMALL, MEDIUM])
+@pytest.mark.parametrize("name", [SMALL, pytest.param(MEDIUM, marks=pytest.mark.slow)])
 def test_trains_and_converts_to_every_format(name: str):
     model = quick(name)
     images = photos(16)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0  # one step is enough for statistics that fit the data, as after training
+            layer.momentum = 0.0  # so that one step gives statistics of the data, as after training
     before = [weight.numpy().copy() for weight in model.trainable_weights]
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 

@@ -1,13 +1,13 @@
-"""The architectures, by name: `names`, `build`, `preprocessing` and the compound scaling of EfficientNet.
+"""The architectures, by name: `names`, `build`, `preprocessing`, `describe` and EfficientNet's `compound_scale`.
 
-Every model takes a batch of RGB pixels 0..255, float32 `(batch, image_size, image_size, 3)`, by the input name
-`pixels`, normalizes them itself, and returns logits `(batch, classes)`.
+Every model takes RGB pixels 0..255, float32 `(batch, image_size, image_size, 3)`, under the input name `pixels`,
+normalizes them itself, and returns logits `(batch, classes)`.
 
-A family is one module of this package. It has `NAMES`, `published(name)`, `preprocessing(name, image_size=None)` and
-`network(name, *, classes, image_size, alpha, **options)`; the options that it takes are `network`'s own keywords.
-It may have `imagenet_file(name, *, alpha, image_size, **options)`, the published file of weights of such a network, and
-`default_image_size(name, **options)`, where options change the size of the paper's variant.
-Keras is loaded by the first `build`, not by the import.
+Each family is one module of this package with `NAMES`, `published(name)`, `preprocessing(name, image_size=None)` and
+`network(name, *, classes, image_size, alpha, **options)`. The keyword arguments of `network` are the family's options.
+A family may also have `imagenet_file(name, *, alpha, image_size, **options)`, the published file of weights, and
+`default_image_size(name, **options)`, if options change the image size of the paper's variant.
+Keras is imported by the first `build`, not with this package.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["Scale", "build", "compound_scale", "describe", "names", "preprocessing"]
 
 IMAGENET_CLASSES = 1000
-MIN_IMAGE_SIZE = 32  # pixels: every network here halves its input five times
+MIN_IMAGE_SIZE = 32  # pixels: every network halves its input five times
 MAX_ALPHA = 8.0
-INT8_BYTES_PER_PARAMETER = 1.1  # with scales and biases: 1.00 (AlexNet) to 1.17 (EfficientNet B0) were measured
+INT8_BYTES_PER_PARAMETER = 1.1  # with scales and biases; measured: 1.00 (AlexNet) to 1.17 (EfficientNet B0)
 
 
 @functools.cache
@@ -58,35 +58,44 @@ def names() -> tuple[str, ...]:
 
 
 def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
-    """What happens to a photo before model `name` sees it, for its own image size or another one in pixels.
+    """The preprocessing of photos for an architecture.
 
-    Raises InputError for an unknown name.
+    Args:
+        name: one of `names()`.
+        image_size: height and width in pixels; None is the architecture's own.
+
+    Raises:
+        InputError: if the name is unknown or the size is out of range.
     """
     return _family(name).preprocessing(name, image_size if image_size is None else _image_size(image_size))
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What was published of an architecture with 1000 classes, and where its weights come from; nothing is built.
+    """The published figures of an architecture with 1000 classes. No model is built.
+
+    Args:
+        name: one of `names()`.
 
     Returns:
-        `name`, `image_size` in pixels, `parameters`, `macs`, `top1` (a share 0..1), `float32_bytes` and `int8_bytes`
-        (estimates of the TFLite files' sizes) and `weights` (where they come from, in words).
+        `name`, `image_size` in pixels, `parameters`, `macs`, `top1` (0..1), `float32_bytes` and `int8_bytes`
+        (estimated sizes of the TFLite files) and `weights` (their source, in words).
 
-    Raises InputError for an unknown name.
+    Raises:
+        InputError: if the name is unknown.
     """
     from edge_cv.models.weights import origin
 
     family = _family(name)
-    facts = family.published(name)
+    published = family.published(name)
     return {
         "name": name,
-        "image_size": facts.image_size,
-        "parameters": facts.parameters,
-        "macs": facts.macs,
-        "top1": facts.top1,
-        "float32_bytes": 4 * facts.parameters,
-        "int8_bytes": round(INT8_BYTES_PER_PARAMETER * facts.parameters),
-        "weights": origin(name, _imagenet_file(family, name, facts.image_size, 1.0, {})),
+        "image_size": published.image_size,
+        "parameters": published.parameters,
+        "macs": published.macs,
+        "top1": published.top1,
+        "float32_bytes": 4 * published.parameters,
+        "int8_bytes": round(INT8_BYTES_PER_PARAMETER * published.parameters),
+        "weights": origin(name, _imagenet_file(family, name, published.image_size, 1.0, {})),
     }
 
 
@@ -105,19 +114,19 @@ def build(
         name: one of `names()`.
         classes: number of logits, at least 1.
         image_size: height and width of the input in pixels, at least 32; None is the size of the paper's variant.
-        alpha: width multiplier, on top of the variant's own; 0 < alpha <= 8, and as much as keeps 8 channels.
-        weights: None for a random start; "imagenet" for pretrained weights, whose head is kept when `classes` is
-            1000 and otherwise left random (a warning is logged); or a path to a `.keras` or `.weights.h5` file of the
-            same architecture and options, whose head is left random in the same way when it is of another size. Only
-            arrays are read from a file; nothing in it is executed.
+        alpha: width multiplier in addition to the variant's own; 0 < alpha <= 8, and large enough for 8 channels per
+            layer.
+        weights: None for random weights; "imagenet" for pretrained weights; or the path of a `.keras` or `.weights.h5`
+            file of the same architecture and options. The head is loaded if its size fits (`classes=1000` for
+            "imagenet"); otherwise it is initialized randomly and a warning is logged. Only arrays are read from files.
         **options: options of the family, such as `dropout` of EfficientNet.
 
     Returns:
-        The model, from pixels `(batch, image_size, image_size, 3)`, float32 RGB 0..255, to logits `(batch, classes)`.
-        Its attribute `preprocessing` is the `Preprocessing` that fits its image size.
+        A model from pixels `(batch, image_size, image_size, 3)`, float32 RGB 0..255, to logits `(batch, classes)`. Its
+        attribute `preprocessing` is the `Preprocessing` for its image size.
 
     Raises:
-        InputError: for an unknown name or option, a value out of its range, or weights that cannot be had.
+        InputError: if a name or option is unknown, a value is out of range, or the weights are not available.
     """
     family = _family(name)
     _check_options(name, family, options)
@@ -127,23 +136,34 @@ def build(
     classes = _whole("classes", classes, at_least=1)
     alpha = _alpha(alpha)
     file = _imagenet_file(family, name, contract.image_size, alpha, options) if weights == "imagenet" else None
+    if weights == "imagenet":
+        _check_published(name, file)
 
     model = family.network(name, classes=classes, image_size=contract.image_size, alpha=alpha, **options)
     model.preprocessing = contract
     if weights is not None:
-        from edge_cv.models import weights as sources
+        from edge_cv.models.keras_files import load_file
+        from edge_cv.models.weights import load_imagenet
 
         if weights == "imagenet":
-            sources.load_imagenet(model, name, file, head=classes == IMAGENET_CLASSES)
+            load_imagenet(model, name, file, head=classes == IMAGENET_CLASSES)
         else:
-            sources.load_file(model, weights)
+            load_file(model, weights)
     return model
+
+
+def _check_published(name: str, file: RemoteFile | None) -> None:
+    from edge_cv.models.weights import origin
+
+    if origin(name, file) == "none":
+        available = [other for other in names() if describe(other)["weights"] != "none"]
+        raise InputError(f'weights="imagenet" must be one of {", ".join(available)}. Received: {name!r}')
 
 
 def _imagenet_file(
     family: ModuleType, name: str, image_size: int, alpha: float, options: dict[str, Any]
 ) -> RemoteFile | None:
-    """The published weights of such a network; None for a family that has none, which then is of alpha 1."""
+    """The published file of weights of a network; None for a family without such files, which requires alpha 1."""
     if hasattr(family, "imagenet_file"):
         return family.imagenet_file(name, alpha=alpha, image_size=image_size, **options)
     if alpha != 1.0:

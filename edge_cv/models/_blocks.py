@@ -1,7 +1,7 @@
-"""What families share: rounding of channels, convolution with batch normalization, squeeze-and-excite, the crop.
+"""Building blocks of the families: rounding of channels, convolution with batch normalization, squeeze-and-excitation.
 
-Every layer has a name that begins with its block's, so that figures layer by layer can be read. Strided convolutions
-pad as TensorFlow's "same" does, which is what the networks were trained with.
+The name of every layer starts with its block's name, so that reports per layer are readable. Strided convolutions use
+TensorFlow's "same" padding, with which the published weights were trained.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from converters.images.preprocessing import Preprocessing
 
-CHANNEL_STEP = 8  # channels come in multiples of 8, which suits vector units
+CHANNEL_STEP = 8  # channels are multiples of 8, which suits vector units
 BATCH_NORM_EPSILON = 1e-3
 KERNEL_INITIALIZER = {
     "class_name": "VarianceScaling",
@@ -24,7 +24,7 @@ KERNEL_INITIALIZER = {
 
 
 class Published(NamedTuple):
-    """What the paper says of a network with 1000 classes: input in pixels, trainable parameters, MACs, top-1 share."""
+    """The paper's figures for 1000 classes: input in pixels, trainable parameters, MACs, top-1 accuracy 0..1."""
 
     image_size: int
     parameters: int
@@ -33,7 +33,7 @@ class Published(NamedTuple):
 
 
 def slim_preprocessing(image_size: int) -> Preprocessing:
-    """The central 87.5 % of a photo, bilinear, as TF-slim evaluates the networks that it trained."""
+    """The preprocessing of TF-slim's evaluation: the central 87.5 % of a photo, bilinear."""
     from converters.images.preprocessing import Preprocessing
 
     to = round(image_size / 0.875)
@@ -41,14 +41,14 @@ def slim_preprocessing(image_size: int) -> Preprocessing:
 
 
 def scaled_channels(channels: int, width: float = 1.0) -> int:
-    """`channels * width`, rounded to a multiple of 8 that is not more than 10 % under it."""
+    """`channels * width`, rounded to a multiple of 8 that is at most 10 % smaller."""
     wanted = channels * width
     rounded = max(CHANNEL_STEP, int(wanted + CHANNEL_STEP / 2) // CHANNEL_STEP * CHANNEL_STEP)
     return rounded + CHANNEL_STEP if rounded < 0.9 * wanted else rounded
 
 
 def check_alpha(name: str, alpha: float, *, least: float) -> None:
-    """Raise InputError for a width multiplier under the one that keeps 8 channels in the narrowest layer."""
+    """Raise InputError if a width multiplier leaves fewer than 8 channels in the narrowest layer."""
     if alpha < least:
         raise InputError(
             f"alpha must keep {CHANNEL_STEP} channels in every stage: at least {least:.3g} for {name}. "
@@ -57,7 +57,7 @@ def check_alpha(name: str, alpha: float, *, least: float) -> None:
 
 
 def rate(what: str, value: float) -> float:
-    """`value`, when it is a rate of dropping; raises InputError otherwise."""
+    """Return a valid dropout rate as float; raise InputError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < 1.0:
         raise InputError(f"{what} must be a rate of at least 0 and under 1. Received: {value!r}")
     return float(value)
@@ -84,7 +84,7 @@ def conv(
 def depthwise(
     x: keras.KerasTensor, *, kernel: int, stride: int = 1, activation: str | None, name: str
 ) -> keras.KerasTensor:
-    """A filter a channel, batch normalization and an activation (see `activate`)."""
+    """Depthwise convolution, batch normalization and an activation (see `activate`)."""
     from keras import layers
 
     x = layers.DepthwiseConv2D(
@@ -106,26 +106,26 @@ def normalize(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
 
 
 def activate(x: keras.KerasTensor, activation: str | None, *, name: str) -> keras.KerasTensor:
-    """`relu`, `relu6`, or a name that Keras knows such as `swish`; None leaves `x` as it is."""
+    """Apply `relu`, `relu6` or a Keras activation such as `swish`; None returns `x`."""
     from keras import layers
 
     if activation is None:
         return x
-    if activation in ("relu", "relu6"):  # layers of their own, which every converter fuses into the convolution
+    if activation in ("relu", "relu6"):  # ReLU layers, which every converter fuses into the convolution
         return layers.ReLU(max_value=6 if activation == "relu6" else None, name=f"{name}_{activation}")(x)
     return layers.Activation(activation, name=f"{name}_{activation}")(x)
 
 
 def squeeze_excite(x: keras.KerasTensor, squeezed: int, *, activation: str, gate: str, name: str) -> keras.KerasTensor:
-    """Weigh each channel by what two small layers make of all channels' means.
+    """Multiply each channel by a weight that two small layers compute from the means of all channels.
 
     Squeeze-and-Excitation Networks, Hu et al. 2017, https://arxiv.org/abs/1709.01507
 
     Args:
         x: `(batch, height, width, channels)`.
         squeezed: channels between the two layers.
-        activation: of the first layer.
-        gate: of the second one, with values 0..1: `sigmoid`, or the `hard_sigmoid` of MobileNetV3.
+        activation: activation of the first layer.
+        gate: activation of the second layer, with values 0..1: `sigmoid`, or `hard_sigmoid` in MobileNetV3.
         name: prefix of the layers' names.
     """
     from keras import layers

@@ -1,26 +1,25 @@
-"""AlexNet, twice: the network of 2012 in its two halves, and the single tower that most people mean today.
+"""AlexNet in two forms: the network of 2012 with its two halves, and the single tower that is common today.
 
 alexnet_2012: ImageNet Classification with Deep Convolutional Neural Networks, Krizhevsky, Sutskever and Hinton 2012,
 https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks
 alexnet: One weird trick for parallelizing convolutional neural networks, Krizhevsky 2014,
-https://arxiv.org/abs/1404.5997, in the layout of torchvision, whose published weights it takes.
+https://arxiv.org/abs/1404.5997, in torchvision's layout and with torchvision's weights.
 
 | name         | input | trainable parameters |     MACs | published ImageNet top-1 (float32) |
 |--------------|-------|----------------------|----------|------------------------------------|
 | alexnet      |   224 |           61,100,840 | 714.19 M |                             56.5 % |
 | alexnet_2012 |   227 |           60,965,224 | 724.41 M |              59.3 % (ten crops)    |
 
-The top-1 of alexnet is torchvision's, that of alexnet_2012 the paper's for one network (table 2). The paper says 224,
-but its first layer of 55 x 55 outputs, an 11 x 11 kernel every 4 pixels without padding, needs 227.
+The top-1 of alexnet is from torchvision, that of alexnet_2012 from the paper (table 2, one network). The paper states
+an input of 224, but its first layer of 55 x 55 outputs, an 11 x 11 kernel every 4 pixels without padding, needs 227.
 
-In 2012 the second, fourth and fifth convolution were split over two GPUs: each half of their filters sees one half of
-the channels. Which gradients of grouped convolutions TensorFlow has on a CPU depends on its build, so here they are
-written as what they are: the channels are cut in two, each half has a convolution of its own, and the halves are joined
-where the next layer looks at all channels. That trains everywhere, and parameters and multiply-accumulates are those of
-the grouped convolution.
+In 2012 the second, fourth and fifth convolution were split over two GPUs: each half of the filters reads one half of
+the channels. Whether TensorFlow has gradients of grouped convolutions on a CPU depends on its build. Here the channels
+are split, each half has its own convolution, and the halves are concatenated before a layer that reads all channels.
+This trains on every build and has the parameters and multiply-accumulates of the grouped convolution.
 
 Local response normalization (section 3.3) divides each activation by (k + alpha * the sum of squares of 5 neighbouring
-channels)^0.75. It is built of plain layers and two roots, so that a saved file needs no class of ours: padding and
+channels)^0.75. It is built from standard layers and two roots, so that a saved file needs no custom class: padding and
 cropping along the channels, additions, and with r = 1 / sqrt(s) the power s^-0.75 = r * sqrt(r).
 """
 
@@ -41,28 +40,28 @@ if TYPE_CHECKING:
 
 
 class Conv(NamedTuple):
-    """A convolution with ReLU, and what follows it."""
+    """A convolution with ReLU, and the layers behind it."""
 
     channels: int
     kernel: int
     stride: int
     padding: int  # pixels on each side
     groups: int = 1
-    response: bool = False  # whether local response normalization follows, in a network that has it
+    response: bool = False  # whether local response normalization follows, if the network has it
     pool: bool = False  # whether overlapping max pooling follows, 3 x 3 every 2 pixels (section 3.4)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A published network, and what was published of it.
+    """A published network and its published figures.
 
     Attributes:
-        convolutions: the five of them.
+        convolutions: the five convolutions.
         image_size: height and width of the input in pixels.
-        norm: which normalization it has.
-        mean, std: of each channel; the network sees (pixel - mean) / std.
+        norm: its normalization, one of `NORMS`.
+        mean, std: per channel; the network normalizes to (pixel - mean) / std.
         parameters, macs: trainable parameters and multiply-accumulates with 1000 classes.
-        top1: of the float32 network on ImageNet's 50,000 validation photos, as a share.
+        top1: top-1 accuracy of the float32 network on ImageNet's 50,000 validation photos, 0..1.
     """
 
     convolutions: tuple[Conv, ...]
@@ -102,7 +101,7 @@ VARIANTS = {
         ),
         image_size=227,
         norm="lrn",
-        mean=(123.68, 116.779, 103.939),  # of ImageNet's training photos; the paper subtracts it and divides by nothing
+        mean=(123.68, 116.779, 103.939),  # of ImageNet's training photos; the paper subtracts it and does not divide
         std=(1.0, 1.0, 1.0),
         parameters=60_965_224,
         macs=724_410_000,
@@ -113,38 +112,38 @@ NAMES = tuple(VARIANTS)
 NORMS = ("lrn", "batch_norm", None)
 
 HIDDEN_UNITS = 4096  # of the two dense layers before the last
-POOL_SIZE = 6  # the dense layers see 6 x 6 positions, whatever the input size
-RESIZED = 256  # pixels: the short side that a photo is resized to, for the published image size
+POOL_SIZE = 6  # the dense layers read 6 x 6 positions at every input size
+RESIZED = 256  # pixels of the resized short side of a photo, for the published image size
 
-# The first eight digits are part of the file's name, which is how torch checks it.
+# The first eight digits are part of the file's name; torch uses them as a check.
 WEIGHTS_SHA256 = "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02"
 
-LRN_NEIGHBOURS = 5  # n, k and alpha of section 3.3; its beta, 0.75, is in the roots
+LRN_NEIGHBOURS = 5  # n, k and alpha of section 3.3; beta is 0.75, see the roots
 LRN_BIAS = 2.0
 LRN_ALPHA = 1e-4
 
 
 def published(name: str) -> Variant:
-    """What was published of a variant: its `image_size`, `parameters`, `macs` and `top1`."""
+    """The published figures of a variant: `image_size`, `parameters`, `macs` and `top1`."""
     return VARIANTS[name]
 
 
 def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
-    """What happens to a photo before the network sees it, for the variant's image size or another one.
+    """The preprocessing of photos for the variant's image size or another one.
 
-    alexnet: torchvision's, a short side of 256 for 224. alexnet_2012: the paper's, 256 for 227, its central crop alone.
+    alexnet: torchvision's, a short side of 256 for 224. alexnet_2012: the paper's, 256 for 227, central crop only.
     """
     from converters.images.preprocessing import Preprocessing
 
-    own = VARIANTS[name].image_size
-    size = image_size or own
-    return Preprocessing(size, round(size * RESIZED / own), rule="resize_then_crop", interpolation="bilinear")
+    default = VARIANTS[name].image_size
+    size = image_size or default
+    return Preprocessing(size, round(size * RESIZED / default), rule="resize_then_crop", interpolation="bilinear")
 
 
 def imagenet_file(
     name: str, *, alpha: float = 1.0, image_size: int = 224, norm: str | None = "published", **_: Any
 ) -> RemoteFile | None:
-    """The published weights: torchvision's of `alexnet`, for any image size; none of alexnet_2012."""
+    """The published weights: torchvision's for `alexnet`, at any image size; none for alexnet_2012."""
     from edge_cv.models.downloads import RemoteFile
 
     if alpha != 1.0:
@@ -165,11 +164,10 @@ def network(
     norm: str | None = "published",
     dropout: float = 0.5,
 ) -> keras.Model:
-    """The network, with random weights.
+    """Build the network with random weights.
 
-    Other image sizes than the published one are pooled to 6 x 6 positions before the dense layers, by averages as in
-    torchvision. Weights start by He's rule instead of the paper's fixed deviation of 0.01, which needs the paper's
-    widths.
+    With other image sizes than the published one, features are averaged to 6 x 6 positions before the dense layers, as
+    in torchvision. Weights are initialized by He's rule; the paper's fixed deviation of 0.01 suits only its own widths.
 
     Args:
         name: one of `NAMES`.
@@ -178,15 +176,15 @@ def network(
         alpha: width multiplier of the convolutions and the dense layers.
         norm: "lrn" for local response normalization after the first two convolutions, "batch_norm" for batch
             normalization before each convolution's ReLU, None for neither; "published" is the variant's own.
-        dropout: rate before the second and third dense layer and, in `alexnet`, as torchvision has it, before the first
-            and second, 0 <= rate < 1.
+        dropout: rate before the second and third dense layer (alexnet_2012) or before the first and second (alexnet, as
+            in torchvision), 0 <= rate < 1.
 
     Returns:
         A model from pixels `(batch, image_size, image_size, 3)`, RGB 0..255, to logits `(batch, classes)`.
 
     Raises:
-        InputError: when an option is out of its range, a layer would have fewer than 8 channels, or the image is too
-            small for the three poolings.
+        InputError: if an option is out of range, a layer would have fewer than 8 channels, or the image is too small
+            for the three poolings.
     """
     import keras
     from keras import layers
@@ -194,14 +192,14 @@ def network(
     variant = VARIANTS[name]
     norm = variant.norm if norm == "published" else norm
     if norm not in NORMS:
-        raise unknown("norm", norm, tuple(str(known) for known in NORMS))
+        raise unknown("norm", norm, tuple(str(option) for option in NORMS))
     dropout = rate("dropout", dropout)
     narrowest = min(conv.channels // conv.groups for conv in variant.convolutions)
     check_alpha(name, alpha, least=8 / narrowest)
     if image_size < smallest_image(variant):
         raise InputError(
-            f"image_size must be at least {smallest_image(variant)} pixels for {name}, whose poolings leave nothing of "
-            f"less. Received: {image_size}"
+            f"image_size must be at least {smallest_image(variant)} pixels for {name}, because of its three "
+            f"poolings. Received: {image_size}"
         )
 
     pixels = keras.Input((image_size, image_size, 3), dtype="float32", name="pixels")
@@ -209,21 +207,7 @@ def network(
     offset = [-mean / std for mean, std in zip(variant.mean, variant.std, strict=True)]
     x = layers.Rescaling(scale, offset=offset, name="normalize")(pixels)
 
-    parts = [x]  # the halves of a grouped convolution, or the whole
-    for number, conv in enumerate(variant.convolutions, 1):
-        if len(parts) != conv.groups:
-            parts = _cut(_join(parts, name=f"conv{number}_in"), conv.groups, name=f"conv{number}_in")
-        parts = [
-            _convolution(part, conv, alpha=alpha, batch_norm=norm == "batch_norm", name=f"conv{number}{half}")
-            for part, half in zip(parts, ("a", "b") if conv.groups == 2 else ("",), strict=True)
-        ]
-        if conv.response and norm == "lrn":
-            parts = [_local_response_normalization(_join(parts, name=f"conv{number}"), name=f"lrn{number}")]
-        if conv.pool:
-            x = _join(parts, name=f"conv{number}")
-            parts = [layers.MaxPooling2D(3, strides=2, name=f"pool{number}")(x)]
-
-    (x,) = parts
+    x = _features(x, variant, alpha=alpha, norm=norm)
     x = layers.Flatten(name="flatten")(_pool_to_fixed_size(x))
     for number in (6, 7):
         if dropout and name == "alexnet":
@@ -237,7 +221,7 @@ def network(
 
 
 def smallest_image(variant: Variant) -> int:
-    """The image size, in pixels, of which the last pooling leaves one position."""
+    """The smallest image size in pixels, at which the last pooling leaves one position."""
     size = 1
     for conv in reversed(variant.convolutions):
         if conv.pool:
@@ -246,11 +230,32 @@ def smallest_image(variant: Variant) -> int:
     return size
 
 
+def _features(x: keras.KerasTensor, variant: Variant, *, alpha: float, norm: str | None) -> keras.KerasTensor:
+    """The convolutions with their normalizations and poolings."""
+    from keras import layers
+
+    parts = [x]  # the halves of a grouped convolution, or the whole
+    for number, conv in enumerate(variant.convolutions, 1):
+        if len(parts) != conv.groups:
+            parts = _cut(_join(parts, name=f"conv{number}_in"), conv.groups, name=f"conv{number}_in")
+        parts = [
+            _convolution(part, conv, alpha=alpha, batch_norm=norm == "batch_norm", name=f"conv{number}{half}")
+            for part, half in zip(parts, ("a", "b") if conv.groups == 2 else ("",), strict=True)
+        ]
+        if conv.response and norm == "lrn":
+            parts = [_local_response_normalization(_join(parts, name=f"conv{number}"), name=f"lrn{number}")]
+        if conv.pool:
+            pooled = layers.MaxPooling2D(3, strides=2, name=f"pool{number}")(_join(parts, name=f"conv{number}"))
+            parts = [pooled]
+    (x,) = parts
+    return x
+
+
 def _convolution(x: keras.KerasTensor, conv: Conv, *, alpha: float, batch_norm: bool, name: str) -> keras.KerasTensor:
     """One convolution, or one half of a grouped one, with its normalization and ReLU."""
     from keras import layers
 
-    if conv.stride > 1 and conv.padding:  # Keras' "same" pads the far sides more
+    if conv.stride > 1 and conv.padding:  # Keras's "same" pads the right and bottom more
         x = layers.ZeroPadding2D(conv.padding, name=f"{name}_pad")(x)
     x = layers.Conv2D(
         scaled_channels(conv.channels // conv.groups, alpha),
@@ -266,13 +271,13 @@ def _convolution(x: keras.KerasTensor, conv: Conv, *, alpha: float, batch_norm: 
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-# To Keras' layers that crop and pad in two directions, `channels_first` only says which two: the last two axes. On
-# `(batch, height, width, channels)` they are the width and, what is wanted here, the channels.
+# With `channels_first`, Keras's layers crop and pad the last two axes. For `(batch, height, width, channels)` these are
+# the width and the channels; only the channels are cropped and padded here.
 _ALONG_CHANNELS: dict[str, Any] = {"data_format": "channels_first"}
 
 
 def _cut(x: keras.KerasTensor, groups: int, *, name: str) -> list[keras.KerasTensor]:
-    """Equal runs of channels, `groups` of them."""
+    """Split the channels into `groups` equal runs."""
     from keras import layers
 
     if groups == 1:
@@ -311,10 +316,10 @@ def _local_response_normalization(x: keras.KerasTensor, *, name: str) -> keras.K
 
 
 def _pool_to_fixed_size(x: keras.KerasTensor) -> keras.KerasTensor:
-    """6 x 6 positions, each the average of its share of the image; torch's AdaptiveAvgPool2d.
+    """Average to 6 x 6 positions, as torch's AdaptiveAvgPool2d.
 
-    Of n positions, position i of 6 averages those from floor(i * n / 6) up to ceil((i + 1) * n / 6): overlapping
-    windows, or single positions repeated.
+    Of n positions, output i of 6 averages those from floor(i * n / 6) to ceil((i + 1) * n / 6): overlapping windows, or
+    repeated positions.
     """
     from keras import layers
 

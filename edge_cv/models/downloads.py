@@ -1,8 +1,8 @@
-"""Files of weights that others publish on the web: on disk if they are there, downloaded if they can be.
+"""Published files of weights: found on disk, or downloaded.
 
-A file is looked for in the folder that the environment variable EDGE_CV_WEIGHTS names, then where keras.applications
-keeps its files: `models` in KERAS_HOME, which is ~/.keras by default. A file that was put there by hand is as good as
-one that was downloaded. A download goes to the first of these folders, with a progress bar on stderr.
+Files are searched in the folder of the environment variable EDGE_CV_WEIGHTS, then in the folder of keras.applications:
+`models` in KERAS_HOME, which is ~/.keras by default. Files that were copied there manually are accepted. A download is
+saved to the first of these folders; its progress bar is printed to stderr.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class RemoteFile(NamedTuple):
     """A published file.
 
     Attributes:
-        name: of the file.
-        url: of the folder that it is in, with a slash at the end.
-        digest: MD5 (32 digits) or SHA-256 (64 digits, or the first of them) that its publisher gives; "" for none.
+        name: the file's name.
+        url: URL of its folder, with a slash at the end.
+        digest: the publisher's MD5 (32 digits) or SHA-256 (64 digits, or the first few of them); "" if there is none.
     """
 
     name: str
@@ -32,16 +32,17 @@ class RemoteFile(NamedTuple):
 
 
 def folders() -> tuple[Path, ...]:
-    """Where files are looked for, in this order."""
-    own = os.environ.get("EDGE_CV_WEIGHTS")
+    """The folders in which files are searched, in this order."""
+    folder = os.environ.get("EDGE_CV_WEIGHTS")
     keras_home = Path(os.environ.get("KERAS_HOME") or Path("~", ".keras")).expanduser()
-    return (*([Path(own).expanduser()] if own else []), keras_home / "models")
+    return (*([Path(folder).expanduser()] if folder else []), keras_home / "models")
 
 
 def stored(file: RemoteFile) -> Path | None:
-    """The file's path when it is on disk; None when it is not.
+    """The path of a file on disk; None if it is not there.
 
-    Raises InputError when a file of that name has other content.
+    Raises:
+        InputError: if a file of that name has other content.
     """
     for folder in folders():
         path = folder / file.name
@@ -49,30 +50,36 @@ def stored(file: RemoteFile) -> Path | None:
             received = digest(path, file.digest)
             if received != file.digest:
                 raise InputError(
-                    f"{path} must have the {_algorithm(file.digest)} {file.digest}. Received: {received}; remove it, "
-                    f"or put the file of {file.url}{file.name} in its place"
+                    f"{path} must have the {_algorithm(file.digest)} {file.digest}. Received: {received}; delete it, "
+                    f"or replace it by {file.url}{file.name}"
                 )
             return path
     return None
 
 
 def download(file: RemoteFile, *, needed_for: str) -> Path:
-    """The path of the file after it was downloaded by Keras.
+    """Download a file with Keras and return its path.
 
-    Raises InputError when it cannot be had: what was tried, and how to put the file there by hand.
+    Args:
+        file: the file.
+        needed_for: name of the architecture, for messages.
+
+    Raises:
+        InputError: if the download fails or has other content. The message describes a manual download.
     """
     import keras
 
     folder = folders()[0]
     try:
         with contextlib.redirect_stdout(sys.stderr):  # the progress bar; stdout is for results
-            path = Path(keras.utils.get_file(file.name, file.url + file.name, cache_subdir="", cache_dir=_made(folder)))
-    except Exception as error:  # Keras raises plain Exceptions, and whatever urllib raises
-        looked = " nor in ".join(map(str, folders()))
+            folder.mkdir(parents=True, exist_ok=True)
+            path = Path(keras.utils.get_file(file.name, file.url + file.name, cache_subdir="", cache_dir=folder))
+    except Exception as error:  # Keras raises Exception itself and the errors of urllib
+        searched = " nor in ".join(map(str, folders()))
         raise InputError(
-            f'weights="imagenet" of {needed_for} needs the file {file.name}, which is not in {looked}, and '
+            f'weights="imagenet" of {needed_for} needs the file {file.name}, which is not in {searched}, and '
             f"{file.url}{file.name} could not be downloaded ({' '.join(str(error).split())[-200:]}). "
-            f"Download it elsewhere and put it into {folder}"
+            f"Download it on another machine and copy it to {folder}"
         ) from error
     received = digest(path, file.digest)
     if received != file.digest:
@@ -84,7 +91,7 @@ def download(file: RemoteFile, *, needed_for: str) -> Path:
 
 
 def digest(path: Path, like: str) -> str:
-    """The digest of a file's content, of the kind and the length of `like`."""
+    """The digest of a file, with the algorithm and the length of `like`."""
     if not like:
         return ""
     with path.open("rb") as content:
@@ -93,8 +100,3 @@ def digest(path: Path, like: str) -> str:
 
 def _algorithm(digest: str) -> str:
     return "md5" if len(digest) == 32 else "sha256"
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -1,7 +1,7 @@
 """EfficientNet B0 to B7 and Lite0 to Lite4: one baseline, scaled in width, depth and resolution together.
 
 EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, Tan and Le 2019, https://arxiv.org/abs/1905.11946
-EfficientNet-Lite: the same networks made fit for integer arithmetic on phones,
+EfficientNet-Lite: the same networks adapted to integer arithmetic on phones,
 https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
 
 | name               | input | trainable parameters |     MACs | published ImageNet top-1 (float32) |
@@ -20,8 +20,8 @@ https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
 | efficientnet_lite3 |   280 |            8,197,096 |  1,383 M |                             79.8 % |
 | efficientnet_lite4 |   300 |           13,006,568 |  2,553 M |                             81.5 % |
 
-What makes a network Lite: no squeeze-and-excitation, ReLU6 in place of swish, pixels normalized alike in each channel,
-and neither the stem, the head nor the depth of the first and the last stage is scaled.
+The Lite form has no squeeze-and-excitation, ReLU6 instead of swish, and the same normalization for all channels. The
+stem, the head, and the depth of the first and the last stage are not scaled.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Scale(NamedTuple):
-    """Multipliers of the baseline's channels, blocks a stage, and input size."""
+    """Multipliers of the baseline's channels, blocks per stage, and input size."""
 
     width: float
     depth: float
@@ -51,8 +51,19 @@ class Scale(NamedTuple):
 def compound_scale(phi: float, *, alpha: float = 1.2, beta: float = 1.1, gamma: float = 1.15) -> Scale:
     """The compound scaling of the paper (section 3.3): depth alpha^phi, width beta^phi, resolution gamma^phi.
 
-    `phi` is the exponent of two of the MACs, nearly: alpha * beta^2 * gamma^2 is about 2. It may be a fraction, or
-    negative for networks under the baseline.
+    The MACs grow by about 2^phi, because alpha * beta^2 * gamma^2 is about 2.
+
+    Args:
+        phi: exponent; it may be a fraction, or negative for networks smaller than the baseline.
+        alpha: base of the depth.
+        beta: base of the width.
+        gamma: base of the resolution.
+
+    Returns:
+        The multipliers.
+
+    Raises:
+        InputError: if `phi` is not a finite number.
     """
     if isinstance(phi, bool) or not isinstance(phi, int | float) or not math.isfinite(phi):
         raise InputError(f"phi must be a finite number. Received: {phi!r}")
@@ -60,7 +71,7 @@ def compound_scale(phi: float, *, alpha: float = 1.2, beta: float = 1.1, gamma: 
 
 
 class Stage(NamedTuple):
-    """A row of the paper's table 1: MBConv blocks, of which the first has the stride."""
+    """A row of the paper's table 1: MBConv blocks. The stride applies to the first one."""
 
     expand: int
     channels: int
@@ -80,20 +91,20 @@ BASELINE = (
 )
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
-SQUEEZE = 0.25  # channels between the two layers of squeeze-and-excite, as a share of the block's input
+SQUEEZE = 0.25  # channels between the two layers of squeeze-and-excitation, relative to the block's input
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A published scaling, and what was published of it.
+    """A published scaling and its published figures.
 
     Attributes:
         width, depth: multipliers of the baseline.
         image_size: height and width of the input in pixels.
         dropout: rate before the last layer.
         parameters, macs: trainable parameters and multiply-accumulates with 1000 classes.
-        top1: of the float32 network on ImageNet's 50,000 validation photos, as a share.
-        md5: of the weights' file that keras.applications publishes; "" where it has none.
+        top1: top-1 accuracy of the float32 network on ImageNet's 50,000 validation photos, 0..1.
+        md5: MD5 of the file of weights of keras.applications; "" if there is none.
     """
 
     width: float
@@ -135,10 +146,10 @@ LITE_VARIANTS = {  # width, depth, image_size, dropout, parameters, macs, top1
 }
 VARIANTS = B_VARIANTS | LITE_VARIANTS
 NAMES = tuple(VARIANTS)
-BASELINES = ("efficientnet_b0", "efficientnet_lite0")  # what `phi` scales
+BASELINES = ("efficientnet_b0", "efficientnet_lite0")  # which `phi` scales
 
 MAX_PHI = 10.0  # a thousand times the baseline's MACs
-CROP_MARGIN = 32  # pixels: the photo's short side is image_size + 32 when the centre is cut out, as in the reference
+CROP_MARGIN = 32  # pixels: the photo's short side is image_size + 32 before the central crop, as in the reference
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of R, G and B as shares of 255
 IMAGENET_STD = (0.229, 0.224, 0.225)
 URL = "https://storage.googleapis.com/keras-applications/"
@@ -149,17 +160,17 @@ DENSE_INITIALIZER = {
 
 
 def published(name: str) -> Variant:
-    """What the paper says of a variant: its `image_size`, `parameters`, `macs` and `top1`."""
+    """The paper's figures for a variant: `image_size`, `parameters`, `macs` and `top1`."""
     return VARIANTS[name]
 
 
 def default_image_size(name: str, *, phi: float | None = None, **_: Any) -> int:
-    """Height and width of the input in pixels when none are asked for: the variant's, or what `phi` makes of it."""
+    """The default height and width of the input in pixels: the variant's, scaled by `phi`."""
     return scaled_variant(name, phi).image_size
 
 
 def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
-    """What happens to a photo before the network sees it, for the variant's image size or another one."""
+    """The preprocessing of photos for the variant's image size or another one."""
     from converters.images.preprocessing import Preprocessing
 
     size = image_size or VARIANTS[name].image_size
@@ -169,16 +180,16 @@ def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
 def imagenet_file(
     name: str, *, alpha: float = 1.0, phi: float | None = None, lite: bool | None = None, **_: Any
 ) -> RemoteFile | None:
-    """The weights that keras.applications publishes of a B variant; None for the Lite ones."""
+    """The file of weights of keras.applications for a B variant; None for Lite variants."""
     from edge_cv.models.downloads import RemoteFile
 
-    for option, given, published_form in (
+    for option, value, required in (
         ("alpha", alpha, 1),
         ("phi", phi, None),
         ("lite", lite if lite is not None else name in LITE_VARIANTS, name in LITE_VARIANTS),
     ):
-        if given != published_form:
-            raise InputError(f'{option} must be {published_form} with weights="imagenet" of {name}. Received: {given}')
+        if value != required:
+            raise InputError(f'{option} must be {required} with weights="imagenet" of {name}. Received: {value}')
     md5 = VARIANTS[name].md5
     return RemoteFile(f"{name.replace('_', '')}.h5", URL, md5) if md5 else None
 
@@ -194,15 +205,15 @@ def network(
     dropout: float | None = None,
     stochastic_depth: float = 0.2,
 ) -> keras.Model:
-    """The network, with random weights.
+    """Build the network with random weights.
 
     Args:
         name: one of `NAMES`.
         classes: number of logits.
         image_size: height and width of the input in pixels.
-        alpha: width multiplier on top of the variant's own.
-        phi: exponent of the compound scaling, at most 10, for the baselines B0 and Lite0 alone: a scaling between the
-            published ones (1.5) or under them (-1). 1 has the width and depth of B2.
+        alpha: width multiplier in addition to the variant's own.
+        phi: exponent of the compound scaling, at most 10, only for the baselines B0 and Lite0: for example 1.5 for a
+            network between the published ones or -1 for a smaller one. 1 has the width and depth of B2.
         lite: whether to build the Lite form of a B variant; None is the variant's own form.
         dropout: rate before the last layer, 0 <= rate < 1; None is the variant's.
         stochastic_depth: rate at which the last block is skipped in training; it grows linearly from 0 over the blocks.
@@ -211,7 +222,7 @@ def network(
         A model from pixels `(batch, image_size, image_size, 3)`, RGB 0..255, to logits `(batch, classes)`.
 
     Raises:
-        InputError: when an option is out of its range or a stage would have fewer than 8 channels.
+        InputError: if an option is out of range or a stage would have fewer than 8 channels.
     """
     import keras
     from keras import layers
@@ -230,20 +241,7 @@ def network(
     x = conv(x, scaled_channels(STEM_CHANNELS, outer_width), kernel=3, stride=2, activation=activation, name="stem")
 
     stages = scaled_stages(width, variant.depth, lite=lite)
-    done, total = 0, sum(stage.blocks for stage in stages)
-    for number, stage in enumerate(stages, 1):
-        for block in range(stage.blocks):
-            x = _mbconv(
-                x,
-                stage,
-                stride=stage.stride if block == 0 else 1,
-                activation=activation,
-                squeeze=None if lite else SQUEEZE,
-                drop=stochastic_depth * done / total,
-                name=f"block{number}{_letter(block)}",
-            )
-            done += 1
-
+    x = _blocks(x, stages, activation=activation, squeeze=None if lite else SQUEEZE, drop=stochastic_depth)
     x = conv(x, scaled_channels(HEAD_CHANNELS, outer_width), activation=activation, name="head")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     if dropout:
@@ -253,40 +251,42 @@ def network(
 
 
 def scaled_variant(name: str, phi: float | None = None) -> Variant:
-    """The published variant, or for a number `phi` the baseline of that name under compound scaling.
+    """The published variant, or the baseline with compound scaling if `phi` is a number.
 
-    Its dropout is that of the published variant which is nearest in depth, its image size a multiple of 8 pixels.
+    A scaled variant has the dropout of the published variant that is nearest in depth, and an image size that is a
+    multiple of 8 pixels.
 
-    Raises InputError when `phi` is no number, above 10, or given for a variant that is scaled already.
+    Raises:
+        InputError: if `phi` is not a number, above 10, or given for a variant that is already scaled.
     """
     variant = VARIANTS[name]
     if phi is None:
         return variant
     if name not in BASELINES:
         raise InputError(
-            f"phi must be left out for a variant that is scaled already ({name}); it scales "
+            f"phi must be omitted for a variant that is already scaled ({name}); it scales "
             f"{' and '.join(BASELINES)}. Received: {phi!r}"
         )
     scale = compound_scale(phi)
     if phi > MAX_PHI:
         raise InputError(f"phi must be at most {MAX_PHI:g}. Received: {phi!r}")
     family = B_VARIANTS if name in B_VARIANTS else LITE_VARIANTS
-    nearest = min(family.values(), key=lambda known: abs(known.depth - scale.depth))
+    nearest = min(family.values(), key=lambda other: abs(other.depth - scale.depth))
     size = max(4, round(variant.image_size * scale.resolution / 8)) * 8
     return Variant(scale.width, scale.depth, size, nearest.dropout, 0, 0, 0.0)
 
 
 def _form(name: str, lite: bool | None) -> bool:
-    own = name in LITE_VARIANTS
+    is_lite = name in LITE_VARIANTS
     if lite is not None and not isinstance(lite, bool):
         raise InputError(f"lite must be True, False or None. Received: {lite!r}")
-    if own and lite is False:
-        raise InputError(f"lite must be left out for {name}, which is Lite already. Received: {lite}")
-    return own if lite is None else lite
+    if is_lite and lite is False:
+        raise InputError(f"lite must be omitted for {name}, which is already a Lite variant. Received: {lite}")
+    return is_lite if lite is None else lite
 
 
 def _normalization(lite: bool) -> keras.layers.Layer:
-    """Pixels 0..255 to what the weights were trained with."""
+    """The normalization of pixels 0..255 with which the weights were trained."""
     from keras import layers
 
     if lite:
@@ -299,7 +299,7 @@ def _normalization(lite: bool) -> keras.layers.Layer:
 
 
 def scaled_stages(width: float, depth: float, *, lite: bool) -> tuple[Stage, ...]:
-    """The baseline's stages, scaled; in the Lite form the depth of the first and the last one stays."""
+    """The baseline's scaled stages. In the Lite form the depth of the first and the last stage is not scaled."""
     last = len(BASELINE) - 1
     return tuple(
         stage._replace(
@@ -308,6 +308,26 @@ def scaled_stages(width: float, depth: float, *, lite: bool) -> tuple[Stage, ...
         )
         for index, stage in enumerate(BASELINE)
     )
+
+
+def _blocks(
+    x: keras.KerasTensor, stages: tuple[Stage, ...], *, activation: str, squeeze: float | None, drop: float
+) -> keras.KerasTensor:
+    """All blocks. The rate at which a block is skipped in training grows from 0 to `drop`."""
+    done, total = 0, sum(stage.blocks for stage in stages)
+    for number, stage in enumerate(stages, 1):
+        for block in range(stage.blocks):
+            x = _mbconv(
+                x,
+                stage,
+                stride=stage.stride if block == 0 else 1,
+                activation=activation,
+                squeeze=squeeze,
+                drop=drop * done / total,
+                name=f"block{number}{_letter(block)}",
+            )
+            done += 1
+    return x
 
 
 def _mbconv(
@@ -320,9 +340,9 @@ def _mbconv(
     drop: float,
     name: str,
 ) -> keras.KerasTensor:
-    """A mobile inverted bottleneck: expand, filter each channel, weigh the channels, project, and add the input.
+    """A mobile inverted bottleneck: expand, filter each channel, weight the channels, project, and add the input.
 
-    The input is added where the shapes agree; `squeeze` is None for no squeeze-and-excite.
+    The input is added if the shapes agree. With `squeeze=None` there is no squeeze-and-excitation.
     """
     from keras import layers
 

@@ -1,4 +1,4 @@
-"""MobileNet V1: a depthwise and a pointwise convolution in turn.
+"""MobileNet V1: alternating depthwise and pointwise convolutions.
 
 MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications, Howard et al. 2017,
 https://arxiv.org/abs/1704.04861
@@ -34,23 +34,23 @@ BLOCKS = (  # output channels and stride: table 1 of the paper
     *((1024, 2), (1024, 1)),
 )
 LEAST_ALPHA = 8 / STEM_CHANNELS
-TRAINED_ALPHAS = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}  # as the published files are named
+TRAINED_ALPHAS = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}  # as in the names of the published files
 TRAINED_SIZES = (128, 160, 192, 224)  # pixels
 URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/"
 
 
 def published(name: str) -> Published:
-    """What the paper says: `image_size`, `parameters`, `macs` and `top1`."""
+    """The paper's figures: `image_size`, `parameters`, `macs` and `top1`."""
     return Published(IMAGE_SIZE, parameters=4_231_976, macs=568_740_352, top1=0.706)
 
 
 def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
-    """What happens to a photo before the network sees it: the central 87.5 %, bilinear, as TF-slim evaluates."""
+    """The preprocessing of photos: the central 87.5 %, bilinear, as in TF-slim's evaluation."""
     return slim_preprocessing(image_size or IMAGE_SIZE)
 
 
 def imagenet_file(name: str, *, alpha: float = 1.0, image_size: int = IMAGE_SIZE, **_: Any) -> RemoteFile:
-    """The published weights: those trained at `image_size`, or at 224 for a size that was not trained."""
+    """The published weights: trained at `image_size` if available, otherwise at 224 pixels."""
     from edge_cv.models.downloads import RemoteFile
 
     if alpha not in TRAINED_ALPHAS:
@@ -63,20 +63,20 @@ def imagenet_file(name: str, *, alpha: float = 1.0, image_size: int = IMAGE_SIZE
 
 
 def network(name: str, *, classes: int, image_size: int, alpha: float, dropout: float = 0.001) -> keras.Model:
-    """The network, with random weights.
+    """Build the network with random weights.
 
     Args:
         name: one of `NAMES`.
         classes: number of logits.
         image_size: height and width of the input in pixels.
-        alpha: width multiplier, at least 0.25. Widths are cut to whole channels and not rounded to multiples of 8.
+        alpha: width multiplier, at least 0.25. Widths are truncated to integers, not rounded to multiples of 8.
         dropout: rate before the last layer, 0 <= rate < 1.
 
     Returns:
         A model from pixels `(batch, image_size, image_size, 3)`, RGB 0..255, to logits `(batch, classes)`.
 
     Raises:
-        InputError: when `dropout` or `alpha` is out of its range.
+        InputError: if `dropout` or `alpha` is out of range.
     """
     import keras
     from keras import layers

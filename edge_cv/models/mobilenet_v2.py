@@ -29,7 +29,7 @@ IMAGE_SIZE = 224  # pixels
 
 
 class Stage(NamedTuple):
-    """A row of the paper's table 2: bottlenecks, of which the first has the stride."""
+    """A row of the paper's table 2: bottlenecks. The stride applies to the first one."""
 
     expand: int
     channels: int
@@ -47,7 +47,7 @@ STAGES = (
     Stage(expand=6, channels=320, blocks=1, stride=1),
 )
 STEM_CHANNELS = 32
-HEAD_CHANNELS = 1280  # not made narrower by alpha < 1 (section 6.1)
+HEAD_CHANNELS = 1280  # not reduced by alpha < 1 (section 6.1)
 LEAST_ALPHA = 0.25  # 16 channels become 4, which still round to 8
 TRAINED_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 TRAINED_SIZES = (96, 128, 160, 192, 224)  # pixels
@@ -55,17 +55,17 @@ URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2
 
 
 def published(name: str) -> Published:
-    """What the paper says: `image_size`, `parameters`, `macs` and `top1`."""
+    """The paper's figures: `image_size`, `parameters`, `macs` and `top1`."""
     return Published(IMAGE_SIZE, parameters=3_504_872, macs=300_774_272, top1=0.720)
 
 
 def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
-    """What happens to a photo before the network sees it: the central 87.5 %, bilinear, as TF-slim evaluates."""
+    """The preprocessing of photos: the central 87.5 %, bilinear, as in TF-slim's evaluation."""
     return slim_preprocessing(image_size or IMAGE_SIZE)
 
 
 def imagenet_file(name: str, *, alpha: float = 1.0, image_size: int = IMAGE_SIZE, **_: Any) -> RemoteFile:
-    """The published weights: those trained at `image_size`, or at 224 for a size that was not trained."""
+    """The published weights: trained at `image_size` if available, otherwise at 224 pixels."""
     from edge_cv.models.downloads import RemoteFile
 
     if alpha not in TRAINED_ALPHAS:
@@ -78,7 +78,7 @@ def imagenet_file(name: str, *, alpha: float = 1.0, image_size: int = IMAGE_SIZE
 
 
 def network(name: str, *, classes: int, image_size: int, alpha: float, dropout: float = 0.2) -> keras.Model:
-    """The network, with random weights.
+    """Build the network with random weights.
 
     Args:
         name: one of `NAMES`.
@@ -91,7 +91,7 @@ def network(name: str, *, classes: int, image_size: int, alpha: float, dropout: 
         A model from pixels `(batch, image_size, image_size, 3)`, RGB 0..255, to logits `(batch, classes)`.
 
     Raises:
-        InputError: when `dropout` or `alpha` is out of its range.
+        InputError: if `dropout` or `alpha` is out of range.
     """
     import keras
     from keras import layers
@@ -117,7 +117,7 @@ def network(name: str, *, classes: int, image_size: int, alpha: float, dropout: 
 
 
 def _bottleneck(x: keras.KerasTensor, expand: int, channels: int, stride: int, *, name: str) -> keras.KerasTensor:
-    """Expand, filter each channel, project without an activation, and add the input where the shapes agree."""
+    """Expand, filter each channel, project without an activation, and add the input if the shapes agree."""
     from keras import layers
 
     shortcut = x

@@ -1,4 +1,4 @@
-"""MobileNet V3: found by search, with squeeze-and-excite and hard-swish where they pay.
+"""MobileNet V3: found by architecture search, with squeeze-and-excitation and hard-swish in some blocks.
 
 Searching for MobileNetV3, Howard et al. 2019, https://arxiv.org/abs/1905.02244
 
@@ -9,8 +9,8 @@ Searching for MobileNetV3, Howard et al. 2019, https://arxiv.org/abs/1905.02244
 | mobilenet_v3_small |              |   224 |  2,554,968 (2,542,856) |  57 M |                   67.4 % |
 | mobilenet_v3_small | minimalistic |   224 |  2,056,848 (2,044,736) |  52 M |                   61.9 % |
 
-The minimalistic form has neither squeeze-and-excite nor hard-swish nor 5x5 filters: what integer accelerators and
-quantization-aware training like. Its accuracy is from https://github.com/tensorflow/models (slim/nets/mobilenet).
+The minimalistic form has no squeeze-and-excitation, hard-swish and 5x5 filters, which suits integer accelerators and
+quantization-aware training. Its accuracy is from https://github.com/tensorflow/models (slim/nets/mobilenet).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Variant:
         blocks: its bottlenecks.
         features: channels of the layer before the logits, not made narrower by alpha < 1.
         parameters, macs: trainable parameters and multiply-accumulates with 1000 classes.
-        top1: of the float32 network on ImageNet's 50,000 validation photos, as a share.
+        top1: top-1 accuracy of the float32 network on ImageNet's 50,000 validation photos, 0..1.
         image_size: height and width of the input in pixels.
     """
 
@@ -113,7 +113,7 @@ VARIANTS = {
 }
 NAMES = tuple(VARIANTS)
 
-MD5 = {  # of the published files, which are named after the form
+MD5 = {  # of the published files, by the form in their names
     "small_224_0.75_float": "cb65d4e5be93758266aa0a7f2c6708b7",
     "small_224_1.0_float": "8768d4c2e7dee89b9d02b2d03d65d862",
     "small_minimalistic_224_1.0_float": "99cd97fb2fcdad2bf028eb838de69e37",
@@ -124,12 +124,12 @@ MD5 = {  # of the published files, which are named after the form
 
 
 def published(name: str) -> Variant:
-    """What the paper says of a variant: its `image_size`, `parameters`, `macs` and `top1`."""
+    """The paper's figures for a variant: `image_size`, `parameters`, `macs` and `top1`."""
     return VARIANTS[name]
 
 
 def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
-    """What happens to a photo before the network sees it: the central 87.5 %, bilinear, as TF-slim evaluates."""
+    """The preprocessing of photos: the central 87.5 %, bilinear, as in TF-slim's evaluation."""
     return slim_preprocessing(image_size or IMAGE_SIZE)
 
 
@@ -156,21 +156,21 @@ def network(
     minimalistic: bool = False,
     dropout: float = 0.2,
 ) -> keras.Model:
-    """The network, with random weights.
+    """Build the network with random weights.
 
     Args:
         name: one of `NAMES`.
         classes: number of logits.
         image_size: height and width of the input in pixels.
         alpha: width multiplier, at least 0.25; widths are rounded to multiples of 8.
-        minimalistic: leave out squeeze-and-excite, take ReLU for hard-swish and 3x3 filters for 5x5.
+        minimalistic: omit squeeze-and-excitation, use ReLU instead of hard-swish and 3x3 filters instead of 5x5.
         dropout: rate before the last layer, 0 <= rate < 1.
 
     Returns:
         A model from pixels `(batch, image_size, image_size, 3)`, RGB 0..255, to logits `(batch, classes)`.
 
     Raises:
-        InputError: when an option is out of its range.
+        InputError: if an option is out of range.
     """
     import keras
     from keras import layers
@@ -180,8 +180,9 @@ def network(
     check_alpha(name, alpha, least=LEAST_ALPHA)
     if not isinstance(minimalistic, bool):
         raise InputError(f"minimalistic must be True or False. Received: {minimalistic!r}")
-    blocks = [block._replace(kernel=3, squeeze_excite=False, activation="relu") for block in variant.blocks]
-    blocks = blocks if minimalistic else variant.blocks
+    blocks = variant.blocks
+    if minimalistic:
+        blocks = tuple(block._replace(kernel=3, squeeze_excite=False, activation="relu") for block in blocks)
     activation = "relu" if minimalistic else "hard_swish"
 
     pixels = keras.Input((image_size, image_size, 3), dtype="float32", name="pixels")
@@ -201,7 +202,7 @@ def network(
 
 
 def _bottleneck(x: keras.KerasTensor, block: Block, channels: int, *, name: str) -> keras.KerasTensor:
-    """Expand, filter each channel, weigh the channels, project, and add the input where the shapes agree."""
+    """Expand, filter each channel, weight the channels, project, and add the input if the shapes agree."""
     from keras import layers
 
     shortcut = x

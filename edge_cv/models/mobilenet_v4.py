@@ -14,8 +14,8 @@ The top-1 is the paper's. Published counts of the same networks: 3.77 M paramete
 https://huggingface.co/timm/mobilenetv4_conv_medium.e500_r256_in1k). The authors published no weights.
 
 A universal inverted bottleneck is an inverted bottleneck with two optional depthwise convolutions, one before the
-expansion and one within it. Which of them are there makes it one of four known blocks: within, MobileNet V2's (IB);
-before, ConvNeXt's; both, the paper's extra depthwise (ExtraDW); none, a feed-forward network (FFN).
+expansion and one after it. It includes four known blocks: only the second, MobileNet V2's (IB); only the first,
+ConvNeXt's; both, the paper's extra depthwise (ExtraDW); none, a feed-forward network (FFN).
 """
 
 from __future__ import annotations
@@ -113,20 +113,20 @@ MEDIUM = (
     ),
 )
 NECK_CHANNELS = 960  # before the pooling
-HEAD_CHANNELS = 1280  # after it; not made narrower by alpha, as the authors' code has it
+HEAD_CHANNELS = 1280  # after it; not reduced by alpha, as in the authors' code
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A published network, and what was published of it.
+    """A published network and its published figures.
 
     Attributes:
-        stages: the blocks; each stage halves the resolution in its first one.
+        stages: the blocks; the first block of each stage halves the resolution.
         image_size: height and width of the input in pixels.
         dropout: rate before the last layer.
         stochastic_depth: rate at which the last block is skipped in training.
         parameters, macs: trainable parameters and multiply-accumulates with 1000 classes.
-        top1: of the float32 network on ImageNet's 50,000 validation photos, as a share.
+        top1: top-1 accuracy of the float32 network on ImageNet's 50,000 validation photos, 0..1.
     """
 
     stages: tuple[tuple[Block, ...], ...]
@@ -144,17 +144,17 @@ VARIANTS = {  # stages, image_size, dropout, stochastic_depth, parameters, macs,
 }
 NAMES = tuple(VARIANTS)
 
-CROP_SHARE = 0.875  # of the photo's short side: what is left of the usual 256 when 224 are cut out
+CROP_SHARE = 0.875  # of the photo's short side: 224 of the usual 256
 LEAST_ALPHA = 8 / 32  # of the stem's channels
 
 
 def published(name: str) -> Variant:
-    """What the paper says of a variant: its `image_size`, `parameters`, `macs` and `top1`."""
+    """The paper's figures for a variant: `image_size`, `parameters`, `macs` and `top1`."""
     return VARIANTS[name]
 
 
 def preprocessing(name: str, image_size: int | None = None) -> Preprocessing:
-    """What happens to a photo before the network sees it, for the variant's image size or another one."""
+    """The preprocessing of photos for the variant's image size or another one."""
     from converters.images.preprocessing import Preprocessing
 
     size = image_size or VARIANTS[name].image_size
@@ -170,9 +170,9 @@ def network(
     dropout: float | None = None,
     stochastic_depth: float | None = None,
 ) -> keras.Model:
-    """The network, with random weights.
+    """Build the network with random weights.
 
-    Pixels are scaled to -1..1, one scale for all channels: an int8 input tensor takes that over at no cost.
+    Pixels are scaled to -1..1 with one scale for all channels, which an int8 input tensor represents at no cost.
 
     Args:
         name: one of `NAMES`.
@@ -187,7 +187,7 @@ def network(
         A model from pixels `(batch, image_size, image_size, 3)`, RGB 0..255, to logits `(batch, classes)`.
 
     Raises:
-        InputError: when a rate is out of its range or a stage would have fewer than 8 channels.
+        InputError: if a rate is out of range or a stage would have fewer than 8 channels.
     """
     import keras
     from keras import layers
@@ -202,19 +202,7 @@ def network(
     pixels = keras.Input((image_size, image_size, 3), dtype="float32", name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="normalize")(pixels)
 
-    done, total = 0, sum(len(stage) for stage in variant.stages)
-    for number, stage in enumerate(variant.stages):
-        for index, block in enumerate(stage):
-            block = block._replace(channels=scaled_channels(block.channels, alpha))
-            block_name = f"block{number}{chr(ord('a') + index)}"
-            if isinstance(block, Conv):
-                x = conv(
-                    x, block.channels, kernel=block.kernel, stride=block.stride, activation="relu", name=block_name
-                )
-            else:
-                x = _bottleneck(x, block, drop=stochastic_depth * done / total, name=block_name)
-            done += 1
-
+    x = _blocks(x, variant.stages, alpha=alpha, drop=stochastic_depth)
     x = conv(x, scaled_channels(NECK_CHANNELS, alpha), activation="relu", name="neck")
     x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
     x = conv(x, scaled_channels(HEAD_CHANNELS, max(alpha, 1.0)), activation="relu", name="head")
@@ -225,8 +213,25 @@ def network(
     return keras.Model(pixels, logits, name=name)
 
 
+def _blocks(
+    x: keras.KerasTensor, stages: tuple[tuple[Block, ...], ...], *, alpha: float, drop: float
+) -> keras.KerasTensor:
+    """All blocks. The rate at which a block is skipped in training grows from 0 to `drop`."""
+    done, total = 0, sum(len(stage) for stage in stages)
+    for number, stage in enumerate(stages):
+        for index, block in enumerate(stage):
+            block = block._replace(channels=scaled_channels(block.channels, alpha))
+            name = f"block{number}{chr(ord('a') + index)}"
+            if isinstance(block, Conv):
+                x = conv(x, block.channels, kernel=block.kernel, stride=block.stride, activation="relu", name=name)
+            else:
+                x = _bottleneck(x, block, drop=drop * done / total, name=name)
+            done += 1
+    return x
+
+
 def _bottleneck(x: keras.KerasTensor, block: Fused | Uib, *, drop: float, name: str) -> keras.KerasTensor:
-    """An inverted bottleneck, fused or universal; its input is added where the shapes agree."""
+    """An inverted bottleneck, fused or universal. The input is added if the shapes agree."""
     from keras import layers
 
     shortcut = x
@@ -243,6 +248,6 @@ def _bottleneck(x: keras.KerasTensor, block: Fused | Uib, *, drop: float, name: 
     x = conv(x, block.channels, activation=None, name=f"{name}_project")
     if shortcut.shape != x.shape or block.stride != 1:
         return x
-    if drop:  # one decision an image: the whole block is skipped
+    if drop:  # per image the whole block is skipped
         x = layers.Dropout(drop, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
     return layers.Add(name=f"{name}_add")([x, shortcut])
