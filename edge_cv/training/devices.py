@@ -26,6 +26,13 @@ class Devices:
     hosts: int = 1
     replicas: int = 1
 
+    def check_batch_size(self, per_host: int) -> None:
+        """Raise InputError if a batch, given in images per host, cannot be divided between the devices."""
+        if per_host * self.hosts % self.replicas:
+            raise InputError(
+                f"fit.batch_size must be a multiple of the {self.replicas} devices. Received: {per_host * self.hosts}"
+            )
+
 
 @functools.cache
 def join_hosts() -> None:

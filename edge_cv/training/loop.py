@@ -73,11 +73,7 @@ def fit(
     """
     _check(model, batches, settings, teacher, class_counts)
     with all_devices() as devices:
-        batch_size = batches.batch_size * devices.hosts
-        if batch_size % devices.replicas:
-            raise InputError(
-                f"fit.batch_size must be a multiple of the {devices.replicas} devices. Received: {batch_size}"
-            )
+        devices.check_batch_size(batches.batch_size)
         from edge_cv.training.phase_trainer import TrainingJob
 
         distributed = devices.replicas > 1  # then the variables must be created inside `all_devices`
