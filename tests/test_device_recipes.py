@@ -17,9 +17,14 @@ from converters.devices import targets
 from converters.errors import InputError
 from edge_cv import recipe as recipes
 from edge_cv.deploy.package import check_deliverable, deliver
+from edge_cv.evaluation.latency import Latency
 from edge_cv.pipeline.rows import broken_limits, with_device_latency
-from edge_cv.recipe import Limits, Model, Recipe, TargetDevice
+from edge_cv.recipe import Limits, Model, Output, Recipe, TargetDevice
 from edge_cv.report import Report, Row
+from edge_cv.report.files import from_dict, to_dict
+from edge_cv.report.page import to_html
+
+INT8 = Output("", "tflite", "int8")
 
 ROOT = Path(__file__).parents[1]
 FOR_DEVICES = recipes.device_recipes()
@@ -94,11 +99,11 @@ def test_a_tensorrt_file_has_no_zero_points(tmp_path):
 
 def test_a_limit_on_the_arena_is_told_when_it_is_broken_or_was_not_measured():
     limits = Limits("int8", max_arena_bytes=1000)
-    assert broken_limits([limits], [Row("int8", "a.tflite", arena_bytes=1001)]) == (
+    assert broken_limits([limits], [Row(INT8, "a.tflite", arena_bytes=1001)]) == (
         "int8: arena in bytes must be at most 1000. Measured: 1001",
     )
-    assert broken_limits([limits], [Row("int8", "a.tflite", arena_bytes=1000)]) == ()
-    assert "was not measured" in broken_limits([limits], [Row("int8", "a.tflite")])[0]
+    assert broken_limits([limits], [Row(INT8, "a.tflite", arena_bytes=1000)]) == ()
+    assert "was not measured" in broken_limits([limits], [Row(INT8, "a.tflite")])[0]
 
 
 def test_a_device_for_a_row_that_is_not_made_or_a_form_that_is_not_known_is_refused():
@@ -115,12 +120,13 @@ def test_what_was_delivered_comes_back_from_the_reports_json(small_int8, tmp_pat
     found = deliver(device, path, tmp_path)
     assert found.files == ("model_int8.h", "model_int8.cc")
     assert (tmp_path / "model_int8.h").is_file()
-    report = Report({"name": "r"}, {}, rows=(Row("int8", path.name),), delivery=found)
-    assert Report.from_dict(json.loads(json.dumps(report.to_dict()))).delivery == found
-    assert "a board" in report.to_html()
-    assert f"{found.memory.arena_bytes:,} bytes" in report.to_html()
+    report = Report({"name": "r"}, {}, rows=(Row(INT8, path.name),), delivery=found)
+    assert from_dict(json.loads(json.dumps(to_dict(report)))).delivery == found
+    html = to_html(report)
+    assert "a board" in html
+    assert f"{found.memory.arena_bytes:,} bytes" in html
     with pytest.raises(InputError, match="delivery"):
-        Report.from_dict(report.to_dict() | {"delivery": {"name": 3}})
+        from_dict(to_dict(report) | {"delivery": {"name": 3}})
     edgetpu = deliver(dataclasses.replace(device, target="edgetpu", package=None), path, tmp_path)
     assert edgetpu.memory is None
     assert edgetpu.files == ()
@@ -171,12 +177,11 @@ def test_the_android_app_gets_the_file_and_its_sidecar_and_a_quick_run_leaves_it
 
 
 def test_limits_on_latency_are_judged_on_the_device_that_measured():
-    from edge_cv.evaluation.latency import Latency
     from edge_cv.evaluation.measurement import Measurement
 
     def row(scheme: str, milliseconds: float, sha256: str) -> Row:
-        here = {"host": "here", "runtime": "r", "threads": 1, "p50_ms": milliseconds}
-        return Row(scheme, f"{scheme}.tflite", sha256=sha256, latency=(here,))
+        here = Latency("here", "r", 1, milliseconds)
+        return Row(Output("", "tflite", scheme), f"{scheme}.tflite", sha256=sha256, latency=(here,))
 
     rows = (row("float32", 10.0, "0" * 64), row("int8", 4.0, "1" * 64))
     there = Latency("a board", "r", 1, 50.0, 51.0, 52.0, 3, (50.0, 50.0, 50.0))

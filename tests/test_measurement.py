@@ -10,11 +10,14 @@ import pytest
 
 from converters.errors import InputError
 from edge_cv.evaluation import runner
+from edge_cv.evaluation.latency import Latency
 from edge_cv.evaluation.measurement import Measurement, compare, outputs_of
 from edge_cv.evaluation.remote.results import _throttled
 from edge_cv.evaluation.runner_events import RunnerEvents
-from edge_cv.report import Report, Row
-from edge_cv.report.measured import load, with_measurements
+from edge_cv.recipe import Output
+from edge_cv.report import Report, Row, save
+from edge_cv.report.comparison import with_measurements
+from edge_cv.report.files import load_all
 
 HOST = "Raspberry Pi 5 Model B Rev 1.0 (4 cores)"
 FIELDS = {
@@ -217,15 +220,16 @@ def test_sensors_are_read_where_the_system_has_them(tmp_path, monkeypatch):
     assert runner.sensors()["throttled"] is None
 
 
-def report(**latency):
-    entry = {"host": "server", "runtime": "r", "threads": 1, "p50_ms": 1.0, **latency}
-    row = Row("int8", "lite0_int8.tflite", sha256="ab" * 32, latency=(entry,))
-    return Report({"name": "run"}, {}, violations=("int8: too slow",), rows=(Row("float32", "f.tflite"), row))
+def report():
+    latency = (Latency("server", "r", 1, 1.0),)
+    row = Row(Output("", "tflite", "int8"), "lite0_int8.tflite", sha256="ab" * 32, latency=latency)
+    rows = (Row(Output("", "tflite", "float32"), "f.tflite"), row)
+    return Report({"name": "run"}, {}, violations=("int8: too slow",), rows=rows)
 
 
 def test_the_rows_of_a_file_get_what_a_device_measured_and_limits_stay():
     merged = with_measurements(report(), [Measurement.from_dict(FIELDS)])
-    found = [(e["host"], e["threads"], e["p50_ms"]) for e in merged.rows[1].latency]
+    found = [(e.host, e.threads, e.p50_ms) for e in merged.rows[1].latency]
     assert found == [("server", 1, 1.0), (HOST, 4, 2.0)]
     assert merged.rows[0].latency == ()
     assert merged.violations == ("int8: too slow",)
@@ -239,20 +243,20 @@ def test_a_later_measurement_of_the_same_kind_replaces_and_another_runtime_stand
     again = Measurement.from_dict(FIELDS)
     other = Measurement.from_dict(changed(("latency", 0, "runtime"), "tensorflow-lite 2.16.1 GPU"))
     merged = with_measurements(report(), [again, again, other])
-    assert [e["host"] for e in merged.rows[1].latency] == ["server", HOST, f"{HOST}, tensorflow-lite 2.16.1 GPU"]
+    assert [e.host for e in merged.rows[1].latency] == ["server", HOST, f"{HOST}, tensorflow-lite 2.16.1 GPU"]
 
 
 def test_a_measurement_of_another_file_is_refused():
-    with pytest.raises(InputError, match="a measurement must be of a file that a report has a row of"):
+    with pytest.raises(InputError, match="a measurement must be of a file that the report contains"):
         with_measurements(report(), [Measurement.from_dict(changed(("artifact", "sha256"), "00" * 32))])
 
 
 def test_measurements_and_runs_are_told_apart(tmp_path):
-    report().save(tmp_path / "run")
+    save(report(), tmp_path / "run")
     measurement = Measurement.from_dict(FIELDS).save(tmp_path / "pi.json")
-    reports, measurements = load([measurement, tmp_path / "run", tmp_path / "run" / "report.json"])
+    reports, measurements = load_all([measurement, tmp_path / "run", tmp_path / "run" / "report.json"])
     assert (len(reports), len(measurements)) == (2, 1)
     assert reports[0].rows[1].sha256 == "ab" * 32
     (tmp_path / "junk.json").write_text("junk")
     with pytest.raises(InputError, match=r"junk\.json"):
-        load([tmp_path / "junk.json"])
+        load_all([tmp_path / "junk.json"])

@@ -10,10 +10,11 @@ import pytest
 
 from converters.errors import InputError
 from edge_cv.evaluation.accuracy import Predictions
+from edge_cv.evaluation.latency import Latency
 from edge_cv.pipeline import run
 from edge_cv.pipeline.rows import broken_limits
-from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Recipe
-from edge_cv.report import Report, Row
+from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Output, Recipe
+from edge_cv.report import Row, load
 
 RECIPE = Recipe(
     name="trial",
@@ -59,7 +60,7 @@ def test_report_json_has_the_agreed_form(folder):
 
 
 def test_quantized_rows_are_smaller_and_agree(folder):
-    rows = {row.scheme: row for row in Report.load(folder).rows}
+    rows = {row.scheme: row for row in load(folder).rows}
     assert rows["float16"].size_bytes < 0.52 * rows["float32"].size_bytes
     assert rows["int8"].size_bytes < 0.3 * rows["float32"].size_bytes
     assert rows["float32"].agreement == 1.0
@@ -70,7 +71,7 @@ def test_quantized_rows_are_smaller_and_agree(folder):
 
 
 def test_the_report_tells_what_the_answers_hide(folder):
-    report = Report.load(folder)
+    report = load(folder)
     for row in report.rows:
         assert sum(row.classes.images) == row.confidence.images == 8
         assert row.confidence.accuracy == row.top1
@@ -109,7 +110,7 @@ def test_a_second_run_does_nothing_again_and_says_the_same(folder):
     report = run(RECIPE, folder)
     assert time.monotonic() - start < 20
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert report.rows == Report.load(folder).rows
+    assert report.rows == load(folder).rows
 
 
 def test_a_run_that_lost_a_file_makes_only_that_one_again(folder):
@@ -131,8 +132,16 @@ def test_a_limit_that_is_broken_is_named_in_the_report(folder):
 
 def test_limits_by_closed_form():
     def row(scheme, size, p50, top1, agreement):
-        latency = ({"host": "h", "runtime": "r", "threads": 1, "p50_ms": p50},)
-        return Row(scheme, "f", size_bytes=size, top1=top1, agreement=agreement, latency=latency, images=10)
+        latency = (Latency("h", "r", 1, p50),)
+        return Row(
+            Output("", "tflite", scheme),
+            "f",
+            size_bytes=size,
+            top1=top1,
+            agreement=agreement,
+            latency=latency,
+            images=10,
+        )
 
     rows = (row("float32", 100, 10.0, 0.9, 1.0), row("int8", 30, 6.0, 0.8, 0.9))
     kept = Limits("int8", 30, 0.3, 6.0, 0.6, 0.9, 0.11)

@@ -10,18 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_report import CHROMIUM, HOSTILE, Page, example, measured_in_a_browser
+from report_examples import CHROMIUM, HOSTILE, Page, example, measured_in_a_browser
 
 from converters.errors import InputError
 from edge_cv.data import imagenet_labels
 from edge_cv.data.corruptions import NAMES
 from edge_cv.evaluation.accuracy import Predictions
 from edge_cv.evaluation.analysis import class_names, findings
+from edge_cv.evaluation.confidence import Bin, Confidence
 from edge_cv.evaluation.grad_cam import Explained, Overlay
 from edge_cv.evaluation.robustness import Robustness
-from edge_cv.report import PhotoResult, Report
+from edge_cv.report import PhotoResult, Report, load, save
+from edge_cv.report.files import from_dict, to_dict
+from edge_cv.report.page import to_html
 from edge_cv.report.photos import worth_showing
-from edge_cv.report.sections import analysis as explanation
+from edge_cv.report.sections import confidence, groups, per_class
+from edge_cv.report.terminal import show
 
 IMAGENET = tuple(label.name for label in imagenet_labels())
 SCHEMES = ("float32", "int8")
@@ -73,9 +77,9 @@ def report() -> Report:
 
 
 def test_every_section_is_on_the_page(report):
-    page = Page(report.to_html())
-    for title in ("Class by class", "Can its confidence be trusted?", "How far off the wrong answers are",
-                  "Group by group", "How robust it is", "Where it looks"):  # fmt: skip
+    page = Page(to_html(report))
+    for title in ("Accuracy by class", "Confidence calibration", "Severity of mistakes", "Accuracy by group",
+                  "Robustness to corruptions", "Grad-CAM"):  # fmt: skip
         assert title in page.text
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
@@ -85,7 +89,7 @@ def test_every_section_is_on_the_page(report):
 
 
 def test_a_thousand_classes_take_twenty_five_rows(report):
-    section = explanation.classes(report)
+    section = per_class.section(report)
     _, pairs, table = section.tables
     assert len(report.rows[0].classes.names) > 700
     assert len(table.rows) == 25
@@ -95,23 +99,23 @@ def test_a_thousand_classes_take_twenty_five_rows(report):
     assert recalls == sorted(recalls)
     assert recalls[0] == 100 * min(report.rows[0].classes.recall)
     assert recalls[-1] == 100
-    assert len(report.to_html()) < 600_000
+    assert len(to_html(report)) < 600_000
 
 
 def test_few_classes_are_shown_whole_with_their_matrices():
     report = told(tuple("abcdefghij"), 400)
-    section = explanation.classes(report)
+    section = per_class.section(report)
     assert [len(table.rows) for table in section.tables] == [2, 12, 10]
     assert len(section.figures) == 2
-    page = Page(report.to_html())
-    assert "What int8 takes for what" in page.text
+    page = Page(to_html(report))
+    assert "Confusion matrix of int8" in page.text
     assert len(page.ids) == len(set(page.ids))
-    assert "How far off" not in page.text  # these are no classes of ImageNet
+    assert "Severity of mistakes" not in page.text  # these are no classes of ImageNet
 
 
 def test_a_report_without_such_figures_has_no_such_section():
-    page = Page(example().to_html())
-    for title in ("Class by class", "confidence be trusted", "Group by group", "How robust", "Where it looks"):
+    page = Page(to_html(example()))
+    for title in ("Accuracy by class", "Confidence calibration", "Accuracy by group", "Robustness", "Grad-CAM"):
         assert title not in page.text
 
 
@@ -126,14 +130,14 @@ def test_photos_with_several_labels_get_their_average_precision():
     rows = tuple(dataclasses.replace(row, **fields[row.scheme]) for row in example().rows if row.name in SCHEMES)
     better, worse = (row.multi_label.mean_average_precision for row in rows)
     assert 1 > better > worse > 0.3
-    page = Page(dataclasses.replace(example(), rows=rows).to_html())
+    page = Page(to_html(dataclasses.replace(example(), rows=rows)))
     assert f"{better:.3f}" in page.text
-    assert "several a photo" in page.text
+    assert "Average precision by class" in page.text
     several = dataclasses.replace(
         example(), rows=tuple(dataclasses.replace(r, top1=None, top1_ci95=None) for r in rows)
     )
     out = io.StringIO()
-    several.show(out)
+    show(several, out)
     assert f"{better:.3f} for float32, {worse:.3f} for int8" in out.getvalue()
     assert "no labels" not in out.getvalue()
 
@@ -145,13 +149,13 @@ def test_a_photo_of_several_classes_is_right_with_any_of_them(tmp_path):
         PhotoResult("none.jpg", None, None, {"float32": seen, "int8": seen}, ()),
     )
     report = dataclasses.replace(example(), photos=photos)
-    page = Page(report.to_html())
+    page = Page(to_html(report))
     assert "dog, cat" in page.text
     assert "none of the classes" in page.text
     assert "both wrong" not in page.text
     assert page.text.count("✓") == 4  # cat and dog, on both sides
-    report.save(tmp_path)
-    assert Report.load(tmp_path) == report
+    save(report, tmp_path)
+    assert load(tmp_path) == report
 
 
 def test_photos_on_which_the_artifacts_differ_are_shown_first():
@@ -166,8 +170,8 @@ def test_photos_on_which_the_artifacts_differ_are_shown_first():
 
 
 def test_the_figures_come_back_from_json(report, tmp_path):
-    report.save(tmp_path)
-    assert Report.load(tmp_path) == report
+    save(report, tmp_path)
+    assert load(tmp_path) == report
     fields = json.loads((tmp_path / "report.json").read_text())
     assert {"classes", "confidence", "mistakes", "groups", "robustness", "multi_label"} <= set(fields["rows"][0])
     assert fields["rows"][0]["confidence"]["ece"] == report.rows[0].confidence.ece
@@ -193,43 +197,57 @@ def test_the_figures_come_back_from_json(report, tmp_path):
         ("groups", lambda v: {}, "groups must be a list"),
         ("groups", lambda v: [{**v[0], "groups": [{**v[0]["groups"][0], "accuracy_ci95": [0]}]}], "2 values"),
         ("robustness", lambda v: {**v, "accuracy": v["accuracy"][:3]}, "15 corruptions must have"),
-        ("mistakes", lambda v: {**v, "wrong": 1.5}, "wrong must be a number"),
+        ("mistakes", lambda v: {**v, "wrong": 1.5}, "wrong must be a whole number"),
     ],
 )
 def test_what_is_no_such_figure_is_refused_in_one_line(report, field, change, says):
-    fields = report.to_dict()
+    fields = to_dict(report)
     fields["rows"][0][field] = change(fields["rows"][0][field])
     with pytest.raises(InputError, match=re.escape(says)) as caught:
-        Report.from_dict(fields)
+        from_dict(fields)
     assert "\n" not in str(caught.value)
 
 
 def test_hostile_class_and_group_names_are_shown_as_text():
     report = told((HOSTILE, "\x00\x1b[31m", *"cde"), 60, column=HOSTILE)
-    page = Page(report.to_html())
+    page = Page(to_html(report))
     assert page.open == []
     assert "script" not in page.tags
     assert page.handlers == []
     assert page.text.count(HOSTILE) > 10
 
 
-def test_gaps_beyond_chance_are_told_from_luck():
+def test_a_significant_gap_is_named_and_a_gap_by_chance_is_not():
     from edge_cv.evaluation.groups import group_scores
 
     right = [n % 10 < 9 for n in range(500)] + [n % 10 < 6 for n in range(100)]
     (two,) = group_scores({"skin": ["light"] * 500 + ["dark"] * 100}, right)
-    assert explanation.gaps("int8", two) == (
-        "int8, by skin: beyond chance is “dark” 60 % against 90 % on the rest (p < 0.001)."
+    assert groups.gaps("int8", two) == (
+        "int8 by skin: significant gap for “dark” 60 % against 90 % on all other photos (p < 0.001)."
     )
     (same,) = group_scores({"hand": ["left", "left", "right", "right"] * 150}, right)
-    assert "no gap is beyond chance" in explanation.gaps("int8", same)
+    assert "no significant gap" in groups.gaps("int8", same)
     (one,) = group_scores({"hand": ["left"] * 600}, right)
-    assert "nothing to compare" in explanation.gaps("int8", one)
+    assert "nothing to compare" in groups.gaps("int8", one)
+
+
+def test_an_error_within_chance_is_no_sign_of_miscalibration():
+    within = Confidence(20, 0.85, 0.80, 0.246, 0.19, 0.297, (Bin(20, 0.80, 0.85),))
+    assert confidence.calibration("int8", within) == (
+        "int8: ECE 0.246 is within what chance alone produces with 20 photos (up to 0.297): no sign of miscalibration."
+    )
+    beyond = dataclasses.replace(within, images=1000, confidence=0.95, ece=0.1, ece_by_chance_95=0.03)
+    assert confidence.calibration("int8", beyond) == (
+        "int8 is overconfident: its mean confidence is 95.0 % and its accuracy 85.0 % "
+        "(ECE 0.100; chance alone produces up to 0.030 with 1,000 photos)."
+    )
+    assert "is underconfident" in confidence.calibration("int8", dataclasses.replace(beyond, confidence=0.75))
+    assert "for some predictions and" in confidence.calibration("int8", dataclasses.replace(beyond, confidence=0.86))
 
 
 def test_the_terminal_gets_one_line_more(report):
     out = io.StringIO()
-    report.show(out)
+    show(report, out)
     (line,) = [line for line in out.getvalue().splitlines() if "ECE" in line]
     first, second = report.rows
     for row in (first, second):
@@ -259,7 +277,7 @@ def test_nothing_overflows_in_a_browser(tmp_path, width, kind):
         "few": tuple(f"kind {c}" for c in "abcdefghij"),
         "long": tuple(f"{c}{'averylongname' * 8}" for c in "abc"),
     }
-    told(names[kind], 300).save(tmp_path)
+    save(told(names[kind], 300), tmp_path)
     found = measured_in_a_browser(tmp_path, width)
     assert found["scroll"] <= width
     assert (found["past"], found["cut"], found["small"]) == ([], [], [])

@@ -406,7 +406,7 @@ def debug(
     from converters.tflite.layers import worst as lowest
     from edge_cv import data as sources
     from edge_cv.progress import shown
-    from edge_cv.report.sections.layers import check_path, draw
+    from edge_cv.report.layer_plot import check_path, draw
 
     check_path(plot)
     for path in (reference, artifact):
@@ -507,6 +507,7 @@ def evaluate(
     from edge_cv.evaluation.remote import Host, parse
     from edge_cv.pipeline.evaluate import evaluate_files
     from edge_cv.progress import shown
+    from edge_cv.report.files import save, to_dict
 
     address = parse(device)
     elsewhere = None if isinstance(address, Host) else address
@@ -557,13 +558,13 @@ def evaluate(
     ]
     if as_json:
         details = ("groups", "robustness", "multi_label")
-        full = appraisal.report.to_dict()["rows"]
+        full = to_dict(appraisal.report)["rows"]
         print(json.dumps([r | {d: f[d] for d in details if f[d]} for r, f in zip(rows, full, strict=True)], indent=1))
     else:
         _print_rows(rows, as_json)
         _print_details(appraisal.report.rows)
     if out is not None:
-        print(f"report: {appraisal.report.save(out)}", file=sys.stderr)
+        print(f"report: {save(appraisal.report, out)}", file=sys.stderr)
     if appraisal.evaluation.error is not None:
         return _fail(appraisal.evaluation.error, BAD_INPUT)
     if elsewhere is not None and out is not None:
@@ -575,7 +576,7 @@ def evaluate(
 
 def _print_details(rows: Sequence[Row]) -> None:
     """Accuracy group by group and severity by severity, where they were asked for."""
-    from edge_cv.report.sections.analysis import gaps
+    from edge_cv.report.sections.groups import gaps
 
     groups = [
         {"by": column.column, "group": group.name, "images": group.images}
@@ -680,13 +681,13 @@ def report(
     as_json: Json = False,
 ) -> int:
     """Show a run's report, or one comparison out of several runs, with what was measured on devices."""
-    from edge_cv.report import merge
-    from edge_cv.report.measured import load, with_measurements
+    from edge_cv.report.comparison import merge, with_measurements
+    from edge_cv.report.files import load_all, save
 
-    reports, measurements = load(folders)
+    reports, measurements = load_all(folders)
     merged = with_measurements(merge(reports), measurements)
     if out is not None:
-        print(f"report: {merged.save(out)}", file=sys.stderr)
+        print(f"report: {save(merged, out)}", file=sys.stderr)
     _show(merged, as_json)
     return BROKEN if merged.violations else 0
 
@@ -757,7 +758,7 @@ def models(
 
     rows = [zoo.describe(name) for name in zoo.names()]
     if plot is not None:
-        from edge_cv.report.zoo import draw
+        from edge_cv.report.zoo_plot import draw
 
         draw(rows, plot)
     _print_rows(rows, as_json)
@@ -871,10 +872,13 @@ def _as_asked(recipe: Recipe, data: str | None, quick: bool, settings: list[str]
 
 
 def _show(report: Any, as_json: bool) -> None:
+    from edge_cv.report.files import to_dict
+    from edge_cv.report.terminal import show
+
     if as_json:
-        print(json.dumps(report.to_dict(), indent=1))
+        print(json.dumps(to_dict(report), indent=1))
     else:
-        report.show()
+        show(report)
 
 
 def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from converters.files import file_sha256
 from edge_cv.pipeline.rows import evaluated_row
 from edge_cv.progress import Progress, silent
+from edge_cv.recipe import Output
 
 if TYPE_CHECKING:
     from edge_cv.data import Samples
@@ -115,12 +116,13 @@ def _report(
         environment=describe_environment(),
         rows=tuple(
             evaluated_row(
-                name,
+                Output("", "onnx" if paths[name].suffix.lower() == ".onnx" else "tflite", name),
                 paths[name],
                 asdict(score),
                 sha256=file_sha256(paths[name]),
                 size_bytes=paths[name].stat().st_size,
                 robustness=corrupted.get(name),
+                label=name,
                 **analysis[name],
             )
             for name, score in evaluation.scores.items()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_cv.pipeline.model import CompressedModel, RunModel
 from edge_cv.pipeline.steps import EvaluationResult, ModelFile
-from edge_cv.recipe import Limits
+from edge_cv.recipe import Limits, Output
 from edge_cv.report import Row
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run_row(file: ModelFile, model: RunModel | CompressedModel, results: Results
     stage = model.stage if isinstance(model, CompressedModel) else None
     performance = results.performance[file.name]
     return evaluated_row(
-        file.name,
+        file.output,
         file.path,
         results.evaluation.scores[file.name],
         sha256=file.sha256,
@@ -62,22 +62,22 @@ def run_row(file: ModelFile, model: RunModel | CompressedModel, results: Results
     )
 
 
-def evaluated_row(name: str, path: Path, score: Mapping[str, Any], **measured: Any) -> Row:
+def evaluated_row(output: Output, path: Path, score: Mapping[str, Any], **measured: Any) -> Row:
     """The row of a file that was evaluated.
 
     Args:
-        name: of the row.
+        output: the row's identity.
         path: the file.
         score: the fields of its `edge_cv.evaluation.Score`.
         measured: further fields of the row.
     """
     fields = {field: value for field, value in score.items() if field != "seconds_per_image"}
-    return Row(scheme=name, file=path.name, **fields, **measured)
+    return Row(output, file=path.name, **fields, **measured)
 
 
 def with_device_latency(rows: Sequence[Row], measurements: Sequence[Measurement]) -> tuple[Row, ...]:
     """The rows with the device's latencies in the place of this machine's, for the files that it measured."""
-    latency = {measured.sha256: tuple(entry.to_json() for entry in measured.latency) for measured in measurements}
+    latency = {measured.sha256: measured.latency for measured in measurements}
     return tuple(dataclasses.replace(row, latency=latency.get(row.sha256, row.latency)) for row in rows)
 
 
@@ -121,7 +121,7 @@ def _broken(limits: Limits, rows: Sequence[Row]) -> list[str]:
 
 
 def _p50(row: Row | None) -> float | None:
-    return next((entry["p50_ms"] for entry in row.latency if entry["threads"] == 1), None) if row else None
+    return next((entry.p50_ms for entry in row.latency if entry.threads == 1), None) if row else None
 
 
 def _ratio(value: float | None, reference: float | None) -> float | None:
@@ -153,7 +153,7 @@ def notes(
                 f"{len(names)} calibration photos show the same as {where}, such as {names[0]}: "
                 "remove them. Until then the figures of integer schemes are not reliable."
             )
-    share = min((entry["cpu_share"] for row in rows for entry in row.latency if entry["threads"] == 1), default=1.0)
+    share = min((entry.cpu_share for row in rows for entry in row.latency if entry.threads == 1), default=1.0)
     if share < BUSY_SHARE:
         sentences.append(
             "The machine was busy during the measurement of latency: at one thread the runtime had a processor only "

@@ -27,12 +27,12 @@ from edge_cv.pipeline.model import (
 from edge_cv.pipeline.steps import PREDICTIONS, Job, ModelFile
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import Output, Recipe
+from edge_cv.report import Report, save
 from edge_cv.stages import Steps
 
 if TYPE_CHECKING:
     from edge_cv.data.split import Splits
     from edge_cv.evaluation.remote import Adb, Ssh
-    from edge_cv.report import Report
 
 
 def run(
@@ -75,7 +75,7 @@ def run(
     models = model_of_output(recipe, model, compressed)
     files = [steps.convert(job, source, output, calibration) for output, source in models.items()]
     report = _report(job, model, models, files, photos, calibration)
-    report.save(out_dir)
+    save(report, out_dir)
     return report if device is None else _with_device(job, report, files, device)
 
 
@@ -117,7 +117,6 @@ def _report(
     from edge_cv.evaluation import describe_environment
     from edge_cv.evaluation.accuracy import Predictions
     from edge_cv.evaluation.analysis import class_names
-    from edge_cv.report import Report
     from edge_cv.report.photos import photo_results
 
     recipe, test = job.recipe, photos.test
@@ -164,11 +163,11 @@ def _layer_errors(job: Job, files: Sequence[ModelFile], calibration: Calibration
 
 def _with_device(job: Job, report: Report, files: Sequence[ModelFile], device: Ssh | Adb) -> Report:
     """The report with the device's measurements; the limits apply to its latencies."""
-    from edge_cv.report.measured import with_measurements
+    from edge_cv.report.comparison import with_measurements
 
     measurements = steps.measure_on_device(job, files, device)
     there = rows.with_device_latency(report.rows, measurements)
     violations = rows.broken_limits(job.recipe.limits, there)
     report = dataclasses.replace(with_measurements(report, measurements), violations=violations)
-    report.save(job.steps.folder)
+    save(report, job.steps.folder)
     return report

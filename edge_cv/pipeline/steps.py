@@ -275,7 +275,7 @@ def grad_cam(
 ) -> list[Any]:
     """Draw Grad-CAM maps on some photos, for the predictions of the recipe's first scheme."""
     from edge_cv.evaluation.grad_cam import explain, worth_explaining
-    from edge_cv.report.values import plain_json
+    from edge_cv.report.plain_json import plain_json
 
     if not job.recipe.analysis.grad_cam:
         return []

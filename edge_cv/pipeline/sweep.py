@@ -112,7 +112,7 @@ def sweep(
     Raises:
         InputError: there is nothing to run, or the folder cannot be written.
     """
-    from edge_cv.report import Report, merge
+    from edge_cv.report import load, merge, save
 
     if not runs:
         raise InputError("a sweep needs at least one recipe. Received: none")
@@ -128,8 +128,8 @@ def sweep(
     finished = [outcome.name for outcome in outcomes if outcome.failed is None]
     if not finished:
         return None, outcomes
-    report = merge([Report.load(folder / name) for name in finished], finished)
-    report.save(folder)
+    report = merge([load(folder / name) for name in finished], finished)
+    save(report, folder)
     return report, outcomes
 
 

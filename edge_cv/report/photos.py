@@ -1,4 +1,4 @@
-"""The photos that a page shows: those on which the artifacts differ first, then others from all over the source."""
+"""The photos of a report: first those with different predictions, then others spread evenly over the source."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ THUMBNAIL_PIXELS = 160
 
 
 def photo_results(predictions: Predictions, names: Sequence[str], source: Samples) -> tuple[PhotoResult, ...]:
-    """Those worth showing, with their thumbnails.
+    """The photos worth showing, with their predictions and thumbnails.
 
     Args:
         predictions: of an evaluation.
-        names: of the classes, each once.
+        names: of the classes, each different.
         source: the photos that were evaluated.
     """
     from edge_cv.data import load_image, places_by_path
@@ -50,7 +50,7 @@ def _label(prediction: Prediction, names: Sequence[str]) -> str | None:
 
 
 def worth_showing(predictions: Predictions) -> list[Prediction]:
-    """The photos on which the artifacts disagree, then others, spread evenly, up to what a page shows."""
+    """Up to 24 photos: first those on which the models disagree, then others, spread evenly."""
     import numpy as np
 
     firsts = predictions.indices[:, :, 0]

@@ -1,1 +1,32 @@
-"""The sections of the report's page, one file each."""
+"""The sections of the page, one file each. A new section needs a file here and its line in `SECTIONS`."""
+
+from __future__ import annotations
+
+from edge_cv.report.sections import (
+    compression,
+    confidence,
+    grad_cam,
+    groups,
+    mistakes,
+    multilabel,
+    package,
+    pareto,
+    per_class,
+    robustness,
+    training,
+)
+
+SECTIONS = (
+    package.section,
+    pareto.section,
+    compression.section,
+    training.section,
+    per_class.section,
+    multilabel.section,
+    confidence.section,
+    mistakes.section,
+    groups.section,
+    robustness.section,
+    grad_cam.section,
+)
+"""Each makes a section of a Report, or None where the report has no figures for it; in the page's order."""

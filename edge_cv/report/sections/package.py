@@ -1,37 +1,43 @@
-"""What was made for the target device: the section of the page that names the file and what the device dislikes."""
+"""The package for the target device: its file, the memory it needs, and the rules of the device that it breaks."""
 
 from __future__ import annotations
 
-from edge_cv.report import sentences
+from edge_cv.report import formats
 from edge_cv.report.sections.section import Section, Table
 from edge_cv.report.values import Report
 
+MAX_LAYERS = 3  # named for each rule
 
-def delivery(report: Report) -> Section | None:
-    """The device, its file, its memory on a microcontroller, and the rules that the file breaks."""
-    made = report.delivery
-    if made is None:
+
+def section(report: Report) -> Section | None:
+    """The device's file, its memory on a microcontroller, and the rules that the file breaks."""
+    package = report.delivery
+    if package is None:
         return None
-    file = next((row.file for row in report.rows if row.scheme == made.scheme), made.scheme)
-    told = [f"{file} is meant for it ({made.processor}), run by {made.runtime}."]
-    if made.memory is not None:
-        told.append(
-            f"It takes {made.memory.flash_bytes:,} bytes of flash beside the program, and an arena of "
-            f"{made.memory.arena_bytes:,} bytes: {made.memory.activations_bytes:,} for activations and scratch, which "
-            f"are at their largest in {made.memory.widest}, and at most {made.memory.records_bytes:,} for the "
-            "runtime's records."
+    file = next((row.file for row in report.rows if row.scheme == package.scheme), package.scheme)
+    sentences = [f"The file for this device ({package.processor}, {package.runtime}) is {file}."]
+    if memory := package.memory:
+        sentences.append(
+            f"It needs {memory.flash_bytes:,} bytes of flash in addition to the program, and a tensor arena of "
+            f"{memory.arena_bytes:,} bytes: {memory.activations_bytes:,} bytes for activations and scratch buffers, "
+            f"with the peak at {memory.widest}, and at most {memory.records_bytes:,} bytes for the runtime's records."
         )
-    if made.files:
-        told.append(f"Also made of it: {', '.join(made.files)}.")
-    tables = ()
-    if made.findings:
+    if package.files:
+        sentences.append(f"The package also contains {formats.joined(package.files)}.")
+    tables: tuple[Table, ...] = ()
+    if package.findings:
         rows = tuple(
-            (found.what, found.remedy, ", ".join(found.layers[:3]) + (", …" if len(found.layers) > 3 else ""))
-            for found in made.findings
+            (found.what, found.remedy, ", ".join(found.layers[:MAX_LAYERS]) + _more(found.layers))
+            for found in package.findings
         )
-        tables = (Table("What runs slowly or elsewhere there", (("rule", ""), ("remedy", ""), ("in", "")), rows, 3),)
-    elif made.target is not None:
-        told.append(f"It keeps all rules of the target {made.target}.")
-    timed = sorted({str(entry["host"]) for row in report.rows for entry in row.latency})
-    notes = (f"Latency was measured on {sentences.joined(timed)}.",) if timed else ()
-    return Section(f"For {made.name}", tuple(told), tables, notes=notes)
+        columns = (("Rule", ""), ("Remedy", ""), ("Layers", ""))
+        tables = (Table("Layers that run slowly or not on the accelerator", columns, rows, texts=3),)
+    elif package.target is not None:
+        sentences.append(f"It meets all rules of the target {package.target}.")
+    hosts = sorted({entry.host for row in report.rows for entry in row.latency})
+    notes = (f"Latency was measured on {formats.joined(hosts)}.",) if hosts else ()
+    return Section(f"Package for {package.name}", tuple(sentences), tables, notes=notes)
+
+
+def _more(layers: tuple[str, ...]) -> str:
+    return ", …" if len(layers) > MAX_LAYERS else ""

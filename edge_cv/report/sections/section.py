@@ -1,7 +1,4 @@
-"""What a section of the page is made of: one function makes a `Section` of a Report, and the template shows any.
-
-To add one, write the function, return None where the report has nothing for it, and add it to `page.SECTIONS`.
-"""
+"""The parts of a section of the page, which the template shows in the same way for every section."""
 
 from __future__ import annotations
 
@@ -10,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """One plot: its title, what it says in words for who cannot see it, and its SVG."""
+    """One plot: its title, its caption, its content in words for readers who cannot see it, and its SVG.
+
+    `list` holds (name, value) lines below the caption, numbered from 1.
+    """
 
     title: str
     caption: str
@@ -24,10 +24,10 @@ class Table:
     """A table of text.
 
     Attributes:
-        title: above it; "" for none.
-        columns: (title, what stands small under it) of each column.
-        rows: the cells of each row; in a cell what follows a line break stands small under it.
-        texts: so many of the first columns are text, the others figures.
+        title: above the table; "" for none.
+        columns: (title, small text below it) of each column.
+        rows: the cells of each row; text after a line break in a cell is small.
+        texts: the number of columns, from the left, that hold text; the others hold figures.
     """
 
     title: str
@@ -38,7 +38,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A JPEG, and what stands under it."""
+    """A JPEG and its caption."""
 
     jpeg: bytes
     caption: str
@@ -46,7 +46,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """Pictures that belong together, in a row: its title, a smaller line under that, and whether it is of a mistake."""
+    """A row of pictures of one photo: title, a smaller line below it, and whether the prediction is wrong."""
 
     title: str
     under: str
@@ -60,9 +60,9 @@ class Section:
 
     Attributes:
         title: the heading.
-        sentences: paragraphs under it.
-        tables, figures, strips: what follows, in this order.
-        notes: small paragraphs at its end, such as definitions.
+        sentences: paragraphs below the heading.
+        tables, figures, strips: the content, in this order.
+        notes: small paragraphs at the end, such as definitions.
     """
 
     title: str

@@ -1,69 +1,73 @@
-"""How the model was trained: the section of the page that shows its curves."""
+"""Training: the curves of loss and score, and the epoch whose weights were kept."""
 
 from __future__ import annotations
 
-from edge_cv.report import plots
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from edge_cv.report.drawing import MUTED, SERIES, legend, locator, svg
 from edge_cv.report.sections.section import Figure, Section
 from edge_cv.report.values import Epoch, Report
 
+NOTE = (
+    "Training images are augmented, and their scores are taken while the weights still change; validation images are "
+    "scored without augmentation after each epoch. The best epoch is chosen on the validation images, so the accuracy "
+    "in the table above, measured on other photos, is the better estimate."
+)
 
-def training(report: Report) -> Section | None:
-    """Loss and score of each epoch, and what the training took."""
+
+def section(report: Report) -> Section | None:
+    """Loss and score of each epoch, and the duration of the training."""
     epochs = report.training
     if not epochs:
         return None
     return Section(
-        "How it was trained",
+        "Training",
         sentences=(_summary(epochs),),
         figures=tuple(
-            Figure(title, caption, f"{title}: {_in_words(epochs, what)}", plots.training(epochs, what))
+            Figure(title, caption, f"{title}: {_in_words(epochs, what)}", plot(epochs, what))
             for what, title, caption in (
-                ("loss", "Loss", "Cross-entropy without weight decay, lower is better."),
-                ("score", "Score", "Top-1, or mean average precision where a photo may have several labels."),
+                ("loss", "Loss", "Cross-entropy without weight decay; lower is better."),
+                ("score", "Score", "Top-1, or mean average precision for images with several labels."),
             )
         ),
-        notes=(
-            "Training images are augmented and scored while the weights still move; validation images are seen whole, "
-            "after the epoch. The epoch that is kept was chosen by the validation images, so the rows above, measured "
-            "on other photos, are the fairer judgement.",
-        ),
+        notes=(NOTE,),
     )
 
 
-def best(epochs: tuple[Epoch, ...]) -> Epoch:
-    """The epoch whose weights were kept: the first of the highest validation scores, or the last of all."""
-    return (
-        max(epochs, key=lambda e: (-1.0 if e.validation_score is None else e.validation_score, -e.epoch))
-        if any(e.validation_score is not None for e in epochs)
-        else epochs[-1]
-    )
+def best(epochs: Sequence[Epoch]) -> Epoch:
+    """The epoch whose weights were kept: the first with the highest validation score, or the last epoch."""
+    scored = [(epoch.validation_score, -epoch.epoch, epoch) for epoch in epochs if epoch.validation_score is not None]
+    return max(scored, key=lambda entry: entry[:2])[2] if scored else epochs[-1]
 
 
-def _summary(epochs: tuple[Epoch, ...]) -> str:
+def _summary(epochs: Sequence[Epoch]) -> str:
     seconds = sum(epoch.seconds for epoch in epochs)
     speeds = sorted(epoch.images_per_second for epoch in epochs)
     phases = epochs[-1].phase
+    text = (
+        f"{len(epochs)} epoch{'s' if len(epochs) > 1 else ''}{f' in {phases} phases' if phases > 1 else ''} took "
+        f"{_time(seconds)} of training at {speeds[len(speeds) // 2]:,.0f} images per second."
+    )
     kept = best(epochs)
-    parts = [
-        f"{len(epochs)} epoch{'s' if len(epochs) > 1 else ''}{f' in {phases} phases' if phases > 1 else ''}, "
-        f"{_time(seconds)} of training at {speeds[len(speeds) // 2]:,.0f} images a second."
-    ]
     if kept.validation_score is not None:
-        parts.append(f"Epoch {kept.epoch} was kept: {kept.validation_score:.1%} on the validation images.")
-    return " ".join(parts)
+        score = f"{100 * kept.validation_score:.1f} %"
+        text += f" The weights of epoch {kept.epoch} were kept, with a validation score of {score}."
+    return text
 
 
-def _in_words(epochs: tuple[Epoch, ...], what: str) -> str:
-    def value(number: float | None) -> str:
+def _in_words(epochs: Sequence[Epoch], what: str) -> str:
+    def value(epoch: Epoch, name: str) -> str:
+        number = getattr(epoch, name)
         if number is None:
             return "not measured"
-        return f"{number:.1%}" if what == "score" else f"{number:.3f}"
+        return f"{100 * number:.1f} %" if what == "score" else f"{number:.3f}"
 
     first, last = epochs[0], epochs[-1]
     return (
-        f"training from {value(getattr(first, what))} to {value(getattr(last, what))}, "
-        f"validation from {value(getattr(first, f'validation_{what}'))} to "
-        f"{value(getattr(last, f'validation_{what}'))}."
+        f"training from {value(first, what)} to {value(last, what)}, "
+        f"validation from {value(first, f'validation_{what}')} to {value(last, f'validation_{what}')}."
     )
 
 
@@ -71,3 +75,27 @@ def _time(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def plot(epochs: Sequence[Epoch], what: str) -> str:
+    """`loss` or `score` of the training images and, if any, of the validation images, as SVG."""
+    scale = 100 if what == "score" else 1
+
+    def draw(figure: Any, axes: Any) -> None:
+        for prefix, name, colour in (("", "training", SERIES[0]), ("validation_", "validation", SERIES[3])):
+            values = [(epoch.epoch, getattr(epoch, prefix + what)) for epoch in epochs]
+            points = [(x, scale * y) for x, y in values if y is not None]
+            if points:
+                marker = "o" if len(points) == 1 else ""
+                axes.plot(*zip(*points, strict=True), marker=marker, color=colour, label=name)
+        for before, after in itertools.pairwise(epochs):
+            if after.phase != before.phase:
+                axes.axvline(before.epoch + 0.5, color=MUTED, linestyle=":", linewidth=1)
+        axes.xaxis.set_major_locator(locator(True))
+        axes.grid(axis="y")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("score, %" if what == "score" else "cross-entropy")
+        if axes.get_legend_handles_labels()[1]:
+            legend(axes, "best")
+
+    return svg(f"training-{what}", draw)
