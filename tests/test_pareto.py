@@ -1,4 +1,4 @@
-"""The Pareto front of several runs, and where a report shows it."""
+"""The Pareto front of several runs, in `report.json`, on the page and in the terminal."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from edge_cv.report.pareto import column, front, fronts
 from edge_cv.report.terminal import show
 
 
-def beaten(point, others) -> bool:
-    """The definition, word by word."""
+def dominated(point, others) -> bool:
+    """The definition: another point is as good in both, and better in one."""
     cost, value = point
     return any(c <= cost and v >= value and (c < cost or v > value) for c, v in others)
 
@@ -29,7 +29,7 @@ def beaten(point, others) -> bool:
 def test_the_front_is_what_no_other_point_beats(seed):
     rng = np.random.default_rng(seed)
     points = [(float(c), float(v)) for c, v in rng.integers(0, 12, (30, 2))]  # with many equal ones
-    assert list(front(points)) == [not beaten(point, points) for point in points]
+    assert list(front(points)) == [not dominated(point, points) for point in points]
     assert front(points[::-1]) == front(points)[::-1]
 
 

@@ -1,4 +1,4 @@
-"""The page's sections about the answers: made of real figures, compact for a thousand classes, safe with any name."""
+"""The page's sections on predictions: compact for a thousand classes, and safe with any name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SCHEMES = ("float32", "int8")
 
 
 def predictions(classes: int, photos: int, *, seed: int = 0) -> Predictions:
-    """What a float model that is right on 80 % of its photos says, and an int8 one that follows it on 95 %."""
+    """Predictions of a float model with 80 % accuracy and of an int8 model with 95 % agreement."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, photos).astype(np.int32)
     first = np.where(rng.random(photos) < 0.8, labels, rng.integers(0, classes, photos))
@@ -50,8 +50,8 @@ def jpeg() -> bytes:
     return stream.getvalue()
 
 
-def told(names: tuple[str, ...] = IMAGENET, photos: int = 1500, *, column: str = "light") -> Report:
-    """The report of two artifacts with every section filled."""
+def full_report(names: tuple[str, ...] = IMAGENET, photos: int = 1500, *, column: str = "light") -> Report:
+    """A report of two models with every section on predictions."""
     found = predictions(len(names), photos)
     groups = {column: [("day", "dusk", "night")[n % 3] for n in range(photos)], "one": ["all"] * photos}
     fields = findings(found, names, groups)
@@ -73,7 +73,7 @@ def told(names: tuple[str, ...] = IMAGENET, photos: int = 1500, *, column: str =
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return told()
+    return full_report()
 
 
 def test_every_section_is_on_the_page(report):
@@ -103,7 +103,7 @@ def test_a_thousand_classes_take_twenty_five_rows(report):
 
 
 def test_few_classes_are_shown_whole_with_their_matrices():
-    report = told(tuple("abcdefghij"), 400)
+    report = full_report(tuple("abcdefghij"), 400)
     section = per_class.section(report)
     assert [len(table.rows) for table in section.tables] == [2, 12, 10]
     assert len(section.figures) == 2
@@ -119,7 +119,7 @@ def test_a_report_without_such_figures_has_no_such_section():
         assert title not in page.text
 
 
-def test_photos_with_several_labels_get_their_average_precision():
+def test_photos_with_several_labels_have_average_precision():
     found = predictions(6, 200)
     rng = np.random.default_rng(0)
     truth = rng.random((200, 6)) < 0.3
@@ -158,7 +158,7 @@ def test_a_photo_of_several_classes_is_right_with_any_of_them(tmp_path):
     assert load(tmp_path) == report
 
 
-def test_photos_on_which_the_artifacts_differ_are_shown_first():
+def test_photos_on_which_the_models_differ_are_shown_first():
     found = predictions(10, 400)
     shown = worth_showing(found)
     differs = [len({top5[0][0] for top5 in p.top5.values()}) > 1 for p in shown]
@@ -178,7 +178,7 @@ def test_the_figures_come_back_from_json(report, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "change", "says"),
+    ("field", "change", "message"),
     [
         ("classes", lambda v: 3, "a row's classes must be an object"),
         ("classes", lambda v: {**v, "recall": v["recall"][1:]}, "must have its images, recall"),
@@ -200,16 +200,16 @@ def test_the_figures_come_back_from_json(report, tmp_path):
         ("mistakes", lambda v: {**v, "wrong": 1.5}, "wrong must be a whole number"),
     ],
 )
-def test_what_is_no_such_figure_is_refused_in_one_line(report, field, change, says):
+def test_wrong_figures_are_refused_with_a_message_of_one_line(report, field, change, message):
     fields = to_dict(report)
     fields["rows"][0][field] = change(fields["rows"][0][field])
-    with pytest.raises(InputError, match=re.escape(says)) as caught:
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
         from_dict(fields)
     assert "\n" not in str(caught.value)
 
 
 def test_hostile_class_and_group_names_are_shown_as_text():
-    report = told((HOSTILE, "\x00\x1b[31m", *"cde"), 60, column=HOSTILE)
+    report = full_report((HOSTILE, "\x00\x1b[31m", *"cde"), 60, column=HOSTILE)
     page = Page(to_html(report))
     assert page.open == []
     assert "script" not in page.tags
@@ -245,7 +245,7 @@ def test_an_error_within_chance_is_no_sign_of_miscalibration():
     assert "for some predictions and" in confidence.calibration("int8", dataclasses.replace(beyond, confidence=0.86))
 
 
-def test_the_terminal_gets_one_line_more(report):
+def test_the_terminal_shows_one_line_on_calibration(report):
     out = io.StringIO()
     show(report, out)
     (line,) = [line for line in out.getvalue().splitlines() if "ECE" in line]
@@ -255,7 +255,7 @@ def test_the_terminal_gets_one_line_more(report):
     assert "Group" not in out.getvalue()
 
 
-def test_names_are_made_up_for_classes_that_nobody_named():
+def test_classes_without_a_name_get_one():
     assert class_names(predictions(4, 50), ("a", "a")) == ("a (0)", "a (1)", "class 2", "class 3")
 
 
@@ -277,7 +277,7 @@ def test_nothing_overflows_in_a_browser(tmp_path, width, kind):
         "few": tuple(f"kind {c}" for c in "abcdefghij"),
         "long": tuple(f"{c}{'averylongname' * 8}" for c in "abc"),
     }
-    save(told(names[kind], 300), tmp_path)
+    save(full_report(names[kind], 300), tmp_path)
     found = measured_in_a_browser(tmp_path, width)
     assert found["scroll"] <= width
     assert (found["past"], found["cut"], found["small"]) == ([], [], [])

@@ -22,7 +22,7 @@ def test_crowded_labels_cover_neither_each_other_nor_the_points():
 
 
 @pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
-def test_picture_is_of_the_format_that_its_ending_says(kind: str, start: bytes, tmp_path):
+def test_the_path_ending_selects_the_format(kind: str, start: bytes, tmp_path):
     path = tmp_path / f"models.{kind}"
     draw([models.describe(name) for name in models.names()], path)
     assert path.read_bytes().startswith(start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MISSING = "–"
-"""Stands in the place of a figure that was not measured."""
+"""Shown in place of a figure that was not measured."""
 
 
 def size(bytes_: float | None) -> str:

@@ -17,7 +17,7 @@ from edge_cv.report.sections.section import Figure
 from edge_cv.report.values import PhotoResult, Report, Row
 
 MAX_PHOTOS = 24
-"""Number of photos on the page, which also says how many there are."""
+"""Number of photos on the page, which also shows how many were measured."""
 
 _UNITS = "ms|MB|kB|GB|dB|points?|photos?|threads?|smaller|faster|slower"
 

@@ -103,6 +103,6 @@ def reliability(measured: Sequence[Measured]) -> str:
         axes.grid(axis="y")
         axes.set_xlabel("confidence, %")
         axes.set_ylabel("accuracy, %")
-        legend(axes, "upper left")
+        legend(axes, "lower right")
 
     return svg("reliability", draw, 4.2)

@@ -18,7 +18,7 @@ WORST_CLASSES, BEST_CLASSES = 20, 5
 
 LISTED_PAIRS = 12
 FEW_PHOTOS, LISTED_PHOTOS = 10, 3
-"""If no class has 10 photos the page says that they are few; if none has 3, it lists no class."""
+"""If no class has 10 photos the page warns that they are few; if none has 3, it lists no class."""
 
 COUNTED_CLASSES = 12  # up to so many, the cells of the matrix show their counts
 LABELLED_CLASSES = 26  # up to so many, every class has a label at the axes; else every second one

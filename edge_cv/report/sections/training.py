@@ -48,7 +48,7 @@ def _summary(epochs: Sequence[Epoch]) -> str:
     phases = epochs[-1].phase
     text = (
         f"{len(epochs)} epoch{'s' if len(epochs) > 1 else ''}{f' in {phases} phases' if phases > 1 else ''} took "
-        f"{_time(seconds)} of training at {speeds[len(speeds) // 2]:,.0f} images per second."
+        f"{_time(seconds)} at {speeds[len(speeds) // 2]:,.0f} images per second."
     )
     kept = best(epochs)
     if kept.validation_score is not None:
