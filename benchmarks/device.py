@@ -86,7 +86,7 @@ def clock(server: Server, folder: Path, runs: int) -> None:
     """What the runner behind ssh measures of an inference of exactly 2 ms."""
     from edge_cv.evaluation.remote.address import Ssh
     from edge_cv.evaluation.remote.ssh import Session
-    from edge_cv.evaluation.runner_events import RUNNER, runner_options
+    from edge_cv.evaluation.runner_events import RUNNER, Repetitions
 
     (folder / "ai_edge_litert").mkdir()
     (folder / "ai_edge_litert" / "__init__.py").touch()
@@ -98,7 +98,7 @@ def clock(server: Server, folder: Path, runs: int) -> None:
     with Session(Ssh("127.0.0.1", port=server.port, python=str(python))) as session:
         session.send(RUNNER.name, RUNNER.read_bytes())
         session.send("model.tflite", b"\0\0\0\0TFL3")
-        session.start(RUNNER.name, ["./model.tflite", *runner_options((1,), runs, 20)])
+        session.start(RUNNER.name, ["./model.tflite", *Repetitions((1,), runs, 20).options()])
         for event in session.events():
             samples += event.get("samples_ms", [])
     more = np.percentile(samples, (10, 50)) - CLOCK_MS

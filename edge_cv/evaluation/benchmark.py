@@ -9,7 +9,7 @@ from pathlib import Path
 
 from converters.errors import InputError
 from edge_cv.evaluation.latency import Latency
-from edge_cv.evaluation.runner_events import RunnerEvents, runner_events, runner_options
+from edge_cv.evaluation.runner_events import Repetitions, RunnerEvents, runner_events
 
 
 @dataclass(frozen=True)
@@ -49,24 +49,13 @@ def measure(
     Raises:
         InputError: a count is out of range, the file is missing, or it cannot be run.
     """
-    path, threads = Path(path), tuple(threads)
-    check_counts(threads, runs, warmup)
+    path, repetitions = Path(path), Repetitions(tuple(threads), runs, warmup)
     if not path.is_file():
         raise InputError(f"{path} must be a .tflite or .onnx file. Received: no such file")
-    events = RunnerEvents(threads, runs, on_progress)
-    for event in runner_events(path, *runner_options(threads, runs, warmup)):
+    events = RunnerEvents(repetitions.threads, runs, on_progress)
+    for event in runner_events(path, *repetitions.options()):
         events.add(event)
     return Performance(events.latency, events.peak_memory_bytes)
-
-
-def check_counts(threads: Sequence[int], runs: int, warmup: int) -> None:
-    """Raise InputError if a count is out of range."""
-    if not threads or min(threads) < 1:
-        raise InputError(f"threads must be one or more counts of 1 or more. Received: {tuple(threads)}")
-    if runs < 1:
-        raise InputError(f"runs must be 1 or more. Received: {runs}")
-    if warmup < 0:
-        raise InputError(f"warmup must be 0 or more. Received: {warmup}")
 
 
 def measure_in_turns(

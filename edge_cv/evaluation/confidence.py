@@ -1,4 +1,4 @@
-"""Whether an artifact's confidence can be trusted: of the answers given with 80 %, are 80 % right?"""
+"""Calibration of a model's confidence: are 80 % of the predictions with a confidence of 80 % right?"""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 BINS = 15
 TEMPERATURES = tuple(2 ** (step / 4) for step in range(-8, 9))
-"""1/4 to 4, each 19 % above the one before: where the loss is computed; between them it is interpolated."""
+"""1/4 to 4 in steps of 19 %: where the loss is computed. Between them it is interpolated."""
 
-DRAWS = 200  # for the error that chance alone makes; its mean then is known to some hundredths of itself
+DRAWS = 200  # simulations of a perfectly calibrated model; the mean ECE is then known to a few percent
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The answers whose confidence lies in one fifteenth of 0..1.
+    """The predictions whose confidence is in one fifteenth of 0..1.
 
     Attributes:
-        images: how many.
-        confidence: their mean confidence.
-        accuracy: share of them that are right.
+        images: their number.
+        confidence: their mean confidence, 0..1.
+        accuracy: share 0..1 of them that are right.
     """
 
     images: int
@@ -35,13 +35,14 @@ class Bin:
 
 @dataclass(frozen=True)
 class Temperature:
-    """What the logits would have to be divided by for the confidences to be right: the answers stay as they are.
+    """The temperature that calibrates a model: the divisor of the logits with the least mean cross-entropy.
 
-    The temperature with the least mean cross-entropy. Source: Guo et al. (2017), section 4.2.
+    It does not change the predicted classes. Source: Guo et al. (2017), section 4.2.
 
     Attributes:
-        value: fitted on all labelled photos; above 1 it makes the artifact less sure.
-        ece: expected calibration error with it, each half of the photos scaled by what was fitted on the other half.
+        value: fitted on all labelled images; above 1 it lowers the confidences.
+        ece: expected calibration error with temperatures that are fitted on one half of the images and applied to the
+            other.
     """
 
     value: float
@@ -50,25 +51,25 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Confidence:
-    """The confidence of first answers (their softmax probability) against how often they are right.
+    """The confidence of a model's predictions (probability of the first class) against their accuracy.
 
-    The expected calibration error is the mean over the photos of |accuracy - confidence| of the bin that a photo's
-    confidence lies in: `sum_b n_b / n |accuracy_b - confidence_b|`, with 15 bins of equal width over 0..1.
+    The expected calibration error (ECE) is the mean over the images of |accuracy - confidence| of the bin of the image's
+    confidence: `sum_b n_b / n |accuracy_b - confidence_b|`, with 15 bins of equal width over 0..1.
     Source: Guo et al. (2017), On calibration of modern neural networks, https://arxiv.org/abs/1706.04599, after
     Naeini et al. (2015), Obtaining well calibrated probabilities using Bayesian binning, AAAI.
 
-    Few photos make it large even where every confidence is exactly right: bins hold some answers too many or too few by
-    chance. `ece_by_chance` is what such a perfect model would show.
+    With few images, the ECE of a perfectly calibrated model is clearly above 0 too, by chance. `ece_by_chance` is its
+    expected value.
 
     Attributes:
-        images: labelled photos.
-        accuracy: share of the answers that are right.
-        confidence: mean confidence; above `accuracy`, the artifact is overconfident.
+        images: labelled images.
+        accuracy: share 0..1 of the predictions that are right.
+        confidence: mean confidence, 0..1; above `accuracy`, the model is overconfident.
         ece: expected calibration error, 0..1.
-        ece_by_chance: mean ECE if each answer were right with just the probability that its confidence says.
-        ece_by_chance_95: its 95th percentile: an `ece` above cannot be put down to chance.
-        bins: those that hold photos, least confidence first.
-        temperature: what would mend it; None where none from 1/4 to 4 is the best.
+        ece_by_chance: mean ECE of a model whose predictions are right with exactly the probability of their confidence.
+        ece_by_chance_95: 95th percentile of the same; a larger `ece` is not explained by chance.
+        bins: the bins with images, lowest confidence first.
+        temperature: the temperature that calibrates the model; None if the best one is not inside 1/4 to 4.
     """
 
     images: int
@@ -82,18 +83,18 @@ class Confidence:
 
     def __post_init__(self) -> None:
         if self.images < 1 or any(b.images < 0 for b in self.bins):
-            raise InputError(f"images must be 1 or more, and no bin's negative. Received: {self.images}")
+            raise InputError(f"images must be 1 or more, and 0 or more in each bin. Received: {self.images}")
 
 
 def confidence_of(confidences: np.ndarray, right: np.ndarray) -> Confidence | None:
-    """Confidence against accuracy.
+    """The calibration of a model.
 
     Args:
-        confidences: probability 0..1 of each photo's first class, `(photos,)`.
-        right: whether that class is the true one, bool `(photos,)`.
+        confidences: probability 0..1 of each image's first class, `(images,)`.
+        right: whether that class is the true one, bool `(images,)`.
 
     Returns:
-        The figures; None without photos.
+        The figures; None without images.
     """
     import numpy as np
 
@@ -101,16 +102,16 @@ def confidence_of(confidences: np.ndarray, right: np.ndarray) -> Confidence | No
     if not count:
         return None
     confidences = confidences.astype(np.float64).clip(0, 1)
-    places = _places(confidences)
-    images = np.bincount(places, minlength=BINS)
-    sums = np.bincount(places, confidences, minlength=BINS)
+    bins = _bins(confidences)
+    images = np.bincount(bins, minlength=BINS)
+    sums = np.bincount(bins, confidences, minlength=BINS)
 
     def error(hits: np.ndarray) -> float:
-        return float(np.abs(np.bincount(places, hits, minlength=BINS) - sums).sum() / count)
+        return float(np.abs(np.bincount(bins, hits, minlength=BINS) - sums).sum() / count)
 
     rng = np.random.default_rng(_SEED)
     by_chance = [error(rng.random(count) < confidences) for _ in range(DRAWS)]
-    hits = np.bincount(places, right, minlength=BINS)
+    hits = np.bincount(bins, right, minlength=BINS)
     return Confidence(
         images=count,
         accuracy=float(right.mean()),
@@ -125,34 +126,35 @@ def confidence_of(confidences: np.ndarray, right: np.ndarray) -> Confidence | No
 
 
 def temperature_of(losses: np.ndarray, confidences: np.ndarray, right: np.ndarray) -> Temperature | None:
-    """The temperature that fits, from what each photo shows at `TEMPERATURES`.
+    """The temperature with the least loss, from the losses and confidences at each of `TEMPERATURES`.
 
     Args:
-        losses: cross-entropy of the true class `(photos, 17)`.
-        confidences: probability of the first class `(photos, 17)`.
-        right: whether that class is the true one, bool `(photos,)`.
+        losses: cross-entropy of the true class `(images, 17)`.
+        confidences: probability of the first class `(images, 17)`.
+        right: whether that class is the true one, bool `(images,)`.
 
     Returns:
-        None with fewer than two photos, or where a temperature outside of the range would be better.
+        The temperature; None with fewer than two images, or if the least loss is at either end of the range.
     """
     import numpy as np
 
     first = np.arange(len(right)) % 2 == 0
-    fits = [_least(losses[half].mean(axis=0)) if half.any() else None for half in (first | True, first, ~first)]
-    if None in fits:
+    value, *halves = (_least(losses[half].mean(axis=0)) if half.any() else None for half in (first | True, first, ~first))
+    if value is None:
         return None
-    value, *halves = fits
     steps = np.log(TEMPERATURES)
     scaled = np.empty(len(right))
     for half, fitted in zip((~first, first), halves, strict=True):
+        if fitted is None:
+            return None
         scaled[half] = [np.interp(np.log(fitted), steps, row) for row in confidences[half]]
-    places = _places(scaled)
-    gaps = np.bincount(places, right, minlength=BINS) - np.bincount(places, scaled, minlength=BINS)
+    bins = _bins(scaled)
+    gaps = np.bincount(bins, right, minlength=BINS) - np.bincount(bins, scaled, minlength=BINS)
     return Temperature(value, float(np.abs(gaps).sum() / len(right)))
 
 
 def _least(losses: np.ndarray) -> float | None:
-    """The temperature of the least loss, by a parabola through the least three; None at the ends."""
+    """The temperature of the least loss, by a parabola through the lowest three points; None at the ends."""
     import numpy as np
 
     best = int(np.argmin(losses))
@@ -165,8 +167,8 @@ def _least(losses: np.ndarray) -> float | None:
     return float(np.exp(steps[best] + offset * (steps[1] - steps[0])))
 
 
-def _places(confidences: np.ndarray) -> np.ndarray:
-    """The bin of each: a bin holds its upper end, as in the paper; 0 itself goes into the first."""
+def _bins(confidences: np.ndarray) -> np.ndarray:
+    """The bin of each confidence. A bin includes its upper end, as in the paper; the first one also includes 0."""
     import numpy as np
 
     return np.clip(np.ceil(confidences * BINS).astype(int) - 1, 0, BINS - 1)

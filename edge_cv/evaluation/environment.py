@@ -1,4 +1,4 @@
-"""What a measurement was made on: the machine and the versions, without a name that would tell whose machine it is."""
+"""The machine and the installed versions that a measurement was made with, without the machine's host name."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ INT8_DOT_PRODUCT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", 
 
 
 def describe_environment() -> dict[str, Any]:
-    """The machine, its system and the installed versions, as JSON takes them; imports none of the packages.
+    """The machine, its operating system and the installed versions, for JSON. No package is imported.
 
     Returns:
-        "cpu", "cores" (that this process may use), "int8_dot_product" (see there), "memory_bytes" (None where unknown),
-        "machine", "os", "kernel", "python", "versions" (name to version; None for one that is not installed) and "date"
-        (UTC, ISO 8601).
+        "cpu", "cores" (available to this process), "int8_dot_product" (as `int8_dot_product`), "memory_bytes" (None if
+        unknown), "machine", "os", "kernel", "python", "versions" (by package; None for a package that is not installed)
+        and "date" (UTC, ISO 8601).
     """
     return {
         "cpu": cpu_name(),
@@ -54,10 +54,10 @@ def describe_environment() -> dict[str, Any]:
 
 
 def int8_dot_product() -> bool | None:
-    """Whether the processor multiplies and adds int8 numbers in one instruction; None where the system does not tell.
+    """Whether the processor has instructions for int8 dot products; None if the operating system does not report it.
 
-    Without it (x86 before AVX-512 VNNI and AVX-VNNI, ARM before the dot product of ARMv8.2) int8 kernels widen to int16
-    first and are hardly faster than float ones.
+    Without them (x86 before AVX-512 VNNI and AVX-VNNI, ARM before ARMv8.2's dot product), int8 kernels first widen to
+    int16 and are hardly faster than float kernels.
     """
     with contextlib.suppress(OSError), CPU_FEATURES.open(encoding="utf-8", errors="replace") as file:
         for line in file:

@@ -1,4 +1,4 @@
-"""Where a Keras model looks: the parts of a photo that raise the logit of a class, as Grad-CAM finds them."""
+"""Grad-CAM: maps of the parts of an image that raise the logit of a class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from converters.images.preprocessing import Preprocessing
     from edge_cv.data import Samples
-    from edge_cv.evaluation.accuracy import Predictions
+    from edge_cv.evaluation.predictions import Predictions
 
 PICTURE_PIXELS = 160
 _OPACITY = 0.75  # of the strongest part of a map
@@ -22,10 +22,10 @@ _OPACITY = 0.75  # of the strongest part of a map
 
 @dataclass(frozen=True)
 class Overlay:
-    """A photo under the map of one class.
+    """An image with the map of one class over it.
 
     Attributes:
-        name: of the class.
+        name: name of the class.
         jpeg: the picture.
     """
 
@@ -35,14 +35,14 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Explained:
-    """A photo and what the model's answer rests on.
+    """An image and the maps that explain the model's prediction.
 
     Attributes:
         photo: the file's name.
-        label, answer: the names of the true class and of the one that came first.
-        probability: of the answer, 0..1.
-        jpeg: the part of the photo that the model saw.
-        overlays: for the answer, and for the true class where that is another.
+        label, answer: names of the true and of the predicted class.
+        probability: of the predicted class, 0..1.
+        jpeg: the cropped and resized image.
+        overlays: for the predicted class, and for the true class if it is another.
     """
 
     photo: str
@@ -54,20 +54,20 @@ class Explained:
 
 
 def grad_cam(model: Any, images: np.ndarray, classes: Sequence[int]) -> np.ndarray:
-    """Maps of what raises a class's logit.
+    """Maps of the image regions that raise the logit of a class.
 
-    Each channel of the last feature map counts as much as the logit's mean gradient in it; what lowers the logit is cut
-    off. Source: Selvaraju et al. (2017), Grad-CAM: visual explanations from deep networks via gradient-based
+    The channels of the last feature map are summed, weighted by the mean gradient of the logit in each, and negative
+    values become 0. Source: Selvaraju et al. (2017), Grad-CAM: visual explanations from deep networks via gradient-based
     localization, https://arxiv.org/abs/1610.02391.
 
     Args:
         model: a functional Keras 3 model, or a built Sequential, on the TensorFlow or the JAX backend.
-        images: `(n, height, width, 3)` in the range that the model takes.
-        classes: the class to explain in each image, `(n,)`.
+        images: `(n, height, width, 3)` in the model's input range.
+        classes: index of the class for each image, `(n,)`.
 
     Returns:
-        float32 `(n, rows, columns)` in 0..1, of the size of the last feature map; the largest value of each map is 1,
-        unless nothing raises the logit: then all are 0.
+        float32 `(n, rows, columns)` in 0..1, in the size of the last feature map. The largest value of each map is 1;
+        a map is all 0 if nothing raises the logit.
 
     Raises:
         InputError: the model has no feature map with rows and columns, or runs on another backend.
@@ -80,31 +80,31 @@ def grad_cam(model: Any, images: np.ndarray, classes: Sequence[int]) -> np.ndarr
     maps = body(np.asarray(images, np.float32), training=False)
     gradients = np.asarray(_gradients(head, maps, np.asarray(classes, np.int32)), np.float32)
     weights = gradients.mean(axis=(1, 2), keepdims=True)
-    found = np.maximum((weights * keras.ops.convert_to_numpy(maps)).sum(axis=-1), 0)
-    peaks = found.max(axis=(1, 2), keepdims=True)
-    return (found / np.where(peaks > 0, peaks, 1)).astype(np.float32)
+    heat = np.maximum((weights * keras.ops.convert_to_numpy(maps)).sum(axis=-1), 0)
+    peaks = heat.max(axis=(1, 2), keepdims=True)
+    return (heat / np.where(peaks > 0, peaks, 1)).astype(np.float32)
 
 
 def worth_explaining(predictions: Predictions, name: str, misses: int, hits: int) -> list[int]:
-    """Which photos to explain: an artifact's most confident misses first, then hits spread evenly over the photos.
+    """Select images to explain: a model's most confident misses first, then hits at even intervals.
 
-    Where there are fewer misses, more hits take their place.
+    If there are fewer misses than requested, more hits are selected.
 
     Args:
         predictions: of an evaluation.
-        name: the artifact.
-        misses, hits: how many of each.
+        name: the model.
+        misses, hits: number of each.
 
     Returns:
-        The places of the photos among the predictions.
+        Indices into the predictions.
     """
     import numpy as np
 
-    answers, probabilities = predictions.answers(name)
+    predicted, probabilities = predictions.top1(name)
     labels = predictions.labels
-    wrong = np.flatnonzero((labels >= 0) & (answers != labels))
+    wrong = np.flatnonzero((labels >= 0) & (predicted != labels))
     chosen = wrong[np.argsort(-probabilities[wrong], kind="stable")][:misses]
-    right = np.flatnonzero((labels >= 0) & (answers == labels))
+    right = np.flatnonzero((labels >= 0) & (predicted == labels))
     count = min(len(right), hits + misses - len(chosen))
     return [*chosen.tolist(), *(right[i * len(right) // count].item() for i in range(count))]
 
@@ -114,58 +114,62 @@ def explain(
     preprocessing: Preprocessing,
     predictions: Predictions,
     name: str,
-    places: Sequence[int],
+    indices: Sequence[int],
     names: Sequence[str],
     source: Samples,
 ) -> tuple[Explained, ...]:
-    """Photos with the maps of an artifact's answer and, where that is wrong, of the true class.
+    """Images with the maps of a model's predicted class and, if that is wrong, of the true class.
 
     Args:
-        model: the Keras model that the artifact was made from: its maps are shown.
-        preprocessing: what part of a photo it sees, and the range that it takes.
+        model: the Keras model from which the model `name` was converted; its maps are shown.
+        preprocessing: crop, size and input range of the model.
         predictions: of an evaluation.
-        name: the artifact that answered.
-        places: which photos, each with a label.
-        names: of all the classes.
-        source: the photos that were evaluated.
+        name: the evaluated model.
+        indices: the images, as indices into the predictions; each has a label.
+        names: of all classes.
+        source: the evaluated images.
 
     Returns:
-        One value a photo.
+        One value for each image.
     """
     import numpy as np
 
     from edge_cv.data import load_pixels, places_by_path
 
-    answers, probabilities = predictions.answers(name)
-    labels = predictions.labels
-    photos = places_by_path(source, (predictions.files[place] for place in places))
-    pixels = [load_pixels(photos[predictions.files[place]], preprocessing) for place in places]
-    shown = [(n, c) for n, place in enumerate(places) for c in dict.fromkeys((int(answers[place]), int(labels[place])))]
+    predicted, probabilities = predictions.top1(name)
+    labels, files = predictions.labels, [predictions.files[index] for index in indices]
+    places = places_by_path(source, files)
+    pixels = [load_pixels(places[file], preprocessing) for file in files]
+    shown = [
+        (image, c)
+        for image, index in enumerate(indices)
+        for c in dict.fromkeys((int(predicted[index]), int(labels[index])))
+    ]
     if not shown:
         return ()
-    inputs = preprocessing.to_input(np.stack([pixels[n] for n, _ in shown]))
-    overlays: list[list[Overlay]] = [[] for _ in places]
-    for (n, c), heat in zip(shown, grad_cam(model, inputs, [c for _, c in shown]), strict=True):
-        overlays[n].append(Overlay(names[c], _jpeg(overlaid(pixels[n], heat))))
+    inputs = preprocessing.to_input(np.stack([pixels[image] for image, _ in shown]))
+    overlays: list[list[Overlay]] = [[] for _ in indices]
+    for (image, c), heat in zip(shown, grad_cam(model, inputs, [c for _, c in shown]), strict=True):
+        overlays[image].append(Overlay(names[c], _jpeg(overlaid(pixels[image], heat))))
     return tuple(
         Explained(
-            photo=predictions.files[place].name,
-            label=names[labels[place]],
-            answer=names[answers[place]],
-            probability=float(min(1.0, probabilities[place])),
-            jpeg=_jpeg(pixels[n]),
-            overlays=tuple(overlays[n]),
+            photo=files[image].name,
+            label=names[labels[index]],
+            answer=names[predicted[index]],
+            probability=float(min(1.0, probabilities[index])),
+            jpeg=_jpeg(pixels[image]),
+            overlays=tuple(overlays[image]),
         )
-        for n, place in enumerate(places)
+        for image, index in enumerate(indices)
     )
 
 
 def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The photo, grey where the map is 0 and in colours from violet to yellow the more it comes near 1.
+    """An image under a map: grey where the map is 0, from violet to yellow where it rises to 1.
 
     Args:
         pixels: uint8 `(height, width, 3)`.
-        heat: `(rows, columns)` in 0..1, which is resized to the photo.
+        heat: `(rows, columns)` in 0..1; it is resized to the image.
 
     Returns:
         uint8 `(height, width, 3)`.
@@ -176,7 +180,7 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     size = pixels.shape[1], pixels.shape[0]
     large = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
-    grey = pixels.astype(np.float32) @ np.float32([0.299, 0.587, 0.114])
+    grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     opacity = _OPACITY * large[..., None]
     return np.rint(grey[..., None] * (1 - opacity) + 255 * colormaps["plasma"](large)[..., :3] * opacity).astype(
         np.uint8
@@ -184,17 +188,17 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def _last_feature_map(model: Any) -> Any:
-    """The last tensor of the model that has rows and columns: `(batch, rows, columns, channels)`."""
+    """The model's last tensor with rows and columns, `(batch, rows, columns, channels)`."""
     for layer in reversed(model.layers):
         tensor = layer.output
         shape = getattr(tensor, "shape", ())
         if len(shape) == 4 and all(isinstance(n, int) and n > 1 for n in shape[1:3]):
             return tensor
-    raise InputError(f"Grad-CAM needs a feature map with rows and columns. Received: {model.name}, which has none")
+    raise InputError(f"the model must have a feature map with rows and columns for Grad-CAM. Received: {model.name}, which has none")
 
 
 def _gradients(head: Any, maps: Any, classes: np.ndarray) -> Any:
-    """How the logit of each image's class changes with its feature map, of the shape of `maps`."""
+    """The gradient of the logit of each image's class with respect to its feature map, of the shape of `maps`."""
     import keras
 
     backend = keras.backend.backend()
@@ -216,7 +220,7 @@ def _gradients(head: Any, maps: Any, classes: np.ndarray) -> Any:
             return jax.numpy.take_along_axis(logits, classes[:, None], axis=1).sum()
 
         return jax.grad(score)(maps)
-    raise InputError(f"Grad-CAM needs Keras's TensorFlow or JAX backend. Received: KERAS_BACKEND={backend}")
+    raise InputError(f"Keras's backend must be tensorflow or jax for Grad-CAM. Received: KERAS_BACKEND={backend}")
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:

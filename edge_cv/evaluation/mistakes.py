@@ -1,6 +1,6 @@
-"""How far off wrong answers are: a dog taken for another breed is not a dog taken for a fire engine.
+"""Severity of wrong predictions: confusing two breeds of dogs is a smaller mistake than a dog and a fire engine.
 
-Distances are those of `edge_cv.data.wordnet.hierarchy`: WordNet's, for the 1000 classes of ImageNet.
+Distances are those in WordNet's hierarchy of ImageNet's 1000 classes (`edge_cv.data.wordnet.hierarchy`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ WORST = 10
 
 @dataclass(frozen=True)
 class FarConfusion:
-    """Two classes that were confused although little is common to them.
+    """A confusion of two distant classes.
 
     Attributes:
-        label, answer: the names of the true class and of the one that came first.
-        ancestor: what both are, in WordNet's words: their lowest common ancestor.
-        height: of that ancestor above the classes.
-        photos: how many times.
+        label, answer: names of the true and of the predicted class.
+        ancestor: name of their lowest common ancestor in WordNet.
+        height: height of that ancestor above the classes.
+        photos: images of `label` for which `answer` is predicted.
     """
 
     label: str
@@ -37,13 +37,13 @@ class FarConfusion:
 
 @dataclass(frozen=True)
 class Mistakes:
-    """How far the wrong answers are from the right ones.
+    """Distances of the wrong predictions from the true classes.
 
     Attributes:
-        wrong: labelled photos whose first class is not the true one.
-        height: mean height of the lowest common ancestor over the wrong answers; None where none is wrong.
-        steps: mean length of the way from the true class to the answer through WordNet's hypernyms.
-        height_by_chance: mean height for wrong answers drawn at random from the other classes, for the same photos.
+        wrong: labelled images with a wrong first class.
+        height: mean height of the lowest common ancestor over the wrong predictions; None without any.
+        steps: mean length of the path from the true to the predicted class through WordNet's hypernyms.
+        height_by_chance: mean height for classes drawn at random from all wrong ones, for the same images.
         worst: the confusions with the highest ancestors, at most 10.
     """
 
@@ -54,39 +54,39 @@ class Mistakes:
     worst: tuple[FarConfusion, ...] = ()
 
 
-def mistakes(labels: np.ndarray, answers: np.ndarray, names: Sequence[str]) -> Mistakes | None:
-    """The distances of wrong answers for a classifier of ImageNet's 1000 classes.
+def mistakes(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> Mistakes | None:
+    """The distances of the wrong predictions of a classifier of ImageNet's 1000 classes.
 
     Args:
-        labels, answers: as `class_scores` takes them.
+        labels, predicted: as in `class_scores`.
         names: of the 1000 classes.
 
     Returns:
-        The figures; None where no photo has a label.
+        The figures; None if no image has a label.
     """
     from edge_cv.data.wordnet.hierarchy import imagenet_hierarchy
 
     if not (labels >= 0).any():
         return None
-    wrong = (labels >= 0) & (labels != answers)
+    wrong = (labels >= 0) & (labels != predicted)
     if not wrong.any():
         return Mistakes(0, None, None, None)
     tree = imagenet_hierarchy()
     to_others = tree.height[labels[wrong]].sum(axis=1) / (len(names) - 1)  # the class itself adds 0
-    pairs = sorted(confused_pairs(labels, answers), key=lambda pair: -int(tree.height[pair[:2]]))
+    pairs = sorted(confused_pairs(labels, predicted), key=lambda pair: -int(tree.height[pair[:2]]))
     return Mistakes(
         wrong=int(wrong.sum()),
-        height=float(tree.height[labels[wrong], answers[wrong]].mean()),
-        steps=float(tree.steps[labels[wrong], answers[wrong]].mean()),
+        height=float(tree.height[labels[wrong], predicted[wrong]].mean()),
+        steps=float(tree.steps[labels[wrong], predicted[wrong]].mean()),
         height_by_chance=float(to_others.mean()),
         worst=tuple(
             FarConfusion(
                 names[label],
-                names[answer],
-                tree.names[tree.ancestor[label, answer]],
-                int(tree.height[label, answer]),
+                names[other],
+                tree.names[tree.ancestor[label, other]],
+                int(tree.height[label, other]),
                 count,
             )
-            for label, answer, count in pairs[:WORST]
+            for label, other, count in pairs[:WORST]
         ),
     )

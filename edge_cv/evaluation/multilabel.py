@@ -1,4 +1,4 @@
-"""How an artifact does where a photo may show several classes: average precision."""
+"""Average precision of a model on images with several labels."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MultiLabel:
-    """Average precision class by class.
+    """Average precision of each class.
 
-    A class's photos are ranked by the artifact's score for it; its average precision is the sum over the ranks n of
-    `(R_n - R_(n-1)) P_n`, with recall R and precision P among the first n and photos of equal scores taken together,
-    without interpolation, as scikit-learn has it.
+    The images are ranked by the model's output for the class. The average precision is the sum over the ranks n of
+    `(R_n - R_(n-1)) P_n`, where R and P are recall and precision among the first n images. Images with equal outputs
+    count as one rank, and present is no interpolation, as in scikit-learn.
 
     Attributes:
-        images: photos.
-        mean_average_precision: over the classes that at least one photo shows; 0..1.
+        images: number of images.
+        mean_average_precision: mean over the classes that have images, 0..1.
         names: those classes.
-        positives: photos that show each.
-        average_precision: of each, 0..1. Chance gives the share of its photos.
+        positives: images of each class.
+        average_precision: of each class, 0..1. A random ranking gives about the share of the class's images.
     """
 
     images: int
@@ -36,31 +36,31 @@ class MultiLabel:
 
     def __post_init__(self) -> None:
         if not len(self.names) == len(self.positives) == len(self.average_precision):
-            raise InputError(f"each of the {len(self.names)} classes must have its photos and its average precision")
+            raise InputError(f"each of the {len(self.names)} classes must have positives and an average precision")
 
 
 def multi_label(truth: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> MultiLabel | None:
     """Average precision of every class.
 
     Args:
-        truth: which photo shows which class, bool `(photos, classes)`.
-        scores: the artifact's outputs of that shape: logits or probabilities, only their order counts.
+        truth: which classes each image has, bool `(images, classes)`.
+        scores: the model's outputs of that shape, logits or probabilities; only their order matters.
         names: of the classes.
 
     Returns:
-        The figures; None where no photo shows any class.
+        The figures; None if no image has any class.
     """
     import numpy as np
 
-    there = np.flatnonzero(truth.any(axis=0))
-    if not len(there):
+    present = np.flatnonzero(truth.any(axis=0))
+    if not len(present):
         return None
-    precisions = [_average_precision(truth[:, index], scores[:, index]) for index in there]
+    precisions = [_average_precision(truth[:, index], scores[:, index]) for index in present]
     return MultiLabel(
         images=len(truth),
         mean_average_precision=float(np.mean(precisions)),
-        names=tuple(names[index] for index in there),
-        positives=tuple(truth[:, there].sum(axis=0).tolist()),
+        names=tuple(names[index] for index in present),
+        positives=tuple(truth[:, present].sum(axis=0).tolist()),
         average_precision=tuple(precisions),
     )
 

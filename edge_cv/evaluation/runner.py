@@ -1,24 +1,24 @@
-"""Runs one model file and prints what it measured: a script that stands alone, so that a device can run a copy of it.
+"""Runs one model file and prints its measurements. This script stands alone, so that a device can run a copy of it.
 
     python runner.py MODEL [--threads 1,2] [--runs 50] [--warmup 10] [--seed 0] [--golden FILE]
     python runner.py MODEL --serve
 
-It needs Python 3.8, numpy and a runtime: ai-edge-litert, tflite-runtime, TensorFlow or (for .onnx) onnxruntime; nothing
-of this project. Each line on stdout is one JSON object with the key "event":
+It needs Python 3.8, numpy and a runtime: ai-edge-litert, tflite-runtime, TensorFlow or (for .onnx) onnxruntime. It
+imports nothing of this project. Each line on stdout is a JSON object with the key "event":
 
-    model     the runtime, the machine, the model's inputs and outputs
-    memory    peak resident memory in bytes that the model cost, at one thread
-    golden    the outputs for each input of FILE (raw tensors, one after the other), or for the seeded random input; as
-              the model gives them (not dequantized)
-    sensors   temperature in degrees Celsius, clock in MHz and what a Raspberry Pi says of throttling, each null where
-              the system does not tell; before the first inference is timed, and after the last
-    progress  threads, done, total, and the milliseconds of every single inference since the progress before
-    latency   threads, and the processor time that all of its inferences took
-    outputs   with --serve: images, the bytes of their outputs, and the seconds that the inferences took
-    error     the one-line reason why there is nothing more; the exit code is then 2
+    model     the runtime, the machine, and the model's inputs and outputs
+    memory    peak resident memory in bytes because of the model, with one thread
+    golden    the outputs for each input in FILE (raw tensors, one after the other), or for the seeded random input;
+              not dequantized
+    sensors   temperature in degrees Celsius, clock in MHz and a Raspberry Pi's throttling bits, each null if the system
+              does not report it; once before the first timed inference and once after the last
+    progress  threads, done, total, and the milliseconds of every inference since the previous progress
+    latency   threads, and the processor time of all their inferences
+    outputs   with --serve: number of images, bytes of their outputs, and seconds spent in inferences
+    error     the reason, in one line, why nothing more follows; the exit code is then 2
 
-With --serve the model answers what comes on stdin: a number of images, 4 bytes, the highest first, and so many raw
-inputs. Its answer is an event and the raw outputs behind it. It ends with the number 0, or with the end of stdin.
+With --serve, the script reads requests from stdin: the number of images (4 bytes, big-endian) and their raw inputs. The
+answer to each request is an event, followed by the raw outputs. The script ends after the number 0, or when stdin ends.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class ModelError(ValueError):
 
 
 class Tensor:
-    """What a model says of its input or its output.
+    """A model's description of an input or an output.
 
     Attributes:
-        shape: dimensions; a free batch is 1.
+        shape: dimensions; a dynamic one is 1.
         dtype: a numpy dtype.
-        scale, zero_point: real value = scale * (stored - zero_point); None where the tensor is not quantized.
+        scale, zero_point: real value = scale * (stored - zero_point); None for a tensor that is not quantized.
     """
 
     def __init__(self, shape: tuple, dtype: Any, scale: float | None = None, zero_point: int | None = None) -> None:
@@ -76,7 +76,7 @@ class Tensor:
 
 
 class TFLiteModel:
-    """A .tflite file in an interpreter of its own, its inputs and outputs in the file's own types."""
+    """A .tflite file, open in an interpreter. Inputs and outputs have the file's own types."""
 
     def __init__(self, path: str, threads: int = 1) -> None:
         package, interpreter_class = _tflite_interpreter()
@@ -84,7 +84,7 @@ class TFLiteModel:
             if file.read(8)[4:] != b"TFL3":
                 raise ModelError("it is not a TFLite model (no TFL3 at byte 4)")
         try:
-            with _quiet_stderr():  # the runtime announces its delegate there
+            with _quiet_stderr():  # the runtime prints the name of its delegate
                 self._interpreter = interpreter_class(model_path=path, num_threads=threads)
                 self._interpreter.allocate_tensors()
             inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
@@ -106,7 +106,7 @@ class TFLiteModel:
         return self._interpreter.get_tensor(self._output_indices[position])
 
     def _uses_xnnpack(self) -> bool:
-        try:  # no public call tells which delegate took the operators
+        try:  # no public function reports the delegate
             return any("XNNPack" in op["op_name"] or op["op_name"] == "DELEGATE" for op in self._operators())
         except (AttributeError, KeyError, TypeError):
             return False
@@ -116,7 +116,7 @@ class TFLiteModel:
 
 
 class OnnxModel:
-    """An .onnx file in a session of its own on the CPU."""
+    """An .onnx file, open in a session on the CPU."""
 
     def __init__(self, path: str, threads: int = 1) -> None:
         try:
@@ -129,7 +129,7 @@ class OnnxModel:
         options.log_severity_level = 4
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions derive from Exception directly
+        except Exception as error:  # onnxruntime's exceptions derive from Exception directly
             raise ModelError(_one_line(error)) from error
         self.inputs = [_onnx_tensor(value) for value in self._session.get_inputs()]
         self.outputs = [_onnx_tensor(value) for value in self._session.get_outputs()]
@@ -149,9 +149,9 @@ class OnnxModel:
 
 
 def open_model(path: str, threads: int = 1) -> TFLiteModel | OnnxModel:
-    """The file at `path`, ready to run with so many threads; by its suffix `.onnx`, or else TFLite.
+    """Open a file whose suffix is `.onnx`, or else a TFLite file, to run with `threads` threads.
 
-    Raises ModelError for what the runtime refuses. A corrupt file may also kill the process: run it in one of its own.
+    Raises ModelError if the runtime refuses the file. A corrupt file may also kill the process.
     """
     try:
         return (OnnxModel if path.lower().endswith(".onnx") else TFLiteModel)(path, threads)
@@ -160,7 +160,7 @@ def open_model(path: str, threads: int = 1) -> TFLiteModel | OnnxModel:
 
 
 def cpu_name() -> str:
-    """What the machine calls its processor, "AMD EPYC 7B13", or a board itself, "Raspberry Pi 5 Model B Rev 1.0"."""
+    """The name of the processor, "AMD EPYC 7B13", or of the board, "Raspberry Pi 5 Model B Rev 1.0"."""
     with contextlib.suppress(OSError), open("/proc/device-tree/model", encoding="utf-8", errors="replace") as file:
         return file.read().strip("\0 \n")
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
@@ -173,7 +173,7 @@ def cpu_name() -> str:
 
 
 def cpu_count() -> int:
-    """Processors that this process may use."""
+    """Number of processors available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -188,7 +188,7 @@ def system_name() -> str:
 
 
 def sensors() -> dict:
-    """`temperature_c`, `clock_mhz` and `throttled` (the bits of a Raspberry Pi's `vcgencmd`); None: nobody tells."""
+    """`temperature_c`, `clock_mhz` and `throttled` (bits of a Raspberry Pi's `vcgencmd`), each None if unknown."""
     zones = {zone: _read(zone + "/type") or "" for zone in glob("/sys/class/thermal/thermal_zone*")}
     chosen = [zone for zone, kind in zones.items() if "cpu" in kind.lower() or kind == "x86_pkg_temp"] or list(zones)
     degrees = [number / 1000 for number in map(_number, (zone + "/temp" for zone in chosen)) if number is not None]
@@ -205,8 +205,8 @@ def _throttled() -> int | None:
     if tool is None:
         return None
     with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
-        said = subprocess.run([tool, "get_throttled"], stdout=subprocess.PIPE, timeout=5, check=True).stdout.decode()
-        return int(said.strip().partition("=")[2], 16)
+        output = subprocess.run([tool, "get_throttled"], stdout=subprocess.PIPE, timeout=5, check=True).stdout.decode()
+        return int(output.strip().partition("=")[2], 16)
     return None
 
 
@@ -223,14 +223,14 @@ def _number(path: str) -> int | None:
 
 
 def random_input(tensor: Tensor, seed: int) -> np.ndarray:
-    """Random pixels of the tensor's shape and type: 0..255, in int8 shifted to -128..127."""
-    pixels = np.random.RandomState(seed).randint(0, 256, tensor.shape)  # the same numbers in every numpy
+    """Random pixels of the tensor's shape and type: 0..255, or -128..127 for int8."""
+    pixels = np.random.RandomState(seed).randint(0, 256, tensor.shape)  # equal in every version of numpy
     return (pixels - 128 if tensor.dtype == np.int8 else pixels).astype(tensor.dtype)
 
 
 def measure(path: str, threads: list, runs: int, warmup: int, seed: int, emit: Any, golden: str | None = None) -> None:
-    """Hands `emit` the events that the module's docstring lists, in that order; without runs nothing is timed."""
-    _import_runtime(path)  # its own memory is not the model's
+    """Emit the events in the module's docstring, in that order. With 0 runs, nothing is timed."""
+    _import_runtime(path)  # so that its memory is not counted as the model's
     _reset_peak_memory()
     before = _resident_bytes("VmRSS")
     model = open_model(path, 1)
@@ -258,7 +258,7 @@ def measure(path: str, threads: list, runs: int, warmup: int, seed: int, emit: A
 
 
 def serve(path: str, emit: Any, requests: Any, answers: Any) -> None:
-    """Answers inputs from the binary stream `requests` on `answers`, one image in memory at a time."""
+    """Answer the requests of one binary stream on another, with one image in memory at a time."""
     model = open_model(path, cpu_count())
     _check_single(model)
     emit(event="model", **_description(model))
@@ -299,7 +299,7 @@ def _description(model: TFLiteModel | OnnxModel) -> dict:
 
 def _check_single(model: TFLiteModel | OnnxModel) -> None:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ModelError(f"it must have one input and one output, not {len(model.inputs)} and {len(model.outputs)}")
+        raise ModelError(f"it must have one input and one output. Received: {len(model.inputs)} and {len(model.outputs)}")
 
 
 def _golden(model: TFLiteModel | OnnxModel, file: str) -> list:
@@ -307,7 +307,7 @@ def _golden(model: TFLiteModel | OnnxModel, file: str) -> list:
     tensor = model.inputs[0]
     values = np.fromfile(file, tensor.dtype)
     if not values.size or values.size % int(np.prod(tensor.shape)):
-        raise ModelError(f"the golden inputs must be whole tensors of {tensor.shape}, not {values.size} numbers")
+        raise ModelError(f"the golden inputs must be whole tensors of {tensor.shape}. Received: {values.size} numbers")
     outputs = []
     for value in values.reshape((-1, *tensor.shape)):
         model.set_input(value)
@@ -331,7 +331,7 @@ def _time(model: TFLiteModel | OnnxModel, runs: int, threads: int, emit: Any) ->
             invoke()
             end = clock()
             samples.append((end - start) / 1e6)
-            if end - reported > 250_000_000 or done == runs:  # rarely: a write disturbs the next inference's caches
+            if end - reported > 250_000_000 or done == runs:  # seldom, because writing evicts the model from the caches
                 reported = end
                 emit(event="progress", threads=threads, done=done, total=runs, samples_ms=samples)
                 samples = []
@@ -353,18 +353,18 @@ def _set_inputs(model: TFLiteModel | OnnxModel, seed: int) -> None:
 def _invoke(model: TFLiteModel | OnnxModel) -> None:
     try:
         model.invoke()
-    except Exception as error:  # onnxruntime's derive from Exception directly
+    except Exception as error:  # onnxruntime's exceptions derive from Exception directly
         raise ModelError(_one_line(error)) from error
 
 
 def _tflite_interpreter() -> tuple:
-    """The runtime's name with its version, and its Interpreter class."""
+    """The name and version of the runtime, and its Interpreter class."""
     for package, module in _RUNTIMES:
         try:
             interpreter = getattr(importlib.import_module(module), "Interpreter")  # noqa: B009
         except ImportError as error:
             if not isinstance(error, ModuleNotFoundError) or error.name != module.partition(".")[0]:
-                raise ModelError(f"{package} is installed and does not work: {_one_line(error)}") from error
+                raise ModelError(f"{package} is installed but does not work: {_one_line(error)}") from error
             continue
         return f"{package} {_version(package)}", interpreter
     raise ModelError("no TFLite runtime is installed: pip install ai-edge-litert")
@@ -381,7 +381,7 @@ def _import_runtime(path: str) -> None:
     if not path.lower().endswith(".onnx"):
         _tflite_interpreter()
         return
-    with contextlib.suppress(ImportError):  # OnnxModel says so in words
+    with contextlib.suppress(ImportError):  # OnnxModel raises the error
         import onnxruntime  # noqa: F401
 
 
@@ -423,9 +423,9 @@ def _onnx_tensor(value: Any) -> Tensor:
 
 
 def _resident_bytes(field: str) -> int | None:
-    """`VmRSS` (now) or `VmHWM` (peak) of this process; None where there is no Linux /proc.
+    """`VmRSS` (current) or `VmHWM` (peak) resident memory of this process; None without Linux's /proc.
 
-    getrusage's ru_maxrss will not do: a process inherits it from the one that started it.
+    getrusage's ru_maxrss is unsuitable: a process inherits it from its parent.
     """
     with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as file:
         for line in file:
@@ -457,22 +457,22 @@ def _one_line(error: BaseException) -> str:
 
 
 def main(arguments: list | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Measure one model file; one JSON object a line on stdout.")
+    parser = argparse.ArgumentParser(description="Measure one model file and print one JSON object a line.")
     parser.add_argument("model")
     parser.add_argument("--threads", default="1", help="thread counts, e.g. 1,2,4")
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--warmup", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0, help="of the random input")
-    parser.add_argument("--golden", help="file of raw input tensors to give the outputs of")
-    parser.add_argument("--serve", action="store_true", help="give the outputs for inputs that come on stdin")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random input")
+    parser.add_argument("--golden", help="file of raw input tensors whose outputs are reported")
+    parser.add_argument("--serve", action="store_true", help="run the model on inputs from stdin")
     options = parser.parse_args(arguments)
     try:
         threads = [int(count) for count in options.threads.split(",")]
     except ValueError:
-        parser.error(f"--threads must be whole numbers with commas between. Received: {options.threads}")
+        parser.error(f"--threads must be whole numbers separated by commas. Received: {options.threads}")
     if min(threads) < 1 or options.runs < 0 or options.warmup < 0:
         parser.error("--threads must be 1 or more, --runs and --warmup 0 or more")
-    # What the runtime itself prints must not come between the events.
+    # Output of the runtime itself goes to stderr, so that it does not mix with the events.
     with os.fdopen(os.dup(1), "wb") as stream:
         os.dup2(2, 1)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,34 @@ from edge_cv.evaluation.latency import Latency
 RUNNER = Path(__file__).with_name("runner.py")
 _MACHINE = ("cpu", "runtime", "machine", "system", "python")
 _SENSORS = {"temperature_c": (-100, 300), "clock_mhz": (0, 1e6), "throttled": (0, 1 << 32)}
+
+
+@dataclass(frozen=True)
+class Repetitions:
+    """How often a model is run.
+
+    Attributes:
+        threads: thread counts, each 1 or more; the inferences are repeated for each.
+        runs: timed inferences, 1 or more.
+        warmup: inferences before them that are not timed, 0 or more.
+    """
+
+    threads: tuple[int, ...]
+    runs: int
+    warmup: int
+
+    def __post_init__(self) -> None:
+        if not self.threads or min(self.threads) < 1:
+            raise InputError(f"threads must be one or more counts of 1 or more. Received: {self.threads}")
+        if self.runs < 1:
+            raise InputError(f"runs must be 1 or more. Received: {self.runs}")
+        if self.warmup < 0:
+            raise InputError(f"warmup must be 0 or more. Received: {self.warmup}")
+
+    def options(self) -> list[str]:
+        """The runner's command-line options."""
+        threads = ",".join(map(str, self.threads))
+        return ["--threads", threads, "--runs", str(self.runs), "--warmup", str(self.warmup)]
 
 
 class RunnerEvents:
@@ -109,11 +138,6 @@ class RunnerEvents:
 
 def _reading(value: Any, name: str) -> float | None:
     return None if value is None else strict_json.number(value, name, *_SENSORS[name])
-
-
-def runner_options(threads: Sequence[int], runs: int, warmup: int) -> list[str]:
-    """The runner's command-line options for these counts."""
-    return ["--threads", ",".join(map(str, threads)), "--runs", str(runs), "--warmup", str(warmup)]
 
 
 def runner_events(path: Path, *options: Any) -> Iterator[dict[str, Any]]:

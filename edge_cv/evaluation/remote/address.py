@@ -1,4 +1,4 @@
-"""`--device` as text and as a value: this machine, one reached by ssh, or a phone reached by adb."""
+"""The address of a device, as text and as a value: this machine, a machine reached by ssh or a phone reached by adb."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from converters.errors import InputError
 
 DELEGATES = ("xnnpack", "cpu", "gpu", "nnapi")
-# No name may begin like an option, nor hold what a shell or the proxy command of somebody's ssh_config would obey.
+# No name may begin like an option or contain characters that a shell or a ProxyCommand in ssh_config would interpret.
 _NAME = r"[A-Za-z0-9_.][A-Za-z0-9_.-]*"
 _SSH = re.compile(
     rf"ssh://(?:({_NAME})@)?({_NAME}|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?\])(?::(\d{{1,5}}))?/?(?:\?(.*))?"
@@ -28,10 +28,13 @@ class Host:
 
 @dataclass(frozen=True)
 class Ssh:
-    """A machine that OpenSSH's client reaches; `host` may be an alias of ~/.ssh/config.
+    """A machine reached by OpenSSH's client.
 
     Attributes:
-        python: the Python to use over there: a command, an absolute path, or one relative to the user's home.
+        host: its name or address, or an alias from ~/.ssh/config.
+        user: the user on the device; None is the client's default.
+        port: None is the client's default.
+        python: the Python on the device: a command, an absolute path, or a path relative to the user's home.
     """
 
     host: str
@@ -47,7 +50,12 @@ class Ssh:
 
 @dataclass(frozen=True)
 class Adb:
-    """A phone that adb reaches; without a serial number the only one. `delegate` is what runs the artifact there."""
+    """A phone reached by adb.
+
+    Attributes:
+        serial: its serial number; None is the only connected phone.
+        delegate: the TFLite delegate that runs the model: one of `DELEGATES`.
+    """
 
     serial: str | None = None
     delegate: str = "xnnpack"
@@ -60,7 +68,7 @@ Address = Host | Ssh | Adb
 
 
 def parse(device: str) -> Address:
-    """The device that the text stands for; InputError for anything else."""
+    """The address in a text of one of the `FORMS`; InputError for any other text."""
     if device == "host":
         return Host()
     if match := _SSH.fullmatch(device):
@@ -77,7 +85,7 @@ def parse(device: str) -> Address:
         if delegate not in DELEGATES:
             raise InputError(f"delegate must be one of {', '.join(DELEGATES)}. Received: {delegate!r}")
         return Adb(serial, delegate)
-    raise InputError(f"--device must be {FORMS}. Received: {device!r}")
+    raise InputError(f"device must be {FORMS}. Received: {device!r}")
 
 
 def _option(device: str, query: str | None, name: str) -> str | None:
@@ -85,5 +93,5 @@ def _option(device: str, query: str | None, name: str) -> str | None:
         return None
     key, _, value = query.partition("=")
     if key != name or not value:
-        raise InputError(f"what follows the ? of a device must be {name}=... Received: {device!r}")
+        raise InputError(f"the text after ? in device must be {name}=VALUE. Received: {device!r}")
     return unquote(value)

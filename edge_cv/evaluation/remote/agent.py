@@ -1,17 +1,17 @@
-"""The other end of an ssh connection: receives files into a fresh folder, runs Python scripts in it, cleans up.
+"""The device's end of an ssh connection: it stores files in a new folder, runs Python scripts there, and cleans up.
 
-It comes through the connection itself and runs under the Python of the device, 3.8 or later, with the standard library
-alone:
+The host sends this source through the connection and the device's Python runs it, version 3.8 or later, with the
+standard library only:
 
-    python3 -c 'read so many bytes of stdin and execute them' SIZE PYTHON
+    python3 -c 'read SIZE bytes from stdin and execute them' SIZE PYTHON
 
-Requests come on stdin, one JSON object a line, and are answered by JSON lines on stdout:
+Requests arrive on stdin, one JSON object a line. Answers are JSON lines on stdout:
 
-    {"do": "file", "name", "size"} and as many bytes -> {"event": "file", "sha256": of what lies on the disk}
-    {"do": "run", "script", "arguments"}             -> what the script says on stdout; then {"event": "exit", "code"}
+    {"do": "file", "name", "size"} and `size` bytes  -> {"event": "file", "sha256": of the stored file}
+    {"do": "run", "script", "arguments"}             -> the script's stdout; then {"event": "exit", "code"}
 
-The script has this process's stdin for itself while it runs. Where something fails there is {"event": "failed",
-"message"}. The folder is removed when stdin ends, however it ends: a host that vanished leaves nothing behind.
+While a script runs, stdin belongs to it. A failed request is answered by {"event": "failed", "message"}. The folder is
+removed when stdin ends for any reason, so that nothing is left behind if the host disconnects.
 """
 
 import errno
@@ -28,7 +28,7 @@ CHUNK = 1 << 16
 
 
 def read_line() -> bytes:
-    """One line of stdin, not a byte more: what follows is a file, or belongs to a script."""
+    """One line of stdin, and no byte more: the next bytes belong to a file or to a script."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)
@@ -38,12 +38,12 @@ def read_line() -> bytes:
     return line
 
 
-def say(**event: object) -> None:
+def emit(**event: object) -> None:
     os.write(1, json.dumps(event).encode() + b"\n")
 
 
 def receive(path: str, size: int) -> str:
-    """The SHA-256 of the file as it was written; all of its bytes are taken from stdin even where the disk is full."""
+    """Store a file and return the SHA-256 of what was written. All bytes are read from stdin even if the disk is full."""
     failed = file = None
     while size:
         content = os.read(0, min(CHUNK, size))
@@ -69,7 +69,10 @@ def receive(path: str, size: int) -> str:
 
 
 def run(python: str, folder: str, script: str, arguments: list) -> int:
-    """The script's exit code; below 0 the signal that ended it. Arguments that begin with `./` are in the folder."""
+    """Run a script and return its exit code, or the negative number of the signal that ended it.
+
+    Arguments that begin with `./` are files in the folder.
+    """
     command = [python, os.path.join(folder, script)]
     command += [os.path.join(folder, word[2:]) if word.startswith("./") else word for word in arguments]
     process = subprocess.Popen(command)
@@ -88,9 +91,9 @@ def main(python: str) -> None:
         try:
             folder = tempfile.mkdtemp(prefix="edge-cv-")
         except OSError as error:
-            say(event="failed", message=f"no folder can be made: {error}")
+            emit(event="failed", message=f"cannot create a temporary folder: {error}")
             return
-        say(event="agent")
+        emit(event="agent")
         while True:
             line = read_line()
             if not line:
@@ -98,11 +101,11 @@ def main(python: str) -> None:
             request = json.loads(line.decode())
             try:
                 if request["do"] == "file":
-                    say(event="file", sha256=receive(os.path.join(folder, request["name"]), request["size"]))
+                    emit(event="file", sha256=receive(os.path.join(folder, request["name"]), request["size"]))
                 else:
-                    say(event="exit", code=run(python, folder, request["script"], request["arguments"]))
+                    emit(event="exit", code=run(python, folder, request["script"], request["arguments"]))
             except OSError as error:
-                say(event="failed", message=error.strerror or str(error))
+                emit(event="failed", message=error.strerror or str(error))
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

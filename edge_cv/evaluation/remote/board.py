@@ -1,27 +1,26 @@
-"""A board or a computer that ssh reaches: the runner measures there, and answers for the photos that are sent."""
+"""A board or a computer reached by ssh: it runs a copy of the runner, which measures, or classifies the images sent."""
 
 from __future__ import annotations
 
 import contextlib
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.evaluation.inference import Classifier
 from edge_cv.evaluation.measurement import Measurement
+from edge_cv.evaluation.open_model import Classifier
 from edge_cv.evaluation.remote.address import Ssh
 from edge_cv.evaluation.remote.device import RemoteDevice
-from edge_cv.evaluation.remote.golden import DescribedModel
+from edge_cv.evaluation.remote.golden import DescribedModel, GoldenInputs
 from edge_cv.evaluation.remote.results import measurement_of
 from edge_cv.evaluation.remote.ssh import Session
-from edge_cv.evaluation.runner_events import RUNNER, RunnerEvents, runner_options
+from edge_cv.evaluation.runner_events import RUNNER, Repetitions, RunnerEvents
 
 
 class Board(RemoteDevice):
-    """A device at the other end of an ssh connection."""
+    """The device at the other end of an ssh connection."""
 
     images_at_once = 16
 
@@ -30,72 +29,68 @@ class Board(RemoteDevice):
 
     def measure(
         self,
-        artifact: DescribedModel,
-        golden: tuple[str, bytes] | None,
-        *,
-        threads: Sequence[int],
-        runs: int,
-        warmup: int,
+        model: DescribedModel,
+        golden: GoldenInputs | None,
+        repetitions: Repetitions,
         on_progress: Callable[[int, int], None] | None,
     ) -> Measurement:
-        gathered, error = RunnerEvents(threads, runs, on_progress), None
-        arguments = ["./" + _name(artifact), *runner_options(threads, runs, warmup)]
+        events, error = RunnerEvents(repetitions.threads, repetitions.runs, on_progress), None
+        arguments = ["./" + _name(model), *repetitions.options()]
         try:
             with Session(self.address) as session:
-                _send(session, artifact)
+                _send(session, model)
                 if golden is not None:
-                    session.send("golden.bin", golden[1])
+                    session.send("golden.bin", golden.content)
                     arguments += ["--golden", "./golden.bin"]
                 session.start(RUNNER.name, arguments)
                 for event in session.events():
-                    gathered.add(event)
+                    events.add(event)
         except InputError as reason:
-            if not gathered.latency:
+            if not events.latency:
                 raise
             error = str(reason)
-        return measurement_of(artifact, gathered, golden, error)
+        return measurement_of(model, events, golden, error)
 
     @contextlib.contextmanager
-    def classifiers(self, artifacts: Sequence[DescribedModel]) -> Iterator[list[Classifier]]:
+    def classifiers(self, models: Sequence[DescribedModel]) -> Iterator[Sequence[Classifier]]:
         with contextlib.ExitStack() as stack:
-            opened = []
-            for artifact in artifacts:
-                session = stack.enter_context(Session(self.address))
-                _send(session, artifact)
-                session.start(RUNNER.name, ["./" + _name(artifact), "--serve"])
-                gathered = RunnerEvents((1,), 0)
-                gathered.add(session.event())
-                if not gathered.model:
-                    raise InputError(f"{self.address} must tell of the model first. Received: something else")
-                opened.append(_Served(artifact, session, f"{gathered.model['runtime']} on {gathered.model['host']}"))
-            yield opened
+            yield [self._open(model, stack.enter_context(Session(self.address))) for model in models]
+
+    def _open(self, model: DescribedModel, session: Session) -> _ServedModel:
+        _send(session, model)
+        session.start(RUNNER.name, ["./" + _name(model), "--serve"])
+        events, event = RunnerEvents((1,), 0), session.event()
+        events.add(event)
+        if not events.model:
+            raise InputError(f"{self.address} must report the model first. Received: {event['event']!r:.40}")
+        return _ServedModel(model, session, f"{events.model['runtime']} on {events.model['host']}")
 
 
-class _Served(Classifier):
-    """An artifact that a runner over there answers for."""
+class _ServedModel(Classifier):
+    """A model that a runner on the device has opened and runs on the inputs that it receives."""
 
-    def __init__(self, artifact: DescribedModel, session: Session, runtime: str) -> None:
-        super().__init__(str(artifact.path), artifact.inputs, artifact.outputs, runtime)
+    def __init__(self, model: DescribedModel, session: Session, runtime: str) -> None:
+        super().__init__(str(model.path), model.inputs, model.outputs, runtime)
         self._session = session
 
     def stored(self, inputs: np.ndarray) -> tuple[np.ndarray, float]:
         if not len(inputs):
             return np.empty((0, self.classes), self.output.dtype), 0.0
         content = np.ascontiguousarray(inputs, self.input.dtype.newbyteorder("<")).tobytes()
-        self._session.exchange(struct.pack(">I", len(inputs)) + content)
+        self._session.write(struct.pack(">I", len(inputs)) + content)
         event = self._session.event()
         size = len(inputs) * self.classes * self.output.dtype.itemsize
         if event["event"] != "outputs" or event.get("images") != len(inputs) or event.get("bytes") != size:
-            raise InputError(f"{self._session.address} must give {size:,} bytes of outputs. Received: {event!r:.80}")
+            raise InputError(f"{self._session.address} must return {size:,} bytes of outputs. Received: {event!r:.80}")
         outputs = np.frombuffer(self._session.read(size), self.output.dtype.newbyteorder("<"))
         seconds = event.get("seconds")
         return outputs.reshape(len(inputs), self.classes), float(seconds) if isinstance(seconds, float) else 0.0
 
 
-def _name(artifact: DescribedModel) -> str:
-    return "model" + (".onnx" if artifact.path.suffix.lower() == ".onnx" else ".tflite")
+def _name(model: DescribedModel) -> str:
+    return "model" + (".onnx" if model.path.suffix.lower() == ".onnx" else ".tflite")
 
 
-def _send(session: Session, artifact: DescribedModel) -> None:
+def _send(session: Session, model: DescribedModel) -> None:
     session.send(RUNNER.name, RUNNER.read_bytes())
-    session.send(_name(artifact), Path(artifact.path).read_bytes())
+    session.send(_name(model), model.path.read_bytes())

@@ -1,4 +1,4 @@
-"""What a device can do, however it is reached."""
+"""What every remote device can do: measure a model, and run it on given inputs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from edge_cv.evaluation.inference import Classifier
 from edge_cv.evaluation.measurement import Measurement
-from edge_cv.evaluation.remote.golden import DescribedModel
+from edge_cv.evaluation.open_model import Classifier
+from edge_cv.evaluation.remote.golden import DescribedModel, GoldenInputs
+from edge_cv.evaluation.runner_events import Repetitions
 
 
 class RemoteDevice(ABC):
-    """A machine that runs artifacts and is not this one.
+    """Another machine that runs models.
 
     Attributes:
-        images_at_once: how many photos an evaluation sends at a time.
+        images_at_once: number of images that an evaluation sends at a time.
     """
 
     images_at_once: int
@@ -23,29 +24,30 @@ class RemoteDevice(ABC):
     @abstractmethod
     def measure(
         self,
-        artifact: DescribedModel,
-        golden: tuple[str, bytes] | None,
-        *,
-        threads: Sequence[int],
-        runs: int,
-        warmup: int,
+        model: DescribedModel,
+        golden: GoldenInputs | None,
+        repetitions: Repetitions,
         on_progress: Callable[[int, int], None] | None,
     ) -> Measurement:
-        """Runs the artifact over there; what was measured before a failure is in the result, with its `error`.
+        """Measure a model on the device.
 
         Args:
-            artifact: the file.
-            golden: SHA-256 and content of the golden inputs.
-            threads, runs, warmup, on_progress: as `edge_cv.evaluation.measure` takes them.
+            model: the file.
+            golden: the golden inputs; None to send none.
+            repetitions: threads and numbers of inferences.
+            on_progress: called with the numbers of finished and of all timed inferences.
+
+        Returns:
+            The measurement. If the device fails before the end, it holds the results until then, and an `error`.
 
         Raises:
             InputError: nothing could be measured.
         """
 
     @abstractmethod
-    def classifiers(self, artifacts: Sequence[DescribedModel]) -> AbstractContextManager[list[Classifier]]:
-        """Each artifact open over there.
+    def classifiers(self, models: Sequence[DescribedModel]) -> AbstractContextManager[Sequence[Classifier]]:
+        """Open the models on the device.
 
         Raises:
-            InputError: one cannot be opened; also while it is used, when the device goes away.
+            InputError: a model cannot be opened; also from the classifiers, when the device disconnects.
         """

@@ -1,4 +1,4 @@
-"""Golden inputs: a few images in an artifact's own input type, which every machine gets, so that answers compare."""
+"""Golden inputs: a few images in a model's own input type, the same for every machine, to compare outputs."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from pathlib import Path
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.evaluation import inference, runner
+from edge_cv.evaluation import runner
 from edge_cv.evaluation.measurement import outputs_of
+from edge_cv.evaluation.open_model import InputEncoder, io_metadata
 from edge_cv.evaluation.runner_events import RunnerEvents, runner_events
+from edge_cv.stages import file_sha256
 
 IMAGES = 8
 
 
 @dataclass(frozen=True)
 class DescribedModel:
-    """What this machine's runtime says of an artifact, in a process of its own.
+    """A model as this machine's runtime describes it, from a process of its own.
 
     Attributes:
         path: the file.
-        sha256: of its content.
+        sha256: of the file.
         inputs, outputs: its tensors.
-        runtime: what ran it here.
+        runtime: the program that ran it on this machine.
     """
 
     path: Path
@@ -36,57 +38,75 @@ class DescribedModel:
 
     @property
     def single(self) -> bool:
-        """Whether there is one input and one output, so that golden inputs say something."""
+        """Whether there is one input and one output, as golden inputs require."""
         return len(self.inputs) == len(self.outputs) == 1
 
 
+@dataclass(frozen=True)
+class GoldenInputs:
+    """Raw input tensors one after the other, little-endian."""
+
+    content: bytes
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+
 def describe(path: Path) -> DescribedModel:
-    """The artifact as it is here; InputError when it is missing or cannot be run."""
+    """The description of a model on this machine; InputError if it is missing or cannot be run."""
     if not path.is_file():
         raise InputError(f"{path} must be a .tflite or .onnx file. Received: no such file")
-    gathered = _here(path)
-    inputs, outputs = (tuple(runner.Tensor(**t) for t in gathered.model[name]) for name in ("inputs", "outputs"))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return DescribedModel(path, digest, inputs, outputs, gathered.model["runtime"])
+    model = _run_here(path).model
+    inputs, outputs = (tuple(runner.Tensor(**tensor) for tensor in model[name]) for name in ("inputs", "outputs"))
+    return DescribedModel(path, file_sha256(path), inputs, outputs, model["runtime"])
 
 
-def golden_inputs(artifact: DescribedModel, images: int = IMAGES) -> bytes:
-    """So many inputs, raw tensors one after the other: sample photos where it is known how a photo becomes an input and
-    the photos are installed, else random pixels, the same ones on every machine."""
-    tensor = artifact.inputs[0]
-    values = _photos(artifact, images)
+def golden_inputs(model: DescribedModel, images: int = IMAGES) -> GoldenInputs:
+    """The golden inputs of a model.
+
+    These are sample photos if the model's metadata holds its preprocessing and the photos are installed, else random
+    pixels from fixed seeds.
+
+    Args:
+        model: a model with one input.
+        images: number of inputs.
+    """
+    tensor = model.inputs[0]
+    values = _sample_inputs(model, images)
     if values is None:
         values = np.stack([runner.random_input(tensor, seed) for seed in range(images)])
-    return np.ascontiguousarray(values, tensor.dtype.newbyteorder("<")).tobytes()
+    return GoldenInputs(np.ascontiguousarray(values, tensor.dtype.newbyteorder("<")).tobytes())
 
 
-def golden_outputs(artifact: DescribedModel, inputs: bytes) -> np.ndarray:
-    """What the artifact answers to them here, `(images, classes)`."""
+def golden_outputs(model: DescribedModel, inputs: GoldenInputs) -> np.ndarray:
+    """The outputs of the model on this machine, `(images, classes)`, not dequantized."""
     with tempfile.NamedTemporaryFile(prefix="edge-cv-", suffix=".bin") as file:
-        file.write(inputs)
+        file.write(inputs.content)
         file.flush()
-        return outputs_of(_here(artifact.path, "--golden", file.name).golden, "golden's outputs")
+        return outputs_of(_run_here(model.path, "--golden", file.name).golden, "golden's outputs")
 
 
-def _here(path: Path, *options: str) -> RunnerEvents:
-    gathered = RunnerEvents((1,), 0)
+def _run_here(path: Path, *options: str) -> RunnerEvents:
+    events = RunnerEvents((1,), 0)
     for event in runner_events(path, "--runs", 0, *options):
-        gathered.add(event)
-    return gathered
+        events.add(event)
+    return events
 
 
-def _photos(artifact: DescribedModel, images: int) -> np.ndarray | None:
+def _sample_inputs(model: DescribedModel, images: int) -> np.ndarray | None:
     from edge_cv import data
 
-    tensor, metadata = artifact.inputs[0], inference.metadata_of(artifact.path)
+    tensor, metadata = model.inputs[0], io_metadata(model.path)
     preprocessing = metadata.preprocessing
     if preprocessing is None or tensor.shape != (1, preprocessing.image_size, preprocessing.image_size, 3):
         return None
     try:
         photos = data.sample().take(images)
-    except InputError:  # not installed
+    except InputError:  # the package with the photos is not installed
         return None
     pixels = np.stack([pixels for pixels, _ in photos.pixels(preprocessing)])
-    scale, zero_point = tensor.scale, tensor.zero_point
-    feed = inference.Feed(tensor.dtype.name, scale, zero_point, metadata.pixel_offset, preprocessing)
-    return feed(pixels)
+    encoder = InputEncoder(
+        tensor.dtype.name, tensor.scale, tensor.zero_point, metadata.pixel_offset, preprocessing
+    )
+    return encoder(pixels)

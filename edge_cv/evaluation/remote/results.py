@@ -1,42 +1,10 @@
-"""From what a runner told to a measurement."""
+"""From a runner's events to a measurement."""
 
 from __future__ import annotations
 
 from edge_cv.evaluation.measurement import Golden, Measurement, outputs_of
-from edge_cv.evaluation.remote.golden import DescribedModel
+from edge_cv.evaluation.remote.golden import DescribedModel, GoldenInputs
 from edge_cv.evaluation.runner_events import RunnerEvents
-
-
-def measurement_of(
-    artifact: DescribedModel, gathered: RunnerEvents, golden: tuple[str, bytes] | None, error: str | None
-) -> Measurement:
-    """The measurement of an artifact; `golden` is the SHA-256 and content of the inputs that it answered to."""
-    told = gathered.model
-    device = {name: told[name] for name in ("host", "system", "machine", "python", "runtime")}
-    throttled = [reading["throttled"] for reading in gathered.sensors]
-    if throttled and throttled[-1] is not None:
-        device["throttled"] = _throttled(int(throttled[-1]))
-    answers = None
-    if golden is not None and gathered.golden is not None:
-        answers = Golden(golden[0], outputs_of(gathered.golden, "golden's outputs"))
-    return Measurement(
-        file=artifact.path.name,
-        sha256=artifact.sha256,
-        device=device,
-        latency=gathered.latency,
-        peak_memory_bytes=gathered.peak_memory_bytes,
-        temperature_c=_readings(gathered, "temperature_c"),
-        clock_mhz=_readings(gathered, "clock_mhz"),
-        golden=answers,
-        error=error,
-    )
-
-
-def _readings(gathered: RunnerEvents, name: str) -> tuple[float, float] | None:
-    """Before and after; a measurement that was broken off has no second one."""
-    values = [reading[name] for reading in gathered.sensors]
-    return (values[0], values[1]) if len(values) == 2 and None not in values else None
-
 
 # https://www.raspberrypi.com/documentation/computers/os.html#get_throttled
 _THROTTLED = {
@@ -51,5 +19,43 @@ _THROTTLED = {
 }
 
 
-def _throttled(bits: int) -> str:
+def measurement_of(
+    model: DescribedModel, events: RunnerEvents, golden: GoldenInputs | None, error: str | None
+) -> Measurement:
+    """The measurement of a model.
+
+    Args:
+        model: the model that ran.
+        events: what the runner reported.
+        golden: the golden inputs that it was given.
+        error: why the events are incomplete, or None.
+    """
+    device = {name: events.model[name] for name in ("host", "system", "machine", "python", "runtime")}
+    throttled = [reading["throttled"] for reading in events.sensors]
+    if throttled and throttled[-1] is not None:
+        device["throttled"] = describe_throttled(int(throttled[-1]))
+    outputs = None
+    if golden is not None and events.golden is not None:
+        outputs = Golden(golden.sha256, outputs_of(events.golden, "golden's outputs"))
+    return Measurement(
+        file=model.path.name,
+        sha256=model.sha256,
+        device=device,
+        latency=events.latency,
+        peak_memory_bytes=events.peak_memory_bytes,
+        temperature_c=_before_and_after(events, "temperature_c"),
+        clock_mhz=_before_and_after(events, "clock_mhz"),
+        golden=outputs,
+        error=error,
+    )
+
+
+def describe_throttled(bits: int) -> str:
+    """The bits of a Raspberry Pi's `vcgencmd get_throttled` in words."""
     return ", ".join(words for bit, words in _THROTTLED.items() if bits >> bit & 1) or "no"
+
+
+def _before_and_after(events: RunnerEvents, sensor: str) -> tuple[float, float] | None:
+    """Both readings; None for an interrupted measurement, which has no second one."""
+    values = [value for reading in events.sensors if (value := reading[sensor]) is not None]
+    return (values[0], values[1]) if len(values) == 2 else None

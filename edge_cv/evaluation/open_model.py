@@ -1,0 +1,161 @@
+"""A model that is open for inference, on this machine or on a device, and the encoding of pixels as its input."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from converters.errors import InputError
+from converters.images.preprocessing import Preprocessing
+from edge_cv.evaluation import runner
+
+
+@dataclass(frozen=True)
+class IOMetadata:
+    """What a model's metadata declares about its input and output.
+
+    Attributes:
+        preprocessing: crop, size and input range; None if not declared.
+        pixel_offset: an integer input is pixel + this; None if not declared.
+        probabilities: whether the outputs are probabilities; else they are logits.
+    """
+
+    preprocessing: Preprocessing | None
+    pixel_offset: int | None
+    probabilities: bool
+
+
+def io_metadata(file: Path) -> IOMetadata:
+    """The metadata of a model file; InputError if it is invalid."""
+    from converters.tflite import metadata
+
+    record = metadata.read(file) or {}
+    try:
+        fields, offset = record.get("preprocessing"), (record.get("input") or {}).get("pixel_offset")
+        if offset is not None and not isinstance(offset, int):
+            raise InputError(f"pixel_offset must be a whole number or null. Received: {offset!r}")
+        probabilities = (record.get("output") or {}).get("values") == "probabilities"
+        return IOMetadata(Preprocessing.from_dict(fields) if fields else None, offset, probabilities)
+    except (InputError, AttributeError) as error:
+        raise InputError(f"{file} has invalid metadata: {error}") from error
+
+
+@dataclass(frozen=True)
+class InputEncoder:
+    """Encodes pixels as the input of a model: by adding `pixel_offset`, else in the range of `preprocessing`.
+
+    Attributes:
+        dtype: the input's numpy type.
+        scale, zero_point: of a quantized input, else None.
+        pixel_offset: as in `IOMetadata`.
+        preprocessing: its mean and std are the input's range.
+    """
+
+    dtype: str
+    scale: float | None
+    zero_point: int | None
+    pixel_offset: int | None
+    preprocessing: Preprocessing
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """The inputs in the model's type for uint8 pixels, both `(n, height, width, 3)`."""
+        dtype = np.dtype(self.dtype)
+        if dtype.kind in "iu" and self.pixel_offset is not None:
+            return _clipped(pixels.astype(np.int32) + self.pixel_offset, dtype)
+        values = self.preprocessing.to_input(pixels)
+        if dtype.kind == "f":
+            return values.astype(dtype, copy=False)
+        if self.scale is not None:
+            values = np.rint(values / np.float32(self.scale)) + (self.zero_point or 0)
+        return _clipped(values, dtype)
+
+
+class Classifier(ABC):
+    """An open model with one image input and one output, on any machine.
+
+    Attributes:
+        file: the model file, for messages.
+        input, output: its tensors.
+        classes: number of values in one image's output.
+        runtime: the program that runs the model.
+    """
+
+    def __init__(
+        self, file: str, inputs: Sequence[runner.Tensor], outputs: Sequence[runner.Tensor], runtime: str
+    ) -> None:
+        for what, tensors in (("input", inputs), ("output", outputs)):
+            if len(tensors) != 1:
+                raise InputError(f"{file} must have one {what}. Received: {len(tensors)}")
+        self.file, self.runtime = file, runtime
+        self.input, self.output = inputs[0], outputs[0]
+        shape = self.input.shape
+        if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
+            raise InputError(f"{file} must take one RGB image, (1, height, width, 3). Received: {shape}")
+        self.classes = int(np.prod(self.output.shape))
+
+    def encoder(self, metadata: IOMetadata, preprocessing: Preprocessing) -> InputEncoder:
+        """The model's encoder. The range in its metadata precedes that of `preprocessing`, which gives crop and size."""
+        tensor = self.input
+        return InputEncoder(
+            tensor.dtype.name,
+            tensor.scale,
+            tensor.zero_point,
+            metadata.pixel_offset,
+            metadata.preprocessing or preprocessing,
+        )
+
+    @abstractmethod
+    def stored(self, inputs: np.ndarray) -> tuple[np.ndarray, float]:
+        """Run the model.
+
+        Args:
+            inputs: `(n, height, width, 3)` in the model's type.
+
+        Returns:
+            Outputs `(n, classes)` in the model's type, and the seconds spent in inferences.
+        """
+
+    def logits(self, inputs: np.ndarray) -> tuple[np.ndarray, float]:
+        """As `stored`, with dequantized outputs in float32."""
+        stored, seconds = self.stored(inputs)
+        values, tensor = stored.astype(np.float32), self.output
+        if tensor.scale is None:
+            return values, seconds
+        return (values - (tensor.zero_point or 0)) * np.float32(tensor.scale), seconds
+
+
+class OpenModel(Classifier):
+    """A model that is open in this process."""
+
+    def __init__(self, file: str, path: str | None = None) -> None:
+        """
+        Args:
+            file: the file, for messages.
+            path: where it is, if that is elsewhere.
+        """
+        try:
+            self.model = runner.open_model(path or file, threads=1)
+        except runner.ModelError as error:
+            raise InputError(f"{file} cannot be opened: {error}") from error
+        super().__init__(file, self.model.inputs, self.model.outputs, self.model.runtime)
+
+    def stored(self, inputs: np.ndarray) -> tuple[np.ndarray, float]:
+        stored = np.empty((len(inputs), self.classes), self.output.dtype)
+        seconds = 0.0
+        for i in range(len(inputs)):
+            self.model.set_input(inputs[i : i + 1])
+            start = time.perf_counter()
+            self.model.invoke()
+            seconds += time.perf_counter() - start
+            stored[i] = self.model.output().ravel()
+        return stored, seconds
+
+
+def _clipped(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    limits = np.iinfo(dtype)
+    return np.clip(values, limits.min, limits.max).astype(dtype)

@@ -1,0 +1,62 @@
+"""`measure_on`: latency and memory of a model on a device, and its outputs compared with those of this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edge_cv.evaluation.measurement import Measurement, compare
+from edge_cv.evaluation.remote.address import Address, Host, parse
+from edge_cv.evaluation.remote.connecting import connect
+from edge_cv.evaluation.remote.golden import IMAGES, DescribedModel, describe, golden_inputs, golden_outputs
+from edge_cv.evaluation.remote.results import measurement_of
+from edge_cv.evaluation.runner_events import Repetitions, RunnerEvents, runner_events
+
+
+def measure_on(
+    device: str | Address,
+    artifact: str | os.PathLike,
+    *,
+    threads: Sequence[int] = (1,),
+    runs: int = 50,
+    warmup: int = 10,
+    golden_images: int = IMAGES,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Measurement:
+    """Measure a model on a device and compare its outputs there with its outputs on this machine.
+
+    Args:
+        device: `host` (this machine), `ssh://[user@]host[:port][?python=PATH]` or `adb[:serial][?delegate=gpu]`.
+        artifact: a .tflite or .onnx file; a phone takes only .tflite.
+        threads, runs, warmup, on_progress: as in `edge_cv.evaluation.measure`.
+        golden_images: number of inputs whose outputs are compared, 1 or more.
+
+    Returns:
+        The measurement. If the device failed or disconnected before the end, it holds the results until then, and the
+        reason in `error`.
+
+    Raises:
+        InputError: the device cannot be reached, or nothing could be measured.
+    """
+    address = parse(device) if isinstance(device, str) else device
+    repetitions = Repetitions(tuple(threads), runs, warmup)
+    model = describe(Path(artifact))
+    if isinstance(address, Host):
+        return _measure_here(model, repetitions, on_progress)
+    golden = golden_inputs(model, golden_images) if model.single else None
+    measurement = connect(address).measure(model, golden, repetitions, on_progress)
+    if measurement.golden is None or golden is None:
+        return measurement
+    likeness = compare(golden_outputs(model, golden), measurement.golden.outputs, model.runtime)
+    return dataclasses.replace(measurement, likeness=likeness)
+
+
+def _measure_here(
+    model: DescribedModel, repetitions: Repetitions, on_progress: Callable[[int, int], None] | None
+) -> Measurement:
+    events = RunnerEvents(repetitions.threads, repetitions.runs, on_progress)
+    for event in runner_events(model.path, *repetitions.options()):
+        events.add(event)
+    return measurement_of(model, events, None, None)
