@@ -60,7 +60,7 @@ def main() -> None:
     Quiet.isolated = options.threads
     source = data.open_samples(options.data, split=options.split)
     evaluation = evaluate({"it": options.artifact}, source)
-    answers = evaluation.predictions.answers("it")[0]
+    predicted = evaluation.predictions.top1("it")[0]
     files = [str(path) for path in evaluation.predictions.files]
     at = interpreter(options.artifact.read_bytes())
     detail = at.get_input_details()[0]
@@ -96,16 +96,16 @@ def main() -> None:
         server.shutdown()
 
     machine = describe_environment()
-    same = int((np.array(found) == answers).sum())
+    same = int((np.array(found) == predicted).sum())
     print(f"{machine['cpu']}, {machine['cores']} cores, Chromium {version}: {status}")
     print(f"top-1 as in Python: {same} of {len(files)} photos")
-    for place in np.flatnonzero(np.array(found) != answers):
+    for place in np.flatnonzero(np.array(found) != predicted):
         top = evaluation.predictions[place].top5["it"]
         said = f"{top[0][1]:.3f}, then {top[1][1]:.3f}"
         print(f"  {Path(files[place]).name}: {found[place]} for {top[0][0]}; Python: {said}")
     labels = evaluation.predictions.labels
     if (labels >= 0).any():
-        own, theirs = (float(np.mean(given == labels)) for given in (np.array(found), answers))
+        own, theirs = (float(np.mean(given == labels)) for given in (np.array(found), predicted))
         print(f"top-1 against the labels: {own:.2%}, Python {theirs:.2%}")
     own, theirs = statistics.median(there), statistics.median(here)
     print(

@@ -87,7 +87,7 @@ def test_one_of_two_phones_is_chosen_by_its_serial(plugged, artifact):
     first.on_start, second.on_start = lambda: started.append("first"), lambda: started.append("second")
     measure_on(f"adb:{second.serial}", artifact, runs=1)
     assert started == ["second"]
-    with pytest.raises(InputError, match=rf"must name one of several phones, adb:SERIAL. Received: .*{first.serial}"):
+    with pytest.raises(InputError, match=rf"must be one of the connected phones, adb:SERIAL. Received: .*{first.serial}"):
         measure_on("adb", artifact, runs=1)
 
 
@@ -123,7 +123,7 @@ def test_what_a_phone_answered_before_it_went_away_is_kept(plugged, artifact, tm
     source = Samples.from_files("grey", files, [0] * 20, tuple(map(str, range(10))))
     found = evaluate({"int8": artifact}, source, device=parse("adb"))
     assert len(found.predictions) == 8
-    assert f"adb:{double.serial} vanished before it was done" in found.error
+    assert f"adb:{double.serial} disconnected before it finished" in found.error
     with pytest.raises(InputError, match=r"(must be connected|does not answer)"):
         measure_on(f"adb:{double.serial}", artifact)
 
@@ -131,10 +131,10 @@ def test_what_a_phone_answered_before_it_went_away_is_kept(plugged, artifact, tm
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"authorized": False}, "has not allowed this computer: unlock it"),
+        ({"authorized": False}, "has not authorized this computer: unlock it"),
         ({"installed": False}, "must have the demo app: adb install"),
         ({"free_bytes": 100}, r"cannot push model\.tflite: .*No space left on device"),
-        ({"corrupts": True}, r"small_int8\.tflite must arrive whole on adb:.*try again"),
+        ({"corrupts": True}, r"small_int8\.tflite must arrive unchanged on adb:.*try again"),
     ],
 )
 def test_a_phone_that_cannot_is_told_in_a_line(plugged, artifact, settings, says):
@@ -166,7 +166,7 @@ def test_an_app_that_dies_or_takes_too_long_is_told(plugged, artifact, monkeypat
         measure_on("adb", artifact, runs=1)
     double.shell = lambda command: original(command)
     monkeypatch.setattr(phone, "TIMEOUT_SECONDS", 2)
-    with pytest.raises(InputError, match=r"must measure within 2 s\. Received: nothing yet"):
+    with pytest.raises(InputError, match=r"must measure within 2 s\. Received: no measurement yet"):
         measure_on("adb", artifact, runs=9_000_000)
     assert double.files == []
 
@@ -183,7 +183,7 @@ def test_a_stranger_of_a_phone_is_not_trusted(plugged, artifact):
         return original(command)
 
     double.shell = shell
-    with pytest.raises(InputError, match=r"adb:.*: measurement\.json: a measurement must be a JSON file"):
+    with pytest.raises(InputError, match=r"adb:.*: measurement\.json: a measurement must be JSON"):
         measure_on("adb", artifact, runs=1)
     assert double.files == []
 
@@ -197,10 +197,10 @@ def test_no_phone_an_unknown_one_and_no_adb_are_told_by_the_command(plugged, art
         assert stopped.value.code == 2
         return said[-1]
 
-    assert run("adb") == "edge-cv: a phone must be connected, with USB debugging on. Received: adb sees none"
+    assert run("adb") == "edge-cv: a phone must be connected, with USB debugging on. Received: none in `adb devices`"
     double = plugged()
     assert (
-        run("adb:emulator-5554") == f"edge-cv: adb:emulator-5554 must be connected. Received: adb sees {double.serial}"
+        run("adb:emulator-5554") == f"edge-cv: adb:emulator-5554 must be connected. Received: {double.serial} in `adb devices`"
     )
     monkeypatch.setenv("PATH", "/nowhere")
     assert run("adb") == "edge-cv: adb must be installed (apt-get install adb). Received: no such program"

@@ -15,8 +15,10 @@ from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from edge_cv.data import Sample, Samples
 from edge_cv.data.places import FilePart
-from edge_cv.evaluation import accuracy, evaluate, inference
+from edge_cv.evaluation import chunk_results, evaluate, inference, open_model, worker
 from edge_cv.evaluation.confidence import TEMPERATURES
+from edge_cv.evaluation.predictions import Predictions
+from edge_cv.parallel.processes import process_pool
 
 SIZE, CLASSES = 32, 10
 PREPROCESSING = Preprocessing(image_size=SIZE)
@@ -170,17 +172,17 @@ def test_onnx_artifacts_are_classified_by_onnxruntime(models, source):
 def test_the_models_own_range_is_respected(models, source):
     """(pixel - 100) / 50 of a linear model moves its logits by what the algebra says."""
     normalized = Preprocessing(image_size=SIZE, mean=(100,) * 3, std=(50,) * 3)
-    feed = inference.Feed("float32", None, None, None, normalized)
+    feed = open_model.InputEncoder("float32", None, None, None, normalized)
     pixels = np.arange(2 * SIZE * SIZE * 3).reshape(2, SIZE, SIZE, 3).astype(np.uint8)
     np.testing.assert_allclose(feed(pixels), (pixels.astype(np.float64) - 100) / 50, rtol=1e-6)
-    int8 = inference.Feed("int8", 0.02, -28, None, normalized)
+    int8 = open_model.InputEncoder("int8", 0.02, -28, None, normalized)
     np.testing.assert_array_equal(int8(pixels), pixels.astype(int) - 128)
 
 
 def test_pixels_are_shifted_exactly_whatever_the_tensors_own_scale(source):
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     for dtype, offset in (("int8", -128), ("uint8", 0)):
-        feed = inference.Feed(dtype, 1 / 128, -1, offset, PREPROCESSING)
+        feed = open_model.InputEncoder(dtype, 1 / 128, -1, offset, PREPROCESSING)
         np.testing.assert_array_equal(feed(pixels), pixels.astype(int) + offset)
         assert feed(pixels).dtype == dtype
 
@@ -236,11 +238,11 @@ def test_without_labels_there_is_agreement_but_no_accuracy(models, source):
 def test_predictions_come_back_from_their_file(models, source, tmp_path):
     result = evaluate({"float32": models["float32"]}, source, PREPROCESSING, limit=7)
     result.predictions.save(tmp_path / "predictions.npz")
-    loaded = accuracy.Predictions.load(tmp_path / "predictions.npz")
+    loaded = Predictions.load(tmp_path / "predictions.npz")
     assert loaded == result.predictions
     assert loaded.files == result.predictions.files
     assert loaded.outputs is None
-    answers, probabilities = loaded.answers("float32")
+    answers, probabilities = loaded.top1("float32")
     assert answers.tolist() == [p.top5["float32"][0][0] for p in result.predictions]
     assert probabilities.tolist() == [p.top5["float32"][0][1] for p in result.predictions]
 
@@ -263,7 +265,7 @@ def test_photos_of_several_classes_keep_their_outputs_and_have_no_top1(models, s
     sigmoid = 1 / (1 + np.exp(-found.outputs[0, 0].astype(np.float64)))
     assert found[0].top5["float32"][0][1] == pytest.approx(sigmoid.max(), rel=1e-5)
     found.save(tmp_path / "p.npz")
-    np.testing.assert_array_equal(accuracy.Predictions.load(tmp_path / "p.npz").outputs, found.outputs)
+    np.testing.assert_array_equal(Predictions.load(tmp_path / "p.npz").outputs, found.outputs)
     wide = np.zeros((1, CLASSES + 2), bool)
     wide[0, CLASSES + 1] = True
     outside = Samples.from_files("outside", [source.path(0)], wide, ("a",) * (CLASSES + 2))
@@ -276,9 +278,9 @@ def test_every_temperature_scales_the_logits_that_a_photo_got(source):
     logits = rng.normal(0, 4, (6, CLASSES)).astype(np.float32)
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     photos = [Sample(FilePart(f"{n}.jpg"), label) for n, label in enumerate((3, 0, None, 9, 9, 1))]
-    logits_and_chances = tuple(("file", inference.Metadata(None, None, are)) for are in (False, True))
-    task = inference.Task(logits_and_chances, None, PREPROCESSING)
-    losses, confidences = accuracy._scaled(task, [logits, chances], photos)
+    logits_and_chances = tuple(("file", open_model.IOMetadata(None, None, are)) for are in (False, True))
+    task = worker.Task(logits_and_chances, None, PREPROCESSING)
+    losses, confidences = chunk_results.at_temperatures(task, [logits, chances], photos)
     for row, photo in enumerate(photos):
         for place, temperature in enumerate(TEMPERATURES):
             powers = np.exp(logits[row].astype(np.float64) / temperature)
@@ -332,10 +334,10 @@ def test_a_worker_that_dies_is_an_input_error_that_names_the_file(models, source
 
 
 def test_workers_import_neither_tensorflow_nor_keras(models, source):
-    executor = inference.process_pool(1)
+    executor = process_pool(1)
     try:
-        task = inference.Task(((str(models["float32"]), inference.Metadata(None, None, False)),), None, PREPROCESSING)
-        executor.submit(accuracy._classify, task, source.chunk(0, 2)).result()
+        task = worker.Task(((str(models["float32"]), open_model.IOMetadata(None, None, False)),), None, PREPROCESSING)
+        executor.submit(chunk_results.classify_chunk, task, source.chunk(0, 2)).result()
         loaded = executor.submit(_top_level_modules).result()
     finally:
         executor.shutdown(kill_workers=True)

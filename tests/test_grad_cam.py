@@ -13,8 +13,8 @@ import pytest
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from edge_cv.data import Samples
-from edge_cv.evaluation.accuracy import Predictions
 from edge_cv.evaluation.grad_cam import explain, grad_cam, overlaid, worth_explaining
+from edge_cv.evaluation.predictions import Predictions
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from converters.errors import InputError
 from edge_cv.evaluation import runner
 from edge_cv.evaluation.latency import Latency
 from edge_cv.evaluation.measurement import Measurement, compare, outputs_of
-from edge_cv.evaluation.remote.results import _throttled
+from edge_cv.evaluation.remote.results import describe_throttled
 from edge_cv.evaluation.runner_events import RunnerEvents
 from edge_cv.recipe import Output
 from edge_cv.report import Report, Row, save
@@ -212,8 +212,8 @@ def test_sensors_are_read_where_the_system_has_them(tmp_path, monkeypatch):
     read = runner.sensors()
     assert (read["temperature_c"], read["throttled"]) == (51.0, 0x50005)
     said = "under-voltage, throttled, under-voltage has occurred, throttling has occurred"
-    assert _throttled(read["throttled"]) == said
-    assert _throttled(0) == "no"
+    assert describe_throttled(read["throttled"]) == said
+    assert describe_throttled(0) == "no"
     monkeypatch.setattr(runner, "glob", lambda pattern: [])
     monkeypatch.setenv("PATH", "/nowhere")
     assert runner.sensors()["temperature_c"] is None

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from converters.errors import InputError
-from edge_cv.evaluation.accuracy import Predictions
 from edge_cv.evaluation.latency import Latency
+from edge_cv.evaluation.predictions import Predictions
 from edge_cv.pipeline import run
 from edge_cv.pipeline.rows import broken_limits
 from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Output, Recipe
@@ -83,7 +83,7 @@ def test_the_report_tells_what_the_answers_hide(folder):
     assert sum(wrong) == min(2, report.rows[0].mistakes.wrong)
     predictions = Predictions.load(folder / "predictions.npz")
     assert predictions.names == tuple(row.scheme for row in report.rows)
-    assert (predictions.labels == predictions.answers("float32")[0]).mean() == report.rows[0].top1
+    assert (predictions.labels == predictions.top1("float32")[0]).mean() == report.rows[0].top1
 
 
 def test_another_grouping_runs_no_model_again(folder, tmp_path):

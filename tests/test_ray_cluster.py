@@ -131,20 +131,21 @@ def test_an_evaluation_on_the_cluster_is_that_of_this_machine_to_the_bit(cluster
 def test_the_workers_need_neither_the_artifacts_nor_the_photos_in_their_places(cluster, artifacts, photos):
     """As on another machine: the files are gone when the workers run."""
     from edge_cv.data import with_content
-    from edge_cv.evaluation import inference
+    from edge_cv.evaluation import worker
+    from edge_cv.evaluation.open_model import io_metadata
 
-    task = inference.Task(
-        tuple((f"/elsewhere/{name}.tflite", inference.metadata_of(path)) for name, path in artifacts.items()),
+    task = worker.Task(
+        tuple((f"/elsewhere/{name}.tflite", io_metadata(path)) for name, path in artifacts.items()),
         0,
         Preprocessing(32),
     )
     sent = with_content(photos.chunk(0, 4))
     assert all(photo.place.content == photo.path.read_bytes() for photo in sent)
-    pool = cluster.pool({})
-    pool._contents = pool._ray.put({f"/elsewhere/{name}.tflite": path.read_bytes() for name, path in artifacts.items()})
-    pixels, reasons = pool.submit(inference.decode, task, sent).result()
+    contents = {f"/elsewhere/{name}.tflite": path.read_bytes() for name, path in artifacts.items()}
+    pool = cluster.pool(worker.provide, (contents,))
+    pixels, reasons = pool.submit(worker.decode, task, sent).result()
     assert reasons == (None,) * 4
-    outputs, _ = pool.submit(inference.classify, task, pixels, sent).result()
+    outputs, _ = pool.submit(worker.classify, task, pixels, sent).result()
     assert [values.shape for values in outputs] == [(4, 10)] * 2
 
 

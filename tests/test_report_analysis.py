@@ -15,10 +15,10 @@ from report_examples import CHROMIUM, HOSTILE, Page, example, measured_in_a_brow
 from converters.errors import InputError
 from edge_cv.data import imagenet_labels
 from edge_cv.data.corruptions import NAMES
-from edge_cv.evaluation.accuracy import Predictions
-from edge_cv.evaluation.analysis import class_names, findings
+from edge_cv.evaluation.analysis import analyze, class_names
 from edge_cv.evaluation.confidence import Bin, Confidence
 from edge_cv.evaluation.grad_cam import Explained, Overlay
+from edge_cv.evaluation.predictions import Predictions
 from edge_cv.evaluation.robustness import Robustness
 from edge_cv.report import PhotoResult, Report, load, save
 from edge_cv.report.files import from_dict, to_dict
@@ -54,7 +54,7 @@ def full_report(names: tuple[str, ...] = IMAGENET, photos: int = 1500, *, column
     """A report of two models with every section on predictions."""
     found = predictions(len(names), photos)
     groups = {column: [("day", "dusk", "night")[n % 3] for n in range(photos)], "one": ["all"] * photos}
-    fields = findings(found, names, groups)
+    fields = analyze(found, names, groups)
     rng = np.random.default_rng(1)
     picture = jpeg()
     rows = []
@@ -125,7 +125,7 @@ def test_photos_with_several_labels_have_average_precision():
     truth = rng.random((200, 6)) < 0.3
     found = Predictions(SCHEMES, found.files, np.full(200, -1, np.int32), found.indices, found.probabilities, truth,
                         rng.normal(truth[:, None, :] * np.array([2.0, 1.0])[:, None], 1, (200, 2, 6)))  # fmt: skip
-    fields = findings(found, tuple("abcdef"))
+    fields = analyze(found, tuple("abcdef"))
     assert fields["int8"]["classes"] is None
     rows = tuple(dataclasses.replace(row, **fields[row.scheme]) for row in example().rows if row.name in SCHEMES)
     better, worse = (row.multi_label.mean_average_precision for row in rows)
@@ -263,7 +263,7 @@ def test_findings_of_fifty_thousand_photos_take_seconds():
     import time
 
     start = time.process_time()
-    findings(predictions(1000, 50_000), IMAGENET, {"light": ["day", "night"] * 25_000})
+    analyze(predictions(1000, 50_000), IMAGENET, {"light": ["day", "night"] * 25_000})
     assert time.process_time() - start < 10
 
 

@@ -74,7 +74,7 @@ def test_it_is_what_a_plain_loop_finds(artifact, source):
 
 def test_photos_without_labels_and_figures_that_do_not_fit_are_refused(artifact, source):
     unlabelled = Samples.from_files("unlabelled", [source.path(0)])
-    with pytest.raises(InputError, match="must have a label each"):
+    with pytest.raises(InputError, match="must have one label each"):
         robustness({"float32": artifact}, unlabelled)
     with pytest.raises(InputError, match="each of 5 severities"):
         Robustness(1, 1.0, (0.0, 1.0), ("fog",), ((1.0, 0.5),), 0.5, 0.5)

@@ -159,15 +159,15 @@ def test_an_evaluation_goes_on_where_the_device_vanished(device, server, artifac
     options = {"reference": "float32", "journal": journal}
     first = evaluate(artifacts, source, device=parse(device(wire.port)), on_progress=cut, **options)
     assert 32 <= len(first.predictions) + len(first.skipped) < 50
-    assert first.error.startswith(f"ssh://127.0.0.1:{wire.port} vanished")
+    assert first.error.startswith(f"ssh://127.0.0.1:{wire.port} disconnected")
     assert first.predictions[:31] == whole.predictions[:31]
     assert server.left() == []
 
     classified = []
-    original = board._Served.stored
+    original = board._ServedModel.stored
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluating, "connect", lambda _: board.Board(parse(device())))
-        patch.setattr(board._Served, "stored", lambda self, x: classified.append(len(x)) or original(self, x))
+        patch.setattr(board._ServedModel, "stored", lambda self, x: classified.append(len(x)) or original(self, x))
         second = evaluate(artifacts, source, device=parse(device(wire.port)), **options)
     assert second.error is None
     assert second.predictions == whole.predictions
@@ -193,7 +193,7 @@ def test_what_was_measured_is_kept_when_the_device_vanishes(device, server, arti
         cli.main()
     said = capsys.readouterr()
     assert stopped.value.code == 2
-    assert f"edge-cv: ssh://127.0.0.1:{wire.port} vanished before it was done" in said.err.splitlines()[-1]
+    assert f"edge-cv: ssh://127.0.0.1:{wire.port} disconnected before it finished" in said.err.splitlines()[-1]
     assert "Traceback" not in said.err
     kept = Measurement.load(out)
     assert kept.latency[0].runs > 100
@@ -220,7 +220,7 @@ def _until(condition, seconds=20):
 
 def test_a_truncated_transfer_is_an_error_and_the_next_attempt_starts_clean(device, server, artifacts):
     wire = Wire(server.port, carries=30_000)
-    with pytest.raises(InputError, match=r"vanished while (runner\.py|model\.tflite) was sent"):
+    with pytest.raises(InputError, match=r"disconnected while (runner\.py|model\.tflite) was sent"):
         measure_on(device(wire.port), artifacts["int8"], runs=1)
     assert server.left() == []
     assert measure_on(device(), artifacts["int8"], runs=1).likeness.top1_equal == 8
@@ -230,7 +230,7 @@ def test_a_file_that_arrives_changed_is_not_run(device, server, artifacts, pytho
     flip = "import os\nwhile c := os.read(0, 1 << 16): os.write(1, c.replace(b'TFL3', b'TFL4'))"
     changed = python(f'case "$1" in -I) "$python" -c "{flip}" | "$python" "$@" ;; *) exec "$python" "$@" ;; esac')
     with pytest.raises(
-        InputError, match=r"(runner\.py|model\.tflite) must arrive whole on ssh.*other bytes; try again"
+        InputError, match=r"(runner\.py|model\.tflite) must arrive unchanged on ssh.*; try again"
     ):
         measure_on(device(python=changed), artifacts["int8"], runs=1)
     assert server.left() == []
@@ -270,7 +270,7 @@ def test_a_device_that_falls_silent_is_noticed(device, server, artifacts):
     threading.Thread(target=_while_it_measures, args=(server, wire.freeze), daemon=True).start()
     start = time.monotonic()
     measured = measure_on(device(wire.port), artifacts["int8"], runs=9_000_000)
-    assert "vanished before it was done" in measured.error
+    assert "disconnected before it finished" in measured.error
     assert measured.latency[0].runs > 100
     assert time.monotonic() - start < 40
     wire.cut()
@@ -281,8 +281,8 @@ def test_a_device_that_falls_silent_is_noticed(device, server, artifacts):
 
 def test_an_unknown_host_key_is_refused_and_a_changed_one_named(device, server, artifacts, tmp_path, monkeypatch):
     for known, says in (
-        ("", "has a host key that is not known: connect once by hand, ssh -p"),
-        (f"{ALIAS} {_other_key(tmp_path)}", r"has another host key than the known one: .*ssh-keygen -R '\[127"),
+        ("", "has an unknown host key: connect once by hand, ssh -p"),
+        (f"{ALIAS} {_other_key(tmp_path)}", r"has a different host key than before: .*ssh-keygen -R '\[127"),
     ):
         before = server.known_hosts.read_text()
         server.known_hosts.write_text(known)
@@ -310,14 +310,14 @@ TOO_OLD = 'exec "$python" -I -c "import sys; sys.version_info=(3,7,9); $3" "$4" 
 BLOCKED = 'PYTHONPATH="$0.d" exec "$python" "$@"'
 HELLO = 'echo \'{"event": "agent"}\''
 BROKEN = {
-    "old": (TOO_OLD, r"must have Python 3\.8 or later; name one: \?python=PATH\. Received: 3\.7"),
-    "silent": ("exit 1", r"does not start \(exit code 1\): nothing was said"),
+    "old": (TOO_OLD, r"must have Python 3\.8 or later; choose one with \?python=PATH\. Received: 3\.7"),
+    "silent": ("exit 1", r"does not start \(exit code 1\): no message"),
     "no numpy": (BLOCKED, "numpy is not installed: pip install numpy ai-edge-litert"),
     "no runtime": (BLOCKED, "no TFLite runtime is installed: pip install ai-edge-litert"),
-    "broken runtime": (BLOCKED, "ai-edge-litert is installed and does not work: no GLIBC"),
+    "broken runtime": (BLOCKED, "ai-edge-litert is installed but does not work: no GLIBC"),
     "dies": ('[ "$1" = -I ] && exec "$python" "$@"\nkill -SEGV $$', "the runtime on ssh://.* ended with SIGSEGV"),
     "lies": (f"{HELLO}\ncat >/dev/null &\necho '[1]'\nsleep 9", "must answer with events. Received"),
-    "hangs up": (f"{HELLO}\nexit 7", "vanished while runner.py was sent"),
+    "hangs up": (f"{HELLO}\nexit 7", "disconnected while runner.py was sent"),
     "escapes": (
         "printf '\\033[2Jsilly' >&2\nexit 5",
         "start .exit code 5.: \N{REPLACEMENT CHARACTER}.2Jsilly",
@@ -351,7 +351,7 @@ def test_a_login_that_talks_does_not_matter(device, artifacts, python):
 
 
 def test_no_python_and_no_ssh_are_told(device, server, artifacts, monkeypatch):
-    with pytest.raises(InputError, match=r"must have /nowhere/python3: sudo apt install python3, or name another by"):
+    with pytest.raises(InputError, match=r"must have /nowhere/python3: sudo apt install python3, or choose another with"):
         measure_on(device(python="/nowhere/python3"), artifacts["int8"])
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(InputError, match="ssh must be installed"):

@@ -99,7 +99,7 @@ write("made.bin", Buffer.concat(made))
 @needs_node
 @pytest.mark.parametrize("kind", ["pixels", "normalized", "pixel_offset", "quantized"])
 def test_the_input_is_that_of_python(tmp_path, kind):
-    from edge_cv.evaluation.inference import Feed
+    from edge_cv.evaluation.open_model import InputEncoder
 
     own = Preprocessing(8, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
     own = own if kind in ("normalized", "quantized") else Preprocessing(8)
@@ -108,7 +108,7 @@ def test_the_input_is_that_of_python(tmp_path, kind):
     offset = 3 if kind == "pixel_offset" else None
     pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)
     dtype = "uint8" if whole else "float32"
-    expected = Feed(dtype, **fields, pixel_offset=offset, preprocessing=own)(pixels[None])[0]
+    expected = InputEncoder(dtype, **fields, pixel_offset=offset, preprocessing=own)(pixels[None])[0]
     record = {"input": {"dtype": dtype, **fields, "pixel_offset": offset}, "preprocessing": own.to_dict()}
     (tmp_path / "record.json").write_text(json.dumps(record))
     (tmp_path / "pixels").write_bytes(pixels.tobytes())
@@ -119,11 +119,11 @@ def test_the_input_is_that_of_python(tmp_path, kind):
 @needs_node
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_the_five_likeliest_classes_are_those_of_python_ties_too(tmp_path, dtype):
-    from edge_cv.evaluation.accuracy import _top5
+    from edge_cv.evaluation.chunk_results import top5
 
     stored = np.random.default_rng(2).integers(90, 110, 50).astype(dtype)
     values = (stored.astype(np.float32) - 83) * np.float32(0.0679) if dtype == "uint8" else stored
-    indices, probabilities = _top5(values[None].astype(np.float32), False, False)
+    indices, probabilities = top5(values[None].astype(np.float32), False, False)
     record = {"output": {"dtype": dtype, "scale": 0.0679, "zero_point": 83, "values": "logits"}, "labels": ["a", "b"]}
     (tmp_path / "in.json").write_text(json.dumps([stored.tolist(), record]))
     found = json.loads(in_node('console.log(JSON.stringify(classifier.likeliest(...json("in.json"))))', tmp_path))
@@ -367,7 +367,7 @@ def test_what_goes_wrong_is_said_in_words(browser, artifacts, pngs, tmp_path):
 def test_the_recipes_page_gives_pythons_top_1_for_every_sample_photo(browser, tmp_path):
     from edge_cv import pipeline
     from edge_cv import recipe as recipes
-    from edge_cv.evaluation.accuracy import Predictions
+    from edge_cv.evaluation.predictions import Predictions
     from edge_cv.pipeline.steps import PREDICTIONS
 
     recipe = recipes.load(Path(__file__).parents[1] / "recipes" / "browser.py")
@@ -378,7 +378,7 @@ def test_the_recipes_page_gives_pythons_top_1_for_every_sample_photo(browser, tm
     with served(tmp_path / "web") as address, opened(browser, address) as page:
         found = classified(page, list(predictions.files))
     top1 = [int(card["top1"]) for card in found]
-    assert top1 == predictions.answers(recipe.device.scheme)[0].tolist()
+    assert top1 == predictions.top1(recipe.device.scheme)[0].tolist()
     assert (
         sum(np.array(top1) == predictions.labels) / 20
         == {row.scheme: row.top1 for row in report.rows}[recipe.device.scheme]

@@ -21,7 +21,7 @@ from PIL import Image
 
 from converters.images.decoding import decode
 from converters.images.preprocessing import INTERPOLATIONS, RULES, Preprocessing
-from edge_cv.evaluation.inference import Feed
+from edge_cv.evaluation.open_model import InputEncoder
 
 FILE = Path(__file__).parents[1] / "core/src/test/resources/golden/golden.json"
 
@@ -120,7 +120,7 @@ def inputs() -> Iterator[dict[str, Any]]:
         ("int8", 1.0, -128, None, plain),
     ):
         value = Preprocessing(16, **ranges)
-        fed = Feed(dtype, scale, zero_point, offset, value)(pixels[None])
+        fed = InputEncoder(dtype, scale, zero_point, offset, value)(pixels[None])
         yield {
             "photo": [16, 16, 4],
             "dtype": dtype,

@@ -21,7 +21,7 @@ from converters.images.decoding import decode
 from converters.images.preprocessing import Preprocessing
 from converters.tflite.runtime import dequantize, interpreter
 from edge_cv.data import sample, sample_calibration
-from edge_cv.evaluation.inference import Feed
+from edge_cv.evaluation.open_model import InputEncoder
 
 TOP = 5
 
@@ -49,7 +49,7 @@ def answers(model: Path, photos: list[np.ndarray]) -> list[dict]:
     at = interpreter(model.read_bytes())
     into, out = at.get_input_details()[0], at.get_output_details()[0]
     scale, zero_point = into["quantization"]
-    feed = Feed(np.dtype(into["dtype"]).name, scale, zero_point, record["input"]["pixel_offset"], preprocessing)
+    feed = InputEncoder(np.dtype(into["dtype"]).name, scale, zero_point, record["input"]["pixel_offset"], preprocessing)
     rows = []
     for photo in photos:
         fed = feed(preprocessing.crop_and_resize(photo)[None])

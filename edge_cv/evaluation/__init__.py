@@ -1,19 +1,20 @@
-"""Measuring artifacts: what they answer (`evaluate`), how fast they are (`measure`) and on what (`environment`).
+"""Evaluation of models: accuracy (`evaluate`), latency and memory (`measure`, `measure_on`) and the environment.
 
-The names are imported when they are first used: a worker process of `evaluate` starts with no more than it needs.
+The names are imported on first use, so that a worker process of `evaluate` loads no more than it needs.
 """
 
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 _HOMES = {
     "Evaluation": "accuracy",
     "Latency": "latency",
     "Measurement": "measurement",
     "Performance": "benchmark",
-    "Prediction": "accuracy",
-    "Predictions": "accuracy",
+    "Prediction": "predictions",
+    "Predictions": "predictions",
     "Score": "scores",
     "describe_environment": "environment",
     "evaluate": "accuracy",
@@ -26,7 +27,7 @@ _HOMES = {
 __all__ = list(_HOMES)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"edge_cv.evaluation.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'edge_cv.evaluation' has no attribute {name!r}")

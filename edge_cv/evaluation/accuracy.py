@@ -64,10 +64,10 @@ def evaluate(
 ) -> Evaluation:
     """Classify images with several models, on all cores; each image is decoded once.
 
-    A model is a .tflite or .onnx file with one input `(1, height, width, 3)`, RGB, and one output. Its input range is the
-    one in its metadata, else `preprocessing.to_input`'s. Among equal logits, which are frequent in int8, the lower class
-    is first. Probabilities are the softmax of the dequantized logits, or the sigmoid where images may have several
-    labels. Only then are all outputs kept, else the five likeliest classes of each image.
+    A model is a .tflite or .onnx file with one input `(1, height, width, 3)`, RGB, and one output. Its input range is
+    the one in its metadata, else `preprocessing.to_input`'s. Among equal logits, which are frequent in int8, the lower
+    class is first. Probabilities are the softmax of the dequantized logits, or the sigmoid where images may have
+    several labels. Only then are all outputs kept, else the five likeliest classes of each image.
 
     Args:
         artifacts: model files, by the names that the results will have.

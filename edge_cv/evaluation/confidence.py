@@ -53,10 +53,10 @@ class Temperature:
 class Confidence:
     """The confidence of a model's predictions (probability of the first class) against their accuracy.
 
-    The expected calibration error (ECE) is the mean over the images of |accuracy - confidence| of the bin of the image's
-    confidence: `sum_b n_b / n |accuracy_b - confidence_b|`, with 15 bins of equal width over 0..1.
-    Source: Guo et al. (2017), On calibration of modern neural networks, https://arxiv.org/abs/1706.04599, after
-    Naeini et al. (2015), Obtaining well calibrated probabilities using Bayesian binning, AAAI.
+    The expected calibration error (ECE) is the mean over the images of |accuracy - confidence| of the bin of the
+    image's confidence: `sum_b n_b / n |accuracy_b - confidence_b|`, with 15 bins of equal width over 0..1. Source: Guo
+    et al. (2017), On calibration of modern neural networks, https://arxiv.org/abs/1706.04599, after Naeini et al.
+    (2015), Obtaining well calibrated probabilities using Bayesian binning, AAAI.
 
     With few images, the ECE of a perfectly calibrated model is clearly above 0 too, by chance. `ece_by_chance` is its
     expected value.
@@ -139,7 +139,8 @@ def temperature_of(losses: np.ndarray, confidences: np.ndarray, right: np.ndarra
     import numpy as np
 
     first = np.arange(len(right)) % 2 == 0
-    value, *halves = (_least(losses[half].mean(axis=0)) if half.any() else None for half in (first | True, first, ~first))
+    halves_and_all = (first | True, first, ~first)
+    value, *halves = (_least(losses[half].mean(axis=0)) if half.any() else None for half in halves_and_all)
     if value is None:
         return None
     steps = np.log(TEMPERATURES)

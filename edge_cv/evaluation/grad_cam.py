@@ -57,8 +57,8 @@ def grad_cam(model: Any, images: np.ndarray, classes: Sequence[int]) -> np.ndarr
     """Maps of the image regions that raise the logit of a class.
 
     The channels of the last feature map are summed, weighted by the mean gradient of the logit in each, and negative
-    values become 0. Source: Selvaraju et al. (2017), Grad-CAM: visual explanations from deep networks via gradient-based
-    localization, https://arxiv.org/abs/1610.02391.
+    values become 0. Source: Selvaraju et al. (2017), Grad-CAM: visual explanations from deep networks via
+    gradient-based localization, https://arxiv.org/abs/1610.02391.
 
     Args:
         model: a functional Keras 3 model, or a built Sequential, on the TensorFlow or the JAX backend.
@@ -194,7 +194,9 @@ def _last_feature_map(model: Any) -> Any:
         shape = getattr(tensor, "shape", ())
         if len(shape) == 4 and all(isinstance(n, int) and n > 1 for n in shape[1:3]):
             return tensor
-    raise InputError(f"the model must have a feature map with rows and columns for Grad-CAM. Received: {model.name}, which has none")
+    raise InputError(
+        f"the model must have a feature map with rows and columns for Grad-CAM. Received: {model.name}, which has none"
+    )
 
 
 def _gradients(head: Any, maps: Any, classes: np.ndarray) -> Any:

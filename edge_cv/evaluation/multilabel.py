@@ -18,7 +18,7 @@ class MultiLabel:
 
     The images are ranked by the model's output for the class. The average precision is the sum over the ranks n of
     `(R_n - R_(n-1)) P_n`, where R and P are recall and precision among the first n images. Images with equal outputs
-    count as one rank, and present is no interpolation, as in scikit-learn.
+    count as one rank, and there is no interpolation, as in scikit-learn.
 
     Attributes:
         images: number of images.
@@ -59,7 +59,7 @@ def multi_label(truth: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> 
     return MultiLabel(
         images=len(truth),
         mean_average_precision=float(np.mean(precisions)),
-        names=tuple(names[index] for index in present),
+        names=tuple(names[index] for index in present.tolist()),
         positives=tuple(truth[:, present].sum(axis=0).tolist()),
         average_precision=tuple(precisions),
     )

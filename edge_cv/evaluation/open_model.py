@@ -12,6 +12,7 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
+from converters.record import read_record
 from edge_cv.evaluation import runner
 
 
@@ -32,17 +33,10 @@ class IOMetadata:
 
 def io_metadata(file: Path) -> IOMetadata:
     """The metadata of a model file; InputError if it is invalid."""
-    from converters.tflite import metadata
-
-    record = metadata.read(file) or {}
-    try:
-        fields, offset = record.get("preprocessing"), (record.get("input") or {}).get("pixel_offset")
-        if offset is not None and not isinstance(offset, int):
-            raise InputError(f"pixel_offset must be a whole number or null. Received: {offset!r}")
-        probabilities = (record.get("output") or {}).get("values") == "probabilities"
-        return IOMetadata(Preprocessing.from_dict(fields) if fields else None, offset, probabilities)
-    except (InputError, AttributeError) as error:
-        raise InputError(f"{file} has invalid metadata: {error}") from error
+    record = read_record(file)
+    if record is None:
+        return IOMetadata(None, None, False)
+    return IOMetadata(record.preprocessing, record.input.pixel_offset, record.output.values == "probabilities")
 
 
 @dataclass(frozen=True)
@@ -99,7 +93,7 @@ class Classifier(ABC):
         self.classes = int(np.prod(self.output.shape))
 
     def encoder(self, metadata: IOMetadata, preprocessing: Preprocessing) -> InputEncoder:
-        """The model's encoder. The range in its metadata precedes that of `preprocessing`, which gives crop and size."""
+        """The model's encoder. A range in its metadata has precedence over the range of `preprocessing`."""
         tensor = self.input
         return InputEncoder(
             tensor.dtype.name,

@@ -45,7 +45,8 @@ class ClassScores:
         f1: harmonic mean of recall and precision; 0 where both are 0.
         balanced_accuracy: mean recall: the accuracy if every class had the same number of images.
         macro_precision, macro_f1: means over the classes.
-        weighted_precision, weighted_f1: means over the classes, weighted by their images. (The weighted recall is top-1.)
+        weighted_precision, weighted_f1: means over the classes, weighted by their images. (The weighted recall is
+            top-1.)
         confusions: the most frequent confusions, at most 20.
         matrix_names, matrix: all classes, and `matrix[label][answer]`, the images of `label` for which `answer` is
             predicted; empty for more than 50 classes.
@@ -107,7 +108,7 @@ def class_scores(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]
         counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
         matrix = tuple(map(tuple, counts.reshape(classes, classes).tolist()))
     return ClassScores(
-        names=tuple(names[index] for index in present),
+        names=tuple(names[index] for index in present.tolist()),
         images=tuple(images[present].tolist()),
         recall=tuple(recall.tolist()),
         precision=tuple(precision.tolist()),

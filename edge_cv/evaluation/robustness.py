@@ -26,7 +26,8 @@ class Robustness:
     """Top-1 of one model on the same images, clean and corrupted. All shares are 0..1.
 
     The mean corruption error is 1 - accuracy, averaged over the severities and then over the corruptions. Unlike in
-    Hendrycks and Dietterich (2019, https://arxiv.org/abs/1903.12261), each corruption's error is not divided by AlexNet's.
+    Hendrycks and Dietterich (2019, https://arxiv.org/abs/1903.12261), each corruption's error is not divided by
+    AlexNet's.
 
     Attributes:
         images: labelled images, each corrupted 15 x 5 times.
@@ -48,7 +49,9 @@ class Robustness:
 
     def __post_init__(self) -> None:
         if not self.corruptions or len(self.accuracy) != len(self.corruptions):
-            raise InputError(f"each of the {len(self.corruptions)} corruptions must have accuracies. Received: {len(self.accuracy)}")
+            raise InputError(
+                f"each of the {len(self.corruptions)} corruptions must have accuracies. Received: {len(self.accuracy)}"
+            )
         if any(len(shares) != SEVERITIES for shares in self.accuracy):
             raise InputError(f"a corruption must have an accuracy for each of {SEVERITIES} severities")
 

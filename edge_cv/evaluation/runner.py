@@ -299,7 +299,9 @@ def _description(model: TFLiteModel | OnnxModel) -> dict:
 
 def _check_single(model: TFLiteModel | OnnxModel) -> None:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ModelError(f"it must have one input and one output. Received: {len(model.inputs)} and {len(model.outputs)}")
+        raise ModelError(
+            f"it must have one input and one output. Received: {len(model.inputs)} and {len(model.outputs)}"
+        )
 
 
 def _golden(model: TFLiteModel | OnnxModel, file: str) -> list:

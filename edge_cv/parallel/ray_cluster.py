@@ -9,9 +9,8 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from converters.errors import InputError
@@ -87,20 +86,25 @@ class RayCluster:
             if following:
                 start(node)
 
-    def pool(self, files: Mapping[str, Path]) -> Pool:
-        """An executor for `inference.run`, whose workers have the artifacts' files and get the photos' bytes."""
-        return Pool(self._ray, {str(path): path.read_bytes() for path in files.values()})
+    def pool(self, start: Callable[..., None], given: tuple) -> Pool:
+        """An executor on all processors of the cluster.
+
+        Args:
+            start: called with `given` in a worker before each task; it must do its work only once in a process.
+            given: its arguments, which are sent to each node once.
+        """
+        return Pool(self._ray, start, given)
 
 
 class Pool:
-    """What `inference.run` needs of an executor, on all processors of a cluster."""
+    """An executor on all processors of a cluster, with the methods of loky's that are used."""
 
-    def __init__(self, ray: Any, contents: dict[str, bytes]) -> None:
-        self._ray, self._contents = ray, ray.put(contents)
-        self._call = ray.remote(num_cpus=1, max_retries=1)(_with_artifacts)
+    def __init__(self, ray: Any, start: Callable[..., None], given: tuple) -> None:
+        self._ray, self._start, self._given = ray, start, ray.put(given)
+        self._call = ray.remote(num_cpus=1, max_retries=1)(_started)
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future:
-        return Future(self._ray, self._call.remote(self._contents, work, *arguments))
+        return Future(self._ray, self._call.remote(self._start, self._given, work, *arguments))
 
     def shutdown(self, **_: Any) -> None:
         """Nothing: tasks end with the connection."""
@@ -124,11 +128,9 @@ class Future:
             raise BrokenProcessPool(" ".join(str(error).split())) from error
 
 
-def _with_artifacts(contents: dict[str, bytes], work: Callable[..., Any], *arguments: Any) -> Any:
-    """In a worker: `work(*arguments)`, with the artifacts at hand under the names that the caller knows them by."""
-    from edge_cv.evaluation import inference
-
-    inference.provide(contents)
+def _started(start: Callable[..., None], given: tuple, work: Callable[..., Any], *arguments: Any) -> Any:
+    """In a worker: `work(*arguments)` after `start(*given)`."""
+    start(*given)
     return work(*arguments)
 
 

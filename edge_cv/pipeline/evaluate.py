@@ -100,13 +100,13 @@ def _report(
     notes: Sequence[str],
 ) -> Report:
     from edge_cv.evaluation import describe_environment
-    from edge_cv.evaluation.analysis import class_names, findings
+    from edge_cv.evaluation.analysis import analyze, class_names
     from edge_cv.report import Report
     from edge_cv.report.photos import photo_results
 
     predictions = evaluation.predictions
     temperatures = {name: value and asdict(value) for name, value in evaluation.temperatures.items()}
-    analysis: dict[str, dict[str, Any]] = findings(predictions, photos.classes, columns, temperatures)
+    analysis: dict[str, dict[str, Any]] = analyze(predictions, photos.classes, columns, temperatures)
     return Report(
         recipe={
             "name": photos.name or "evaluation",

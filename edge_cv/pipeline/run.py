@@ -115,8 +115,8 @@ def _report(
 ) -> Report:
     """Evaluate, analyze, measure and package the files."""
     from edge_cv.evaluation import describe_environment
-    from edge_cv.evaluation.accuracy import Predictions
     from edge_cv.evaluation.analysis import class_names
+    from edge_cv.evaluation.predictions import Predictions
     from edge_cv.report.photos import photo_results
 
     recipe, test = job.recipe, photos.test

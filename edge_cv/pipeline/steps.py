@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from converters.images.preprocessing import Preprocessing
     from edge_cv.data import Samples
-    from edge_cv.evaluation.accuracy import Predictions
     from edge_cv.evaluation.measurement import Measurement
+    from edge_cv.evaluation.predictions import Predictions
     from edge_cv.evaluation.remote import Adb, Ssh
 
 PREDICTIONS = "predictions.npz"
@@ -229,7 +229,7 @@ def analysis(
     job: Job, evaluation: EvaluationResult, predictions: Predictions, classes: Sequence[str]
 ) -> dict[str, Any]:
     """Analyze the predictions: the fields of each row, by the row's name."""
-    from edge_cv.evaluation.analysis import findings
+    from edge_cv.evaluation.analysis import analyze
     from edge_cv.evaluation.groups import read_columns
 
     by, table = job.recipe.analysis.by, groups_table(job.recipe)
@@ -237,7 +237,7 @@ def analysis(
     def work() -> tuple[Any, list[Path]]:
         with job.progress("analyzing the predictions"):
             columns = read_columns(table, by, predictions.files) if by else None
-            return findings(predictions, classes, columns, evaluation.temperatures), []
+            return analyze(predictions, classes, columns, evaluation.temperatures), []
 
     inputs = [evaluation.predictions_sha256, list(classes), by, fingerprint([table] if by else [])]
     return job.steps.cached("findings", inputs, work)[0]

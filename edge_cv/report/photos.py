@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from edge_cv.data import Samples
-    from edge_cv.evaluation.accuracy import Prediction, Predictions
+    from edge_cv.evaluation.predictions import Prediction, Predictions
 
 SHOWN_PHOTOS = 24
 THUMBNAIL_PIXELS = 160

@@ -52,7 +52,7 @@ class AdbClient:
         if process.returncode:
             raise InputError(f"adb does not start: {_error_line(process)}")
         lines = [line.split("\t", 1) for line in process.stdout.splitlines() if "\t" in line]
-        phones = {serial: state for serial, state in lines}
+        phones = dict(lines)
         connected = ", ".join(phones) or "none"
         if address.serial is None:
             if not phones:

@@ -78,7 +78,7 @@ def parse(device: str) -> Address:
         python = _option(device, query, "python") or "python3"
         if not python.isprintable() or python.startswith("-"):
             raise InputError(f"python must be the path of a program. Received: {python!r}")
-        return Ssh(host.strip("[]"), user, port and int(port), python)
+        return Ssh(host.strip("[]"), user, None if port is None else int(port), python)
     if match := _ADB.fullmatch(device):
         serial, query = match.groups()
         delegate = _option(device, query, "delegate") or DELEGATES[0]

@@ -43,7 +43,7 @@ def emit(**event: object) -> None:
 
 
 def receive(path: str, size: int) -> str:
-    """Store a file and return the SHA-256 of what was written. All bytes are read from stdin even if the disk is full."""
+    """Store a file and return its SHA-256 as written. All bytes are read from stdin even if the disk is full."""
     failed = file = None
     while size:
         content = os.read(0, min(CHUNK, size))

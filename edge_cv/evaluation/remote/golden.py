@@ -106,7 +106,5 @@ def _sample_inputs(model: DescribedModel, images: int) -> np.ndarray | None:
     except InputError:  # the package with the photos is not installed
         return None
     pixels = np.stack([pixels for pixels, _ in photos.pixels(preprocessing)])
-    encoder = InputEncoder(
-        tensor.dtype.name, tensor.scale, tensor.zero_point, metadata.pixel_offset, preprocessing
-    )
+    encoder = InputEncoder(tensor.dtype.name, tensor.scale, tensor.zero_point, metadata.pixel_offset, preprocessing)
     return encoder(pixels)

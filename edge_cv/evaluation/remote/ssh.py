@@ -234,4 +234,9 @@ def _command(address: Ssh, agent_bytes: int) -> list[str]:
     command = [program, "-T", *(word for name, value in OPTIONS.items() for word in ("-o", f"{name}={value}"))]
     command += ["-p", str(address.port)] if address.port else []
     command += ["-l", address.user] if address.user else []
-    return [*command, "--", address.host, shlex.join([address.python, "-I", "-c", BOOT, str(agent_bytes), address.python])]
+    return [
+        *command,
+        "--",
+        address.host,
+        shlex.join([address.python, "-I", "-c", BOOT, str(agent_bytes), address.python]),
+    ]

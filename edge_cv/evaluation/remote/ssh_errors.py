@@ -25,8 +25,8 @@ def refusal(address: Ssh, code: int, lines: Sequence[str]) -> InputError:
     if "REMOTE HOST IDENTIFICATION HAS CHANGED" in text:
         return InputError(
             f"{address} has a different host key than before: the connection is intercepted, or the device was "
-            f"reinstalled. If it was reinstalled: ssh-keygen -R {shlex.quote(_known_hosts_entry(address))}, then accept "
-            "the new key"
+            f"reinstalled. If it was reinstalled: ssh-keygen -R {shlex.quote(_known_hosts_entry(address))}, "
+            "then accept the new key"
         )
     if "Host key verification failed" in text or "host key is known" in text:
         return InputError(
