@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from converters.errors import InputError
+from converters.files import file_sha256
 from edge_cv.evaluation import runner
 from edge_cv.evaluation.measurement import outputs_of
 from edge_cv.evaluation.open_model import InputEncoder, io_metadata
 from edge_cv.evaluation.runner_events import RunnerEvents, runner_events
-from edge_cv.stages import file_sha256
 
 IMAGES = 8
 
