@@ -71,7 +71,7 @@ class ClassScores:
         if not self.names:
             raise InputError("class scores must have at least one class. Received: none")
         if any(count < 0 for counts in self.matrix for count in counts):
-            raise InputError("a confusion matrix must hold counts of 0 or more. Received: a negative count")
+            raise InputError("a confusion matrix must hold counts, 0 or more. Received: a negative count")
         if any(len(column) != len(self.names) for column in columns):
             raise InputError(f"each of the {len(self.names)} classes must have its images, recall, precision and f1")
         if {len(self.matrix), *map(len, self.matrix)} not in ({len(self.matrix_names)}, {0}):
