@@ -24,12 +24,14 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.files import file_sha256
+from edge_cv import strict_json
 from edge_cv.data.formats import tfrecord
 from edge_cv.data.formats.layout import Layout
 from edge_cv.data.formats.record_files import ARRAY_RECORD, TFRECORD, Records, open_array_record
 from edge_cv.data.places import Packed, Parts, Places
 from edge_cv.data.samples import Samples
 from edge_cv.parallel.processes import in_processes
+from edge_cv.strict_json import mapping
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -85,34 +87,16 @@ class Manifest:
         if not path.is_file():
             return None
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            if fields.pop("schema") != SCHEMA:
-                raise ValueError("its schema is of another version")
-            splits = {
-                str(name): Split(
-                    str(split["key"]),
-                    int(split["images"]),
-                    tuple(
-                        Shard(_plain(s["file"]), int(s["images"]), int(s["bytes"]), str(s["sha256"]))
-                        for s in split["shards"]
-                    ),
-                    str(split["index_sha256"]),
-                    tuple((str(image), str(why)) for image, why in split["skipped"]),
-                )
-                for name, split in fields["splits"].items()
-                if _plain(str(name))
-            }
-            if fields["format"] not in FORMATS:
-                raise ValueError(f"its format is {fields['format']!r}")
-            return cls(
-                str(fields["name"]),
-                fields["format"],
-                tuple(map(str, fields["classes"])),
-                bool(fields["multi_label"]),
-                splits,
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{path} must be a manifest of `edge-cv data prepare`. Received: {error!r}") from error
+            fields = mapping(strict_json.parse(path.read_bytes(), "it"), "it")
+            if fields.get("schema") != SCHEMA or fields.get("format") not in FORMATS:
+                received = f"schema {fields.get('schema')!r:.20}, format {fields.get('format')!r:.20}"
+                raise InputError(f"it must have schema {SCHEMA} and a format of {', '.join(FORMATS)}, not {received}")
+            manifest: Manifest = strict_json.typed(cls, fields, "it")
+            for name in (*manifest.splits, *(s.file for part in manifest.splits.values() for s in part.shards)):
+                _check_file_name(name)
+            return manifest
+        except (OSError, InputError) as error:
+            raise InputError(f"{path} must be a manifest of `edge-cv data prepare`. Received: {error}") from error
 
 
 def prepared(path: Path) -> Layout | None:
@@ -234,8 +218,7 @@ def _columns(index: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{index} must be an index of `edge-cv data prepare`. Received: {error!r}") from error
 
 
-def _plain(name: str) -> str:
-    """A file's name that leads nowhere else."""
+def _check_file_name(name: str) -> None:
+    """Raise InputError for a name that leads to another folder."""
     if not name or name != os.path.basename(name) or name in (".", ".."):
-        raise ValueError(f"{name!r} is no file's name")
-    return name
+        raise InputError(f"a name of a file must not lead to another folder. Received: {name!r:.80}")
