@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_cv.report import formats, pareto, sentences
-from edge_cv.report.comparison import latency_on, reference_of, settings, size_ratio, speed_up
+from edge_cv.report.comparison import FLOAT_SCHEMES, latency_on, reference_of, settings, size_ratio, speed_up
 from edge_cv.report.values import Row
 
 
@@ -102,7 +102,7 @@ def _accuracy(rows: Sequence[Row]) -> list[Column | None]:
 
     def best_quantized(values: Sequence[float]) -> float:
         """The best of the integer schemes; a float16 copy is always closer to float32."""
-        quantized = [r.sqnr_db for r in rows if not r.output.scheme.startswith("float") and r.sqnr_db is not None]
+        quantized = [r.sqnr_db for r in rows if r.output.scheme not in FLOAT_SCHEMES and r.sqnr_db is not None]
         return max(quantized, default=math.inf)
 
     def shares(title: str, under: str, values: Sequence[float | None], intervals: Sequence[Any]) -> Column | None:

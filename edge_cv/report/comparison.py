@@ -14,12 +14,14 @@ from edge_cv.report.values import Report, Row
 if TYPE_CHECKING:
     from edge_cv.evaluation.measurement import Measurement
 
+FLOAT_SCHEMES = ("float32", "float16")
+
 Value = TypeVar("Value")
 
 
 def reference_of(row: Row, rows: Sequence[Row]) -> Row | None:
     """The float model that `row` is compared with: of the same run, TFLite before ONNX, float32 before float16."""
-    floats = [r for r in rows if r.run == row.run and not r.output.stage and r.output.scheme.startswith("float")]
+    floats = [r for r in rows if r.run == row.run and not r.output.stage and r.output.scheme in FLOAT_SCHEMES]
     return min(floats, key=lambda r: (r.is_onnx, r.output.scheme != "float32"), default=None)
 
 
