@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from converters import InputError, Preprocessing
-from converters.calibration import MAX_IMAGES, activation_ranges, gather
+from converters.calibration import MAX_IMAGES, gather
 from converters.float_model import convert_float
+from converters.quantization.ranges import activation_ranges
 from converters.sources import open_source
 from converters.tflite.graph import Graph
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from converters import Int8, to_tflite
-from converters.calibration import activation_ranges
 from converters.float_model import convert_float
 from converters.quantization.normalization import strip_normalization
+from converters.quantization.ranges import activation_ranges
 from converters.sources import open_source
 from converters.tflite.graph import Graph, count_operators
 from converters.tflite.runtime import predict
