@@ -30,6 +30,7 @@ from converters.tflite.runtime import predict, predict_onnx
 
 SOURCE_IMAGES = 16  # the float conversion is compared with the source model on as many; others with the conversion
 FLOAT_SQNR_DB = 60.0  # of float against float, which differ in the order of additions only
+BATCH_PIXELS = 1_000_000  # of the source model's batches, which bounds their memory
 ONNX_SQNR_DB = {"float32": FLOAT_SQNR_DB, "int8": 3.0}  # an ONNX file fails its check below
 ONNX_TARGETS = ("onnxruntime", "tensorrt")
 RANDOM_IMAGES = 8  # compared when the caller gives no images
@@ -293,7 +294,8 @@ def _reference(job: _Job) -> tuple[np.ndarray, np.ndarray]:
 
     def measure() -> tuple[np.ndarray, np.ndarray]:
         outputs = predict(model.content, job.images)
-        expected = model.source.predict(job.images[:SOURCE_IMAGES])
+        batch = max(1, min(SOURCE_IMAGES, BATCH_PIXELS // (model.source.input_shape[0] * model.source.input_shape[1])))
+        expected = model.source.predict(job.images[:SOURCE_IMAGES], batch=batch)
         _checked(compare(expected, outputs[: len(expected)]), FLOAT_SQNR_DB, f"{model.source.name} as float32")
         return np.concatenate([expected, outputs[len(expected) :]]), outputs
 

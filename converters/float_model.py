@@ -114,10 +114,9 @@ def _with_tensorflow(source: Source) -> FloatModel:
     import tensorflow as tf
 
     spec = tf.TensorSpec((1, *source.input_shape), tf.float32, name=_identifier(source.input_name))
+    concrete = tf.function(source.call, input_signature=[spec]).get_concrete_function()
     module = tf.Module()
-    module.call = tf.function(source.call, input_signature=[spec])
-    concrete = module.call.get_concrete_function()
-    module.captured = list(concrete.graph.variables)
+    module.variables_of_call = list(concrete.graph.variables)
     try:
         # Through a file: frozen in memory, AlexNet's 0.24 GB of weights took 6.3 GB and four times as long.
         with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder, log_level("absl"):

@@ -5,8 +5,9 @@ A new scheme is one more dataclass here with a `name`, the limits that its resul
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass
 from typing import Any, ClassVar
 
@@ -17,13 +18,13 @@ from converters.errors import InputError, unknown
 from converters.float_model import FloatModel
 from converters.images.preprocessing import Preprocessing
 from converters.quantization.candidates import METHODS, Candidate, best_candidate
-from converters.quantization.equalization import equalized
+from converters.quantization.equalization import equalizable, equalized
 from converters.quantization.mixed import Point, search
 from converters.quantization.normalization import NormalizedGraph, strip_normalization, with_io
 from converters.quantization.qat import nearest_int8
-from converters.quantization.ranges import activation_ranges, clipped_ranges
+from converters.quantization.ranges import ChannelStatistics, Ranges, activation_ranges, clipped_ranges, observe
 from converters.quantization.rewrite import dynamic_int8_weights, float16_weights, full_integer
-from converters.tflite.channels import with_channels
+from converters.tflite.channels import ChannelMap, with_channels
 from converters.tflite.graph import Graph
 
 PIXEL_OFFSETS = {"int8": -128, "uint8": 0, "float32": None}  # what is added to a pixel to make the input's integer
@@ -152,20 +153,25 @@ class Int8:
     def files(self, normalized: NormalizedGraph, inputs: np.ndarray) -> tuple[bytes, bytes]:
         """The int8 file with int8 input and output, and the float graph, equalized or not, that it was made from."""
         input_range = normalized.input_range(inputs)
+        channels = equalizable(normalized.content) if self.equalization else frozenset()
+        observed: dict[int, tuple[Ranges, dict[str, ChannelStatistics]]] = {}  # by number of images
 
-        def method(equalize: bool, clip: bool) -> Callable[[np.ndarray], Candidate]:
-            def candidate(images: np.ndarray) -> Candidate:
-                content, maps = equalized(normalized.content, images) if equalize else (normalized.content, {})
+        def candidate(images: np.ndarray, *, equalize: bool, clip: bool) -> Candidate:
+            if len(images) not in observed:
+                observed[len(images)] = observe(normalized.content, images, channels)
+            ranges, statistics = observed[len(images)]
+            content, maps = normalized.content, dict[str, ChannelMap]()
+            if equalize:
+                content, maps = equalized(content, statistics)
+            if content is not normalized.content:
                 ranges = activation_ranges(content, images)
-                if clip:
-                    ranges = clipped_ranges(content, images, ranges)
-                return Candidate(content, full_integer(content, ranges, input_range), maps)
-
-            return candidate
+            if clip:
+                ranges = clipped_ranges(content, images, ranges)
+            return Candidate(content, full_integer(content, ranges, input_range), maps)
 
         clip = self.ranges == "mse"
         options = dict.fromkeys([(self.equalization, clip), (False, clip), (False, False)])
-        candidates = [method(*option) for option in options]
+        candidates = [functools.partial(candidate, equalize=equalize, clip=clip) for equalize, clip in options]
         content, chosen = best_candidate(candidates, inputs, method=self.correction, damping=self.damping)
         return with_channels(content, chosen.channels), chosen.float_content
 

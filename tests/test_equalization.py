@@ -7,8 +7,9 @@ import pytest
 
 from converters import Int8, to_tflite
 from converters.parity import sqnr_db
-from converters.quantization.equalization import equalized
-from converters.tflite.channels import read_channels
+from converters.quantization.equalization import equalizable, equalized
+from converters.quantization.ranges import observe
+from converters.tflite.channels import ChannelMap, read_channels
 from converters.tflite.graph import Graph
 from converters.tflite.runtime import predict
 
@@ -36,12 +37,16 @@ def _residual(activation: str, padding: str = "same", kernel: int = 1):
     return model
 
 
+def _equalized(content: bytes, images: np.ndarray) -> tuple[bytes, dict[str, ChannelMap]]:
+    return equalized(content, observe(content, images, equalizable(content))[1])
+
+
 @pytest.mark.parametrize("activation", ["relu", "relu6", None])
 @pytest.mark.parametrize(("padding", "kernel"), [("same", 1), ("same", 3), ("valid", 1)])
 def test_answers_stay(pixels, activation, padding, kernel):
     content = to_tflite(_residual(activation, padding, kernel), "float32").content
     images = pixels.astype(np.float32)
-    changed, maps = equalized(content, images[:16])
+    changed, maps = _equalized(content, images[:16])
     assert maps
     assert sqnr_db(predict(content, images), predict(changed, images)) > 90
     assert [o.name for o in Graph(content).operators()] == [o.name for o in Graph(changed).operators()]
@@ -50,7 +55,7 @@ def test_answers_stay(pixels, activation, padding, kernel):
 def test_channels_come_nearer_to_each_other_and_to_zero(pixels):
     content = to_tflite(_residual("relu"), "float32").content
     images = pixels.astype(np.float32)
-    changed, maps = equalized(content, images)
+    changed, maps = _equalized(content, images)
 
     def of_channels(of: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
         graph = Graph(of)
@@ -66,15 +71,15 @@ def test_channels_come_nearer_to_each_other_and_to_zero(pixels):
 
 
 def test_tensors_behind_relu6_stay(pixels):
-    _, maps = equalized(to_tflite(_residual("relu6"), "float32").content, pixels.astype(np.float32))
+    _, maps = _equalized(to_tflite(_residual("relu6"), "float32").content, pixels.astype(np.float32))
     assert not {"first", "wide", "last"} & set(maps)
-    _, maps = equalized(to_tflite(_residual("relu"), "float32").content, pixels.astype(np.float32))
+    _, maps = _equalized(to_tflite(_residual("relu"), "float32").content, pixels.astype(np.float32))
     assert {"wide", "last"} <= set(maps)
     assert "first" not in maps
 
 
 def test_a_tensor_that_a_padded_window_reads_is_scaled_but_not_shifted(pixels):
-    _, maps = equalized(to_tflite(_residual("relu", "same", 3), "float32").content, pixels.astype(np.float32))
+    _, maps = _equalized(to_tflite(_residual("relu", "same", 3), "float32").content, pixels.astype(np.float32))
     assert not maps["a"].shift.any()
     assert np.ptp(maps["a"].gain) > 0
 

@@ -10,31 +10,19 @@ were cut off on other photos (EfficientNet-Lite0's float answers fell to 21 dB),
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from converters.quantization.ranges import ChannelStatistics
 from converters.tflite.channels import ChannelMap
 from converters.tflite.graph import WEIGHTED, Graph, Operator
-from converters.tflite.runtime import visit
 
 _NONE, _RELU = 0, 1  # fused activations that scaling a channel passes; numbers of the schema
 MAX_GAIN = 64.0
 ROUNDING_SHARE = 0.25  # of the noise of plain rounding that is left when weights are rounded against the images
 EXPONENTS = np.linspace(0, 1, 11)
-
-
-@dataclass(frozen=True)
-class _Statistics:
-    """Of each channel of one tensor, over images and positions."""
-
-    low: np.ndarray
-    high: np.ndarray
-    mean: np.ndarray
-    variance: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -50,29 +38,35 @@ class _Group:
         return tuple(maker.outputs[0] for maker in self.makers)
 
 
-def equalized(content: bytes, inputs: np.ndarray) -> tuple[bytes, dict[str, ChannelMap]]:
-    """A float graph that gives the same answers and quantizes better.
+def equalizable(content: bytes) -> frozenset[str]:
+    """The names of the tensors whose channels `equalized` may change, and whose statistics it needs."""
+    graph = Graph(content)
+    return frozenset(graph.name(tensor) for group in _groups(graph) for tensor in group.tensors)
+
+
+def equalized(content: bytes, statistics: Mapping[str, ChannelStatistics]) -> tuple[bytes, dict[str, ChannelMap]]:
+    """A float graph with the same outputs that quantizes better.
 
     Args:
         content: a float TFLite file.
-        inputs: `(n, height, width, 3)` float32, what it takes: they show the range and the mean of each channel.
+        statistics: of the channels of its `equalizable` tensors, by name.
 
     Returns:
-        The file, and by name of tensor how its channels were mapped; tensors that are not there stayed as they were.
+        The file, and how the channels of each changed tensor were mapped, by name.
     """
     graph = Graph(content)
-    groups = _groups(graph)
-    if not groups:
-        return content, {}
-    statistics = _statistics(graph, [t for group in groups for t in group.tensors], inputs)
+    by_tensor = {t: statistics[graph.name(t)] for t in range(len(graph.tensors)) if graph.name(t) in statistics}
     maps: dict[int, ChannelMap] = {}
-    for group in groups:
-        if all(np.isfinite(statistics[t].variance).all() for t in group.tensors):
-            maps.update(_maps(graph, group, statistics))
+    for group in _groups(graph):
+        if all(np.isfinite(by_tensor[t].variance).all() for t in group.tensors):
+            maps.update(_maps(graph, group, by_tensor))
+    if not maps:
+        return content, {}
     for operator in graph.operators():
         if operator.name in WEIGHTED:
             _rewrite(graph, operator, maps.get(operator.inputs[0]), maps.get(operator.outputs[0]))
-    return graph.to_bytes(), {Graph(content).name(tensor): map_ for tensor, map_ in maps.items()}
+    names = {tensor: graph.name(tensor) for tensor in maps}  # before packing renumbers the tensors
+    return graph.to_bytes(), {names[tensor]: map_ for tensor, map_ in maps.items()}
 
 
 def _groups(graph: Graph) -> list[_Group]:
@@ -151,31 +145,7 @@ def _by_channel(graph: Graph, operator: Operator) -> bool:
     return operator.name in ("AVERAGE_POOL_2D", "MAX_POOL_2D", "RELU")
 
 
-def _statistics(graph: Graph, tensors: list[int], inputs: np.ndarray) -> dict[int, _Statistics]:
-    looking = Graph(graph.to_bytes())
-    by_name = {graph.name(t): t for t in tensors}
-    looking.set_outputs([t for op in looking.operators() for t in op.outputs if looking.name(t) in by_name])
-    found: dict[int, list[np.ndarray]] = {}
-    lock = threading.Lock()
-
-    def look(index: int, at: Any) -> None:
-        for detail in at.get_output_details():
-            values = at.get_tensor(detail["index"])
-            values = values.reshape(-1, values.shape[-1])
-            new = [values.min(0), values.max(0), values.mean(0, np.float64), np.square(values).mean(0, np.float64)]
-            with lock:
-                old = found.setdefault(by_name[detail["name"]], [new[0], new[1], 0 * new[2], 0 * new[3]])
-                old[0], old[1] = np.minimum(old[0], new[0]), np.maximum(old[1], new[1])
-                old[2], old[3] = old[2] + new[2], old[3] + new[3]
-
-    visit([(looking.to_bytes(), None)], inputs, look)
-    return {
-        tensor: _Statistics(low, high, total / len(inputs), squares / len(inputs) - np.square(total / len(inputs)))
-        for tensor, (low, high, total, squares) in found.items()
-    }
-
-
-def _maps(graph: Graph, group: _Group, statistics: Mapping[int, _Statistics]) -> dict[int, ChannelMap]:
+def _maps(graph: Graph, group: _Group, statistics: Mapping[int, ChannelStatistics]) -> dict[int, ChannelMap]:
     """The gain of a group that is expected to leave the least noise behind its readers, and each tensor's shift."""
     centre: dict[int, np.ndarray] = {}
     for maker in group.makers:

@@ -56,20 +56,28 @@ def correct(float_content: bytes, content: bytes, inputs: np.ndarray, *, damping
             layer = quantized_layer(graph, operator, float_graph, twin)
             quantized, target = walk.values.get(operator.inputs[0]), reference.values.get(twin.inputs[0])
             if layer is not None and quantized is not None and target is not None:
-                _set_integers(graph, operator, layer, quantized, target, damping)
+                for position, values in _integers(operator, layer, quantized, target, damping).items():
+                    walk.set_constant(operator.index, position, values)
+                    graph.set_constant(_exclusive(graph, operator, position), values)
         walk.run_until(operator.index + 1)
     return graph.to_bytes()
 
 
-def _set_integers(
-    graph: Graph,
-    operator: Operator,
-    layer: QuantizedLayer,
-    quantized: np.ndarray,
-    target: np.ndarray,
-    damping: float | None,
-) -> None:
-    """Optimize one layer's integers for `quantized`, its int8 input, and `target`, the float layer's input."""
+def _integers(
+    operator: Operator, layer: QuantizedLayer, quantized: np.ndarray, target: np.ndarray, damping: float | None
+) -> dict[int, np.ndarray]:
+    """Optimize one layer's weights and bias.
+
+    Args:
+        operator, layer: the layer.
+        quantized: its int8 input on all images.
+        target: the float layer's input.
+        damping: see `correct`.
+
+    Returns:
+        New constants by their position among the operator's inputs.
+    """
+    constants = {}
     geometry, transposed = layer.geometry, layer.weights.transpose(0, 2, 1)
     mean_quantized, mean_target = (
         geometry.mean_patch(quantized, layer.dequantize),
@@ -83,14 +91,14 @@ def _set_integers(
         difference = geometry.patches(target, count, operator.index, Dequantizer()) - mean_target
         difference -= x
         integers = gptq_round(x, difference, layer, damping * patch / len(quantized))
-        stored = ungrouped(integers, operator, graph.shape(operator.inputs[1])).astype(np.int8)
-        graph.set_constant(_exclusive(graph, operator, 1), stored)
+        constants[1] = ungrouped(integers, operator, layer.shape).astype(np.int8)
     mean_output = np.matmul(mean_target, transposed) + layer.bias
     bias = (mean_output - np.matmul(mean_quantized, (integers * layer.scale).transpose(0, 2, 1))).reshape(-1)
     bias = np.rint(bias / (layer.dequantize.scale * layer.scale.reshape(-1)))
     fits = np.abs(bias) < np.iinfo(layer.integer_bias.dtype).max / 2  # the products are added to it
     bias = np.where(fits, bias, layer.integer_bias)
-    graph.set_constant(_exclusive(graph, operator, 2), bias.astype(layer.integer_bias.dtype))
+    constants[2] = bias.astype(layer.integer_bias.dtype)
+    return constants
 
 
 def _exclusive(graph: Graph, operator: Operator, position: int) -> int:
@@ -102,7 +110,7 @@ def _exclusive(graph: Graph, operator: Operator, position: int) -> int:
         graph.rename(tensor, f"{graph.name(tensor)}#{tensor}")
         inputs = graph.subgraph.operators[operator.index].inputs.copy()
         inputs[position] = tensor
-        graph.subgraph.operators[operator.index].inputs = inputs
+        graph.set_inputs(operator, inputs)
     return tensor
 
 
@@ -127,7 +135,10 @@ def gptq_round(x: np.ndarray, difference: np.ndarray, layer: QuantizedLayer, dam
     # A variance below that of the input's own rounding is not reliable either.
     ridge = max(damping, LEAST_DAMPING * size) * (variance.mean(1) + layer.dequantize.scale**2 / 12)
     hessian[:, range(size), range(size)] += ridge[:, None]
-    hessian = np.take_along_axis(np.take_along_axis(hessian, order[:, :, None], 1), order[:, None], 2)
+    if len(hessian) == 1:
+        hessian = hessian[:, order[0]][:, :, order[0]]
+    else:
+        hessian = np.take_along_axis(np.take_along_axis(hessian, order[:, :, None], 1), order[:, None], 2)
     factor = _inverse_factor(hessian)
     missing = np.take_along_axis(missing, order[:, :, None], 1)
     left = np.take_along_axis(weights, order[:, :, None], 1) + np.matmul(
@@ -148,9 +159,13 @@ def _round_columns(left: np.ndarray, factor: np.ndarray) -> np.ndarray:
         stop = min(start + BLOCK, size)
         errors = np.empty_like(left[:, start:stop])
         for k in range(start, stop):
-            rounded[:, k] = np.clip(np.rint(left[:, k]), -127, 127)
-            errors[:, k - start] = (left[:, k] - rounded[:, k]) / factor[:, k, k, None]
-            left[:, k:stop] -= factor[:, k:stop, k, None] * errors[:, None, k - start]
+            row, error = rounded[:, k], errors[:, k - start]
+            np.rint(left[:, k], out=row)
+            np.minimum(row, 127, out=row)
+            np.maximum(row, -127, out=row)
+            np.subtract(left[:, k], row, out=error)
+            error /= factor[:, k, k, None]
+            left[:, k + 1 : stop] -= factor[:, k + 1 : stop, k, None] * error[:, None]
         if stop < size:
             left[:, stop:] -= np.matmul(factor[:, stop:, start:stop], errors)
     return rounded
@@ -158,7 +173,7 @@ def _round_columns(left: np.ndarray, factor: np.ndarray) -> np.ndarray:
 
 def _inverse_factor(hessian: np.ndarray) -> np.ndarray:
     """Lower triangular L, `(groups, size, size)`, with L L^T the inverse of each Hessian."""
-    backwards = _inverse_of_cholesky(hessian[:, ::-1, ::-1])
+    backwards = _inverse_of_cholesky(np.ascontiguousarray(hessian[:, ::-1, ::-1]))
     return np.ascontiguousarray(backwards[:, ::-1, ::-1].transpose(0, 2, 1))
 
 

@@ -96,6 +96,7 @@ class QuantizedLayer:
 
     Attributes:
         geometry: see Geometry.
+        shape: of the weights in the file.
         weights: float, `(groups, outputs / groups, patch)`.
         bias: float, `(groups, 1, outputs / groups)`.
         integers: the int8 weights, shaped as `weights`.
@@ -105,6 +106,7 @@ class QuantizedLayer:
     """
 
     geometry: Geometry
+    shape: tuple[int, ...]
     weights: np.ndarray
     bias: np.ndarray
     integers: np.ndarray
@@ -128,6 +130,7 @@ def quantized_layer(graph: Graph, operator: Operator, float_graph: Graph, twin: 
     scale = np.broadcast_to(quantization[0], len(bias)).astype(np.float64).reshape(geometry.groups, -1, 1)
     return QuantizedLayer(
         geometry,
+        integers.shape,
         _grouped(weights, operator, geometry.groups),
         bias.reshape(geometry.groups, 1, -1),
         _grouped(integers, operator, geometry.groups),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,39 +16,86 @@ SAMPLED_VALUES = 40_000  # of a tensor and image: enough for a histogram
 NARROWINGS = np.linspace(1, 0.3, 36)  # shares of each end of a range that are tried
 
 
-def activation_ranges(content: bytes, inputs: np.ndarray) -> dict[str, tuple[float, float]]:
+Ranges = dict[str, tuple[float, float]]  # minimum and maximum by name of tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelStatistics:
+    """Minimum, maximum, mean and variance of each channel of a tensor, over images and positions; `(channels,)`."""
+
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+def activation_ranges(content: bytes, inputs: np.ndarray) -> Ranges:
     """The minimum and maximum of every computed tensor, by name.
+
+    Args:
+        content: a float TFLite file.
+        inputs: `(n, height, width, 3)`, the graph's input.
+    """
+    return observe(content, inputs)[0]
+
+
+def observe(
+    content: bytes, inputs: np.ndarray, by_channel: frozenset[str] = frozenset()
+) -> tuple[Ranges, dict[str, ChannelStatistics]]:
+    """The ranges of every computed tensor, and the channels' statistics of some.
 
     The graph runs with every intermediate tensor as an output, so that the runtime's fast kernels compute them.
 
     Args:
         content: a float TFLite file.
         inputs: `(n, height, width, 3)`, the graph's input.
+        by_channel: the names of the tensors whose channels are observed.
     """
-    graph = Graph(content)
-    graph.set_outputs([t for operator in graph.operators() for t in operator.outputs])
-    ranges: dict[str, tuple[float, float]] = {}
+    ranges: Ranges = {}
+    sums: dict[str, list[np.ndarray]] = {}
     lock = threading.Lock()
 
     def look(index: int, at: Any) -> None:
-        image_ranges = {}
+        image_ranges: Ranges = {}
+        image_sums = {}
         for detail in at.get_output_details():
-            values = at.tensor(detail["index"])()
-            if values.dtype.kind == "f" and values.size:
-                image_ranges[detail["name"]] = float(values.min()), float(values.max())
+            name, values = detail["name"], at.tensor(detail["index"])()
+            if name in by_channel:
+                image_sums[name] = _channel_sums(values)
+                image_ranges[name] = float(image_sums[name][0].min()), float(image_sums[name][1].max())
+            elif values.dtype.kind == "f" and values.size:
+                image_ranges[name] = float(values.min()), float(values.max())
             del values  # a view into the interpreter, which refuses to run while one is alive
         with lock:
             for name, (low, high) in image_ranges.items():
                 earlier = ranges.get(name, (low, high))
                 ranges[name] = min(low, earlier[0]), max(high, earlier[1])
+            for name, new in image_sums.items():
+                old = sums.setdefault(name, [new[0], new[1], 0 * new[2], 0 * new[3]])
+                old[0], old[1] = np.minimum(old[0], new[0]), np.maximum(old[1], new[1])
+                old[2], old[3] = old[2] + new[2], old[3] + new[3]
 
-    visit([(graph.to_bytes(), None)], inputs, look)
-    return ranges
+    visit([(with_all_outputs(content), None)], inputs, look)
+    return ranges, {
+        name: ChannelStatistics(low, high, total / len(inputs), squares / len(inputs) - np.square(total / len(inputs)))
+        for name, (low, high, total, squares) in sums.items()
+    }
 
 
-def clipped_ranges(
-    content: bytes, inputs: np.ndarray, ranges: dict[str, tuple[float, float]], *, levels: int = 255
-) -> dict[str, tuple[float, float]]:
+def with_all_outputs(content: bytes) -> bytes:
+    """The TFLite file with every computed tensor as an output."""
+    graph = Graph(content)
+    graph.set_outputs([t for operator in graph.operators() for t in operator.outputs])
+    return graph.to_bytes()
+
+
+def _channel_sums(values: np.ndarray) -> list[np.ndarray]:
+    """Of each channel of one image: minimum, maximum, mean and mean square."""
+    values = values.reshape(-1, values.shape[-1])
+    return [values.min(0), values.max(0), values.mean(0, np.float64), np.square(values).mean(0, np.float64)]
+
+
+def clipped_ranges(content: bytes, inputs: np.ndarray, ranges: Ranges, *, levels: int = 255) -> Ranges:
     """Narrow each range to the least mean square error of rounding and clipping together; the output's range stays.
 
     Rounding a value inside the range costs step^2 / 12, clipping a value outside the square of its distance
@@ -70,10 +118,11 @@ def clipped_ranges(
             name = detail["name"]
             if name not in counts:
                 continue
-            values = at.get_tensor(detail["index"]).reshape(-1)
+            values = at.tensor(detail["index"])().reshape(-1)
             every = max(1, values.size // SAMPLED_VALUES)
             low, high = ranges[name]
-            places = ((values[index % every :: every] - low) * (BINS / (high - low))).astype(np.int32)
+            places = ((values[index % every :: every] - low) * (BINS / (high - low))).astype(np.int64)
+            del values  # a view into the interpreter
             histogram = np.bincount(places.clip(0, BINS - 1), minlength=BINS)
             with lock:
                 counts[name] += histogram

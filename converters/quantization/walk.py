@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from converters.tflite.graph import Graph
+from converters.tflite.operator_files import OperatorFiles
 from converters.tflite.runtime import interpreter
 
 
 class Walk:
-    """Runs a graph operator by operator on all images; a tensor is kept until its last reader has run."""
+    """Runs a graph operator by operator on all images; a tensor is kept until its last reader has run.
+
+    Attributes:
+        graph: the graph, as it was at the beginning.
+        operators: its operators.
+        values: the tensors that are still to be read, each `(n, ...)`.
+    """
 
     def __init__(self, graph: Graph, inputs: np.ndarray) -> None:
         self.graph = graph
         self.operators = list(graph.operators())
         self.values = {graph.inputs[0]: inputs}
+        self._files = OperatorFiles(graph)
         self._position = 0
         self._last_reader = {t: operator.index for operator in self.operators for t in operator.inputs}
 
     def run_until(self, position: int) -> None:
-        """Run the operators before this position that have not run."""
+        """Run the operators before this position that have not run yet."""
         while self._position < position:
-            part = self.graph.part([self._position])
-            feeds = [self.values[t] for t in part.inputs]
-            outputs = list(self.operators[self._position].outputs)
-            self.values.update(zip(outputs, run(part.to_bytes(), feeds), strict=True))
+            feeds = [self.values[tensor] for tensor in self._files.inputs[self._position]]
+            outputs = run(self._files.content(self._position), feeds)
+            self.values.update(zip(self.operators[self._position].outputs, outputs, strict=True))
             self._position += 1
             for tensor in [t for t in self.values if self._last_reader.get(t, -1) < self._position]:
                 del self.values[tensor]
 
+    def set_constant(self, operator: int, position: int, values: np.ndarray) -> None:
+        """Change a constant, before its operator runs; see `OperatorFiles.set_constant`."""
+        self._files.set_constant(operator, position, values)
 
-def run(content: bytes, feeds: list[np.ndarray]) -> list[np.ndarray]:
+
+def run(content: bytes, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The outputs of a graph of batch 1, each `(n, ...)`, for inputs `(n, ...)`.
 
     The converter drops the batch axis of tensors of 1 x 1 pixel: such a tensor `(channels,)` is `(n, channels)` here.
@@ -54,7 +66,8 @@ def run(content: bytes, feeds: list[np.ndarray]) -> list[np.ndarray]:
                 at.set_tensor(detail["index"], feed[image].reshape(detail["shape"]))
             at.invoke()
             for detail, result in zip(outputs, results, strict=True):
-                result[image] = at.get_tensor(detail["index"]).reshape(result.shape[1:])
+                # Copied from a view, which must be gone before the interpreter runs again.
+                result[image] = at.tensor(detail["index"])().reshape(result.shape[1:])
 
     with ThreadPoolExecutor(len(interpreters)) as pool:
         list(pool.map(every, range(len(interpreters))))

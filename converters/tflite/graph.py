@@ -6,7 +6,6 @@ quantization, metadata, and the edits that conversion needs. Schema: https://ai.
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -175,24 +174,6 @@ class Graph:
         """The operator's options table of the schema; None where it has none."""
         return self.subgraph.operators[operator.index].builtinOptions
 
-    def part(self, operators: Sequence[int]) -> Graph:
-        """A graph of these operators alone. Its inputs are the tensors that they read and do not compute, its outputs
-        all that they write. It shares the constants' data with this graph, and nothing else.
-        """
-        chosen = [operator for operator in self.operators() if operator.index in set(operators)]
-        written = [t for operator in chosen for t in operator.outputs]
-        read = dict.fromkeys(t for operator in chosen for t in operator.inputs if t >= 0)
-        part = copy.copy(self)
-        part.model, part.subgraph = copy.copy(self.model), copy.copy(self.subgraph)
-        part.model.subgraphs, part.model.signatureDefs, part.model.metadata = [part.subgraph], None, None
-        part.subgraph.tensors = [copy.copy(t) if i in read or i in written else t for i, t in enumerate(self.tensors)]
-        part.subgraph.operators = [copy.copy(self.subgraph.operators[operator.index]) for operator in chosen]
-        part.subgraph.inputs = np.array(
-            [t for t in read if t not in written and self.model.buffers[self.tensors[t].buffer].data is None], np.int32
-        )
-        part.subgraph.outputs = np.array(written, np.int32)
-        return part
-
     # editing
 
     def set_constant(self, tensor: int, values: np.ndarray) -> None:
@@ -326,31 +307,8 @@ class Graph:
 
     def to_bytes(self) -> bytes:
         """The TFLite file: buffers aligned to 16 bytes, unused tensors and buffers left out."""
-        import flatbuffers
-
         self._drop_unused()
-        schema = _schema()
-        builder = flatbuffers.Builder(sum(len(b.data) for b in self.model.buffers if b.data is not None) + (1 << 16))
-
-        def pack_aligned(buffer: Any, builder: Any) -> int:
-            offset = None
-            if buffer.data is not None and len(buffer.data):
-                data = np.asarray(buffer.data, np.uint8)
-                builder.StartVector(1, len(data), ALIGNMENT_BYTES)
-                builder.head -= len(data)
-                builder.Bytes[builder.head : builder.head + len(data)] = data.tobytes()
-                offset = builder.EndVector()
-            schema.BufferStart(builder)
-            if offset is not None:
-                schema.BufferAddData(builder, offset)
-            return schema.BufferEnd(builder)
-
-        for buffer in self.model.buffers:
-            buffer.Pack = functools.partial(pack_aligned, buffer)
-        builder.Finish(self.model.Pack(builder), file_identifier=b"TFL3")
-        for buffer in self.model.buffers:
-            del buffer.Pack
-        return bytes(builder.Output())
+        return bytes(pack(self.model))
 
     def _drop_unused(self) -> None:
         subgraph, model = self.subgraph, self.model
@@ -384,6 +342,34 @@ class Graph:
         model.operatorCodes = [model.operatorCodes[i] for i in codes]
         for operator in subgraph.operators:
             operator.opcodeIndex = place[operator.opcodeIndex]
+
+
+def pack(model: Any) -> bytearray:
+    """The bytes of a model of the schema, its buffers aligned to 16 bytes."""
+    import flatbuffers
+
+    schema = _schema()
+    builder = flatbuffers.Builder(sum(len(b.data) for b in model.buffers if b.data is not None) + (1 << 16))
+
+    def pack_aligned(buffer: Any, builder: Any) -> int:
+        offset = None
+        if buffer.data is not None and len(buffer.data):
+            data = np.asarray(buffer.data, np.uint8)
+            builder.StartVector(1, len(data), ALIGNMENT_BYTES)
+            builder.head -= len(data)
+            builder.Bytes[builder.head : builder.head + len(data)] = data.tobytes()
+            offset = builder.EndVector()
+        schema.BufferStart(builder)
+        if offset is not None:
+            schema.BufferAddData(builder, offset)
+        return schema.BufferEnd(builder)
+
+    for buffer in model.buffers:
+        buffer.Pack = functools.partial(pack_aligned, buffer)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    for buffer in model.buffers:
+        del buffer.Pack
+    return builder.Output()
 
 
 def count_operators(graph: Graph) -> tuple[int, int]:

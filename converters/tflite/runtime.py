@@ -1,4 +1,4 @@
-"""Running TFLite and ONNX content on arrays of images, here, on all cores."""
+"""Running TFLite and ONNX files on arrays of images, on all cores of this machine."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ import numpy as np
 from converters.errors import InputError
 from converters.native_logs import suppress_native_logs
 
-_remarked = False  # the runtime announces its delegate once a process
+_announced = False  # whether the runtime has logged its delegate, which it does once in a process
 
 
 def interpreter(content: bytes, *, threads: int = 1) -> Any:
-    """An allocated LiteRT interpreter; InputError when the runtime refuses the content."""
+    """An allocated LiteRT interpreter; InputError when the runtime rejects the content."""
     from ai_edge_litert.interpreter import Interpreter
 
-    global _remarked
+    global _announced
     try:
         made = Interpreter(model_content=content, num_threads=threads)
-        with contextlib.nullcontext() if _remarked else suppress_native_logs():
+        with contextlib.nullcontext() if _announced else suppress_native_logs():
             made.allocate_tensors()
-        _remarked = True
+        _announced = True
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"the TFLite runtime refuses the model: {str(error).strip().splitlines()[0][:200]}") from error
+        raise InputError(f"the TFLite runtime rejects the model: {str(error).strip().splitlines()[0][:200]}") from error
     return made
 
 
 def dequantize(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    """The real numbers, float32, that a tensor's integers stand for; float values as they are."""
+    """The real values, float32, of a tensor's integers; float values are returned as float32."""
     if values.dtype.kind == "f":
         return values.astype(np.float32)
     scale, zero_point = detail["quantization"]
@@ -41,13 +41,13 @@ def dequantize(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
 
 
 def to_input(images: np.ndarray, detail: dict[str, Any], pixel_offset: int | None) -> np.ndarray:
-    """Images, in the range that the model takes, as the input tensor wants them.
+    """Convert images to the type of the input tensor.
 
     Args:
-        images: float or integer array of any shape.
+        images: float or integer array of any shape, in the range that the model takes.
         detail: the tensor's entry in `get_input_details()`.
-        pixel_offset: what is added to a pixel 0..255 to give the tensor's integer, where the artifact takes pixels;
-            None where its own scale and zero point say how to quantize.
+        pixel_offset: what is added to a pixel 0..255 to make the tensor's integer, where the file takes pixels; None
+            quantizes by the tensor's scale and zero point.
     """
     dtype = np.dtype(detail["dtype"])
     if dtype.kind == "f":
@@ -61,14 +61,13 @@ def to_input(images: np.ndarray, detail: dict[str, Any], pixel_offset: int | Non
 
 
 def visit(models: Sequence[tuple[bytes, int | None]], images: np.ndarray, look: Callable[..., None]) -> None:
-    """Run every image through every model on all cores and call `look(index, interpreter, ...)` after each image.
-
-    `look` runs in several threads at once, each with interpreters of its own, and images in no fixed order.
+    """Run every image through every model on all cores.
 
     Args:
-        models: pairs of TFLite content and its pixel offset, see `to_input`.
+        models: pairs of a TFLite file and its pixel offset, see `to_input`.
         images: `(n, height, width, 3)` in the range that the models take.
-        look: called with the image's index and an interpreter a model, which holds that image's outputs.
+        look: called after each image with its index and one interpreter for each model, which holds the image's
+            outputs. It runs in several threads, each with its own interpreters, and in no fixed order of images.
     """
     local = threading.local()
 
@@ -81,13 +80,13 @@ def visit(models: Sequence[tuple[bytes, int | None]], images: np.ndarray, look: 
             at.invoke()
         look(index, *local.interpreters)
 
-    with ThreadPoolExecutor(max_workers=max(1, min(os.cpu_count() or 1, len(images)))) as pool:
+    with ThreadPoolExecutor(max_workers=_workers(len(images))) as pool:
         for _ in pool.map(one, range(len(images))):
             pass
 
 
 def predict(content: bytes, images: np.ndarray, *, pixel_offset: int | None = None) -> np.ndarray:
-    """Outputs `(n, classes)`, float32 and dequantized, of TFLite content for images `(n, height, width, 3)`."""
+    """Dequantized outputs `(n, classes)`, float32, of a TFLite file for images `(n, height, width, 3)`."""
     rows: list[np.ndarray | None] = [None] * len(images)
 
     def look(index: int, at: Any) -> None:
@@ -100,17 +99,23 @@ def predict(content: bytes, images: np.ndarray, *, pixel_offset: int | None = No
 
 def predict_onnx(content: bytes, images: np.ndarray) -> np.ndarray:
     """Outputs `(n, classes)`, float32, of an ONNX model of batch 1 for images `(n, height, width, 3)`."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nobody asked for it, and it writes into the temporary folder
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it is not asked for, and writes to the temporary folder
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # x86 without VNNI adds pairs of int8 products in 16 bits, which overflow: 8 dB where 20 dB are right
     options.add_session_config_entry("session.x64quantprecision", "1")
+    options.intra_op_num_threads = 1  # images in parallel use the cores better than the operators of one image
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    rows: Sequence[np.ndarray] = [
-        np.asarray(session.run(None, {name: images[i : i + 1].astype(np.float32)})[0]).reshape(-1)
-        for i in range(len(images))
-    ]
-    return np.stack(rows).astype(np.float32)
+
+    def row(index: int) -> np.ndarray:
+        return np.asarray(session.run(None, {name: images[index : index + 1].astype(np.float32)})[0]).reshape(-1)
+
+    with ThreadPoolExecutor(max_workers=_workers(len(images))) as pool:
+        return np.stack(list(pool.map(row, range(len(images))))).astype(np.float32)
+
+
+def _workers(count: int) -> int:
+    return max(1, min(os.cpu_count() or 1, count))
