@@ -11,7 +11,7 @@ import re
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,12 +59,12 @@ class FloatModel:
     content: bytes
     source: Source
     input_scale: tuple[float, ...] | None = None
-    _measured: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _measured: dict[tuple[str, tuple[int, ...], bytes], Any] = field(default_factory=dict, repr=False)
     _measuring: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def once(self, what: str, images: np.ndarray, measure: Callable[[], Any]) -> Any:
         """The result of `measure()`, kept for the same key and images, so that schemes share what they measure."""
-        key = what, images.shape, hashlib.blake2b(np.ascontiguousarray(images)).digest()
+        key = what, images.shape, hashlib.blake2b(np.ascontiguousarray(images).data).digest()
         with self._measuring:
             if key not in self._measured:
                 for old in [k for k in self._measured if k[0] == what]:
@@ -193,13 +193,14 @@ def find_normalization(graph: Graph) -> Normalization | None:
 
     A constant is one number, or one for each channel. None where there is no such chain.
     """
-    scale, offset, chain, current = np.float64(1.0), np.float64(0.0), [], graph.inputs[0]
+    scale, offset = np.ones(1), np.zeros(1)
+    chain, current = list[int](), graph.inputs[0]
     channels = graph.shape(current)[-1]
     readers = graph.readers()
-    while len(reading := readers.get(current, ())) == 1:
+    while len(reading := readers.get(current, [])) == 1:
         operator = reading[0]
         operand = _constant_operand(graph, operator, current)
-        if operand is None or (operand.size != 1 and (operand.size != channels or operand.shape[-1] != channels)):
+        if operand is None or (operand.size != 1 and (operand.size, *operand.shape[-1:]) != (channels, channels)):
             break
         numbers = operand.reshape(-1).astype(np.float64)
         if operator.name in ("MUL", "DIV"):

@@ -90,9 +90,9 @@ def test_an_equalized_file_says_how_its_channels_were_mapped_and_answers_better(
         to_tflite(model, Int8(equalization=equalization, ranges="minmax"), calibration=pixels)
         for equalization in (True, False)
     )
-    maps = read_channels(made.content)
+    maps = read_channels(Graph(made.content))
     assert {"a", "b", "sum", "wide"} <= set(maps)
-    assert read_channels(without.content) == {}
+    assert read_channels(Graph(without.content)) == {}
     assert made.parity.sqnr_db > without.parity.sqnr_db
     graph = Graph(made.content)
     channels = {graph.name(t): graph.shape(t)[-1] for op in graph.operators() for t in op.outputs}

@@ -86,12 +86,16 @@ def decode_image(file: str | os.PathLike | bytes, *, reduce: int = 1) -> Image.I
         ImageError: as `decode`.
     """
     _prepare_pillow()
-    content = isinstance(file, (bytes, bytearray, memoryview))
-    name = "<bytes>" if content else os.fspath(file)
-    if not content:
+    name: str = "<bytes>"
+    if isinstance(file, (bytes, bytearray, memoryview)):
+        opened: io.BytesIO | str = io.BytesIO(file)
+        size = len(file)
+    else:
+        opened = name = str(os.fspath(file))
         _check_regular_file(name)
+        size = os.path.getsize(name)
     try:
-        with Image.open(io.BytesIO(file) if content else name, formats=FORMATS) as image:
+        with Image.open(opened, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(
@@ -110,9 +114,8 @@ def decode_image(file: str | os.PathLike | bytes, *, reduce: int = 1) -> Image.I
     except Image.DecompressionBombError:
         raise ImageError(name, f"its pixels are more than the {MAX_PIXELS} that are accepted") from None
     except Image.UnidentifiedImageError:
-        empty = not (len(file) if content else os.path.getsize(name))
         formats = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise ImageError(name, "it is empty" if empty else f"no {formats}, or its header is broken") from None
+        raise ImageError(name, "it is empty" if not size else f"no {formats}, or its header is broken") from None
     except Exception as error:  # Pillow's readers raise whatever a broken file leads them into
         raise ImageError(name, " ".join(str(error).split()) or type(error).__name__) from error
 

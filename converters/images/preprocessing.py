@@ -127,7 +127,9 @@ class Preprocessing:
     def to_input(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels 0..255 `(..., height, width, 3)` in the range that the model takes, float32."""
         values = np.asarray(pixels, np.float32)
-        return values if self.takes_pixels else (values - np.float32(self.mean)) / np.float32(self.std)
+        if self.takes_pixels:
+            return values
+        return (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -135,8 +137,10 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
         """The value that `to_dict` wrote; raises InputError for fields that are not its own."""
+        values: dict[str, Any]
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+            values = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+            return cls(**values)
         except (TypeError, AttributeError) as error:
             raise InputError(f"a preprocessing must have the fields of Preprocessing. Received: {fields!r}") from error
 

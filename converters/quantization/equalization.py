@@ -1,11 +1,12 @@
-"""Cross-layer equalization: channels that share one quantized tensor are brought to the same centre and range.
+"""Cross-layer equalization: channels that share one quantized tensor get the same centre and range.
 
-An activation tensor has one scale for all of its channels, so a channel of small range is stored with few levels. The
-layer before can make it larger and the layer after smaller again, by weights and biases alone: the model's answers stay
-(https://arxiv.org/abs/1906.04721), and so do its operators. A shift of each channel's mean can be moved the same way
-(https://arxiv.org/abs/2304.09145). It is done where it is exact: tensors between convolutions, dense layers, sums,
-poolings and RELU. RELU6 cuts at 6 whatever the channel: equalized on 100 photos, channels that fire for few classes
-were cut off on other photos (EfficientNet-Lite0's float answers fell to 21 dB), so tensors behind a RELU6 stay.
+An activation tensor has one scale for all channels, so a channel of small range is stored with few levels. The layer
+before can scale it up and the layer after scale it down, by weights and biases alone: outputs and operators stay the
+same (https://arxiv.org/abs/1906.04721). Each channel's mean can be shifted the same way
+(https://arxiv.org/abs/2304.09145). It is applied where it is exact: to tensors between convolutions, dense layers,
+sums, poolings and RELU. RELU6 clips at 6 whatever the channel: equalized on 100 photos, channels that respond to few
+classes were clipped on other photos (EfficientNet-Lite0's float outputs fell to 21 dB), so tensors after a RELU6 are
+left alone.
 """
 
 from __future__ import annotations
@@ -19,15 +20,21 @@ from converters.quantization.ranges import ChannelStatistics
 from converters.tflite.channels import ChannelMap
 from converters.tflite.graph import WEIGHTED, Graph, Operator
 
-_NONE, _RELU = 0, 1  # fused activations that scaling a channel passes; numbers of the schema
+_NONE, _RELU = 0, 1  # the schema's fused activations that commute with a channel's scaling
 MAX_GAIN = 64.0
-ROUNDING_SHARE = 0.25  # of the noise of plain rounding that is left when weights are rounded against the images
+ROUNDING_SHARE = 0.25  # of the noise of rounding to nearest that GPTQ leaves
 EXPONENTS = np.linspace(0, 1, 11)
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Tensors whose channels can only be scaled together: who makes them, in order, and which layers read them."""
+    """Tensors whose channels can only be scaled together.
+
+    Attributes:
+        makers: the operators that write them, in order.
+        readers: the layers that read them.
+        shiftable: whether the channels' means may be shifted too.
+    """
 
     makers: tuple[Operator, ...]
     readers: tuple[Operator, ...]
@@ -112,7 +119,7 @@ def _groups(graph: Graph) -> list[_Group]:
 
 
 def _plain(graph: Graph, operator: Operator) -> bool:
-    """Whether the layer has constant weights and bias and one weight (of each window place) for each input channel."""
+    """Whether the layer has constant float weights and bias, and weights for each input channel."""
     if len(operator.inputs) < 3 or min(operator.inputs[:3]) < 0:
         return False
     weights, bias = (graph.constant(t) for t in operator.inputs[1:3])
@@ -125,7 +132,7 @@ def _plain(graph: Graph, operator: Operator) -> bool:
 
 
 def _pads(graph: Graph, operator: Operator) -> bool:
-    """Whether the layer may read zeros beside its input, which a shift would move."""
+    """Whether the layer may read zeros as padding, which a shift would change."""
     if operator.name == "FULLY_CONNECTED":
         return False
     same = graph.subgraph.operators[operator.index].builtinOptions.padding == 0
@@ -133,7 +140,7 @@ def _pads(graph: Graph, operator: Operator) -> bool:
 
 
 def _by_channel(graph: Graph, operator: Operator) -> bool:
-    """Whether the operator makes each channel of its output of that channel of its inputs, in proportion to them."""
+    """Whether each channel of the operator's output is proportional to that channel of its inputs."""
     made = graph.shape(operator.outputs[0])
     if operator.name == "ADD":
         return all(graph.shape(t) == made for t in operator.inputs)
@@ -146,7 +153,7 @@ def _by_channel(graph: Graph, operator: Operator) -> bool:
 
 
 def _maps(graph: Graph, group: _Group, statistics: Mapping[int, ChannelStatistics]) -> dict[int, ChannelMap]:
-    """The gain of a group that is expected to leave the least noise behind its readers, and each tensor's shift."""
+    """The gain of a group with the least expected noise after its readers, and each tensor's shift."""
     centre: dict[int, np.ndarray] = {}
     for maker in group.makers:
         made = maker.outputs[0]
@@ -164,7 +171,7 @@ def _maps(graph: Graph, group: _Group, statistics: Mapping[int, ChannelStatistic
             most = ends.max()
             room = np.minimum(room, np.where(ends > most / MAX_GAIN, most / np.maximum(ends, 1e-30), MAX_GAIN))
     silent = np.all([high[t] - low[t] <= 1e-6 * (high[t] - low[t]).max() for t in group.tensors], axis=0)
-    room[silent] = 1.0  # on these images: on others it may speak
+    room[silent] = 1.0  # the channel is constant on these images, but may vary on others
     candidates = [np.maximum(room, 1) ** exponent for exponent in EXPONENTS]
 
     def noise(gain: np.ndarray) -> float:
@@ -175,7 +182,7 @@ def _maps(graph: Graph, group: _Group, statistics: Mapping[int, ChannelStatistic
             weights = graph.constant(reader.inputs[1]) / gain
             squares = np.square(weights).reshape(-1, weights.shape[-1]).sum(0)
             total += float(squares.sum()) * step**2
-            if reader.name != "DEPTHWISE_CONV_2D":  # whose weights have a scale a channel anyway
+            if reader.name != "DEPTHWISE_CONV_2D":  # whose weights have a scale for each channel
                 rows = np.abs(weights).reshape(len(weights), -1).max(1)
                 rows = np.full_like(rows, rows.max()) if reader.name == "FULLY_CONNECTED" else rows
                 power = (statistics[t].variance + np.square(statistics[t].mean - centre[t])) * gain**2
@@ -188,10 +195,11 @@ def _maps(graph: Graph, group: _Group, statistics: Mapping[int, ChannelStatistic
 
 
 def _rewrite(graph: Graph, operator: Operator, given: ChannelMap | None, made: ChannelMap | None) -> None:
-    """Let a layer take its mapped input and give its mapped output."""
+    """Change a layer's weights and bias for its mapped input and its mapped output."""
     if given is None and made is None:
         return
-    weights, bias = (graph.constant(t).astype(np.float64) for t in operator.inputs[1:3])
+    constants = [graph.constant(t) for t in operator.inputs[1:3]]
+    weights, bias = (np.asarray(values, np.float64) for values in constants)
     depthwise = operator.name == "DEPTHWISE_CONV_2D"
     if given is not None:
         weights = weights / given.gain
@@ -204,4 +212,4 @@ def _rewrite(graph: Graph, operator: Operator, given: ChannelMap | None, made: C
     for old, values in zip(operator.inputs[1:3], (weights, bias), strict=True):
         name = f"{graph.name(old)}/equalized_{operator.index}"  # layers may share a constant
         inputs.append(graph.add_tensor(name, "FLOAT32", values.shape, values=values.astype(np.float32)))
-    graph.subgraph.operators[operator.index].inputs = np.array(inputs, np.int32)
+    graph.set_inputs(operator, inputs)

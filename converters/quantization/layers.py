@@ -24,6 +24,7 @@ class Geometry:
 
     def outputs(self, size: int, axis: int) -> tuple[int, int]:
         """The number of outputs along an axis for `size` inputs, and the padding before the first input."""
+        assert self.window is not None
         extent = (self.window[axis] - 1) * self.dilation[axis] + 1
         if not self.same:
             return (size - extent) // self.stride[axis] + 1, 0
@@ -119,12 +120,12 @@ def quantized_layer(graph: Graph, operator: Operator, float_graph: Graph, twin: 
     """The layer; None where its weights or its bias are computed, missing or not integers."""
     if min(len(operator.inputs), len(twin.inputs)) < 3 or min(*operator.inputs, *twin.inputs) < 0:
         return None
-    (integers, integer_bias), (weights, bias) = (
-        [g.constant(t) for t in op.inputs[1:3]] for g, op in ((graph, operator), (float_graph, twin))
-    )
+    integers, integer_bias = (graph.constant(t) for t in operator.inputs[1:3])
+    weights, bias = (float_graph.constant(t) for t in twin.inputs[1:3])
     quantization, of_input = graph.quantization(operator.inputs[1]), graph.quantization(operator.inputs[0])
-    known = all(x is not None for x in (integers, integer_bias, weights, bias, quantization, of_input))
-    if not known or integers.dtype != np.int8 or integer_bias.dtype.kind != "i":
+    if integers is None or integer_bias is None or weights is None or bias is None:
+        return None
+    if quantization is None or of_input is None or integers.dtype != np.int8 or integer_bias.dtype.kind != "i":
         return None
     geometry = _geometry(graph, operator)
     scale = np.broadcast_to(quantization[0], len(bias)).astype(np.float64).reshape(geometry.groups, -1, 1)
@@ -147,7 +148,7 @@ def _geometry(graph: Graph, operator: Operator) -> Geometry:
     weights, channels = graph.shape(operator.inputs[1]), graph.shape(operator.inputs[0])[-1]
     return Geometry(
         channels if operator.name == "DEPTHWISE_CONV_2D" else channels // weights[3],
-        weights[1:3],
+        (weights[1], weights[2]),
         (options.strideH, options.strideW),
         (options.dilationHFactor, options.dilationWFactor),
         options.padding == 0,  # SAME

@@ -1,8 +1,9 @@
-"""int8 with the layers that hurt most kept wider: which they are, and what each further one costs and brings.
+"""Mixed precision: the search for the layers of an int8 file that must stay wide.
 
-First each layer alone is quantized in the float model, and the layers are ranked by the error of the logits that each
-causes. Then the worst ones, more and more of them, are kept wide in the int8 file, until a budget holds; every file on
-that way is measured, so that the search ends with the trade-off.
+1. Each layer alone is quantized in the float graph; the layers are ranked by the error of the logits.
+2. The most sensitive layers, more and more of them, are kept wide in the int8 file until a budget holds.
+
+Every file on the way is measured, so that the result includes the trade-off.
 """
 
 from __future__ import annotations
@@ -10,24 +11,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from converters.errors import InputError
 from converters.parity import compare, sqnr_db
 from converters.tflite.graph import WEIGHTED, Graph, Operator
 from converters.tflite.runtime import interpreter, predict
 from converters.tflite.versions import set_versions
 
-TRIAL_IMAGES = 8  # show which layer is worse than which
-MAX_TRIALS = 60  # layers beyond, those with the fewest weights, are not tried alone
+TRIAL_IMAGES = 8  # enough to rank the layers
+MAX_TRIALS = 60  # only the layers with the most weights are ranked
 LATENCY_RUNS = 15
-# Operators that have kernels for int16 activations, all their computed inputs and outputs being int16.
+# Operators with kernels for int16 activations, where all computed inputs and outputs are int16.
 INT16_KERNELS = (*WEIGHTED, "ADD", "MEAN")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One file on the way: so many layers are wide, and what was measured of it on images held out."""
+    """One file of the search, measured on held-out images.
+
+    Attributes:
+        wide_layers: the number of wide layers.
+        sqnr_db: of the logits against the float model.
+        agreement: share of images, 0..1, with the float model's top-1.
+        latency_ms: median of single inferences at one thread.
+        size_bytes: of the file.
+    """
 
     wide_layers: int
     sqnr_db: float
@@ -38,14 +49,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search ends with.
+    """The result of a search.
 
     Attributes:
-        content: the fastest file for which the budget holds, or the one with the highest SQNR.
-        met: whether the budget holds.
-        wide: the names of its wide layers, the worst first.
-        errors: by layer, the logits' SQNR in dB when it alone is quantized.
-        curve: every file that was measured, from none to most wide layers.
+        content: the fastest file that keeps the budget, or the one with the highest SQNR.
+        met: whether it keeps the budget.
+        wide: the names of its wide layers, the most sensitive first.
+        errors: for each layer the logits' SQNR in dB when it alone is quantized.
+        curve: every measured file, from none to the most wide layers.
     """
 
     content: bytes
@@ -63,25 +74,25 @@ def search(
     *,
     kind: str = "float32",
 ) -> Search:
-    """The file with the fewest wide layers for which a budget holds, and the trade-off on the way.
+    """Search the file with the fewest wide layers that keeps a budget.
 
     Args:
-        float_content: the float graph that the int8 file was made of; layers are matched by name.
-        int8_content: int8 at both ends.
-        inputs: `(n, height, width, 3)` float32, what the float graph takes; none that corrected the int8 file.
-        holds: whether a measured file is within the budget.
-        kind: `float32`, or `int16`: int8 weights with int16 activations where there are kernels, else float32.
+        float_content: the float graph that the int8 file was made from; layers are matched by name.
+        int8_content: the file, with int8 input and output.
+        inputs: held-out images `(n, height, width, 3)`, float32, the float graph's input.
+        holds: whether a measured file keeps the budget.
+        kind: `float32`; or `int16`, int8 weights with int16 activations where kernels exist, else float32.
     """
     errors = alone(float_content, int8_content, inputs[:TRIAL_IMAGES])
     ranked = sorted(errors, key=lambda name: errors[name])
-    wanted = predict(float_content, inputs)
+    reference = predict(float_content, inputs)
     measured: dict[int, tuple[Point, bytes]] = {}
 
     def at(count: int) -> Point:
         if count not in measured:
             content = widened(float_content, int8_content, ranked[:count], kind=kind)
             outputs = predict(content, inputs)
-            parity = compare(wanted, outputs)
+            parity = compare(reference, outputs)
             point = Point(count, parity.sqnr_db, parity.top1_agreement, _latency_ms(content), len(content))
             measured[count] = point, content
         return measured[count][0]
@@ -91,7 +102,7 @@ def search(
         count = min(len(ranked), max(1, 2 * count))
     met = holds(at(count))
     low = count // 2 if met else count
-    while met and count - low > 1:  # between the last that failed and the first that held
+    while met and count - low > 1:  # bisect between the last that failed and the first that held
         middle = (low + count) // 2
         low, count = (low, middle) if holds(at(middle)) else (middle, count)
     curve = tuple(measured[n][0] for n in sorted(measured))
@@ -102,27 +113,27 @@ def search(
 
 
 def alone(float_content: bytes, int8_content: bytes, inputs: np.ndarray) -> dict[str, float]:
-    """The SQNR of the logits, in dB, when one layer alone has the int8 file's weights and output; by layer's name."""
+    """The SQNR of the logits, in dB, when one layer alone has the int8 file's weights and output; by name of layer."""
     graph, quantized = Graph(float_content), Graph(int8_content)
-    twins = {quantized.name(op.outputs[0]): op for op in quantized.operators()}
+    twins = quantized.by_output()
     operators = [op for op in graph.operators() if graph.name(op.outputs[0]) in twins]
 
     def weights(operator: Operator) -> int:
         return max((int(np.prod(graph.shape(t))) for t in operator.inputs[1:2] if t >= 0), default=0)
 
     operators = sorted(operators, key=weights, reverse=True)[:MAX_TRIALS]
-    wanted = predict(float_content, inputs)
+    reference = predict(float_content, inputs)
     errors = {}
     for operator in operators:
         trial = Graph(float_content)
         name = trial.name(operator.outputs[0])
         _quantize_one(trial, operator, quantized, twins[name])
-        errors[name] = round(sqnr_db(wanted, predict(trial.to_bytes(), inputs)), 2)
+        errors[name] = round(sqnr_db(reference, predict(trial.to_bytes(), inputs)), 2)
     return errors
 
 
 def _quantize_one(graph: Graph, operator: Operator, quantized: Graph, twin: Operator) -> None:
-    """Give one operator of a float graph the rounded weights of its twin, and round what it answers."""
+    """Give one operator of a float graph the int8 weights of its twin, and round its output."""
     if operator.name in WEIGHTED and operator.name == twin.name and len(operator.inputs) == len(twin.inputs):
         inputs = list(operator.inputs)
         for place in range(1, len(inputs)):
@@ -138,108 +149,148 @@ def _quantize_one(graph: Graph, operator: Operator, quantized: Graph, twin: Oper
                 values.shape,
                 values=(values * scale.astype(np.float64)).astype(np.float32),
             )
-        graph.subgraph.operators[operator.index].inputs = np.array(inputs, np.int32)
+        graph.set_inputs(operator, inputs)
     parameters = quantized.quantization(twin.outputs[0])
     if parameters is None:
         return
-    made = operator.outputs[0]
+    output = operator.outputs[0]
     stored = graph.add_tensor(
-        "rounded/int8", "INT8", graph.shape(made), scale=float(parameters[0][0]), zero_point=int(parameters[1][0])
+        "rounded/int8", "INT8", graph.shape(output), scale=float(parameters[0][0]), zero_point=int(parameters[1][0])
     )
-    rounded = graph.add_tensor("rounded/float", "FLOAT32", graph.shape(made))
+    rounded = graph.add_tensor("rounded/float", "FLOAT32", graph.shape(output))
     for reader in graph.subgraph.operators:
-        reader.inputs = np.array([rounded if t == made else t for t in reader.inputs], np.int32)
-    if made in graph.outputs:
-        graph.replace_output(made, rounded)
-    graph.add_operator("QUANTIZE", [made], [stored], at=operator.index + 1)
+        reader.inputs = np.array([rounded if t == output else t for t in reader.inputs], np.int32)
+    if output in graph.outputs:
+        graph.replace_output(output, rounded)
+    graph.add_operator("QUANTIZE", [output], [stored], at=operator.index + 1)
     graph.add_operator("DEQUANTIZE", [stored], [rounded], at=operator.index + 2)
     set_versions(graph)
 
 
 def widened(float_content: bytes, int8_content: bytes, names: Sequence[str], *, kind: str = "float32") -> bytes:
-    """The int8 file with some layers wide: what they read is widened, and narrowed again where int8 layers read on.
+    """The int8 file with some layers wide: their inputs are widened, and their outputs narrowed for int8 layers.
 
     Args:
-        float_content, int8_content, kind: as `search` takes them.
+        float_content, int8_content, kind: as in `search`.
         names: of the layers' outputs.
     """
     if not names:
         return int8_content
-    reference, graph = Graph(float_content), Graph(int8_content)
-    twins = {reference.name(op.outputs[0]): op for op in reference.operators()}
-    wide_of: dict[tuple[int, str], int] = {}  # (int8 tensor, type) -> the tensor that holds the same, wider
-    new, constants = [], {t for t in range(len(graph.tensors)) if graph.constant(t) is not None}
-    chosen = set(names)
-    readers = graph.readers()
-    types = {op.index: _wide_type(graph, op, kind) for op in graph.operators() if graph.name(op.outputs[0]) in chosen}
+    return _Widening(Graph(float_content), Graph(int8_content), frozenset(names), kind).content()
 
-    def widen(tensor: int, to: str) -> int:
-        if (tensor, to) not in wide_of:
-            scale, zero_point = (float(x[0]) for x in graph.quantization(tensor))
-            most = max(abs(-128 - zero_point), abs(127 - zero_point)) * scale
-            wider = {"scale": most / 32767} if to == "INT16" else {}
-            wide_of[tensor, to] = graph.add_tensor(
-                f"{graph.name(tensor)}/{to.lower()}", to, graph.shape(tensor), **wider
-            )
-        return wide_of[tensor, to]
 
-    def convert(source: int, made: int) -> None:
-        floats = [graph.dtype(t) == np.float32 for t in (source, made)]
-        new.append((None, "DEQUANTIZE" if floats[1] else "QUANTIZE", [source], [made]))
+class _Widening:
+    """Rewrites an int8 graph so that some of its layers are wide."""
 
-    computed: set[int] = set()
-    for operator in graph.operators():
-        to = types.get(operator.index)
-        if to is None:
-            new.append((operator, None, None, None))
-            continue
-        for tensor in operator.inputs:
-            if tensor >= 0 and tensor not in constants and (known := widen(tensor, to)) not in computed:
-                convert(next((wide_of[tensor, o] for o in ("FLOAT32", "INT16") if (tensor, o) in wide_of
-                              and wide_of[tensor, o] in computed), tensor), known)  # fmt: skip
-                computed.add(known)
-        inputs = [widen(t, to) if t >= 0 and t not in constants else t for t in operator.inputs]
+    def __init__(self, reference: Graph, graph: Graph, names: frozenset[str], kind: str) -> None:
+        self._reference, self._graph = reference, graph
+        self._twins = reference.by_output()
+        self._constants = {t for t in range(len(graph.tensors)) if graph.constant(t) is not None}
+        self._readers = graph.readers()
+        self._types = {
+            op.index: _wide_type(graph, op, kind) for op in graph.operators() if graph.name(op.outputs[0]) in names
+        }
+        self._wide: dict[tuple[int, str], int] = {}  # (int8 tensor, type) -> the tensor with the same values, wider
+        self._computed: set[int] = set()
+        self._order: list[Any] = []  # the new operators: those of the schema, or (name, input, output) of a conversion
+
+    def content(self) -> bytes:
+        graph = self._graph
+        for operator in graph.operators():
+            to = self._types.get(operator.index)
+            if to is not None:
+                self._widen_layer(operator, to)
+            self._order.append(graph.subgraph.operators[operator.index])
+            if to is not None:
+                self._narrow_output(operator, to)
+        graph.subgraph.operators = []
+        for entry in self._order:
+            if isinstance(entry, tuple):
+                name, source, result = entry
+                graph.add_operator(name, [source], [result], at=len(graph.subgraph.operators))
+            else:
+                graph.subgraph.operators.append(entry)
+        set_versions(graph)
+        return graph.to_bytes()
+
+    def _widen_layer(self, operator: Operator, to: str) -> None:
+        """Let the operator read and write wide tensors."""
+        graph, computed = self._graph, self._computed
+        variable = [t for t in operator.inputs if t >= 0 and t not in self._constants]
+        for tensor in variable:
+            wide = self._widen(tensor, to)
+            if wide not in computed:
+                others = (self._wide.get((tensor, other)) for other in ("FLOAT32", "INT16"))
+                self._convert(next((t for t in others if t is not None and t in computed), tensor), wide)
+                computed.add(wide)
+        inputs = [self._widen(t, to) if t in variable else t for t in operator.inputs]
         if to == "FLOAT32":
-            twin = twins[graph.name(operator.outputs[0])]
-            for place, tensor in enumerate(operator.inputs):
-                if tensor in constants and graph.quantization(tensor) is not None:
-                    values = reference.constant(twin.inputs[place])
-                    inputs[place] = graph.add_tensor(
-                        f"{graph.name(tensor)}/float_{operator.index}", "FLOAT32", values.shape, values=values
-                    )
+            self._float_constants(operator, inputs)
         elif operator.name in WEIGHTED:
-            scale = graph.quantization(operator.inputs[1])[0] * graph.quantization(inputs[0])[0][0]
-            old = graph.constant(operator.inputs[2]) * graph.quantization(operator.inputs[2])[0].astype(np.float64)
-            bias = graph.add_tensor(f"{graph.name(operator.inputs[2])}/int64_{operator.index}", "INT64", old.shape,
-                                    scale=1.0, values=np.rint(old / scale).astype(np.int64))  # fmt: skip
-            parameters = graph.tensors[bias].quantization
-            parameters.scale, parameters.zeroPoint = scale.astype(np.float32), np.zeros(len(scale), np.int64)
-            inputs[2] = bias
-        made = operator.outputs[0]
-        wide = widen(made, to)
-        computed.add(wide)
-        raw = graph.subgraph.operators[operator.index]
-        raw.inputs, raw.outputs = np.array(inputs, np.int32), np.array([wide], np.int32)
-        new.append((operator, None, None, None))
-        if made in graph.outputs or any(reader.index not in types for reader in readers.get(made, ())):
-            convert(wide, made)
+            self._int64_bias(operator, inputs)
+        output = self._widen(operator.outputs[0], to)
+        computed.add(output)
+        graph.set_inputs(operator, inputs)
+        graph.subgraph.operators[operator.index].outputs = np.array([output], np.int32)
+
+    def _narrow_output(self, operator: Operator, to: str) -> None:
+        """Convert the operator's output back to int8, where that is read; else the wide tensor takes its name."""
+        graph, narrow = self._graph, operator.outputs[0]
+        wide = self._wide[narrow, to]
+        if narrow in graph.outputs or any(r.index not in self._types for r in self._readers.get(narrow, ())):
+            self._convert(wide, narrow)
         else:
-            name = graph.name(made)
-            graph.rename(made, f"{name}/int8")
+            name = graph.name(narrow)
+            graph.rename(narrow, f"{name}/int8")
             graph.rename(wide, name)
-    old = list(graph.subgraph.operators)
-    graph.subgraph.operators = []
-    for operator, name, inputs, outputs in new:
-        if operator is None:
-            graph.add_operator(name, inputs, outputs, at=len(graph.subgraph.operators))
-        else:
-            graph.subgraph.operators.append(old[operator.index])
-    set_versions(graph)
-    return graph.to_bytes()
+
+    def _widen(self, tensor: int, to: str) -> int:
+        """The tensor of type `to` with the values of an int8 tensor."""
+        if (tensor, to) not in self._wide:
+            graph = self._graph
+            scale, zero_point = (float(x[0]) for x in graph.parameters(tensor))
+            most = max(abs(-128 - zero_point), abs(127 - zero_point)) * scale
+            self._wide[tensor, to] = graph.add_tensor(
+                f"{graph.name(tensor)}/{to.lower()}",
+                to,
+                graph.shape(tensor),
+                scale=most / 32767 if to == "INT16" else None,
+            )
+        return self._wide[tensor, to]
+
+    def _convert(self, source: int, result: int) -> None:
+        name = "DEQUANTIZE" if self._graph.dtype(result) == np.float32 else "QUANTIZE"
+        self._order.append((name, source, result))
+
+    def _float_constants(self, operator: Operator, inputs: list[int]) -> None:
+        """Replace the operator's quantized constants with the float graph's."""
+        graph = self._graph
+        twin = self._twins[graph.name(operator.outputs[0])]
+        for place, tensor in enumerate(operator.inputs):
+            if tensor in self._constants and graph.quantization(tensor) is not None:
+                values = self._reference.constant(twin.inputs[place])
+                if values is None:
+                    raise InputError(f"{graph.name(tensor)!r} must be a constant of the float graph too")
+                inputs[place] = graph.add_tensor(
+                    f"{graph.name(tensor)}/float_{operator.index}", "FLOAT32", values.shape, values=values
+                )
+
+    def _int64_bias(self, operator: Operator, inputs: list[int]) -> None:
+        """Replace the operator's int32 bias with an int64 one for its int16 input."""
+        graph = self._graph
+        scale = graph.parameters(operator.inputs[1])[0] * graph.parameters(inputs[0])[0][0]
+        stored = graph.constant(operator.inputs[2])
+        assert stored is not None  # `_wide_type` requires it
+        values = stored * graph.parameters(operator.inputs[2])[0].astype(np.float64)
+        name = f"{graph.name(operator.inputs[2])}/int64_{operator.index}"
+        integers = np.rint(values / scale).astype(np.int64)
+        inputs[2] = graph.add_tensor(name, "INT64", values.shape, scale=1.0, values=integers)
+        parameters = graph.tensors[inputs[2]].quantization
+        parameters.scale, parameters.zeroPoint = scale.astype(np.float32), np.zeros(len(scale), np.int64)
 
 
 def _wide_type(graph: Graph, operator: Operator, kind: str) -> str:
-    """`INT16` where that is asked for and the operator has a kernel for it, else `FLOAT32`."""
+    """`INT16` where `kind` is int16 and the operator has a kernel for it, else `FLOAT32`."""
     if kind != "int16" or operator.name not in INT16_KERNELS:
         return "FLOAT32"
     if operator.name in WEIGHTED:

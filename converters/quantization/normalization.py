@@ -80,7 +80,7 @@ def strip_normalization(model: FloatModel, preprocessing: Preprocessing | None) 
     nearest = math.floor(zero_pixel + 0.5)
     if not 0 <= nearest <= 255:
         return whole
-    scales, offsets = normalization.by_channel or (np.float64(normalization.scale), np.float64(normalization.offset))
+    scales, offsets = normalization.by_channel or (np.array(normalization.scale), np.array(normalization.offset))
     rest = scales * nearest + offsets  # each channel's x at the pixel that now represents 0.0
     if np.abs(rest / scales).max() > MAX_PADDING_ERROR_PIXELS:
         return whole
@@ -221,7 +221,9 @@ def _add_float_io(graph: Graph, names: tuple[str, str], normalized: NormalizedGr
     )
     for operator, number, neutral, options in steps:
         if number != neutral:
-            operand = graph.add_tensor(f"{operator.lower()}_operand", "FLOAT32", (), values=np.float32(number))
+            operand = graph.add_tensor(
+                f"{operator.lower()}_operand", "FLOAT32", (), values=np.array(number, np.float32)
+            )
             result = graph.add_tensor(f"{names[0]}_{operator.lower()}", "FLOAT32", shape)
             graph.add_operator(operator, [current, operand], [result], at=position, options=options)
             current, position = result, position + 1

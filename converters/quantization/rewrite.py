@@ -136,8 +136,8 @@ def _with_least_weights(
         return None
     rows = rows.copy()
     rows[small, 0] = least[small]
-    rows = rows.reshape(ordered.shape)
-    return (np.moveaxis(rows, 0, -1) if last else rows).astype(np.float32)
+    raised = rows.reshape(ordered.shape)
+    return (np.moveaxis(raised, 0, -1) if last else raised).astype(np.float32)
 
 
 def _quantize(content: bytes, recipe: Callable[[Any], None], statistics: dict[str, Any] | None = None) -> bytes:

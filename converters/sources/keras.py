@@ -209,7 +209,7 @@ def _digest(model: Any) -> str:
     for weight in model.get_weights():
         if not np.isfinite(weight).all():
             raise InputError(f"the model's weights must be finite. Received: {model.name!r} with NaN or infinity")
-        digest.update(np.ascontiguousarray(weight))
+        digest.update(np.ascontiguousarray(weight).data)
     return digest.hexdigest()
 
 

@@ -36,9 +36,9 @@ def with_channels(content: bytes, maps: Mapping[str, ChannelMap]) -> bytes:
     return graph.to_bytes()
 
 
-def read_channels(content: bytes) -> dict[str, ChannelMap]:
+def read_channels(graph: Graph) -> dict[str, ChannelMap]:
     """The maps of a TFLite file's equalized tensors, by name; empty when none are equalized."""
-    packed = Graph(content).metadata(CHANNELS_NAME)
+    packed = graph.metadata(CHANNELS_NAME)
     if packed is None:
         return {}
     try:

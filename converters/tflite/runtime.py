@@ -87,14 +87,14 @@ def visit(models: Sequence[tuple[bytes, int | None]], images: np.ndarray, look: 
 
 def predict(content: bytes, images: np.ndarray, *, pixel_offset: int | None = None) -> np.ndarray:
     """Dequantized outputs `(n, classes)`, float32, of a TFLite file for images `(n, height, width, 3)`."""
-    rows: list[np.ndarray | None] = [None] * len(images)
+    rows: dict[int, np.ndarray] = {}
 
     def look(index: int, at: Any) -> None:
         detail = at.get_output_details()[0]
         rows[index] = dequantize(at.get_tensor(detail["index"]), detail).reshape(-1)
 
     visit([(content, pixel_offset)], images, look)
-    return np.stack(rows)
+    return np.stack([rows[index] for index in range(len(images))])
 
 
 def predict_onnx(content: bytes, images: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Which version of an operator a TFLite file needs, and which runtimes have it.
+"""The versions of operators that a TFLite file needs, and the runtimes that support them.
 
-A runtime refuses a version that it does not know; where a file says a lower one than it needs, an old runtime runs it
-and computes nonsense. Tables after tensorflow/compiler/mlir/lite/tools/versioning of TensorFlow 2.21.
+A runtime rejects a version that it does not know. Where a file declares a lower version than it needs, an old runtime
+runs it and computes wrong results. Tables after tensorflow/compiler/mlir/lite/tools/versioning of TensorFlow 2.21.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ _INT16 = {
     "LEAKY_RELU": 2, "LOGISTIC": 3, "MAXIMUM": 4, "MAX_POOL_2D": 3, "MEAN": 3, "MINIMUM": 4, "MUL": 4, "PAD": 3,
     "PADV2": 3, "RELU": 3, "RELU6": 3, "SOFTMAX": 3, "SUB": 5, "TANH": 3, "TRANSPOSE": 5,
 }  # fmt: skip
-_HYBRID = {"CONV_2D": (2, 5), "DEPTHWISE_CONV_2D": (4, 6), "FULLY_CONNECTED": (3, 12)}  # a scale a tensor, a channel
+_HYBRID = {
+    "CONV_2D": (2, 5),
+    "DEPTHWISE_CONV_2D": (4, 6),
+    "FULLY_CONNECTED": (3, 12),
+}  # a scale a tensor, a channel
 _RUNTIMES = {
     "ADD": {1: "1.5", 2: "1.14", 3: "2.4", 4: "2.6", 5: "2.13"},
     "AVERAGE_POOL_2D": {1: "1.5", 2: "1.14", 3: "2.3"},
@@ -57,18 +61,22 @@ _RUNTIMES = {
     "TANH": {1: "1.14", 2: "1.14", 3: "2.3"},
     "TRANSPOSE": {1: "1.6", 2: "1.14", 3: "1.15", 4: "2.3", 5: "2.4", 6: "2.12"},
 }  # fmt: skip
-DENSE_BY_CHANNEL_RUNTIME = "2.10"  # before it a dense layer with a scale a channel was read as if it had one
+DENSE_BY_CHANNEL_RUNTIME = "2.10"  # before, the first scale was used for all channels of a dense layer
 
 
 def needed(graph: Graph, operator: Operator) -> int:
-    """The least version of the operator that says what this one does."""
+    """The lowest version of the operator that supports its types and options."""
     first = graph.dtype(operator.inputs[0]) if operator.inputs else None
     weights = operator.inputs[1] if operator.name in _HYBRID and len(operator.inputs) > 1 else None
     if operator.name == "QUANTIZE":
         return 2 if np.dtype(np.int16) in (first, graph.dtype(operator.outputs[0])) else 1
     if operator.name == "DEQUANTIZE":
         return {np.dtype(np.int8): 2, np.dtype(np.float16): 3, np.dtype(np.int16): 3}.get(first, 1)
-    if operator.name == "CONV_2D" and graph.shape(weights)[-1] != graph.shape(operator.inputs[0])[-1]:
+    if (
+        operator.name == "CONV_2D"
+        and weights is not None
+        and graph.shape(weights)[-1] != graph.shape(operator.inputs[0])[-1]
+    ):
         return 6  # grouped
     if first == np.int16:
         return _INT16.get(operator.name, 1)
@@ -78,20 +86,20 @@ def needed(graph: Graph, operator: Operator) -> int:
     if operator.name == "FULLY_CONNECTED" and getattr(options, "keepNumDims", False):
         return 5
     if operator.name == "MUL" and first == np.int8:
-        scales = [graph.quantization(t) for t in (*operator.inputs, operator.outputs[0])]
-        if all(scale is not None for scale in scales):
-            first_scale, second_scale, out_scale = (float(scale[0][0]) for scale in scales)
-            return 3 if first_scale * second_scale >= out_scale else 2
+        parameters = [graph.quantization(t) for t in (*operator.inputs, operator.outputs[0])]
+        scales = [float(scale[0]) for scale, _ in (pair for pair in parameters if pair is not None)]
+        if len(scales) == 3:
+            return 3 if scales[0] * scales[1] >= scales[2] else 2
     if first == np.int8:
         return _INT8.get(operator.name, 1)
     if weights is not None and graph.dtype(weights) == np.int8:
-        scales = graph.quantization(weights)
-        return _HYBRID[operator.name][scales is not None and len(scales[0]) > 1]
+        quantization = graph.quantization(weights)
+        return _HYBRID[operator.name][quantization is not None and len(quantization[0]) > 1]
     return 1
 
 
 def set_versions(graph: Graph) -> None:
-    """Give each operator the version that it needs, where it says a lower one."""
+    """Raise the version of each operator to the one that it needs."""
     for operator in list(graph.operators()):
         version = needed(graph, operator)
         if graph.version(operator) < version:
@@ -99,10 +107,10 @@ def set_versions(graph: Graph) -> None:
 
 
 def first_runtime(operator: str, version: int) -> str | None:
-    """The first TensorFlow Lite release with this version of the operator, such as `2.3`; None where unknown."""
+    """The first TensorFlow Lite release with this version of the operator, such as `2.3`; None if unknown."""
     return _RUNTIMES.get(operator, {}).get(version)
 
 
 def as_numbers(release: str) -> tuple[int, ...]:
-    """`2.10` as `(2, 10)`, to be compared."""
+    """`2.10` as `(2, 10)`, for comparison."""
     return tuple(int(part) for part in release.split("."))
