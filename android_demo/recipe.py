@@ -1,9 +1,9 @@
-"""The models that `make android` builds the app with and tests it on: EfficientNet-Lite0, int8 for the phone.
+"""The models of `make android`: EfficientNet-Lite0, int8 for the app and float32 for its tests.
 
     edge-cv run android_demo/recipe.py --out runs/android
 
-The float file is made beside it, for the tests on the JVM; at 18.6 MB it would be most of the app. recipes/pixel.py
-chooses models for a phone; this one is what is needed and no more.
+The float file has 18.6 MB and is not part of the app; the tests on the JVM use it. recipes/pixel.py is the recipe for a
+phone; this one makes only what the build needs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the Android app is built from and tested with; the app's own tests run on the JVM, by `make android`."""
+"""The inputs of the Android app's build and tests. The app's own tests run on the JVM, by `make android`."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def artifact(folder: Path, name: str, content: bytes = b"model") -> Path:
     return path
 
 
-def test_the_committed_golden_vectors_are_what_python_computes_today():
+def test_the_committed_golden_vectors_equal_what_python_computes():
     golden = script("golden/make_golden.py")
     assert golden.golden() == golden.FILE.read_text()
     assert golden.FILE.stat().st_size < 300_000
 
 
-def test_models_and_their_sidecars_are_put_into_the_app(tmp_path, app):
+def test_models_and_their_sidecars_are_copied_into_the_app(tmp_path, app):
     first, second = artifact(tmp_path, "net_int8"), artifact(tmp_path, "net_float32")
     placed = android.install([first], app) + android.install([second], app)
     assert [path.read_bytes() for path in placed] == [b"model", b"model"]
@@ -67,15 +67,15 @@ def test_a_model_without_its_sidecar_changes_nothing_in_the_app(tmp_path, app):
     assert not list((app / android.ASSETS).iterdir())
 
 
-def test_a_recipe_that_wants_an_app_is_refused_where_there_is_none(tmp_path, monkeypatch):
+def test_a_recipe_for_the_app_is_rejected_if_there_is_no_app(tmp_path, monkeypatch):
     monkeypatch.setattr(android, "APP", tmp_path / "none")
     recipe = Recipe(name="trial", model=Model("efficientnet_lite0"), schemes=("int8",), device=PHONE)
-    with pytest.raises(InputError, match="must be there"):
+    with pytest.raises(InputError, match=r"needs a checkout with .*does not exist"):
         run(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_puts_the_rows_that_its_recipe_names_into_the_app(tmp_path, app, monkeypatch):
+def test_a_run_copies_the_file_of_its_device_into_the_app(tmp_path, app, monkeypatch):
     monkeypatch.setattr(android, "APP", app)
     recipe = Recipe(
         name="trial",
@@ -112,7 +112,7 @@ def test_both_builds_of_the_app_have_the_same_versions():
     assert f'versionName = "{build.VERSION}"' in gradle
 
 
-def test_the_build_refuses_a_library_that_is_not_the_one_it_knows(tmp_path, monkeypatch):
+def test_the_build_rejects_a_library_with_another_sha256(tmp_path, monkeypatch):
     build = script("build.py")
     monkeypatch.setattr(build, "BUILD", tmp_path)
     (tmp_path / "aar").mkdir()
@@ -121,10 +121,10 @@ def test_the_build_refuses_a_library_that_is_not_the_one_it_knows(tmp_path, monk
             archive.writestr("classes.jar", b"others")
     with pytest.raises(build.BuildError, match=r"tensorflow-lite\.aar must have the SHA-256"):
         build.fetch()
-    assert not (tmp_path / "aar/tensorflow-lite.aar").exists()  # so that the next attempt fetches it
+    assert not (tmp_path / "aar/tensorflow-lite.aar").exists()  # the next build fetches it again
 
 
-def test_the_build_names_the_tools_that_are_missing(monkeypatch):
+def test_the_build_names_missing_tools(monkeypatch):
     build = script("build.py")
     monkeypatch.setattr(build.shutil, "which", lambda tool: None if tool in ("aapt2", "apt-get") else f"/bin/{tool}")
     with pytest.raises(build.BuildError, match=r"must be installed first: apt-get install .*aapt"):

@@ -1,4 +1,4 @@
-"""The page for the browser: its arithmetic in Node against Python's, the folder, and the page in a real Chromium."""
+"""The web page: its arithmetic in Node compared with Python, its folder, and the page in a real Chromium."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ needs_node = pytest.mark.skipif(NODE is None, reason="Node is not installed (apt
 
 @pytest.fixture(scope="module")
 def _litertjs() -> None:
-    """LiteRT.js in the cache; without npm, or without its registry, there is nothing to test the page with."""
+    """LiteRT.js in the cache; skips the test if npm or its registry is not available."""
     try:
         litertjs.fetch()
     except InputError as error:
@@ -40,7 +40,7 @@ def _litertjs() -> None:
 
 
 def in_node(script: str, folder: Path) -> str:
-    """What a script prints, which has the module's functions and `read` for files of `folder`."""
+    """Run a script in Node with the module as `classifier` and files of `folder`; return what it prints."""
     text = f"""
 import * as classifier from {json.dumps(MODULE.as_uri())}
 import {{ readFileSync, writeFileSync }} from "node:fs"
@@ -56,7 +56,7 @@ const json = (name) => JSON.parse(read(name))
 
 
 def photos() -> list[np.ndarray]:
-    """Photos that resizing can go wrong on: tiny, long, of odd differences, of pixels 0 and 255 only."""
+    """Photos that are hard to resize exactly: tiny, long, of odd sizes, and of pixels 0 and 255 only."""
     rng = np.random.default_rng(5)
     sizes = [(1, 1), (1, 700), (900, 1), (2, 3), (31, 32), (32, 33), (33, 31), (64, 64), (97, 113), (240, 321)]
     sizes += [(7, 333), (100, 64), (96, 64), (97, 64), (333, 7), (500, 90)]  # columns are resized first, or nearly
@@ -66,8 +66,8 @@ def photos() -> list[np.ndarray]:
 
 
 @needs_node
-def test_crop_and_resize_gives_the_bytes_of_python(tmp_path):
-    ways = [
+def test_crop_and_resize_equals_python_bit_for_bit(tmp_path):
+    preprocessings = [
         Preprocessing(size, resize_to=to, rule=rule, interpolation=interpolation)
         for rule in RULES
         for interpolation in INTERPOLATIONS
@@ -77,9 +77,9 @@ def test_crop_and_resize_gives_the_bytes_of_python(tmp_path):
     for number, photo in enumerate(photos()):
         rgba = np.dstack([photo, np.full(photo.shape[:2], 255, np.uint8)])
         (tmp_path / f"{number}.rgba").write_bytes(rgba.tobytes())
-        for way in ways:
-            cases.append({"photo": f"{number}.rgba", "size": photo.shape[:2], "preprocessing": way.to_dict()})
-            expected.append(way.crop_and_resize(photo).tobytes())
+        for preprocessing in preprocessings:
+            cases.append({"photo": f"{number}.rgba", "size": photo.shape[:2], "preprocessing": preprocessing.to_dict()})
+            expected.append(preprocessing.crop_and_resize(photo).tobytes())
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     in_node(
         """
@@ -91,25 +91,26 @@ write("made.bin", Buffer.concat(made))
     )
     made, at = (tmp_path / "made.bin").read_bytes(), 0
     assert len(made) == sum(map(len, expected))
-    for case, bytes_of_python in zip(cases, expected, strict=True):
-        assert made[at : at + len(bytes_of_python)] == bytes_of_python, case
-        at += len(bytes_of_python)
+    for case, reference in zip(cases, expected, strict=True):
+        assert made[at : at + len(reference)] == reference, case
+        at += len(reference)
 
 
 @needs_node
 @pytest.mark.parametrize("kind", ["pixels", "normalized", "pixel_offset", "quantized"])
-def test_the_input_is_that_of_python(tmp_path, kind):
+def test_the_input_tensor_equals_python(tmp_path, kind):
     from edge_cv.evaluation.open_model import InputEncoder
 
-    own = Preprocessing(8, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
-    own = own if kind in ("normalized", "quantized") else Preprocessing(8)
+    preprocessing = Preprocessing(8, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
+    if kind in ("pixels", "pixel_offset"):
+        preprocessing = Preprocessing(8)
     whole = kind in ("pixel_offset", "quantized")
     fields = {"scale": 0.0187, "zero_point": 114} if whole else {"scale": None, "zero_point": None}
     offset = 3 if kind == "pixel_offset" else None
     pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)
     dtype = "uint8" if whole else "float32"
-    expected = InputEncoder(dtype, **fields, pixel_offset=offset, preprocessing=own)(pixels[None])[0]
-    record = {"input": {"dtype": dtype, **fields, "pixel_offset": offset}, "preprocessing": own.to_dict()}
+    expected = InputEncoder(dtype, **fields, pixel_offset=offset, preprocessing=preprocessing)(pixels[None])[0]
+    record = {"input": {"dtype": dtype, **fields, "pixel_offset": offset}, "preprocessing": preprocessing.to_dict()}
     (tmp_path / "record.json").write_text(json.dumps(record))
     (tmp_path / "pixels").write_bytes(pixels.tobytes())
     in_node('write("made", classifier.toInput(new Uint8Array(read("pixels")), json("record.json")))', tmp_path)
@@ -118,7 +119,7 @@ def test_the_input_is_that_of_python(tmp_path, kind):
 
 @needs_node
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_the_five_likeliest_classes_are_those_of_python_ties_too(tmp_path, dtype):
+def test_the_top_five_classes_equal_python_also_for_ties(tmp_path, dtype):
     from edge_cv.evaluation.chunk_results import top5
 
     stored = np.random.default_rng(2).integers(90, 110, 50).astype(dtype)
@@ -126,27 +127,73 @@ def test_the_five_likeliest_classes_are_those_of_python_ties_too(tmp_path, dtype
     indices, probabilities = top5(values[None].astype(np.float32), False, False)
     record = {"output": {"dtype": dtype, "scale": 0.0679, "zero_point": 83, "values": "logits"}, "labels": ["a", "b"]}
     (tmp_path / "in.json").write_text(json.dumps([stored.tolist(), record]))
-    found = json.loads(in_node('console.log(JSON.stringify(classifier.likeliest(...json("in.json"))))', tmp_path))
-    assert [one["index"] for one in found] == indices[0].tolist()
-    np.testing.assert_allclose([one["probability"] for one in found], probabilities[0], rtol=1e-6)
-    assert all(one["label"] == {0: "a", 1: "b"}.get(one["index"], f"class {one['index']}") for one in found)
+    found = json.loads(in_node('console.log(JSON.stringify(classifier.topClasses(...json("in.json"))))', tmp_path))
+    assert [top["index"] for top in found] == indices[0].tolist()
+    np.testing.assert_allclose([top["probability"] for top in found], probabilities[0], rtol=1e-6)
+    assert all(top["label"] == {0: "a", 1: "b"}.get(top["index"], f"class {top['index']}") for top in found)
+
+
+@needs_node
+def test_the_record_is_read_with_defaults_and_an_invalid_one_is_rejected(tmp_path):
+    record = {
+        "file": "net.tflite",
+        "size_bytes": 9,
+        "labels": ["a", "b"],
+        "something": {"new": 1},
+        "preprocessing": {"image_size": 8, "resize_to": None},
+        "input": {"dtype": "uint8", "shape": [1, 8, 8, 3], "scale": 1.0, "zero_point": 0, "pixel_offset": 0},
+        "output": {"dtype": "float32", "shape": [1, 2], "scale": None},
+    }
+    invalid = [
+        {"preprocessing": []},
+        {"preprocessing": {"image_size": "8"}},
+        {"preprocessing": {"image_size": 8, "mean": [1, 2]}},
+        {"input": {"dtype": 3}},
+        {"input": {"dtype": "uint8", "zero_point": 0.5}},
+        {"labels": [1]},
+        {"file": None},
+    ]
+    (tmp_path / "records.json").write_text(
+        json.dumps([record, *({**record, **change} for change in invalid), [], None])
+    )
+    script = """
+const results = json("records.json").map((record) => {
+  try { return classifier.readRecord(record) } catch (error) {
+    if (!(error instanceof classifier.ClassifierError)) throw error
+    return error.message
+  }
+})
+console.log(JSON.stringify(results))
+"""
+    valid, *errors = json.loads(in_node(script, tmp_path))
+    assert valid["preprocessing"] == json.loads(json.dumps(Preprocessing(8, resize_to=8).to_dict()))
+    assert valid["input"] == record["input"]
+    assert valid["output"]["values"] == "logits"
+    assert "something" not in valid
+    assert len(errors) == len(invalid) + 2
+    assert all(error.startswith("The model's record is invalid: ") and "Received: " in error for error in errors), (
+        errors
+    )
 
 
 @pytest.fixture(scope="module")
 def artifacts(small_model, pixels, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("artifacts")
-    ways = {"float32": "float32", "int8": Int8(), "uint8": Int8(io="uint8"), "float_io": Int8(io="float32")}
-    way = Preprocessing(32)
+    schemes = {"float32": "float32", "int8": Int8(), "uint8": Int8(io="uint8"), "float_io": Int8(io="float32")}
     return {
         name: to_tflite(
-            small_model, scheme, calibration=[pixels], labels=[f"<b>{n}" for n in range(10)], preprocessing=way
+            small_model,
+            scheme,
+            calibration=[pixels],
+            labels=[f"<b>{n}" for n in range(10)],
+            preprocessing=Preprocessing(32),
         ).save(folder / f"small {name}.tflite")
-        for name, scheme in ways.items()
+        for name, scheme in schemes.items()
     }
 
 
 @pytest.mark.usefixtures("_litertjs")
-def test_the_folder_has_all_that_the_page_needs_and_the_artifact_as_it_is(artifacts, tmp_path):
+def test_the_folder_has_every_file_of_the_page_and_the_unchanged_model(artifacts, tmp_path):
     page, *others = export(artifacts["uint8"], tmp_path / "web")
     assert page == tmp_path / "web" / "index.html"
     assert {path.relative_to(tmp_path / "web").as_posix() for path in (page, *others)} == {
@@ -164,20 +211,20 @@ def test_the_folder_has_all_that_the_page_needs_and_the_artifact_as_it_is(artifa
     assert "{{" not in page.read_text()
 
 
-def test_an_artifact_that_the_runtime_cannot_take_is_refused_and_nothing_is_written(artifacts, tmp_path):
+def test_a_model_that_the_runtime_does_not_support_is_rejected_and_nothing_is_written(artifacts, tmp_path):
     foreign = tmp_path / "foreign.onnx"
     foreign.write_bytes(b"x")
-    for path, says in (
-        (artifacts["int8"], r"must be float32 or uint8.*--io float32.*Received: int8"),
+    for path, message in (
+        (artifacts["int8"], r"must be float32 or uint8.*io=\"float32\".*Received: int8"),
         (foreign, "needs a .tflite file"),
         (tmp_path / "none.tflite", "must be a file that exists"),
     ):
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=message):
             export(path, tmp_path / "web")
     assert not (tmp_path / "web").exists()
 
 
-def test_without_npm_the_reason_is_one_line(artifacts, tmp_path, monkeypatch):
+def test_a_failure_of_npm_is_an_error_of_one_line(artifacts, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"npm must be installed to fetch @litertjs/core@.*Received: no npm") as caught:
@@ -196,7 +243,7 @@ def test_without_npm_the_reason_is_one_line(artifacts, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("_litertjs")
-def test_an_archive_in_the_cache_that_was_changed_is_fetched_again(tmp_path, monkeypatch):
+def test_a_modified_archive_in_the_cache_is_fetched_again(tmp_path, monkeypatch):
     from edge_cv.deploy.web.litertjs import cache_folder
 
     kept = {path.name: path.read_bytes() for path in cache_folder().glob("*.tgz")}
@@ -208,7 +255,7 @@ def test_an_archive_in_the_cache_that_was_changed_is_fetched_again(tmp_path, mon
     assert {path.name: path.read_bytes() for path in cache_folder().glob("*.tgz")} == kept
 
 
-def test_a_recipe_whose_page_cannot_be_made_is_refused_before_its_first_stage(tmp_path, monkeypatch):
+def test_a_recipe_whose_page_cannot_be_made_is_rejected_before_its_first_stage(tmp_path, monkeypatch):
     from edge_cv.pipeline import run
     from edge_cv.recipe import Model, Recipe, TargetDevice
 
@@ -216,8 +263,8 @@ def test_a_recipe_whose_page_cannot_be_made_is_refused_before_its_first_stage(tm
     monkeypatch.setenv("PATH", str(tmp_path))
     device = TargetDevice("Browser", "any", "LiteRT.js", package="web")
     recipe = Recipe("page", Model("efficientnet_lite0"), schemes=("float32", "int8"), device=device)
-    for io, says in (("int8", "must have io float32 or uint8. Received: int8"), ("uint8", "Received: no npm")):
-        with pytest.raises(InputError, match=says):
+    for io, message in (("int8", "must have io float32 or uint8. Received: int8"), ("uint8", "Received: no npm")):
+        with pytest.raises(InputError, match=message):
             run(dataclasses.replace(recipe, io=io), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -227,7 +274,7 @@ def test_a_recipe_whose_page_cannot_be_made_is_refused_before_its_first_stage(tm
 
 @contextlib.contextmanager
 def served(folder: Path, isolated: bool = False) -> Iterator[str]:
-    """The address of a static server of the folder on this machine; `isolated` as threads want it."""
+    """The address of a local static server of the folder; `isolated` adds the headers that threads need."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def end_headers(self) -> None:
@@ -264,20 +311,20 @@ def browser():
 
 @contextlib.contextmanager
 def opened(browser, address: str, before: str | None = None):
-    """The page at an address once it knows whether the model runs; every request must go to that address."""
-    page, asked = browser.new_page(), []
-    page.on("request", lambda request: asked.append(request.url))
+    """Open the page and wait until its model is ready or has failed; every request must go to that address."""
+    page, requests = browser.new_page(), []
+    page.on("request", lambda request: requests.append(request.url))
     if before is not None:
         page.add_init_script(before)
     page.goto(address)
     page.wait_for_selector("body[data-state]", timeout=60_000)
     yield page
     page.close()
-    assert [url for url in asked if not url.startswith((address, "blob:", "data:"))] == []
+    assert [url for url in requests if not url.startswith((address, "blob:", "data:"))] == []
 
 
 def classified(page, files: list[Path]) -> list[dict]:
-    """What the page says of each file, in their order."""
+    """The results of the page for each file, in order."""
     page.set_input_files("#files", files)
     page.wait_for_function(
         "n => document.querySelectorAll('article[data-top1], article[data-error]').length >= n",
@@ -299,8 +346,8 @@ def pngs(pixels, tmp_path_factory) -> list[Path]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_litertjs")
 @pytest.mark.parametrize(("name", "isolated"), [("float32", False), ("uint8", False), ("float_io", True)])
-def test_the_page_says_what_python_says(browser, artifacts, pngs, tmp_path, name, isolated):
-    """PNG has one decoder's answer only, so that the probabilities are equal too."""
+def test_the_page_predicts_what_python_predicts(browser, artifacts, pngs, tmp_path, name, isolated):
+    """All decoders read a PNG alike, so the probabilities are equal too."""
     from edge_cv import data as sources_of_photos
     from edge_cv.evaluation import evaluate
 
@@ -322,14 +369,14 @@ def test_the_page_says_what_python_says(browser, artifacts, pngs, tmp_path, name
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_litertjs")
-def test_what_goes_wrong_is_said_in_words(browser, artifacts, pngs, tmp_path):
+def test_every_failure_has_a_message(browser, artifacts, pngs, tmp_path):
     export(artifacts["uint8"], tmp_path / "web")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no photo")
     (tmp_path / "empty.png").write_bytes(b"")
     with served(tmp_path / "web") as address:
         with opened(browser, address) as page:
             broken, empty, good = classified(page, [tmp_path / "broken.jpg", tmp_path / "empty.png", pngs[0]])
-            assert broken["error"] == "This is no photo that the browser can decode."
+            assert broken["error"] == "The browser cannot decode this file as a photo."
             assert empty["error"] == "The file is empty."
             assert "top1" in good
 
@@ -340,31 +387,31 @@ def test_what_goes_wrong_is_said_in_words(browser, artifacts, pngs, tmp_path):
             page.evaluate(f"() => {{ navigator.mediaDevices.getUserMedia = () => {refuse} }}")
             page.click("#camera")
             page.wait_for_function(
-                "() => document.getElementById('status').innerText === 'The camera was not allowed.'"
+                "() => document.getElementById('status').innerText === 'Access to the camera was denied.'"
             )
 
-        def said(before: str | None = None) -> str:
+        def failure(before: str | None = None) -> str:
             with opened(browser, address, before) as page:
                 assert page.get_attribute("body", "data-state") == "error"
                 assert page.is_disabled("#files")
                 return page.inner_text("#status")
 
-        assert "no WebAssembly" in said("delete globalThis.WebAssembly")
+        assert "does not support WebAssembly" in failure("delete globalThis.WebAssembly")
         model = tmp_path / "web" / "small uint8.tflite"
         content = model.read_bytes()
         model.write_bytes(content[: len(content) // 2])
-        assert "The model's file is broken" in said()
+        assert "The model's file is broken" in failure()
         model.write_bytes(content[:8] + bytes(len(content) - 8))
-        assert "its file may be broken" in said()
+        assert "its file may be broken" in failure()
         model.unlink()
-        assert "The model's file cannot be loaded: 404" in said()
+        assert "The model's file cannot be loaded: 404" in failure()
         (tmp_path / "web" / "small uint8.json").write_text("{")
-        assert "The model's description is broken" in said()
+        assert "The model's record is invalid" in failure()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_litertjs")
-def test_the_recipes_page_gives_pythons_top_1_for_every_sample_photo(browser, tmp_path):
+def test_the_page_of_the_recipe_has_pythons_top_1_for_every_sample_photo(browser, tmp_path):
     from edge_cv import pipeline
     from edge_cv import recipe as recipes
     from edge_cv.evaluation.predictions import Predictions
@@ -385,7 +432,7 @@ def test_the_recipes_page_gives_pythons_top_1_for_every_sample_photo(browser, tm
     )
 
 
-def test_the_pages_sources_load_nothing_from_elsewhere():
+def test_the_pages_sources_load_nothing_from_other_servers():
     assert set(sources()) == {"classifier.js", "index.html"}
     for text in sources().values():
         assert "src=" not in text.replace('src="./', "")

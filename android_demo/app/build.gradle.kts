@@ -1,5 +1,5 @@
 plugins {
-    alias(libs.plugins.android.application) // it compiles Kotlin by itself
+    alias(libs.plugins.android.application) // it compiles Kotlin itself
 }
 
 android {
@@ -20,13 +20,13 @@ android {
         targetCompatibility = JavaVersion.VERSION_11
     }
 
-    androidResources { noCompress += "tflite" } // so that a model is read where it lies in the APK
+    androidResources { noCompress += "tflite" } // models are mapped from the APK
 }
 
 dependencies {
     implementation(project(":core"))
     implementation(libs.serialization.json)
-    // 16 KB pages need LiteRT 1.4 or later; its classes are called org.tensorflow.lite, as TensorFlow Lite's.
+    // 16 KB pages need LiteRT 1.4 or later; its classes keep the package org.tensorflow.lite.
     implementation(libs.litert)
     implementation(libs.litert.gpu)
     implementation(libs.litert.gpu.api)

@@ -12,7 +12,7 @@ java {
 kotlin {
     compilerOptions {
         jvmTarget = JvmTarget.JVM_1_8
-        // Later ones have methods, even of ByteBuffer, that Android 7 has not.
+        // Later versions have methods, also of ByteBuffer, that Android 7 lacks.
         freeCompilerArgs.add("-Xjdk-release=1.8")
     }
 }

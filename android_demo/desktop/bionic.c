@@ -1,8 +1,8 @@
-/* Android's C library as far as TensorFlow Lite's Android library for x86_64 needs it, on top of glibc.
+/* The part of Android's C library that TensorFlow Lite's Android library for x86_64 needs, on top of glibc.
  *
- * The AAR that goes into the app has no build for desktops. Its x86_64 library differs from one only in the C library
- * that it was linked with: almost all of its functions mean the same in glibc. Those that do not are here; build.py
- * renames them in a copy of the library (see `desktop_library`), so that glibc's are not found first.
+ * The AAR of the app has no build for desktops. Its x86_64 library differs from a desktop build only in the C library that
+ * it is linked with. Almost all functions have the same meaning in glibc. The others are here; build.py renames them in a
+ * copy of the library (see `desktop_library`), so that the loader does not bind glibc's.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* stdin, stdout and stderr are elements of an array there: 152 bytes each on 64 bits */
+/* In bionic stdin, stdout and stderr are elements of an array, 152 bytes each on 64 bits. */
 enum { BIONIC_FILE_BYTES = 152 };
 char __sF[3 * BIONIC_FILE_BYTES];
 
@@ -53,12 +53,12 @@ long bysconf(int name) {
     }
 }
 
-/* A library finds its own symbols under RTLD_DEFAULT there. */
+/* In bionic a library finds its own symbols through RTLD_DEFAULT. */
 void *blsym(void *library, const char *name) {
     return dlsym(library != NULL ? library : dlopen("libtensorflowlite_jni.so", RTLD_NOLOAD | RTLD_LAZY), name);
 }
 
-/* TensorFlow Lite uses XNNPACK from API level 20 on. */
+/* TensorFlow Lite uses XNNPACK since API level 20. */
 int __system_property_get(const char *name, char *value) {
     strcpy(value, strcmp(name, "ro.build.version.sdk") == 0 ? "34" : "");
     return (int)strlen(value);
@@ -66,6 +66,6 @@ int __system_property_get(const char *name, char *value) {
 
 void android_set_abort_message(const char *message) { fprintf(stderr, "%s\n", message); }
 int __android_log_vprint(int priority, const char *tag, const char *format, va_list values) {
-    (void)priority, (void)tag, (void)format, (void)values; /* the library writes it to stderr too */
+    (void)priority, (void)tag, (void)format, (void)values; /* the library also writes the message to stderr */
     return 0;
 }

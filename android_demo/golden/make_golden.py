@@ -1,9 +1,9 @@
-"""Writes the golden vectors that the app's preprocessing has to reproduce bit for bit: what edge_cv and Pillow compute.
+"""Writes the golden vectors: results of edge_cv and Pillow that the app's code must reproduce bit for bit.
 
     python android_demo/golden/make_golden.py
 
-Photos are noise from a generator that both languages have, so that only results are stored: the first half of a SHA-256
-of the bytes. `tests/test_android.py` checks that the committed file is what this script makes today.
+The photos are noise from a generator that exists in both languages, so that only results are stored: the first half of
+the SHA-256 of the bytes. `tests/test_android.py` checks that the committed file equals what this script computes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def noise(count: int, seed: int) -> np.ndarray:
 
 
 def photo(width: int, height: int, seed: int) -> np.ndarray:
-    """A photo of noise; with an odd seed of black and white only, where filters ring and clip most."""
+    """A photo of noise; for an odd seed black and white only, where filters ring and clip most."""
     pixels = noise(3 * width * height, seed).reshape(height, width, 3)
     return np.where(pixels < 128, 0, 255).astype(np.uint8) if seed % 2 else pixels
 
@@ -61,11 +61,11 @@ def crops() -> Iterator[dict[str, Any]]:
         pixels = photo(width, height, seed)
         targets = LARGE_TARGETS if width * height > 100_000 else TARGETS
         for rule, interpolation, (size, to) in itertools.product(RULES, INTERPOLATIONS, targets):
-            seen = Preprocessing(size, to, rule, interpolation).crop_and_resize(pixels)
+            cropped = Preprocessing(size, to, rule, interpolation).crop_and_resize(pixels)
             yield {
                 "photo": [width, height, seed],
                 "preprocessing": {"image_size": size, "resize_to": to, "rule": rule, "interpolation": interpolation},
-                "pixels": digest(seen),
+                "pixels": digest(cropped),
             }
 
 
@@ -135,7 +135,7 @@ def inputs() -> Iterator[dict[str, Any]]:
 
 def answers() -> Iterator[dict[str, Any]]:
     scale, zero_point = 0.0679, -45
-    for seed, spread in ((10, 256), (11, 8), (12, 1)):  # the fewer values, the more of them are equal
+    for seed, spread in ((10, 256), (11, 8), (12, 1)):  # fewer distinct values give more ties
         stored = noise(1000, seed).astype(np.int16) % spread - 128
         logits = np.float32(scale) * (stored.astype(np.float32) - np.float32(zero_point))
         powers = np.exp(logits.astype(np.float64) - logits.max())
@@ -158,7 +158,7 @@ def percentiles() -> Iterator[dict[str, Any]]:
 
 
 def golden() -> str:
-    """The content of the golden file: a group a function, a case a line."""
+    """The content of the golden file: one group per function, one case per line."""
     groups = (crops, orientations, camera_frames, inputs, answers, percentiles)
     parts = []
     for group in groups:

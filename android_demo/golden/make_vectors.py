@@ -1,9 +1,9 @@
-"""Writes what Python answers for the sample photos, so that the JVM's answers can be compared with them.
+"""Writes Python's predictions for the sample photos, which the tests on the JVM compare with the app's.
 
     python android_demo/golden/make_vectors.py MODEL.tflite... --out FOLDER
 
-The folder gets each model with its sidecar, each photo's upright pixels (`<n>.rgb`, raw) and `vectors.json`: for every
-model and photo the SHA-256 of the input tensor's bytes and the five likeliest classes with their probabilities.
+The folder contains each model with its sidecar, each photo's upright pixels (`<n>.rgb`, raw) and `vectors.json`: for
+each model and photo the SHA-256 of the input tensor's bytes and the top five classes with their probabilities.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from converters import read_metadata
 from converters.images.decoding import decode
-from converters.images.preprocessing import Preprocessing
+from converters.record import read_record
 from converters.tflite.runtime import dequantize, interpreter
 from edge_cv.data import sample, sample_calibration
 from edge_cv.evaluation.open_model import InputEncoder
@@ -35,32 +34,32 @@ def make(models: list[Path], out: Path) -> None:
     for n, pixels in enumerate(photos):
         (out / f"{n}.rgb").write_bytes(pixels.tobytes())
         shapes.append([pixels.shape[1], pixels.shape[0]])
-    vectors = {"photos": shapes, "models": {model.name: answers(model, photos) for model in models}}
+    vectors = {"photos": shapes, "models": {model.name: predictions(model, photos) for model in models}}
     for model in models:
         shutil.copy(model, out)
         shutil.copy(model.with_suffix(".json"), out)
     (out / "vectors.json").write_text(json.dumps(vectors))
 
 
-def answers(model: Path, photos: list[np.ndarray]) -> list[dict]:
-    """For each photo the digest of the model's input, and its likeliest classes."""
-    record = read_metadata(model)
-    preprocessing = Preprocessing.from_dict(record["preprocessing"])
-    at = interpreter(model.read_bytes())
-    into, out = at.get_input_details()[0], at.get_output_details()[0]
-    scale, zero_point = into["quantization"]
-    feed = InputEncoder(np.dtype(into["dtype"]).name, scale, zero_point, record["input"]["pixel_offset"], preprocessing)
+def predictions(model: Path, photos: list[np.ndarray]) -> list[dict]:
+    """For each photo the digest of the input tensor and the top classes."""
+    record = read_record(model)
+    preprocessing = record.preprocessing
+    runner = interpreter(model.read_bytes())
+    entry, out = runner.get_input_details()[0], runner.get_output_details()[0]
+    scale, zero_point = entry["quantization"]
+    feed = InputEncoder(np.dtype(entry["dtype"]).name, scale, zero_point, record.input.pixel_offset, preprocessing)
     rows = []
     for photo in photos:
-        fed = feed(preprocessing.crop_and_resize(photo)[None])
-        at.set_tensor(into["index"], fed)
-        at.invoke()
-        logits = dequantize(at.get_tensor(out["index"]), out).ravel()
+        batch = feed(preprocessing.crop_and_resize(photo)[None])
+        runner.set_tensor(entry["index"], batch)
+        runner.invoke()
+        logits = dequantize(runner.get_tensor(out["index"]), out).ravel()
         powers = np.exp(logits.astype(np.float64) - logits.max())
         top = np.argsort(-logits, kind="stable")[:TOP]
         rows.append(
             {
-                "input_sha256": hashlib.sha256(fed.tobytes()).hexdigest(),
+                "input_sha256": hashlib.sha256(batch.tobytes()).hexdigest(),
                 "top": top.tolist(),
                 "probabilities": (powers / powers.sum())[top].tolist(),
             }

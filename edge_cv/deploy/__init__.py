@@ -1,1 +1,1 @@
-"""The target device's file, and the forms in which it is delivered."""
+"""Packages a model file for its target device: device rules, C array, web page, Android app."""

@@ -1,4 +1,4 @@
-"""A run's artifacts put into the Android app, which finds its models in its assets."""
+"""Copies model files and their sidecars into the assets of the Android app."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from pathlib import Path
 from converters.errors import InputError
 from converters.files import write_together
 
-APP = Path(__file__).parents[2] / "android_demo"  # of the checkout; an installed package has none
+APP = Path(__file__).parents[2] / "android_demo"  # in a checkout; an installed package has no app
 ASSETS = "app/src/main/assets/models"
 
 
 def check_app(app: Path | None = None) -> None:
-    """Raise InputError when there is no app to put models into."""
+    """Raise InputError if the app's assets folder does not exist."""
     app = app or APP
     if not (app / ASSETS).is_dir():
-        raise InputError(f"to deliver to the Android app, {app / ASSETS} must be there. Received: no folder")
+        raise InputError(f"the Android app needs a checkout with {app / ASSETS}. Received: this folder does not exist")
 
 
 def install(artifacts: Iterable[Path], app: Path | None = None) -> list[Path]:
-    """Copy TFLite files and their sidecars into the app's assets; models that are there by other names stay.
+    """Copy TFLite files and their sidecars into the app's assets. Files with other names stay.
 
     Args:
-        artifacts: `.tflite` files of a run, each with its sidecar beside it.
-        app: the app's folder; None is this checkout's `android_demo`.
+        artifacts: `.tflite` files, each with its `.json` sidecar in the same folder.
+        app: the app's folder; default: `android_demo` of this checkout.
 
     Returns:
-        The models' places in the app.
+        The paths of the copied `.tflite` files.
 
     Raises:
-        InputError: there is no app, or a file cannot be read or written; nothing is then changed.
+        InputError: the app does not exist, or a file cannot be read or written. Nothing is changed then.
     """
     app = app or APP
     check_app(app)

@@ -1,4 +1,4 @@
-"""A page that classifies photos in a browser: an artifact, its sidecar, LiteRT.js and a module of our own."""
+"""A web page that classifies photos: a model file, its sidecar, LiteRT.js, `classifier.js` and `index.html`."""
 
 from edge_cv.deploy.web.export import export, sources
 

@@ -1,21 +1,85 @@
-// A classifier in the browser: a photo's pixels through the artifact's own preprocessing, LiteRT.js and softmax.
+// Classifies photos in the browser: preprocessing, inference with LiteRT.js, and softmax.
 //
-// Everything about the model (size, crop, range, types, labels) comes from its sidecar. `cropAndResize` gives the same
-// bytes as converters/preprocessing.py, which resizes with Pillow: the same coefficients in the same fixed point.
-// The functions up to `open` need no browser; tests run them in Node.
+// Everything about the model (size, crop, range, types, labels) comes from its record, the JSON sidecar. `cropAndResize`
+// gives the same bytes as converters/images/preprocessing.py, which resizes with Pillow: it uses the same coefficients in
+// the same fixed point. The functions before `open` need no browser; the tests run them in Node.
 
-/** What a person at the page can be told. */
+/** An error whose message is shown to the visitor. */
 export class ClassifierError extends Error {}
 
-// ------------------------------------------------------------------------------------------------ from photo to input
-
-const LONGEST_ASPECT = 16 // as in preprocessing.py: a longer photo is cut before its short side is resized
+// ---------------------------------------------------------------------------------------------------------- the record
 
 /**
- * The part of a photo that the model sees, in the model's size.
+ * Reads and checks a model's record. Its fields have the names and meanings of converters/record.py, which writes them.
+ * Unknown fields are ignored; absent optional fields get their defaults.
  *
- * @param image `{data, width, height}`: RGBA bytes, row by row, as ImageData has them; alpha is not looked at.
- * @param preprocessing the sidecar's.
+ * @param fields parsed JSON of the sidecar; may be untrusted.
+ * @returns `{file, size_bytes, name, scheme, labels, preprocessing, input, output}`.
+ * @throws ClassifierError if a field that the page needs is missing or has another type.
+ */
+export function readRecord(fields) {
+  const part = (parent, name) => {
+    const value = parent?.[name]
+    if (typeof value !== "object" || value === null || Array.isArray(value)) throw invalid(name, "an object", value)
+    return value
+  }
+  const optional = (parent, name, holds, expected) => {
+    const value = parent[name] ?? null
+    if (value !== null && !holds(value)) throw invalid(name, expected, value)
+    return value
+  }
+  const isText = (value) => typeof value === "string"
+  const isTexts = (value) => Array.isArray(value) && value.every(isText)
+  const isThree = (value) => Array.isArray(value) && value.length === 3 && value.every(Number.isFinite)
+  const text = (parent, name) => optional(parent, name, isText, "a string")
+  const whole = (parent, name) => optional(parent, name, Number.isInteger, "a whole number")
+  const required = (value, name, expected) => {
+    if (value === null) throw invalid(name, expected, value)
+    return value
+  }
+  const tensor = (parent) => ({
+    dtype: required(text(parent, "dtype"), "dtype", "a string"),
+    shape: optional(parent, "shape", (value) => Array.isArray(value) && value.every(Number.isInteger), "whole numbers"),
+    scale: optional(parent, "scale", Number.isFinite, "a number"),
+    zero_point: whole(parent, "zero_point"),
+  })
+  const preprocessing = part(fields, "preprocessing")
+  const size = required(whole(preprocessing, "image_size"), "image_size", "a whole number")
+  const input = part(fields, "input")
+  const output = part(fields, "output")
+  return {
+    file: required(text(fields, "file"), "file", "a string"),
+    size_bytes: required(whole(fields, "size_bytes"), "size_bytes", "a whole number"),
+    name: text(fields, "name"),
+    scheme: text(fields, "scheme"),
+    labels: optional(fields, "labels", isTexts, "a list of strings"),
+    preprocessing: {
+      image_size: size,
+      resize_to: whole(preprocessing, "resize_to") ?? size,
+      rule: text(preprocessing, "rule") ?? "crop_then_resize",
+      interpolation: text(preprocessing, "interpolation") ?? "bicubic",
+      mean: optional(preprocessing, "mean", isThree, "three numbers") ?? [0, 0, 0],
+      std: optional(preprocessing, "std", isThree, "three numbers") ?? [1, 1, 1],
+    },
+    input: { ...tensor(input), pixel_offset: whole(input, "pixel_offset") },
+    output: { ...tensor(output), values: text(output, "values") ?? "logits" },
+  }
+}
+
+function invalid(name, expected, value) {
+  const received = String(JSON.stringify(value)).slice(0, 80)
+  return new ClassifierError(`The model's record is invalid: ${name} must be ${expected}. Received: ${received}`)
+}
+
+// ------------------------------------------------------------------------------------------------------- preprocessing
+
+const LONGEST_ASPECT = 16 // as in preprocessing.py: a longer photo is cropped before its short side is resized
+
+/**
+ * Crops and resizes a photo to the model's input size.
+ *
+ * @param image `{data, width, height}`: RGBA bytes, row by row, as in ImageData; alpha is ignored.
+ * @param preprocessing of the record.
  * @returns Uint8Array of `image_size * image_size * 3`, RGB.
  */
 export function cropAndResize(image, preprocessing) {
@@ -30,7 +94,7 @@ export function cropAndResize(image, preprocessing) {
     const box = { left: (width - side + 1) >> 1, top: (height - side + 1) >> 1, width: side, height: side }
     return resize(image, box, size, size, interpolation)
   }
-  if (rule !== "resize_then_crop") throw new ClassifierError(`The model's crop rule "${rule}" is not known.`)
+  if (rule !== "resize_then_crop") throw new ClassifierError(`The crop rule "${rule}" of the model is not supported.`)
   const box = { left: 0, top: 0, width, height }
   if (Math.max(width, height) > LONGEST_ASPECT * short) {
     box.width = Math.min(width, LONGEST_ASPECT * short)
@@ -41,17 +105,17 @@ export function cropAndResize(image, preprocessing) {
   width = Math.max(size, Math.floor((box.width * to) / short))
   height = Math.max(size, Math.floor((box.height * to) / short))
   const resized = resize(image, box, width, height, interpolation)
-  return cut(resized, width, halfToEven((width - size) / 2), halfToEven((height - size) / 2), size)
+  return cropSquare(resized, width, halfToEven((width - size) / 2), halfToEven((height - size) / 2), size)
 }
 
-/** The nearest whole number, a half to the even one, as Python's and numpy's rounding. */
+/** Rounds half to even, as Python and numpy do. */
 function halfToEven(value) {
   const low = Math.floor(value)
   if (value - low !== 0.5) return Math.round(value)
   return low % 2 === 0 ? low : low + 1
 }
 
-function cut(pixels, width, left, top, size) {
+function cropSquare(pixels, width, left, top, size) {
   const square = new Uint8Array(size * size * 3)
   for (let y = 0; y < size; y++) {
     const start = ((top + y) * width + left) * 3
@@ -61,8 +125,8 @@ function cut(pixels, width, left, top, size) {
 }
 
 const sinc = (x) => (x === 0 ? 1 : Math.sin(x * Math.PI) / (x * Math.PI))
-// Each kernel and half its width (https://pillow.readthedocs.io/en/stable/handbook/concepts.html#filters); bicubic is
-// Keys' with a = -1/2 (https://doi.org/10.1109/TASSP.1981.1163711). The terms stand in the order in which Pillow adds them.
+// Each kernel with its support, half its width (https://pillow.readthedocs.io/en/stable/handbook/concepts.html#filters); bicubic is
+// Keys' with a = -1/2 (https://doi.org/10.1109/TASSP.1981.1163711). The terms are in the order in which Pillow adds them.
 const KERNELS = {
   bilinear: [1, (x) => Math.max(0, 1 - Math.abs(x))],
   bicubic: [2, (x) => {
@@ -72,17 +136,17 @@ const KERNELS = {
   }],
   lanczos: [3, (x) => (x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0)],
 } // prettier-ignore
-const FRACTION_BITS = 22 // of a coefficient; 8 more are the pixel, 2 are kept for sums outside of 0..255
+const FRACTION_BITS = 22 // of a coefficient; 8 more hold the pixel, and 2 the sums outside 0..255
 
-/** RGB bytes of the box of an RGBA image, resized with antialiasing: rows and columns apart, 8 bits in between. */
+/** Resizes the box of an RGBA image with antialiasing, in two passes with 8 bits in between; returns RGB bytes. */
 function resize(image, box, width, height, interpolation) {
   if (interpolation === "nearest") return nearest(image, box, width, height)
   const kernel = KERNELS[interpolation]
-  if (kernel === undefined) throw new ClassifierError(`The model's interpolation "${interpolation}" is not known.`)
+  if (kernel === undefined) throw new ClassifierError(`The interpolation "${interpolation}" of the model is not supported.`)
   const across = coefficients(box.width, width, kernel)
   const down = coefficients(box.height, height, kernel)
   const pixels = rgb(image, box)
-  // from version 13 on Pillow begins with the columns where far more rows than columns go
+  // since version 13 Pillow resizes the columns first if that removes far more rows than columns
   const columnsFirst = box.height > height && box.height - height > 2 * (box.width - width)
   if (columnsFirst) return resizeRows(resizeColumns(pixels, box.width, down), box.width, across)
   return resizeColumns(resizeRows(pixels, box.width, across), width, down)
@@ -101,7 +165,7 @@ function rgb(image, box) {
   return pixels
 }
 
-/** Each row of RGB pixels in a new length. */
+/** Resizes each row of RGB pixels. */
 function resizeRows(pixels, width, across) {
   const height = pixels.length / 3 / width
   const result = new Uint8Array(across.length * height * 3)
@@ -123,7 +187,7 @@ function resizeRows(pixels, width, across) {
   return result
 }
 
-/** Each column of RGB pixels in a new length. */
+/** Resizes each column of RGB pixels. */
 function resizeColumns(pixels, width, down) {
   const step = width * 3
   const result = new Uint8Array(step * down.length)
@@ -138,13 +202,13 @@ function resizeColumns(pixels, width, down) {
   return result
 }
 
-/** A sum in fixed point as a pixel, cut off at 0 and 255. */
+/** Converts a fixed-point sum to a pixel, clipped to 0..255. */
 function byte(sum) {
   const value = sum >> FRACTION_BITS
   return value < 0 ? 0 : value > 255 ? 255 : value
 }
 
-/** For each output pixel along one axis the first input pixel that it is made of, and whole-number weights from there on. */
+/** For each output pixel along one axis, the first input pixel and the fixed-point weights from there. */
 function coefficients(from, to, [support, kernel]) {
   if (from === to) return Array.from({ length: to }, (_, at) => ({ first: at, weights: [1 << FRACTION_BITS] }))
   const scale = from / to
@@ -172,16 +236,16 @@ function coefficients(from, to, [support, kernel]) {
 function nearest(image, box, width, height) {
   const places = (from, to) => {
     const step = from / to
-    const found = []
-    for (let at = 0, place = step * 0.5; at < to; at++, place += step) found.push(Math.trunc(place))
-    return found
+    const positions = []
+    for (let at = 0, place = step * 0.5; at < to; at++, place += step) positions.push(Math.trunc(place))
+    return positions
   }
   const columns = places(box.width, width)
   const result = new Uint8Array(width * height * 3)
   let at = 0
   for (const y of places(box.height, height)) {
     for (const x of columns) {
-      const inside = x < box.width && y < box.height // what rounding carries past the edge stays black
+      const inside = x < box.width && y < box.height // positions that rounding moves past the edge stay black
       const from = ((box.top + y) * image.width + box.left + x) * 4
       for (let channel = 0; channel < 3; channel++) result[at++] = inside ? image.data[from + channel] : 0
     }
@@ -190,10 +254,10 @@ function nearest(image, box, width, height) {
 }
 
 /**
- * The input tensor for pixels, as the sidecar tells it.
+ * Normalizes and quantizes pixels for the input tensor.
  *
  * @param pixels Uint8Array, RGB.
- * @param record the sidecar.
+ * @param record of `readRecord`.
  * @returns Float32Array or Uint8Array of the same length.
  */
 export function toInput(pixels, record) {
@@ -201,7 +265,7 @@ export function toInput(pixels, record) {
   const { mean, std } = record.preprocessing
   const inRange = (value, channel) => Math.fround(Math.fround(value - Math.fround(mean[channel])) / Math.fround(std[channel]))
   if (dtype === "float32") return Float32Array.from(pixels, (value, at) => inRange(value, at % 3))
-  if (dtype !== "uint8") throw new ClassifierError(`The model takes ${dtype}, which LiteRT.js does not know.`)
+  if (dtype !== "uint8") throw new ClassifierError(`The model's input is ${dtype}, which LiteRT.js does not support.`)
   const whole = Number.isInteger(offset)
     ? (value) => value + offset
     : (value, at) => halfToEven(Math.fround(inRange(value, at % 3) / Math.fround(scale))) + zeroPoint
@@ -209,18 +273,18 @@ export function toInput(pixels, record) {
 }
 
 /**
- * The likeliest classes of an output.
+ * The top classes of an output.
  *
- * @param values the output tensor's numbers.
- * @param record the sidecar: how they are dequantized, whether they are logits, the classes' names.
- * @param count how many.
- * @returns `[{index, label, probability}]`, likeliest first; of equal ones the lower class comes first.
+ * @param values the output tensor's values.
+ * @param record of `readRecord`: quantization, logits or probabilities, and class names.
+ * @param count how many classes.
+ * @returns `[{index, label, probability}]`, most probable first, equal ones by index.
  */
-export function likeliest(values, record, count = 5) {
+export function topClasses(values, record, count = 5) {
   const { scale, zero_point: zeroPoint, dtype } = record.output
   const stored = Array.from(values)
   const outputs = dtype === "float32" ? stored : stored.map((q) => Math.fround((q - zeroPoint) * Math.fround(scale)))
-  if (!outputs.every(Number.isFinite)) throw new ClassifierError("The model gave no numbers: its file must be broken.")
+  if (!outputs.every(Number.isFinite)) throw new ClassifierError("The model's output is not finite; its file may be broken.")
   let probabilities = outputs
   if (record.output.values !== "probabilities") {
     const most = outputs.reduce((a, b) => Math.max(a, b), -Infinity)
@@ -236,7 +300,7 @@ export function likeliest(values, record, count = 5) {
   }))
 }
 
-/** The middle of some numbers, or null of none. */
+/** The median, or null if there are no numbers. */
 export function median(numbers) {
   const sorted = [...numbers].sort((a, b) => a - b)
   const middle = sorted.length >> 1
@@ -245,50 +309,48 @@ export function median(numbers) {
 
 // ------------------------------------------------------------------------------------------------------ in the browser
 
-const MOST_THREADS = 4 // more wait for one another: a network of this size has little to share out
-const MOST_PIXELS = 89_478_485 // as decoding.py accepts
+const MAX_THREADS = 4 // networks of this size do not get faster with more
+const MAX_PIXELS = 89_478_485 // as in decoding.py
 
 /**
  * Opens a model.
  *
- * @param sidecarUrl of the `.json` beside the model's file.
- * @returns a Classifier. Rejects with a ClassifierError in words.
+ * @param sidecarUrl the URL of the model's `.json` sidecar.
+ * @returns a Classifier. Rejects with a ClassifierError.
  */
 export async function open(sidecarUrl) {
   if (typeof WebAssembly !== "object") {
-    throw new ClassifierError("This browser has no WebAssembly, or it is switched off; the model cannot run without it.")
+    throw new ClassifierError("This browser does not support WebAssembly or has it disabled. The model needs it.")
   }
-  const record = await (await fetched(sidecarUrl, "description")).json().catch(() => {
-    throw new ClassifierError("The model's description is broken: it is no JSON.")
+  const fields = await (await fetched(sidecarUrl, "record")).json().catch(() => {
+    throw new ClassifierError("The model's record is invalid: it is not JSON.")
   })
-  if (!record?.input?.dtype || !record?.output?.dtype || !record?.preprocessing?.image_size || !record?.file) {
-    throw new ClassifierError("The model's description is broken: it does not tell input, output and preprocessing.")
-  }
+  const record = readRecord(fields)
   const url = new URL(encodeURIComponent(record.file), new URL(sidecarUrl, document.baseURI))
   const content = new Uint8Array(await (await fetched(url, "file")).arrayBuffer())
   const identifier = String.fromCharCode(...content.subarray(4, 8))
   if (identifier !== "TFL3" || content.length !== record.size_bytes) {
     throw new ClassifierError(
-      `The model's file is broken: ${content.length} bytes of ${record.size_bytes} came` +
-        (identifier === "TFL3" ? "." : ", and they are no TFLite model."),
+      `The model's file is broken: ${content.length} of ${record.size_bytes} bytes were received` +
+        (identifier === "TFL3" ? "." : ", and they are not a TFLite model."),
     )
   }
   let litert
-  const threads = globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1
+  const threads = globalThis.crossOriginIsolated ? Math.min(MAX_THREADS, navigator.hardwareConcurrency || 1) : 1
   try {
     litert = await import("@litertjs/core")
     await litert.loadLiteRt(new URL("litert/wasm/", document.baseURI).href, { threads: threads > 1 })
   } catch (error) {
-    throw new ClassifierError(`LiteRT.js cannot be started in this browser: ${reason(error)}`)
+    throw new ClassifierError(`LiteRT.js cannot start in this browser: ${reason(error)}`)
   }
   try {
     const model = await litert.loadAndCompile(content, { accelerator: "wasm", cpuOptions: { numThreads: threads } })
     const classifier = new Classifier(litert, model, record, threads)
-    await classifier.run(new Uint8Array(record.preprocessing.image_size ** 2 * 3)) // the first inference prepares much
+    await classifier.run(new Uint8Array(record.preprocessing.image_size ** 2 * 3)) // warm-up
     return classifier
   } catch (error) {
     if (error instanceof ClassifierError) throw error
-    throw new ClassifierError(`The model cannot be run by LiteRT.js; its file may be broken: ${reason(error)}`)
+    throw new ClassifierError(`LiteRT.js cannot run the model; its file may be broken: ${reason(error)}`)
   }
 }
 
@@ -311,7 +373,7 @@ class Classifier {
   }
 
   /**
-   * What the model sees in a photo.
+   * Classifies a photo.
    *
    * @param image ImageData.
    * @returns `{classes, preprocessMs, inferenceMs}`.
@@ -321,7 +383,7 @@ class Classifier {
     const pixels = cropAndResize(image, this.record.preprocessing)
     const preprocessMs = performance.now() - start
     const { values, inferenceMs } = await this.run(pixels)
-    return { classes: likeliest(values, this.record), preprocessMs, inferenceMs }
+    return { classes: topClasses(values, this.record), preprocessMs, inferenceMs }
   }
 
   async run(pixels) {
@@ -340,24 +402,24 @@ class Classifier {
 }
 
 /**
- * A photo's pixels, upright, transparent parts on white, its colour profile ignored, as Python decodes it.
+ * Decodes a photo as Python does: upright, transparent parts on white, without its colour profile.
  *
- * @param source a Blob, or what a canvas can draw (a video).
- * @returns ImageData. Rejects with a ClassifierError in words.
+ * @param source a Blob, or an element that a canvas can draw (a video).
+ * @returns ImageData. Rejects with a ClassifierError.
  */
 export async function decode(source) {
   let bitmap = source
   if (source instanceof Blob) {
     const options = { imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "default" }
     bitmap = await createImageBitmap(source, options).catch(() => {
-      throw new ClassifierError(source.size ? "This is no photo that the browser can decode." : "The file is empty.")
+      throw new ClassifierError(source.size ? "The browser cannot decode this file as a photo." : "The file is empty.")
     })
   }
   const width = bitmap.videoWidth ?? bitmap.width
   const height = bitmap.videoHeight ?? bitmap.height
   try {
-    if (width * height > MOST_PIXELS) {
-      throw new ClassifierError(`The photo is too large: ${width} x ${height} pixels; ${MOST_PIXELS} are accepted.`)
+    if (width * height > MAX_PIXELS) {
+      throw new ClassifierError(`The photo is too large: ${width} x ${height} pixels; at most ${MAX_PIXELS} are supported.`)
     }
     const canvas = document.createElement("canvas")
     Object.assign(canvas, { width, height })
@@ -368,7 +430,7 @@ export async function decode(source) {
     return context.getImageData(0, 0, width, height)
   } catch (error) {
     if (error instanceof ClassifierError) throw error
-    throw new ClassifierError(`The photo cannot be drawn by this browser: ${reason(error)}`)
+    throw new ClassifierError(`This browser cannot draw the photo: ${reason(error)}`)
   } finally {
     bitmap.close?.()
   }

@@ -1,6 +1,6 @@
-"""LiteRT.js, the runtime of the page: fetched by npm in the version that is pinned here, and kept in the user's cache.
+"""Fetches LiteRT.js, the runtime of the web page, through npm in a pinned version, and caches it for the user.
 
-The packages' own files are served as they are; an import map in the page takes the place of a bundler.
+The page serves the packages' files unchanged; an import map replaces a bundler.
 """
 
 from __future__ import annotations
@@ -24,15 +24,21 @@ NPM_SECONDS = 300
 
 
 class Package(NamedTuple):
-    """A package of npm: its name, the SHA-512 of its archive as a lock file has it, and what the page needs of it."""
+    """An npm package.
+
+    Attributes:
+        name: of the package.
+        integrity: SHA-512 of its archive, in the form of a lock file.
+        files: paths in the archive and the paths in the page's folder.
+    """
 
     name: str
     integrity: str
     files: dict[str, str]
 
 
-# Of the four builds of the runtime three are served: with relaxed SIMD, with threads as well, and for browsers without
-# either. The fourth, for WebNN and for models that only in part run on WebGPU, is not used.
+# Three of the four builds are served: relaxed SIMD, relaxed SIMD with threads, and one for browsers without either. The
+# fourth is for WebNN and for models that run only partly on WebGPU; the page does not use it.
 _BUILDS = ("litert_wasm_internal", "litert_wasm_threaded_internal", "litert_wasm_compat_internal")
 PACKAGES = (
     Package(
@@ -50,29 +56,39 @@ PACKAGES = (
 
 
 def cache_folder() -> Path:
-    """Where the archives are kept: `edge-cv` in XDG_CACHE_HOME, which is ~/.cache by default."""
+    """The folder of the cached archives: `edge-cv` in XDG_CACHE_HOME (default: ~/.cache)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~", ".cache")).expanduser() / "edge-cv"
 
 
 def fetch() -> dict[str, Path]:
-    """The archive of each package, by its name: from the cache, or else from npm's registry.
+    """Fetch the archives that are not cached.
+
+    Returns:
+        The path of each archive, by package name.
 
     Raises:
-        InputError: npm is not installed, the registry cannot be reached, or it sends another content.
+        InputError: npm is not installed, the registry cannot be reached, or an archive has another SHA-512.
     """
     return {package.name: _archive(package) for package in PACKAGES}
 
 
 def files() -> dict[str, bytes]:
-    """What the page serves of LiteRT.js, by its path in the page's folder. Raises InputError as `fetch`."""
-    found = {}
+    """The content of the LiteRT.js files, by path in the page's folder. Raises InputError as `fetch` does."""
+    contents = {}
     for package in PACKAGES:
         content = _archive(package).read_bytes()
         _check(package, content, "the cached archive")
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:  # read by name, never extracted
-            for member, place in package.files.items():
-                found[place] = archive.extractfile(member).read()
-    return found
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:  # nothing is extracted to disk
+            for member, path in package.files.items():
+                contents[path] = _member(archive, member)
+    return contents
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    if file is None:
+        raise InputError(f"{name} must be a file in the archive of LiteRT.js. Received: a folder or a link")
+    return file.read()
 
 
 def _archive(package: Package) -> Path:
@@ -88,7 +104,7 @@ def _download(package: Package) -> bytes:
     if npm is None:
         raise InputError(
             f"npm must be installed to fetch {what} for the page (Debian: apt-get install npm), or the package's "
-            f"archive must lie in {cache_folder()}. Received: no npm"
+            f"archive must be in {cache_folder()}. Received: no npm"
         )
     with tempfile.TemporaryDirectory() as folder:
         command = [npm, "pack", what, "--ignore-scripts", "--silent", "--pack-destination", folder]

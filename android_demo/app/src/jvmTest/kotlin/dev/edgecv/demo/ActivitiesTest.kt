@@ -52,10 +52,10 @@ import java.util.concurrent.TimeUnit
 import javax.imageio.ImageIO
 import kotlin.math.abs
 
-/** The app's activities on the framework's own code, with its own resources, models and TensorFlow Lite. */
+/** The app's activities on the framework's real code, with the app's resources, models and TensorFlow Lite. */
 abstract class ActivitiesTest {
     private val app: Application = RuntimeEnvironment.getApplication()
-    private val opened = mutableListOf<ActivityController<*>>()
+    private val controllers = mutableListOf<ActivityController<*>>()
 
     @Before
     fun load() {
@@ -64,11 +64,11 @@ abstract class ActivitiesTest {
     }
 
     @After
-    fun close() = opened.forEach { it.pause().stop().destroy() }
+    fun close() = controllers.forEach { it.pause().stop().destroy() }
 
     protected fun start(): ActivityController<MainActivity> {
         val controller = Robolectric.buildActivity(MainActivity::class.java).setup()
-        opened += controller
+        controllers += controller
         until("the model is open", controller.get()) { "XNNPACK" in controller.get().text(R.id.runtime) }
         return controller
     }
@@ -77,7 +77,7 @@ abstract class ActivitiesTest {
         val end = System.nanoTime() + TimeUnit.SECONDS.toNanos(30)
         while (!holds()) {
             shadowOf(Looper.getMainLooper()).idleFor(Duration.ofMillis(20)) // a frame and its layout
-            check(System.nanoTime() < end) { "it was to be that $what, but: ${activity?.text(R.id.message)}" }
+            check(System.nanoTime() < end) { "timeout while waiting until $what; message: ${activity?.text(R.id.message)}" }
             Thread.sleep(10)
         }
     }
@@ -85,7 +85,7 @@ abstract class ActivitiesTest {
     private fun Activity.text(id: Int) = findViewById<TextView>(id)!!.text.toString()
 
     private fun Activity.labels(): List<String> {
-        val rows = findViewById<ViewGroup>(R.id.answers)!!
+        val rows = findViewById<ViewGroup>(R.id.predictions)!!
         return (0 until rows.childCount).map { rows.getChildAt(it).findViewById<TextView>(R.id.label)!!.text.toString() }
     }
 
@@ -94,14 +94,14 @@ abstract class ActivitiesTest {
         view.setSelection((0 until view.count).first { view.getItemAtPosition(it) == text })
     }
 
-    /** The file that the user chooses when the system's own screen has been opened by a button. */
+    /** Clicks a button that opens the system's file picker, and picks a file. */
     private fun Activity.pick(button: Int, name: String, content: ByteArray) {
         val uri = Uri.parse("content://test/$name")
         shadowOf(app.contentResolver).registerInputStreamSupplier(uri) { ByteArrayInputStream(content) }
         findViewById<Button>(button)!!.performClick()
-        val asked = shadowOf(this).nextStartedActivityForResult
-        assertEquals(Intent.ACTION_OPEN_DOCUMENT, asked.intent.action)
-        shadowOf(this).receiveResult(asked.intent, Activity.RESULT_OK, Intent().setData(uri))
+        val request = shadowOf(this).nextStartedActivityForResult
+        assertEquals(Intent.ACTION_OPEN_DOCUMENT, request.intent.action)
+        shadowOf(this).receiveResult(request.intent, Activity.RESULT_OK, Intent().setData(uri))
     }
 
     protected fun png(photo: Photo): ByteArray {
@@ -121,7 +121,7 @@ abstract class ActivitiesTest {
     }
 
     @Test
-    fun `the model in the assets is opened, and its choices are shown`() {
+    fun `the model in the assets is opened, and the settings are shown`() {
         val activity = start().get()
         assertEquals("efficientnet_lite0", activity.findViewById<Spinner>(R.id.model)!!.selectedItem)
         assertEquals("int8", activity.findViewById<Spinner>(R.id.precision)!!.selectedItem)
@@ -129,12 +129,12 @@ abstract class ActivitiesTest {
     }
 
     @Test
-    fun `a device without a camera says so`() {
+    fun `a device without a camera shows a message`() {
         assertEquals(app.getString(R.string.camera_missing), start().get().text(R.id.message))
     }
 
     @Test
-    fun `a refused camera is asked for once and then spoken of`() {
+    fun `a denied camera permission is requested once and then shown as a message`() {
         addCamera()
         shadowOf(app).denyPermissions(Manifest.permission.CAMERA)
         val controller = start()
@@ -145,12 +145,12 @@ abstract class ActivitiesTest {
         assertEquals(app.getString(R.string.camera_refused), activity.text(R.id.message))
         controller.recreate()
         assertEquals(app.getString(R.string.camera_refused), controller.get().text(R.id.message))
-        controller.get().findViewById<Button>(R.id.camera_button)!!.performClick() // whoever wants it now is asked again
+        controller.get().findViewById<Button>(R.id.camera_button)!!.performClick() // the button requests it again
         assertEquals(listOf(Manifest.permission.CAMERA), shadowOf(controller.get()).lastRequestedPermission?.requestedPermissions?.toList())
     }
 
     @Test
-    fun `a delegate that is missing is replaced, and the screen says by what and why`() {
+    fun `a missing delegate is replaced, and the screen shows by which one and why`() {
         val activity = start().get()
         activity.choose(R.id.delegate, "GPU")
         until("the fall-back is shown") { "instead of GPU" in activity.text(R.id.runtime) }
@@ -160,16 +160,16 @@ abstract class ActivitiesTest {
     }
 
     @Test
-    fun `a broken model is spoken of, and the good one opens again`() {
+    fun `a broken model shows a message, and a valid one opens again`() {
         val activity = start().get()
         activity.pick(R.id.open_button, "broken.tflite", "no model".toByteArray())
-        until("the model is refused") { "no TFLite file" in activity.text(R.id.message) }
+        until("the model is rejected") { "not a TFLite file" in activity.text(R.id.message) }
         activity.choose(R.id.model, "efficientnet_lite0")
-        until("the good one is open") { "XNNPACK" in activity.text(R.id.runtime) }
+        until("the valid model is open") { "XNNPACK" in activity.text(R.id.runtime) }
     }
 
     @Test
-    fun `a model that the user opens is kept with its float and int8 forms`() {
+    fun `a model that the user opens is kept next to the other schemes of its network`() {
         val activity = start().get()
         activity.pick(R.id.open_button, "mine.tflite", Shipped.file(Shipped.model("float32")).readBytes())
         until("float32 is open") { activity.findViewById<Spinner>(R.id.precision)!!.selectedItem == "float32" && "XNNPACK" in activity.text(R.id.runtime) }
@@ -179,7 +179,7 @@ abstract class ActivitiesTest {
     }
 
     @Test
-    fun `the benchmark button measures and says where the file is`() {
+    fun `the benchmark button measures and shows the path of the file`() {
         val activity = start().get()
         activity.findViewById<Button>(R.id.benchmark_button)!!.performClick()
         until("it is measured") { activity.text(R.id.message).startsWith("Measured") }
@@ -191,7 +191,7 @@ abstract class ActivitiesTest {
     private fun benchmark(folder: String?, change: Intent.() -> Unit = {}): Activity {
         val intent = Intent(app, BenchmarkActivity::class.java).putExtra("folder", folder).putExtra("runs", 3).putExtra("warmup", 1)
             .putExtra("threads", "1,2").putExtra("delegate", "xnnpack").apply(change)
-        return Robolectric.buildActivity(BenchmarkActivity::class.java, intent).setup().also { opened += it }.get()
+        return Robolectric.buildActivity(BenchmarkActivity::class.java, intent).setup().also { controllers += it }.get()
     }
 
     private fun measurement(folder: File): JsonObject {
@@ -215,7 +215,7 @@ abstract class ActivitiesTest {
     }
 
     @Test
-    fun `an intent that cannot be obeyed leaves one line in its folder`() {
+    fun `an invalid intent writes its reason to its folder`() {
         val folder = File(app.getExternalFilesDir("benchmark"), "bad").apply { mkdirs() }
         for ((change, words) in listOf<Pair<Intent.() -> Unit, String>>(
             { _: Intent -> } to "model.tflite",
@@ -230,12 +230,12 @@ abstract class ActivitiesTest {
     }
 
     @Test
-    fun `an intent cannot leave the app's own folder`() {
+    fun `an intent cannot access other folders`() {
         val outside = app.getExternalFilesDir("benchmark")!!.parentFile!!
         Shipped.file(Shipped.model("int8")).copyTo(File(outside, "model.tflite"))
         for (folder in listOf(null, "", "..", "../..", "a/b", "missing")) {
             val activity = benchmark(folder)
-            until("it is refused") { "folder must be" in activity.text(R.id.message) }
+            until("it is rejected") { "folder must be" in activity.text(R.id.message) }
         }
         assertFalse(File(outside, "measurement.json").exists())
     }
@@ -245,9 +245,9 @@ abstract class ActivitiesTest {
         until("the photo is classified") { activity.labels().isNotEmpty() }
     }
 
-    protected fun refusePhoto(activity: Activity, content: ByteArray) {
+    protected fun expectRejectedPhoto(activity: Activity, content: ByteArray) {
         activity.pick(R.id.photo_button, "broken.png", content)
-        until("the photo is refused", activity) { activity.text(R.id.message).startsWith("The photo cannot be read") }
+        until("the photo is rejected", activity) { activity.text(R.id.message).startsWith("The photo cannot be read") }
     }
 
     protected fun shown(activity: Activity) = activity.labels()
@@ -265,29 +265,29 @@ abstract class ActivitiesTest {
     }
 }
 
-/** On the oldest Android that the app is for. Its graphics are Robolectric's, without a decoder. */
+/** The oldest supported Android. Robolectric's legacy graphics cannot decode photos. */
 @RunWith(RobolectricTestRunner::class)
 @Config(sdk = [24])
 @GraphicsMode(GraphicsMode.Mode.LEGACY)
 class Api24Test : ActivitiesTest()
 
-/** On the Android that the app is made for, with its own graphics: photos are decoded and the screen is drawn. */
+/** The target Android, with native graphics: photos are decoded and the screen is drawn. */
 @RunWith(RobolectricTestRunner::class)
 @Config(sdk = [35], qualifiers = "w411dp-h891dp-xhdpi")
 @GraphicsMode(GraphicsMode.Mode.NATIVE)
 class Api35Test : ActivitiesTest() {
     @Test
-    fun `a photo that is none is spoken of`() {
+    fun `an invalid photo shows a message`() {
         val activity = start().get()
-        refusePhoto(activity, "no photo".toByteArray())
-        refusePhoto(activity, png(Shipped.photos[0]).copyOf(100))
+        expectRejectedPhoto(activity, "no photo".toByteArray())
+        expectRejectedPhoto(activity, png(Shipped.photos[0]).copyOf(100))
     }
 
     @Test
-    fun `a chosen photo gets the class that Python gives it, also after a rotation`() {
+    fun `a chosen photo has the same classes as in Python, also after a rotation`() {
         val controller = start()
         val model = Shipped.model("int8")
-        val expected = Shipped.answers(model)[0].getValue("top").jsonArray.map { it.jsonPrimitive.content.toInt() }
+        val expected = Shipped.predictions(model)[0].getValue("top").jsonArray.map { it.jsonPrimitive.content.toInt() }
         val labels = Json.parseToJsonElement(Shipped.sidecar(model)).jsonObject.getValue("labels").jsonArray.map { it.jsonPrimitive.content }
         pickPhoto(controller.get(), 0)
         assertEquals(expected.map { labels[it] }, shown(controller.get()))
@@ -298,27 +298,27 @@ class Api35Test : ActivitiesTest() {
     }
 
     @Test
-    fun `the threshold hides what is less probable`() {
+    fun `the threshold hides less probable classes`() {
         val activity = start().get()
         pickPhoto(activity, 0)
-        val probabilities = Shipped.answers(Shipped.model("int8"))[0].getValue("probabilities").jsonArray.map { it.jsonPrimitive.double * 100 }
+        val probabilities = Shipped.predictions(Shipped.model("int8"))[0].getValue("probabilities").jsonArray.map { it.jsonPrimitive.double * 100 }
         val percent = (1..99).first { p -> probabilities.none { abs(it - p) < 0.2 } && probabilities.count { it >= p } in 1..3 }
         threshold(activity, percent)
         assertEquals(probabilities.count { it >= percent }, shown(activity).size)
         threshold(activity, 100)
-        assertEquals("Nothing reaches 100 %.", message(activity))
+        assertEquals("No class reaches 100 %.", message(activity))
     }
 
     @Test
     @Config(qualifiers = "w411dp-h891dp-night-xhdpi")
-    fun `the screen is drawn, by night too`() = draw("night")
+    fun `the screen is drawn in dark mode`() = draw("night")
 
     @Test
     fun `the screen is drawn`() = draw("day")
 
     @Test
     @Config(qualifiers = "w891dp-h411dp-land-xhdpi")
-    fun `the screen is drawn sideways`() = draw("land")
+    fun `the screen is drawn in landscape`() = draw("land")
 
     private fun draw(name: String) {
         val activity = start().get()
@@ -332,6 +332,6 @@ class Api35Test : ActivitiesTest() {
     }
 
     private companion object {
-        const val CAT = 21 // scikit-image's, which anybody may show
+        const val CAT = 21 // scikit-image's photo, which is in the public domain
     }
 }

@@ -12,7 +12,7 @@ import kotlinx.serialization.json.jsonPrimitive
 import java.io.File
 import java.nio.ByteBuffer
 
-/** The artifacts that build.py made, the sample photos, and what Python answers for them (golden/make_vectors.py). */
+/** The model files from build.py, the sample photos, and Python's predictions for them (golden/make_vectors.py). */
 object Shipped {
     private val folder = File(System.getProperty("edgecv.vectors"))
     private val vectors = Json.parseToJsonElement(File(folder, "vectors.json").readText()).jsonObject
@@ -23,7 +23,7 @@ object Shipped {
         Photo(width, height, File(folder, "$n.rgb").readBytes())
     }
 
-    fun answers(model: String): List<JsonObject> =
+    fun predictions(model: String): List<JsonObject> =
         vectors.getValue("models").jsonObject.getValue(model).jsonArray.map { it.jsonObject }
 
     fun model(scheme: String) = models.first { it.endsWith("_$scheme.tflite") }
@@ -34,7 +34,7 @@ object Shipped {
 
     fun file(model: String) = File(folder, model)
 
-    /** A model as the app has it in its assets, or without its sidecar, as the user opens it. */
+    /** A model with its sidecar, as in the app's assets, or without, as when the user opens a file. */
     fun source(model: String, withSidecar: Boolean = true) = object : ModelSource {
         override val file = model
 
@@ -43,7 +43,7 @@ object Shipped {
         override fun sidecar() = if (withSidecar) Shipped.sidecar(model) else null
     }
 
-    /** Loads Android's C library as far as TensorFlow Lite's library needs it here; see desktop/bionic.c. */
+    /** Loads the part of Android's C library that TensorFlow Lite needs; see desktop/bionic.c. */
     fun loadDesktopLibrary() {
         val folder = File(System.getProperty("edgecv.desktop"))
         for (name in listOf("libc", "libm", "libdl", "liblog")) System.load(File(folder, "$name.so").absolutePath)

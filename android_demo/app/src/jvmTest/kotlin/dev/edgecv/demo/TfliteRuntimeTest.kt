@@ -1,6 +1,5 @@
 package dev.edgecv.demo
 
-import dev.edgecv.core.Artifact
 import dev.edgecv.core.Benchmark
 import dev.edgecv.core.BenchmarkRequest
 import dev.edgecv.core.Classifier
@@ -11,6 +10,7 @@ import dev.edgecv.core.LinuxMachine
 import dev.edgecv.core.Machine
 import dev.edgecv.core.Memory
 import dev.edgecv.core.ModelSource
+import dev.edgecv.core.Record
 import dev.edgecv.core.Session
 import dev.edgecv.core.Settings
 import dev.edgecv.core.State
@@ -39,18 +39,18 @@ import java.nio.ByteBuffer
 import java.security.MessageDigest
 import kotlin.math.abs
 
-/** The app's own classes on the shipped files, by the library of the AAR that goes into the app. */
+/** The app's classes on the shipped model files, with the TensorFlow Lite library of the app's AAR. */
 class TfliteRuntimeTest {
     @ParameterizedTest
     @ValueSource(strings = ["int8", "float32"])
-    fun `a photo becomes the input bytes that Python gives the model`(scheme: String) {
+    fun `the input tensor has the same bytes as in Python`(scheme: String) {
         val model = Shipped.model(scheme)
-        val artifact = Artifact.read(model, Shipped.content(model), Shipped.sidecar(model))
+        val record = Record.read(model, Shipped.content(model), Shipped.sidecar(model))
         TfliteRuntime.open(Shipped.content(model), XNNPACK).use { engine ->
-            val writer = InputWriter(engine.input, artifact.preprocessing!!, artifact.pixelOffset)
+            val writer = InputWriter(engine.input, record.preprocessing!!, record.input.pixelOffset)
             val buffer = engine.input.buffer()
-            for ((photo, expected) in Shipped.photos.zip(Shipped.answers(model))) {
-                writer.write(artifact.preprocessing!!.cropAndResize(photo), buffer)
+            for ((photo, expected) in Shipped.photos.zip(Shipped.predictions(model))) {
+                writer.write(record.preprocessing!!.cropAndResize(photo), buffer)
                 buffer.rewind()
                 val digest = MessageDigest.getInstance("SHA-256").apply { update(buffer) }.digest()
                 assertEquals(expected.getValue("input_sha256").jsonPrimitive.content, digest.joinToString("") { "%02x".format(it) })
@@ -60,38 +60,40 @@ class TfliteRuntimeTest {
 
     @ParameterizedTest
     @ValueSource(strings = ["int8", "float32"])
-    fun `each photo gets the class that Python gives it, and the five likeliest with their probabilities`(scheme: String) {
+    fun `the top five classes and their probabilities equal Python`(scheme: String) {
         val model = Shipped.model(scheme)
         Classifier.open(model, Shipped.content(model), Shipped.sidecar(model), TfliteRuntime, XNNPACK).use { classifier ->
             for ((n, photo) in Shipped.photos.withIndex()) {
-                val expected = Shipped.answers(model)[n]
+                val expected = Shipped.predictions(model)[n]
                 val top = expected.getValue("top").jsonArray.map { it.jsonPrimitive.int }
                 val probabilities = expected.getValue("probabilities").jsonArray.map { it.jsonPrimitive.double }
-                val (answers, _) = classifier.classify { photo }
-                assertEquals(top, answers.map { it.index }, "photo $n of $model")
-                for ((answer, probability) in answers.zip(probabilities)) assertTrue(abs(answer.probability - probability) < 1e-3)
+                val (predictions, _) = classifier.classify { photo }
+                assertEquals(top, predictions.map { it.index }, "photo $n of $model")
+                for ((prediction, probability) in predictions.zip(probabilities)) assertTrue(abs(prediction.probability - probability) < 1e-3)
             }
         }
     }
 
     @Test
-    fun `what a file says of itself suffices without its sidecar`() {
+    fun `the embedded metadata equals the sidecar`() {
         for (model in Shipped.models) {
             val content = Shipped.content(model)
-            assertEquals(Artifact.read(model, content, Shipped.sidecar(model)), Artifact.read(model, content, null))
+            val sidecar = Record.read(model, content, Shipped.sidecar(model))
+            assertEquals(listOf(model, content.limit().toLong()), listOf(sidecar.file, sidecar.sizeBytes))
+            assertEquals(sidecar.copy(file = null, sha256 = null, sizeBytes = null), Record.read(model, content, null))
         }
     }
 
     @Test
-    fun `other programs' metadata gives the same int8 inputs, and the labels behind the model`() {
+    fun `the standard metadata gives the same int8 inputs and labels`() {
         val model = Shipped.model("int8")
-        val ours = Artifact.read(model, Shipped.content(model), null)
+        val ours = Record.read(model, Shipped.content(model), null)
         val standard = TfliteFile(Shipped.content(model)).standardMetadata()!!
         assertEquals(ours.labels, standard.labels)
         val photo = ours.preprocessing!!.cropAndResize(Shipped.photos[0])
         TfliteRuntime.open(Shipped.content(model), XNNPACK).use { engine ->
             val (own, others) = listOf(
-                InputWriter(engine.input, ours.preprocessing!!, ours.pixelOffset),
+                InputWriter(engine.input, ours.preprocessing!!, ours.input.pixelOffset),
                 InputWriter(engine.input, ours.preprocessing!!.copy(mean = standard.mean!!, std = standard.std!!), null),
             ).map { writer -> engine.input.buffer().also { writer.write(photo, it) } }
             assertEquals(own.rewind(), others.rewind())
@@ -100,13 +102,13 @@ class TfliteRuntimeTest {
 
     @ParameterizedTest
     @ValueSource(ints = [1, 2])
-    fun `without XNNPACK the float model says the same`(threads: Int) {
+    fun `without XNNPACK the float model predicts the same`(threads: Int) {
         val model = Shipped.model("float32")
         val settings = Settings(threads, Delegate.CPU)
         Classifier.open(model, Shipped.content(model), null, TfliteRuntime, settings).use { classifier ->
             assertTrue(classifier.runtime.endsWith("CPU"), classifier.runtime)
             for ((n, photo) in Shipped.photos.withIndex().take(5)) {
-                val top = Shipped.answers(model)[n].getValue("top").jsonArray.first().jsonPrimitive.int
+                val top = Shipped.predictions(model)[n].getValue("top").jsonArray.first().jsonPrimitive.int
                 assertEquals(top, classifier.classify { photo }.first.first().index)
             }
         }
@@ -114,7 +116,7 @@ class TfliteRuntimeTest {
 
     @ParameterizedTest
     @EnumSource(Delegate::class, names = ["GPU", "NNAPI"])
-    fun `a machine without that delegate runs on XNNPACK and says why`(delegate: Delegate) {
+    fun `without that delegate the model runs on XNNPACK, with the reason`(delegate: Delegate) {
         val states = mutableListOf<State>()
         Session(TfliteRuntime, Settings(1, delegate)) { states += it }.use { session ->
             session.open(Shipped.source(Shipped.model("int8")))
@@ -122,12 +124,12 @@ class TfliteRuntimeTest {
             session.await()
             assertTrue(session.state.runtime!!.endsWith("XNNPACK"), session.state.toString())
             assertTrue(delegate.label in session.state.fallback!!, session.state.fallback)
-            assertEquals(5, session.state.answers.size)
+            assertEquals(5, session.state.predictions.size)
         }
     }
 
     @Test
-    fun `a broken file is refused in words, and the next model opens`() {
+    fun `a broken file is rejected with a message, and the next model opens`() {
         val whole = Shipped.content(Shipped.model("int8"))
         Session(TfliteRuntime, XNNPACK) { }.use { session ->
             for (bytes in listOf(0, 7, 100, 5000, whole.limit() / 2)) {
@@ -141,30 +143,30 @@ class TfliteRuntimeTest {
             session.offer { Shipped.photos[0] }
             session.await()
             assertNull(session.state.error)
-            assertEquals(5, session.state.answers.size)
+            assertEquals(5, session.state.predictions.size)
         }
     }
 
     @Test
-    fun `the sidecar of the float file is not taken for the int8 file's`() {
+    fun `the sidecar of the float file is rejected for the int8 file`() {
         val error = assertThrows(InputError::class.java) {
-            Artifact.read("int8.tflite", Shipped.content(Shipped.model("int8")), Shipped.sidecar(Shipped.model("float32")))
+            Record.read("int8.tflite", Shipped.content(Shipped.model("int8")), Shipped.sidecar(Shipped.model("float32")))
         }
         assertTrue("belongs to another file" in error.message!!)
     }
 
     @ParameterizedTest
     @ValueSource(strings = ["int8", "float32"])
-    fun `a benchmark writes what was measured and the outputs for golden inputs`(scheme: String, @TempDir folder: File) {
+    fun `a benchmark writes the measurement and the outputs for golden inputs`(scheme: String, @TempDir folder: File) {
         val model = Shipped.model(scheme)
         Shipped.file(model).copyTo(File(folder, "model.tflite"))
-        val artifact = Artifact.read(model, Shipped.content(model), null)
+        val record = Record.read(model, Shipped.content(model), null)
         TfliteRuntime.open(Shipped.content(model), XNNPACK).use { engine ->
-            val writer = InputWriter(engine.input, artifact.preprocessing!!, artifact.pixelOffset)
+            val writer = InputWriter(engine.input, record.preprocessing!!, record.input.pixelOffset)
             val golden = ByteArray(3 * engine.input.bytes)
             for (n in 0 until 3) {
                 val buffer = engine.input.buffer()
-                writer.write(artifact.preprocessing!!.cropAndResize(Shipped.photos[n]), buffer)
+                writer.write(record.preprocessing!!.cropAndResize(Shipped.photos[n]), buffer)
                 buffer.rewind()
                 buffer.get(golden, n * engine.input.bytes, engine.input.bytes)
             }
@@ -174,7 +176,7 @@ class TfliteRuntimeTest {
         val written = Json.parseToJsonElement(File(folder, "measurement.json").readText()).jsonObject
         assertEquals(setOf("measurement.json", "model.tflite", "golden.bin"), folder.list()!!.toSet())
         assertEquals("measurement", written.getValue("kind").jsonPrimitive.content)
-        assertEquals(Artifact.sha256(Shipped.content(model)), written.getValue("artifact").jsonObject.getValue("sha256").jsonPrimitive.content)
+        assertEquals(Record.sha256(Shipped.content(model)), written.getValue("artifact").jsonObject.getValue("sha256").jsonPrimitive.content)
         val latency = written.getValue("latency").jsonArray.map { it.jsonObject }
         assertEquals(listOf(1, 2), latency.map { it.getValue("threads").jsonPrimitive.int })
         for (row in latency) {
@@ -189,13 +191,13 @@ class TfliteRuntimeTest {
         golden.getValue("outputs").jsonArray.forEachIndexed { n, outputs ->
             val stored = outputs.jsonArray.map { it.jsonPrimitive.double }
             assertEquals(1000, stored.size)
-            val top = Shipped.answers(model)[n].getValue("top").jsonArray.first().jsonPrimitive.int
+            val top = Shipped.predictions(model)[n].getValue("top").jsonArray.first().jsonPrimitive.int
             assertEquals(top, stored.indexOf(stored.max()))
         }
     }
 
     @Test
-    fun `a benchmark that cannot be writes one line that says why`(@TempDir folder: File) {
+    fun `a failed benchmark writes its reason in one line`(@TempDir folder: File) {
         fun error(delegate: Delegate = Delegate.XNNPACK): String {
             Benchmark(TfliteRuntime, Here).measureFolder(folder, BenchmarkRequest("x", 2, 0, listOf(1), delegate))
             val written = Json.parseToJsonElement(File(folder, "measurement.json").readText()).jsonObject
@@ -204,9 +206,9 @@ class TfliteRuntimeTest {
         }
         assertTrue("model.tflite" in error())
         File(folder, "model.tflite").writeText("not a model")
-        assertTrue("no TFLite file" in error())
+        assertTrue("not a TFLite file" in error())
         Shipped.file(Shipped.model("int8")).copyTo(File(folder, "model.tflite"), overwrite = true)
-        assertTrue("GPU" in error(Delegate.GPU)) // what was asked for, or nothing: no fallback in a measurement
+        assertTrue("GPU" in error(Delegate.GPU)) // a measurement never falls back to another delegate
         File(folder, "golden.bin").writeText("short")
         assertTrue("golden.bin must hold inputs of 150528 bytes" in error())
     }

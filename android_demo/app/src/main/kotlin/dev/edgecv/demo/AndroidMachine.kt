@@ -9,7 +9,7 @@ import dev.edgecv.core.LinuxMachine
 import dev.edgecv.core.Machine
 import dev.edgecv.core.Memory
 
-/** The phone that the app runs on. Its only thermometer that every app may read is the battery's. */
+/** The phone that runs the app. Apps may read only the battery's temperature. */
 class AndroidMachine(private val context: Context) : Machine {
     private val linux = LinuxMachine()
     private val cores = Runtime.getRuntime().availableProcessors()

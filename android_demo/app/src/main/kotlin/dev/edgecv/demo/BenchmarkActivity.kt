@@ -13,13 +13,13 @@ import java.io.File
 import java.util.concurrent.Executors
 
 /**
- * Measures a model that adb pushed, without anybody touching the phone:
+ * Measures a model that was pushed by adb:
  *
  *     adb shell am start -W -n dev.edgecv.demo/.BenchmarkActivity --es folder ID --ei runs 50 --ei warmup 10 \
  *         --es threads 1,4 --es delegate xnnpack
  *
- * In the app's external folder `benchmark/ID` it reads `model.tflite` and, if it is there, `golden.bin`, and writes
- * `measurement.json`, whether it worked or not.
+ * It reads `model.tflite` and, if it exists, `golden.bin` from the app's external folder `benchmark/ID`, and writes
+ * `measurement.json` there: the measurement, or the reason of the failure.
  */
 class BenchmarkActivity : Activity() {
     override fun onCreate(saved: Bundle?) {
@@ -32,21 +32,21 @@ class BenchmarkActivity : Activity() {
     private fun measure() {
         val folder = folder()
         if (folder == null) {
-            tell("folder must be 1 to 32 of a-z and 0-9, and exist. Received: ${intent.getStringExtra("folder")}")
+            show("folder must be 1 to 32 of a-z and 0-9, and exist. Received: ${intent.getStringExtra("folder")}")
             return
         }
         File(folder, Benchmark.RESULT).delete()
         try {
             val request = BenchmarkRequest.parse(
                 folder = folder.name,
-                runs = whole("runs"),
-                warmup = whole("warmup"),
+                runs = intExtra("runs"),
+                warmup = intExtra("warmup"),
                 threads = intent.getStringExtra("threads"),
                 delegate = intent.getStringExtra("delegate"),
             )
-            tell(Benchmark(TfliteRuntime, AndroidMachine(applicationContext)).measureFolder(folder, request, ::tell).toString())
+            show(Benchmark(TfliteRuntime, AndroidMachine(applicationContext)).measureFolder(folder, request, ::show).toString())
         } catch (error: InputError) {
-            tell(error.reason())
+            show(error.reason())
             fail(folder, error.reason())
         } catch (error: RuntimeException) {
             Log.e(TAG, "measuring failed", error)
@@ -58,7 +58,7 @@ class BenchmarkActivity : Activity() {
     private fun fail(folder: File, reason: String) = try {
         Benchmark.write(folder, Benchmark.failure(reason))
     } catch (error: InputError) {
-        tell(error.reason())
+        show(error.reason())
     }
 
     private fun folder(): File? {
@@ -66,9 +66,9 @@ class BenchmarkActivity : Activity() {
         return getExternalFilesDir("benchmark")?.let { File(it, name) }?.takeIf { it.isDirectory }
     }
 
-    private fun whole(name: String): Int? = if (intent.hasExtra(name)) intent.getIntExtra(name, -1) else null
+    private fun intExtra(name: String): Int? = if (intent.hasExtra(name)) intent.getIntExtra(name, -1) else null
 
-    private fun tell(text: String) {
+    private fun show(text: String) {
         Log.i(TAG, text.take(1000))
         runOnUiThread { findViewById<TextView>(R.id.message)!!.text = text.take(4000) }
     }
@@ -76,7 +76,7 @@ class BenchmarkActivity : Activity() {
     private companion object {
         const val TAG = "edge_cv"
 
-        // one after the other: two at once would measure each other
+        // one at a time, because parallel benchmarks would disturb each other
         val measurements = Executors.newSingleThreadExecutor()!!
     }
 }

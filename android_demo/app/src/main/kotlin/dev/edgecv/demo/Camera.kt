@@ -22,10 +22,11 @@ import dev.edgecv.core.reason
 import java.nio.ByteBuffer
 
 /**
- * The live camera, by Camera2: a preview and frames for the model.
+ * The live camera with Camera2: a preview, and frames for the model.
  *
- * @param onFrame given each frame with what turns it upright, on the camera's thread; the image is closed after it.
- * @param onFailure given the reason when the camera stops by itself, on the camera's thread.
+ * @param onFrame called with each frame and the rotation that makes it upright, on the camera's thread; the image is closed
+ *     afterwards.
+ * @param onFailure called with the reason if the camera stops unexpectedly, on the camera's thread.
  */
 class Camera(
     context: Context,
@@ -43,14 +44,14 @@ class Camera(
     @Volatile
     private var device: CameraDevice? = null
 
-    // Opening takes a while; what answers after stop() has come too late.
+    // Opening is asynchronous; callbacks of an opening that stop() cancelled are ignored.
     @Volatile
     private var opening: Opened? = null
     private var reader: ImageReader? = null
 
     val exists get() = id != null
 
-    /** Width and height of the frames, before they are turned; null before [start]. */
+    /** Width and height of the frames before rotation; null before [start]. */
     var size: Pair<Int, Int>? = null
         private set
 
@@ -59,11 +60,11 @@ class Camera(
     private fun sensor() = manager.getCameraCharacteristics(id!!).get(CameraCharacteristics.SENSOR_ORIENTATION) ?: 0
 
     /**
-     * Opens the camera; the permission must have been given.
+     * Opens the camera; the app must have the camera permission.
      *
-     * @param texture what shows the preview.
-     * @param shortSide of the frames at least, in pixels.
-     * @param displayDegrees the display's rotation.
+     * @param texture shows the preview.
+     * @param shortSide minimum short side of the frames, in pixels.
+     * @param displayDegrees the display's rotation in degrees.
      */
     @SuppressLint("MissingPermission")
     fun start(texture: SurfaceTexture, shortSide: Int, displayDegrees: Int) {
@@ -76,7 +77,7 @@ class Camera(
             val characteristics = manager.getCameraCharacteristics(id)
             val map = characteristics.get(CameraCharacteristics.SCALER_STREAM_CONFIGURATION_MAP)
             val sizes = map?.getOutputSizes(ImageFormat.YUV_420_888).orEmpty().map { it.width to it.height }
-            if (sizes.isEmpty()) return onFailure("it gives no YUV_420_888 frames")
+            if (sizes.isEmpty()) return onFailure("it has no YUV_420_888 frames")
             val chosen = CameraFrame.chooseSize(sizes, shortSide)
             size = chosen
             val degrees = CameraFrame.degreesUpright(sensor(), displayDegrees, facing(id) == CameraCharacteristics.LENS_FACING_FRONT)
@@ -89,7 +90,7 @@ class Camera(
             manager.openCamera(id, opened, handler)
         } catch (error: CameraAccessException) {
             onFailure(error.reason())
-        } catch (error: RuntimeException) { // vendors' camera services throw whatever they are led into
+        } catch (error: RuntimeException) { // vendors' camera services throw undocumented exceptions
             onFailure(error.reason())
         }
     }
@@ -98,7 +99,7 @@ class Camera(
         opening = null
         device?.close()
         device = null
-        // On its own thread, after the frame that is being read.
+        // on the camera's thread, after the current frame
         val frames = reader
         thread?.let { Handler(it.looper).post { frames?.close() } }
         reader = null
@@ -106,10 +107,10 @@ class Camera(
         thread = null
     }
 
-    /** What lays the preview upright and unstretched over a view of [width] x [height]: its middle is seen. */
+    /** The transform that shows the centre of the preview upright and undistorted in a view of [width] x [height]. */
     fun previewTransform(width: Int, height: Int, displayDegrees: Int): Matrix {
         val (frameWidth, frameHeight) = size ?: return Matrix()
-        val turned = sensor() % 180 != 0 // the view shows the frame as it stands when the display is not rotated
+        val turned = sensor() % 180 != 0 // the view shows the frame for an unrotated display
         val naturalWidth = if (turned) frameHeight else frameWidth
         val naturalHeight = if (turned) frameWidth else frameHeight
         val rotated = displayDegrees % 180 != 0
@@ -124,7 +125,7 @@ class Camera(
 
     private inner class Opened(private val preview: Surface, private val frames: Surface, private val handler: Handler) :
         CameraDevice.StateCallback() {
-        @Suppress("DEPRECATION") // what replaces it needs Android 9
+        @Suppress("DEPRECATION") // its replacement needs Android 9
         override fun onOpened(camera: CameraDevice) {
             if (opening !== this) return camera.close()
             device = camera
@@ -139,12 +140,12 @@ class Camera(
 
         override fun onDisconnected(camera: CameraDevice) {
             camera.close()
-            if (opening === this) onFailure("another app has taken it")
+            if (opening === this) onFailure("another app uses it")
         }
 
         override fun onError(camera: CameraDevice, error: Int) {
             camera.close()
-            if (opening === this) onFailure("error $error of the camera")
+            if (opening === this) onFailure("camera error $error")
         }
 
         private inner class Configured : CameraCaptureSession.StateCallback() {
@@ -162,12 +163,12 @@ class Camera(
                 }
             }
 
-            override fun onConfigureFailed(session: CameraCaptureSession) = onFailure("it refuses this size")
+            override fun onConfigureFailed(session: CameraCaptureSession) = onFailure("it rejects this frame size")
         }
     }
 
     companion object {
-        /** Android's image as the core reads it, copied, since the image belongs to the camera. */
+        /** A copy of a camera image; the image itself is returned to the camera. */
         fun copy(image: Image): CameraFrame {
             val (y, u, v) = image.planes.map { plane ->
                 val bytes = ByteBuffer.allocate(plane.buffer.remaining())

@@ -11,16 +11,16 @@ import dev.edgecv.core.reason
 import java.io.IOException
 import java.io.InputStream
 
-/** A photo that the user chose: the upright pixels. */
+/** Decodes photos that the user chose. */
 object Gallery {
-    /** Decodes a photo. One of more than [Photo.MAX_PIXELS] is decoded at half its size, or a quarter. Throws [InputError]. */
+    /** Decodes a photo upright; above [Photo.MAX_PIXELS] at a half or a quarter of its size. Throws [InputError]. */
     fun decode(context: Context, uri: Uri): Photo {
         fun <T> read(use: (InputStream) -> T): T =
             (context.contentResolver.openInputStream(uri) ?: throw IOException("it cannot be opened")).use(use)
         try {
             val bounds = BitmapFactory.Options().apply { inJustDecodeBounds = true }
             read { BitmapFactory.decodeStream(it, null, bounds) }
-            if (bounds.outWidth < 1 || bounds.outHeight < 1) throw IOException("it is no image that Android knows")
+            if (bounds.outWidth < 1 || bounds.outHeight < 1) throw IOException("it is not an image that Android can decode")
             val options = BitmapFactory.Options().apply {
                 inSampleSize = Photo.reduction(bounds.outWidth, bounds.outHeight)
                 inPreferredConfig = Bitmap.Config.ARGB_8888
@@ -29,7 +29,7 @@ object Gallery {
             val orientation = try {
                 read { ExifInterface(it).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1) }
             } catch (_: IOException) {
-                1 // a photo is worth more than its broken EXIF
+                1 // use the photo although its EXIF data is invalid
             }
             return photo(bitmap).upright(orientation)
         } catch (error: IOException) {
@@ -45,7 +45,7 @@ object Gallery {
         bitmap.recycle()
     }
 
-    /** A photo as it is shown, on a screen of at most [side] pixels. */
+    /** The photo as a bitmap of about [side] pixels, for the screen. */
     fun bitmap(photo: Photo, side: Int): Bitmap {
         val step = maxOf(1, maxOf(photo.width, photo.height) / side)
         val width = photo.width / step

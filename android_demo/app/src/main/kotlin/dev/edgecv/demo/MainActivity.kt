@@ -25,9 +25,9 @@ import android.widget.TextView
 import dev.edgecv.core.Benchmark
 import dev.edgecv.core.BenchmarkRequest
 import dev.edgecv.core.Catalogue
-import dev.edgecv.core.Choice
 import dev.edgecv.core.Delegate
 import dev.edgecv.core.InputError
+import dev.edgecv.core.ModelVariant
 import dev.edgecv.core.Notice
 import dev.edgecv.core.Photo
 import dev.edgecv.core.Session
@@ -39,57 +39,57 @@ import java.io.File
 import java.util.concurrent.Executors
 import kotlin.math.roundToInt
 
-/** The screen: what the camera sees or a chosen photo, and what the model makes of it. */
+/** The main screen: the camera or a chosen photo, and the predictions of the model. */
 class MainActivity : Activity() {
-    /** What outlives a rotation: the open model, the chosen photo, and which activity shows them. */
-    private class Kept {
+    /** The state that survives a rotation: the open model, the chosen photo, and the activity that shows them. */
+    private class Retained {
         @Volatile
         var shownBy: MainActivity? = null
         val session = Session(TfliteRuntime, Settings(threads = 1, delegate = Delegate.XNNPACK)) { state ->
             shownBy?.runOnUiThread { shownBy?.show(state) }
         }
-        val files = Executors.newSingleThreadExecutor()!! // reading photos and models, never on the screen's thread
+        val files = Executors.newSingleThreadExecutor()!! // reads photos and models off the main thread
         var catalogue = Catalogue(emptyList())
-        var chosen: Choice? = null
+        var chosen: ModelVariant? = null
         var photo: Photo? = null
         var picture: Bitmap? = null
         var thresholdPercent = 0
-        var trouble: String? = null // with the camera, or with a file that was chosen
-        var asked = false // for the camera, once: whoever refused it is not asked again at each rotation
+        var problem: String? = null // with the camera or with a chosen file
+        var permissionRequested = false // so that a denied permission is not requested again at each rotation
     }
 
-    private lateinit var kept: Kept
+    private lateinit var retained: Retained
     private lateinit var camera: Camera
     private val texture get() = view<TextureView>(R.id.preview)
 
     override fun onCreate(saved: Bundle?) {
         super.onCreate(saved)
-        @Suppress("DEPRECATION") // androidx's way would bring androidx
-        val before = lastNonConfigurationInstance as Kept?
-        kept = before ?: Kept()
-        kept.shownBy = this
+        @Suppress("DEPRECATION") // its replacement is in androidx
+        val before = lastNonConfigurationInstance as Retained?
+        retained = before ?: Retained()
+        retained.shownBy = this
         camera = Camera(
             this,
             onFrame = { image, degrees ->
-                if (kept.session.isFree) {
+                if (retained.session.isFree) {
                     val frame = Camera.copy(image)
-                    kept.session.offer { frame.toPhoto(degrees) }
+                    retained.session.offer { frame.toPhoto(degrees) }
                 }
             },
-            onFailure = { reason -> onScreen { trouble(getString(R.string.camera_failed, reason)) } },
+            onFailure = { reason -> onScreen { showProblem(getString(R.string.camera_failed, reason)) } },
         )
-        build()
-        if (before == null) kept.files.execute { load() }
-        show(kept.session.state)
-        kept.photo?.let { showPhoto() }
+        buildViews()
+        if (before == null) retained.files.execute { load() }
+        show(retained.session.state)
+        retained.photo?.let { showPhoto() }
     }
 
     @Suppress("OVERRIDE_DEPRECATION")
-    override fun onRetainNonConfigurationInstance(): Any = kept
+    override fun onRetainNonConfigurationInstance(): Any = retained
 
     override fun onResume() {
         super.onResume()
-        if (kept.photo == null) startCamera()
+        if (retained.photo == null) startCamera()
     }
 
     override fun onPause() {
@@ -98,10 +98,10 @@ class MainActivity : Activity() {
     }
 
     override fun onDestroy() {
-        if (kept.shownBy === this) kept.shownBy = null
+        if (retained.shownBy === this) retained.shownBy = null
         if (!isChangingConfigurations) {
-            kept.files.shutdown()
-            kept.session.close()
+            retained.files.shutdown()
+            retained.session.close()
         }
         super.onDestroy()
     }
@@ -109,100 +109,100 @@ class MainActivity : Activity() {
     // ---------------------------------------------------------------------------------------------- models and settings
 
     private fun load() {
-        val found = Catalogue.of(Models.all(applicationContext))
+        val catalogue = Catalogue.of(Models.all(applicationContext))
         onScreen {
-            kept.catalogue = found
+            retained.catalogue = catalogue
             showChoices()
-            found.choices.firstOrNull()?.let { choose(it) }
+            catalogue.variants.firstOrNull()?.let { choose(it) }
         }
     }
 
-    private fun choose(choice: Choice) {
-        if (choice == kept.chosen) return
-        kept.chosen = choice
-        kept.session.open(choice.source)
+    private fun choose(variant: ModelVariant) {
+        if (variant == retained.chosen) return
+        retained.chosen = variant
+        retained.session.open(variant.source)
         showChoices()
-        again()
+        reclassify()
     }
 
-    private fun use(settings: Settings) {
-        if (settings == kept.session.state.settings) return
-        kept.session.use(settings)
-        again()
+    private fun changeSettings(settings: Settings) {
+        if (settings == retained.session.state.settings) return
+        retained.session.changeSettings(settings)
+        reclassify()
     }
 
-    /** Classifies the chosen photo, where there is one; the camera's next frame comes by itself. */
-    private fun again() {
-        val photo = kept.photo ?: return
-        kept.session.classify { photo }
+    /** Classifies the chosen photo again, if there is one; with the camera the next frame follows anyway. */
+    private fun reclassify() {
+        val photo = retained.photo ?: return
+        retained.session.classify { photo }
     }
 
-    private fun opened(uri: Uri) = kept.files.execute {
+    private fun openModel(uri: Uri) = retained.files.execute {
         try {
-            val choice = Catalogue.choice(Models.keep(applicationContext, uri))
+            val variant = Catalogue.variant(Models.add(applicationContext, uri))
             onScreen {
-                kept.catalogue += choice
-                kept.chosen = null
-                kept.trouble = null
-                choose(choice)
+                retained.catalogue += variant
+                retained.chosen = null
+                retained.problem = null
+                choose(variant)
             }
         } catch (error: InputError) {
-            onScreen { trouble(error.reason()) }
+            onScreen { showProblem(error.reason()) }
         }
     }
 
-    private fun picked(uri: Uri) = kept.files.execute {
+    private fun openPhoto(uri: Uri) = retained.files.execute {
         try {
             val photo = Gallery.decode(applicationContext, uri)
             val picture = Gallery.bitmap(photo, SHOWN_PIXELS)
             onScreen {
                 camera.stop()
-                kept.photo = photo
-                kept.picture = picture
-                kept.trouble = null
+                retained.photo = photo
+                retained.picture = picture
+                retained.problem = null
                 showPhoto()
-                again()
+                reclassify()
             }
         } catch (error: InputError) {
-            onScreen { trouble(error.reason()) }
+            onScreen { showProblem(error.reason()) }
         } catch (_: OutOfMemoryError) {
-            onScreen { trouble(getString(R.string.photo_failed, "it is too large for this device")) }
+            onScreen { showProblem(getString(R.string.photo_failed, "it is too large for this device")) }
         }
     }
 
     private fun measure() {
         val folder = getExternalFilesDir("benchmark")?.let { File(it, "app") }?.apply { mkdirs() } ?: return
-        val settings = kept.session.state.settings
+        val settings = retained.session.state.settings
         val request = BenchmarkRequest(folder.name, runs = 50, warmup = 10, threads = listOf(settings.threads), delegate = settings.delegate)
-        kept.session.measure(Benchmark(TfliteRuntime, AndroidMachine(applicationContext)), request) { Benchmark.write(folder, it) }
-        again()
+        retained.session.measure(Benchmark(TfliteRuntime, AndroidMachine(applicationContext)), request) { Benchmark.write(folder, it) }
+        reclassify()
     }
 
     // ------------------------------------------------------------------------------------------------------- the camera
 
     private fun startCamera() {
-        if (!camera.exists) return trouble(getString(R.string.camera_missing))
-        if (!granted()) {
-            if (kept.asked) return trouble(getString(R.string.camera_refused))
-            kept.asked = true
+        if (!camera.exists) return showProblem(getString(R.string.camera_missing))
+        if (!hasPermission()) {
+            if (retained.permissionRequested) return showProblem(getString(R.string.camera_refused))
+            retained.permissionRequested = true
             return requestPermissions(arrayOf(Manifest.permission.CAMERA), CAMERA)
         }
-        trouble(null)
-        val surface = texture.surfaceTexture ?: return // its listener calls again
+        showProblem(null)
+        val surface = texture.surfaceTexture ?: return // its listener calls this again
         camera.start(surface, SHORT_SIDE_PIXELS, displayDegrees())
-        layPreview()
+        transformPreview()
     }
 
     override fun onRequestPermissionsResult(request: Int, permissions: Array<String>, results: IntArray) {
         if (request != CAMERA) return
-        if (results.firstOrNull() == PackageManager.PERMISSION_GRANTED) startCamera() else trouble(getString(R.string.camera_refused))
+        if (results.firstOrNull() == PackageManager.PERMISSION_GRANTED) startCamera() else showProblem(getString(R.string.camera_refused))
     }
 
-    private fun layPreview() {
+    private fun transformPreview() {
         if (texture.width > 0) texture.setTransform(camera.previewTransform(texture.width, texture.height, displayDegrees()))
     }
 
-    @Suppress("DEPRECATION") // what replaces it needs Android 11
+    @Suppress("DEPRECATION") // its replacement needs Android 11
     private fun displayDegrees() = when (windowManager.defaultDisplay.rotation) {
         Surface.ROTATION_90 -> 90
         Surface.ROTATION_180 -> 180
@@ -211,19 +211,19 @@ class MainActivity : Activity() {
     }
 
     private fun backToCamera() {
-        kept.photo = null
-        kept.picture = null
+        retained.photo = null
+        retained.picture = null
         view<ImageView>(R.id.photo).visibility = View.GONE
-        kept.asked = false
+        retained.permissionRequested = false
         startCamera()
     }
 
     private inner class Preview : TextureView.SurfaceTextureListener {
         override fun onSurfaceTextureAvailable(surface: SurfaceTexture, width: Int, height: Int) {
-            if (kept.photo == null && granted()) startCamera()
+            if (retained.photo == null && hasPermission()) startCamera()
         }
 
-        override fun onSurfaceTextureSizeChanged(surface: SurfaceTexture, width: Int, height: Int) = layPreview()
+        override fun onSurfaceTextureSizeChanged(surface: SurfaceTexture, width: Int, height: Int) = transformPreview()
 
         override fun onSurfaceTextureDestroyed(surface: SurfaceTexture): Boolean {
             camera.stop()
@@ -233,11 +233,11 @@ class MainActivity : Activity() {
         override fun onSurfaceTextureUpdated(surface: SurfaceTexture) = Unit
     }
 
-    private fun granted() = checkSelfPermission(Manifest.permission.CAMERA) == PackageManager.PERMISSION_GRANTED
+    private fun hasPermission() = checkSelfPermission(Manifest.permission.CAMERA) == PackageManager.PERMISSION_GRANTED
 
     // -------------------------------------------------------------------------------------------------------- the screen
 
-    private fun build() {
+    private fun buildViews() {
         setContentView(R.layout.main)
         texture.surfaceTextureListener = Preview()
         view<Button>(R.id.camera_button).setOnClickListener { backToCamera() }
@@ -245,25 +245,25 @@ class MainActivity : Activity() {
         view<Button>(R.id.open_button).setOnClickListener { pick("*/*", MODEL) }
         view<Button>(R.id.benchmark_button).setOnClickListener { measure() }
         val threshold = view<SeekBar>(R.id.threshold)
-        threshold.progress = kept.thresholdPercent
+        threshold.progress = retained.thresholdPercent
         threshold.setOnSeekBarChangeListener(object : SeekBar.OnSeekBarChangeListener {
             override fun onProgressChanged(bar: SeekBar, percent: Int, byUser: Boolean) {
-                kept.thresholdPercent = percent
-                show(kept.session.state)
+                retained.thresholdPercent = percent
+                show(retained.session.state)
             }
 
             override fun onStartTrackingTouch(bar: SeekBar) = Unit
 
             override fun onStopTrackingTouch(bar: SeekBar) = Unit
         })
-        val settings = kept.session.state.settings
-        choices(R.id.delegate, Delegate.entries.map { it.label }, settings.delegate.ordinal) {
-            use(kept.session.state.settings.copy(delegate = Delegate.entries[it]))
+        val settings = retained.session.state.settings
+        setItems(R.id.delegate, Delegate.entries.map { it.label }, settings.delegate.ordinal) {
+            changeSettings(retained.session.state.settings.copy(delegate = Delegate.entries[it]))
         }
         val cores = Runtime.getRuntime().availableProcessors()
         val threads = listOf(1, 2, 4, 8).filter { it == 1 || it <= cores }
-        choices(R.id.threads, threads.map { it.toString() }, threads.indexOf(settings.threads).coerceAtLeast(0)) {
-            use(kept.session.state.settings.copy(threads = threads[it]))
+        setItems(R.id.threads, threads.map { it.toString() }, threads.indexOf(settings.threads).coerceAtLeast(0)) {
+            changeSettings(retained.session.state.settings.copy(threads = threads[it]))
         }
         showChoices()
     }
@@ -272,28 +272,28 @@ class MainActivity : Activity() {
         val intent = Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType(type)
         startActivityForResult(intent, request)
     } catch (error: ActivityNotFoundException) {
-        trouble(getString(R.string.photo_failed, error.reason()))
+        showProblem(getString(R.string.photo_failed, error.reason()))
     }
 
     override fun onActivityResult(request: Int, result: Int, data: Intent?) {
         val uri = data?.data
         if (result != RESULT_OK || uri == null) return
-        if (request == PHOTO) picked(uri) else if (request == MODEL) opened(uri)
+        if (request == PHOTO) openPhoto(uri) else if (request == MODEL) openModel(uri)
     }
 
     private fun showChoices() {
-        val names = kept.catalogue.names
-        val chosen = kept.chosen
-        choices(R.id.model, names, names.indexOf(chosen?.name)) { at ->
-            kept.catalogue.find(names[at], kept.chosen?.scheme)?.let { choose(it) }
+        val names = retained.catalogue.names
+        val chosen = retained.chosen
+        setItems(R.id.model, names, names.indexOf(chosen?.name)) { at ->
+            retained.catalogue.find(names[at], retained.chosen?.scheme)?.let { choose(it) }
         }
-        val schemes = chosen?.let { kept.catalogue.schemes(it.name) }.orEmpty()
-        choices(R.id.precision, schemes, schemes.indexOf(chosen?.scheme)) { at ->
-            chosen?.let { kept.catalogue.find(it.name, schemes[at]) }?.let { choose(it) }
+        val schemes = chosen?.let { retained.catalogue.schemes(it.name) }.orEmpty()
+        setItems(R.id.precision, schemes, schemes.indexOf(chosen?.scheme)) { at ->
+            chosen?.let { retained.catalogue.find(it.name, schemes[at]) }?.let { choose(it) }
         }
     }
 
-    private fun choices(id: Int, texts: List<String>, selected: Int, onChoice: (Int) -> Unit) {
+    private fun setItems(id: Int, texts: List<String>, selected: Int, onChoice: (Int) -> Unit) {
         val spinner = view<Spinner>(id)
         spinner.onItemSelectedListener = null
         val adapter = ArrayAdapter(this, android.R.layout.simple_spinner_item, texts)
@@ -308,9 +308,9 @@ class MainActivity : Activity() {
     }
 
     private fun show(state: State) {
-        val percent = kept.thresholdPercent
+        val percent = retained.thresholdPercent
         view<TextView>(R.id.threshold_label).text = getString(R.string.threshold, percent)
-        showAnswers(state, percent)
+        showPredictions(state, percent)
         val notice = when (state.notice) {
             Notice.OPENING -> getString(R.string.opening)
             Notice.NO_MODEL -> getString(R.string.no_model)
@@ -318,51 +318,51 @@ class MainActivity : Activity() {
             Notice.MEASURED -> getString(R.string.measured, getExternalFilesDir("benchmark"))
             null -> null
         }
-        tell(state.error ?: notice ?: kept.trouble ?: nothingAbove(state, percent))
-        val asked = state.settings
-        val running = state.runtime?.let { getString(R.string.running, it, asked.threads) }
-        val instead = state.fallback?.let { getString(R.string.fallback, state.runtime, asked.delegate.label, it) }
+        showMessage(state.error ?: notice ?: retained.problem ?: nothingAbove(state, percent))
+        val requested = state.settings
+        val running = state.runtime?.let { getString(R.string.running, it, requested.threads) }
+        val instead = state.fallback?.let { getString(R.string.fallback, state.runtime, requested.delegate.label, it) }
         view<TextView>(R.id.runtime).text = instead ?: running.orEmpty()
         val timings = state.timings
         val preprocess = timings.spread { it.preprocessMs }
         view<TextView>(R.id.timings).text = if (preprocess == null) "" else getString(
             R.string.timings,
             timings.last.size,
-            words(preprocess),
-            words(timings.spread { it.inferenceMs }),
-            words(timings.spread { it.totalMs }),
+            text(preprocess),
+            text(timings.spread { it.inferenceMs }),
+            text(timings.spread { it.totalMs }),
         )
     }
 
     private fun nothingAbove(state: State, percent: Int) =
-        if (state.answers.isNotEmpty() && state.answers.none { it.probability * 100 >= percent }) getString(R.string.nothing_above, percent) else null
+        if (state.predictions.isNotEmpty() && state.predictions.none { it.probability * 100 >= percent }) getString(R.string.nothing_above, percent) else null
 
-    private fun words(spread: Spread?) = spread?.let { getString(R.string.spread, it.medianMs, it.p90Ms) }.orEmpty()
+    private fun text(spread: Spread?) = spread?.let { getString(R.string.spread, it.medianMs, it.p90Ms) }.orEmpty()
 
-    private fun showAnswers(state: State, percent: Int) {
-        val rows = view<ViewGroup>(R.id.answers)
-        val shown = state.answers.filter { it.probability * 100 >= percent }
+    private fun showPredictions(state: State, percent: Int) {
+        val rows = view<ViewGroup>(R.id.predictions)
+        val shown = state.predictions.filter { it.probability * 100 >= percent }
         while (rows.childCount > shown.size) rows.removeViewAt(rows.childCount - 1)
-        while (rows.childCount < shown.size) LayoutInflater.from(this).inflate(R.layout.answer, rows)
-        shown.forEachIndexed { i, answer ->
+        while (rows.childCount < shown.size) LayoutInflater.from(this).inflate(R.layout.prediction, rows)
+        shown.forEachIndexed { i, prediction ->
             val row = rows.getChildAt(i)
-            row.findViewById<TextView>(R.id.label)!!.text = answer.label
-            row.findViewById<ProgressBar>(R.id.bar)!!.progress = (answer.probability * 1000).roundToInt()
-            row.findViewById<TextView>(R.id.probability)!!.text = getString(R.string.percent, answer.probability * 100)
+            row.findViewById<TextView>(R.id.label)!!.text = prediction.label
+            row.findViewById<ProgressBar>(R.id.bar)!!.progress = (prediction.probability * 1000).roundToInt()
+            row.findViewById<TextView>(R.id.probability)!!.text = getString(R.string.percent, prediction.probability * 100)
         }
     }
 
     private fun showPhoto() = view<ImageView>(R.id.photo).run {
-        setImageBitmap(kept.picture)
+        setImageBitmap(retained.picture)
         visibility = View.VISIBLE
     }
 
-    private fun trouble(text: String?) {
-        kept.trouble = text
-        show(kept.session.state)
+    private fun showProblem(text: String?) {
+        retained.problem = text
+        show(retained.session.state)
     }
 
-    private fun tell(text: String?) {
+    private fun showMessage(text: String?) {
         val view = view<TextView>(R.id.message)
         view.text = text.orEmpty()
         view.visibility = if (text == null) View.GONE else View.VISIBLE
@@ -370,9 +370,9 @@ class MainActivity : Activity() {
 
     private fun <T : View> view(id: Int): T = findViewById<T>(id)!!
 
-    /** Does something on the screen's thread, on the activity that is there then. */
+    /** Runs on the main thread, with the activity that is shown then. */
     private fun onScreen(work: MainActivity.() -> Unit) {
-        runOnUiThread { kept.shownBy?.work() }
+        runOnUiThread { retained.shownBy?.work() }
     }
 
     private companion object {

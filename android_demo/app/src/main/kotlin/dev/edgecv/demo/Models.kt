@@ -13,27 +13,27 @@ import java.io.IOException
 import java.nio.ByteBuffer
 import java.nio.channels.FileChannel
 
-/** The models in the app's assets, and those that the user has opened. */
+/** The models in the app's assets and those that the user has opened. */
 object Models {
     private const val ASSETS = "models"
-    private const val ENDING = ".tflite"
+    private const val EXTENSION = ".tflite"
     private const val MAX_BYTES = 500_000_000L
 
     fun all(context: Context): List<ModelSource> {
-        val assets = context.assets.list(ASSETS).orEmpty().filter { it.endsWith(ENDING) }.map { AssetModel(context, it) }
-        val opened = folder(context).listFiles().orEmpty().filter { it.name.endsWith(ENDING) }.map { FileModel(it) }
+        val assets = context.assets.list(ASSETS).orEmpty().filter { it.endsWith(EXTENSION) }.map { AssetModel(context, it) }
+        val opened = folder(context).listFiles().orEmpty().filter { it.name.endsWith(EXTENSION) }.map { FileModel(it) }
         return assets + opened
     }
 
-    /** Copies a file that the user chose into the app, so that it stays. Throws [InputError]. */
-    fun keep(context: Context, uri: Uri): ModelSource {
-        val name = fileName(context, uri).replace(Regex("[^A-Za-z0-9._-]"), "_").removeSuffix(ENDING).take(100) + ENDING
+    /** Copies a file that the user chose into the app's storage. Throws [InputError]. */
+    fun add(context: Context, uri: Uri): ModelSource {
+        val name = fileName(context, uri).replace(Regex("[^A-Za-z0-9._-]"), "_").removeSuffix(EXTENSION).take(100) + EXTENSION
         val file = File(folder(context), name)
         val part = File(folder(context), "$name.part")
         try {
             val input = context.contentResolver.openInputStream(uri) ?: throw IOException("it cannot be opened")
             input.use { from -> part.outputStream().use { to -> copy(from, to) } }
-            if (!part.renameTo(file)) throw IOException("it cannot be renamed")
+            if (!part.renameTo(file)) throw IOException("the copy cannot be renamed")
         } catch (error: IOException) {
             throw InputError(context.getString(R.string.model_failed, error.reason()), error)
         } catch (error: SecurityException) {
@@ -78,7 +78,7 @@ object Models {
         }
 
         override fun sidecar(): String? = try {
-            context.assets.open("$ASSETS/${file.removeSuffix(ENDING)}.json").use { it.readBytes().decodeToString() }
+            context.assets.open("$ASSETS/${file.removeSuffix(EXTENSION)}.json").use { it.readBytes().decodeToString() }
         } catch (_: IOException) {
             null
         }

@@ -16,11 +16,11 @@ import org.tensorflow.lite.gpu.GpuDelegate
 import org.tensorflow.lite.nnapi.NnApiDelegate
 import java.nio.ByteBuffer
 
-/** TensorFlow Lite, or LiteRT 1, whose classes have the same names. */
+/** Runs models with TensorFlow Lite, or with LiteRT 1, whose classes have the same names. */
 object TfliteRuntime : Runtime {
     override fun open(model: ByteBuffer, settings: Settings): Engine {
-        val special = settings.delegate == Delegate.GPU || settings.delegate == Delegate.NNAPI
-        val delegate = if (special) delegate(settings.delegate) else null
+        val needsDelegate = settings.delegate == Delegate.GPU || settings.delegate == Delegate.NNAPI
+        val delegate = if (needsDelegate) delegate(settings.delegate) else null
         try {
             val options = Interpreter.Options()
             options.setNumThreads(settings.threads)
@@ -38,33 +38,33 @@ object TfliteRuntime : Runtime {
             throw error
         } catch (error: RuntimeException) {
             delegate?.close()
-            if (special) throw DelegateError("${settings.delegate.label} refuses the model: ${error.reason()}", error)
-            throw InputError("The runtime refuses the model: ${error.reason()}", error)
+            if (needsDelegate) throw DelegateError("${settings.delegate.label} rejects the model: ${error.reason()}", error)
+            throw InputError("The runtime rejects the model: ${error.reason()}", error)
         } catch (error: LinkageError) {
             throw InputError("TensorFlow Lite is not built for this device: ${error.reason()}", error)
         }
     }
 
-    private fun delegate(which: Delegate): org.tensorflow.lite.Delegate = try {
-        if (which == Delegate.GPU) {
+    private fun delegate(kind: Delegate): org.tensorflow.lite.Delegate = try {
+        if (kind == Delegate.GPU) {
             GpuDelegate()
         } else {
-            System.loadLibrary("neuralnetworks") // where it is missing the delegate would leave all to the CPU and say nothing
+            System.loadLibrary("neuralnetworks") // without this library the delegate would silently run everything on the CPU
             NnApiDelegate()
         }
     } catch (error: RuntimeException) {
-        throw DelegateError("this device has no ${which.label} delegate: ${error.reason()}", error)
+        throw DelegateError("this device has no ${kind.label} delegate: ${error.reason()}", error)
     } catch (error: LinkageError) {
-        throw DelegateError("this device has no ${which.label} delegate: ${error.reason()}", error)
+        throw DelegateError("this device has no ${kind.label} delegate: ${error.reason()}", error)
     }
 }
 
 private class TfliteEngine(
     private val interpreter: Interpreter,
     private val delegate: org.tensorflow.lite.Delegate?,
-    private val which: Delegate,
+    private val kind: Delegate,
 ) : Engine {
-    override val runtime = "tensorflow-lite ${TensorFlowLite.runtimeVersion()} ${which.label}"
+    override val runtime = "tensorflow-lite ${TensorFlowLite.runtimeVersion()} ${kind.label}"
     override val input: Tensor
     override val output: Tensor
 
@@ -83,7 +83,7 @@ private class TfliteEngine(
         try {
             interpreter.run(input, output)
         } catch (error: RuntimeException) {
-            throw DelegateError("${which.label} failed: ${error.reason()}", error)
+            throw DelegateError("${kind.label} failed: ${error.reason()}", error)
         }
     }
 

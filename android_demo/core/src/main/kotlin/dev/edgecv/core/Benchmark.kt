@@ -18,10 +18,10 @@ import java.io.IOException
 import java.nio.ByteBuffer
 import java.util.Random
 
-/** What is to be measured, as the intent that starts it says. */
+/** The parameters of a benchmark. */
 data class BenchmarkRequest(val folder: String, val runs: Int, val warmup: Int, val threads: List<Int>, val delegate: Delegate) {
     companion object {
-        /** The request of an intent's extras; null where one is missing, which takes the default. */
+        /** Parses the extras of an intent; a null value takes its default. Throws [InputError]. */
         fun parse(folder: String?, runs: Int?, warmup: Int?, threads: String?, delegate: String?): BenchmarkRequest {
             val counts = (threads ?: "1").split(",").map { it.trim().toIntOrNull() ?: 0 }
             return BenchmarkRequest(
@@ -45,12 +45,12 @@ data class BenchmarkRequest(val folder: String, val runs: Int, val warmup: Int, 
     }
 }
 
-/** What the system tells of the machine; null where it does not. */
+/** The device that runs the benchmark; a value is null if the system does not provide it. */
 interface Machine {
-    /** Its name for people: model, system, cores. */
+    /** A readable name: model, system, cores. */
     val host: String
 
-    /** Free text about it. */
+    /** Further properties as text. */
     val description: Map<String, String>
 
     fun temperatureC(): Double?
@@ -60,14 +60,14 @@ interface Machine {
     fun memory(): Memory?
 }
 
-/** Resident memory of this process, now and at its highest, in bytes. */
+/** Resident memory of this process, current and peak, in bytes. */
 data class Memory(val bytes: Long, val peakBytes: Long)
 
-/** Measures a model alone and writes `measurement.json`, which `edge-cv report` merges. */
+/** Measures the latency and memory of a model and writes `measurement.json`, which `edge-cv report` merges. */
 class Benchmark(private val runtime: Runtime, private val machine: Machine) {
-    /** Measures `model.tflite` in a folder and writes the result there, or the reason why there is none. */
+    /** Measures `model.tflite` in a folder and writes the result, or the reason of a failure, to that folder. */
     fun measureFolder(folder: File, request: BenchmarkRequest, progress: (String) -> Unit = {}): JsonObject {
-        val measured = try {
+        val result = try {
             val model = readDirect(File(folder, MODEL), "the model")
             val golden = File(folder, GOLDEN).takeIf { it.isFile }?.let { readDirect(it, "the golden inputs") }
             measure(model, golden, request, progress)
@@ -76,11 +76,11 @@ class Benchmark(private val runtime: Runtime, private val machine: Machine) {
         } catch (error: OutOfMemoryError) {
             failure("the device has too little memory for this model")
         }
-        write(folder, measured)
-        return measured
+        write(folder, result)
+        return result
     }
 
-    /** As [measureFolder], with the content of both files, and nothing written. */
+    /** The same as [measureFolder] for the content of the files; writes nothing. */
     fun measure(model: ByteBuffer, golden: ByteBuffer?, request: BenchmarkRequest, progress: (String) -> Unit = {}): JsonObject {
         TfliteFile(model)
         val before = machine.memory()
@@ -116,7 +116,7 @@ class Benchmark(private val runtime: Runtime, private val machine: Machine) {
             put("kind", KIND)
             putJsonObject("artifact") {
                 put("file", MODEL)
-                put("sha256", Artifact.sha256(model))
+                put("sha256", Record.sha256(model))
             }
             putJsonObject("device") {
                 put("host", machine.host)
@@ -149,7 +149,7 @@ class Benchmark(private val runtime: Runtime, private val machine: Machine) {
         val output = engine.output.buffer()
         val images = golden.limit() / size
         return buildJsonObject {
-            put("sha256", Artifact.sha256(golden))
+            put("sha256", Record.sha256(golden))
             put("images", images)
             putJsonArray("outputs") {
                 for (image in 0 until images) {
@@ -168,28 +168,28 @@ class Benchmark(private val runtime: Runtime, private val machine: Machine) {
         const val RESULT = "measurement.json"
         private const val KIND = "measurement"
 
-        /** What is written when nothing could be measured; [reason] is one line. */
+        /** The result of a failed benchmark; [reason] is one line. */
         fun failure(reason: String): JsonObject = buildJsonObject {
             put("schema", 1)
             put("kind", KIND)
             put("error", reason)
         }
 
-        /** Writes a result beside its place and renames it, so that whoever waits for it never reads half of one. */
+        /** Writes a result to a temporary file and renames it, so that a reader never sees a part of it. */
         fun write(folder: File, result: JsonObject) {
             val part = File(folder, "$RESULT.part")
             try {
                 part.writeText(Json.encodeToString(JsonObject.serializer(), result) + "\n")
-                if (!part.renameTo(File(folder, RESULT))) throw IOException("it cannot be renamed")
+                if (!part.renameTo(File(folder, RESULT))) throw IOException("cannot rename the temporary file")
             } catch (error: IOException) {
                 part.delete()
                 throw InputError("$RESULT cannot be written: ${error.reason()}", error)
             }
         }
 
-        /** A file's bytes, in a buffer that the runtime can use where it lies. */
-        fun readDirect(file: File, what: String): ByteBuffer {
-            if (!file.isFile) throw InputError("${file.name}, $what, is not there.")
+        /** A file's bytes in a direct buffer, which the runtime uses without a copy. */
+        fun readDirect(file: File, role: String): ByteBuffer {
+            if (!file.isFile) throw InputError("${file.name}, $role, does not exist.")
             try {
                 file.inputStream().channel.use { channel ->
                     val size = channel.size()

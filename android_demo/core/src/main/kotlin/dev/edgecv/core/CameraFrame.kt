@@ -3,19 +3,19 @@ package dev.edgecv.core
 import java.nio.ByteBuffer
 
 /**
- * One plane of a YUV_420_888 image, as android.media.Image has it.
+ * One plane of a YUV_420_888 image, as in android.media.Image.
  *
  * @property rowStride bytes from one row to the next.
- * @property pixelStride bytes from one value to the next in a row; 2 where two planes are interleaved.
+ * @property pixelStride bytes from one value to the next in a row; 2 if two planes are interleaved.
  */
 class Plane(val bytes: ByteBuffer, val rowStride: Int, val pixelStride: Int)
 
-/** A camera's frame: luma of [width] x [height], and chroma (JFIF's YCbCr, full range) of half that, rounded up. */
+/** A camera frame: luma of [width] x [height], and chroma (JFIF's YCbCr, full range) of half that size, rounded up. */
 class CameraFrame(val width: Int, val height: Int, val y: Plane, val u: Plane, val v: Plane) {
     /**
-     * The frame as RGB, turned clockwise.
+     * Converts the frame to RGB and rotates it clockwise.
      *
-     * @param degrees 0, 90, 180 or 270: what turns the sensor's picture upright.
+     * @param degrees 0, 90, 180 or 270: the rotation that makes the picture upright.
      */
     fun toPhoto(degrees: Int): Photo {
         val rgb = ByteArray(3 * width * height)
@@ -39,17 +39,17 @@ class CameraFrame(val width: Int, val height: Int, val y: Plane, val u: Plane, v
 
     companion object {
         /**
-         * How far a sensor's picture is to be turned clockwise to stand as the user sees it.
+         * The clockwise rotation in degrees that makes the sensor's picture upright on the display.
          *
-         * @param sensor the sensor's orientation in degrees, as the camera tells it.
+         * @param sensor the sensor's orientation in degrees, from the camera's characteristics.
          * @param display the display's rotation in degrees: 0, 90, 180 or 270.
-         * @param facesUser whether the camera looks at the user.
+         * @param facesUser whether the camera faces the user.
          */
         fun degreesUpright(sensor: Int, display: Int, facesUser: Boolean): Int =
             (if (facesUser) sensor + display else sensor - display + 360) % 360
 
         /**
-         * The smallest of a camera's sizes whose short side is at least [shortSide] pixels, or else its largest.
+         * The smallest size whose short side is at least [shortSide] pixels, or the largest size if there is none.
          *
          * @param sizes pairs of width and height, at least one.
          */
@@ -58,7 +58,7 @@ class CameraFrame(val width: Int, val height: Int, val y: Plane, val u: Plane, v
             return sizes.filter { minOf(it.first, it.second) >= shortSide }.minByOrNull(::pixels) ?: sizes.maxBy(::pixels)
         }
 
-        // ITU-R BT.601 as JFIF 1.02 uses it, in integers of six bits after the point, rounded as Pillow rounds them.
+        // ITU-R BT.601 as in JFIF 1.02, in fixed point with six fractional bits and Pillow's rounding.
         private const val SCALE = 6
         private val RED_OF_CR = table(1.402)
         private val GREEN_OF_CB = table(-0.34414)

@@ -1,31 +1,31 @@
 package dev.edgecv.core
 
-/** One model file that can be chosen: its network's name and its scheme, as its record has them. */
-data class Choice(val source: ModelSource, val name: String, val scheme: String)
+/** A model file with the network's name and the scheme from its record. */
+data class ModelVariant(val source: ModelSource, val name: String, val scheme: String)
 
-/** The models that can be chosen, by network and then by scheme, so that float and int8 can be switched. */
-data class Catalogue(val choices: List<Choice>) {
-    val names: List<String> get() = choices.map { it.name }.distinct()
+/** The available models by network and scheme, so that the user can switch between float and int8. */
+data class Catalogue(val variants: List<ModelVariant>) {
+    val names: List<String> get() = variants.map { it.name }.distinct()
 
-    fun schemes(name: String): List<String> = choices.filter { it.name == name }.map { it.scheme }
+    fun schemes(name: String): List<String> = variants.filter { it.name == name }.map { it.scheme }
 
-    /** The model of that name in that scheme, or else in its first. */
-    fun find(name: String, scheme: String?): Choice? =
-        choices.firstOrNull { it.name == name && it.scheme == scheme } ?: choices.firstOrNull { it.name == name }
+    /** The variant with that name and scheme, or the first with that name. */
+    fun find(name: String, scheme: String?): ModelVariant? =
+        variants.firstOrNull { it.name == name && it.scheme == scheme } ?: variants.firstOrNull { it.name == name }
 
-    /** With one more model, in the place of one of the same name and scheme. */
-    operator fun plus(choice: Choice) =
-        Catalogue(choices.filterNot { it.name == choice.name && it.scheme == choice.scheme } + choice)
+    /** Adds a variant; it replaces one of the same name and scheme. */
+    operator fun plus(variant: ModelVariant) =
+        Catalogue(variants.filterNot { it.name == variant.name && it.scheme == variant.scheme } + variant)
 
     companion object {
-        /** Of all sources those that say what they are, by name and scheme; a broken one stays by its file's name. */
-        fun of(sources: List<ModelSource>): Catalogue = Catalogue(sources.map(::choice).sortedWith(compareBy({ it.name }, { it.scheme })))
+        /** The variants of all sources, sorted by name and scheme. A file without a valid record is listed by its file name. */
+        fun of(sources: List<ModelSource>): Catalogue = Catalogue(sources.map(::variant).sortedWith(compareBy({ it.name }, { it.scheme })))
 
-        fun choice(source: ModelSource): Choice = try {
-            val artifact = Artifact.read(source.file, source.content(), source.sidecar())
-            Choice(source, artifact.name, artifact.scheme.ifEmpty { source.file })
+        fun variant(source: ModelSource): ModelVariant = try {
+            val record = Record.read(source.file, source.content(), source.sidecar())
+            ModelVariant(source, record.name, record.scheme.ifEmpty { source.file })
         } catch (_: InputError) {
-            Choice(source, source.file, source.file)
+            ModelVariant(source, source.file, source.file)
         }
     }
 }

@@ -23,9 +23,9 @@ class Photo(val width: Int, val height: Int, val rgb: ByteArray) {
     }
 
     /**
-     * The photo as it was seen, of one stored with an EXIF orientation (Exif 3.0, 4.6.5.1.6).
+     * The upright photo for a stored EXIF orientation (Exif 3.0, 4.6.5.1.6).
      *
-     * @param orientation 1..8; any other value means upright, as 1 does.
+     * @param orientation 1..8; any other value is treated as 1, upright.
      */
     fun upright(orientation: Int): Photo {
         if (orientation !in 2..8) return this
@@ -59,9 +59,9 @@ class Photo(val width: Int, val height: Int, val rgb: ByteArray) {
 
     companion object {
         /**
-         * A photo of pixels 0xAARRGGBB, not premultiplied; transparent ones are laid on white.
+         * A photo from pixels 0xAARRGGBB, not premultiplied; transparent pixels are blended with white.
          *
-         * @param row reads the row of that number into the array.
+         * @param row copies the row with that number into the array.
          */
         fun ofArgb(width: Int, height: Int, row: (Int, IntArray) -> Unit): Photo {
             val rgb = ByteArray(3 * width * height)
@@ -80,7 +80,7 @@ class Photo(val width: Int, val height: Int, val rgb: ByteArray) {
             return Photo(width, height, rgb)
         }
 
-        /** By what a photo's sides are to be divided, a power of two, so that it has at most [MAX_PIXELS]. */
+        /** The power of two that divides a photo's sides so that it has at most [MAX_PIXELS]. */
         fun reduction(width: Int, height: Int): Int {
             var by = 1
             while ((width / by).toLong() * (height / by) > MAX_PIXELS) by *= 2

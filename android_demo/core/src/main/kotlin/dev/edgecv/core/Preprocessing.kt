@@ -1,14 +1,14 @@
 package dev.edgecv.core
 
-/** Which part of a photo a model sees. */
+/** How the square that a model takes is cut from a photo. */
 enum class Rule { CROP_THEN_RESIZE, RESIZE_THEN_CROP, STRETCH }
 
 /**
- * From an upright photo of any size to the pixels that a model sees, and to the range that it takes; the same value
- * that the artifact's record holds and that calibration and evaluation used.
+ * Crop, resize and input range: how an upright photo of any size becomes a model's input. The value is the one in the
+ * model's record, which calibration and evaluation used too.
  *
  * @property imageSize height and width of the result, in pixels.
- * @property resizeTo length of the photo's short side when the central square of [imageSize] is cut out, in pixels.
+ * @property resizeTo length of the photo's short side when the central square of [imageSize] is cropped, in pixels.
  * @property mean per channel; the model's input is `(pixel - mean) / std`, pixel in 0..255.
  */
 data class Preprocessing(
@@ -33,10 +33,10 @@ data class Preprocessing(
         }
     }
 
-    /** Whether the model's input is the pixels 0..255 themselves. */
+    /** Whether the model takes pixels 0..255 without normalization. */
     val takesPixels get() = mean.all { it == 0f } && std.all { it == 1f }
 
-    /** The part of a photo that the model sees, [imageSize] pixels wide and high. */
+    /** The cropped and resized photo, [imageSize] pixels wide and high. */
     fun cropAndResize(photo: Photo): Photo {
         val short = minOf(photo.width, photo.height)
         return when (rule) {
@@ -46,10 +46,10 @@ data class Preprocessing(
                     .resize(imageSize, imageSize, interpolation)
             }
             Rule.RESIZE_THEN_CROP -> {
-                val seen = photo.shortened(LONGEST_ASPECT.toLong() * short)
-                val width = (seen.width.toLong() * resizeTo / short).toInt().coerceAtLeast(imageSize)
-                val height = (seen.height.toLong() * resizeTo / short).toInt().coerceAtLeast(imageSize)
-                val resized = seen.resize(width, height, interpolation)
+                val cut = photo.shortened(LONGEST_ASPECT.toLong() * short)
+                val width = (cut.width.toLong() * resizeTo / short).toInt().coerceAtLeast(imageSize)
+                val height = (cut.height.toLong() * resizeTo / short).toInt().coerceAtLeast(imageSize)
+                val resized = cut.resize(width, height, interpolation)
                 resized.crop(halfToEven(width - imageSize), halfToEven(height - imageSize), imageSize, imageSize)
             }
             Rule.STRETCH -> photo.resize(imageSize, imageSize, interpolation)
@@ -60,14 +60,14 @@ data class Preprocessing(
         const val MAX_IMAGE_SIZE = 4096
         const val MAX_ENLARGEMENT = 16
 
-        // A longer photo is cut first: the result does not reach out there, and a strip would be resized to hundreds
-        // of times its size.
+        // A longer photo is cropped first: the result does not depend on its ends, and resizing a strip would make it
+        // hundreds of times larger.
         private const val LONGEST_ASPECT = 16
 
-        private fun Photo.shortened(most: Long): Photo {
-            if (maxOf(width, height) <= most) return this
-            val newWidth = minOf(width.toLong(), most).toInt()
-            val newHeight = minOf(height.toLong(), most).toInt()
+        private fun Photo.shortened(longest: Long): Photo {
+            if (maxOf(width, height) <= longest) return this
+            val newWidth = minOf(width.toLong(), longest).toInt()
+            val newHeight = minOf(height.toLong(), longest).toInt()
             return crop((width - newWidth) / 2, (height - newHeight) / 2, newWidth, newHeight)
         }
 

@@ -5,7 +5,7 @@ import kotlin.math.abs
 import kotlin.math.ceil
 import kotlin.math.sin
 
-/** How a pixel is made of those around it, each antialiased. [reach] is the filter's radius in pixels of the result. */
+/** Resampling filters, with antialiasing except for nearest. [reach] is the filter's radius in pixels of the result. */
 enum class Interpolation(internal val reach: Double, internal val weight: (Double) -> Double) {
     NEAREST(0.0, { 0.0 }),
     BILINEAR(1.0, { x -> if (abs(x) < 1) 1 - abs(x) else 0.0 }),
@@ -26,13 +26,13 @@ private fun cubic(signed: Double): Double {
 
 private fun sinc(x: Double) = if (x == 0.0) 1.0 else sin(x * PI) / (x * PI)
 
-// Weights are integers of so many bits after the point, so that the sums are the same on every machine and in Pillow.
+// Weights are in fixed point with this many fractional bits, so that sums are equal on every machine and in Pillow.
 private const val PRECISION_BITS = 32 - 8 - 2
 
-/** The photo in another size, bit for bit as Pillow 13's `resize` makes it: in two passes, each rounded to bytes. */
+/** Resizes the photo in two passes, each rounded to bytes; equal bit for bit to Pillow 13's `resize`. */
 fun Photo.resize(width: Int, height: Int, interpolation: Interpolation): Photo {
     if (interpolation == Interpolation.NEAREST) return nearest(width, height)
-    // Pillow's rule for which pass is cheaper first; where both round, the order is seen in the result.
+    // Pillow runs the pass first that saves more work. Both passes round, so the order changes the result.
     val rowsLost = this.height - height
     val rowsFirst = rowsLost > 0 && rowsLost > 2 * (this.width - width)
     return if (rowsFirst) rows(height, interpolation).columns(width, interpolation)
@@ -53,23 +53,23 @@ private fun Photo.nearest(width: Int, height: Int): Photo {
     return Photo(width, height, result)
 }
 
-/** Which of [size] pixels each of [newSize] takes; added up, as Pillow does, since that rounds otherwise than a product. */
+/** The source pixel of each new pixel. The step is accumulated as in Pillow, because a product rounds differently. */
 private fun nearestOf(size: Int, newSize: Int): IntArray {
     val step = size.toDouble() / newSize
     var place = step * 0.5
     return IntArray(newSize) { place.toInt().coerceAtMost(size - 1).also { place += step } }
 }
 
-/** For each pixel of the result the first one that it is made of, and the weights of those from there. */
+/** For each pixel of the result the first source pixel and the weights of the source pixels from there. */
 private class Weights(val first: IntArray, val values: Array<IntArray>) {
     companion object {
         fun of(size: Int, newSize: Int, interpolation: Interpolation): Weights {
             val scale = size.toDouble() / newSize
             val filterScale = maxOf(scale, 1.0)
             val reach = interpolation.reach * filterScale
-            val most = ceil(reach).toInt() * 2 + 1
+            val length = ceil(reach).toInt() * 2 + 1
             val first = IntArray(newSize)
-            val real = DoubleArray(most)
+            val real = DoubleArray(length)
             val values = Array(newSize) { at ->
                 val centre = (at + 0.5) * scale
                 val begin = (centre - reach + 0.5).toInt().coerceAtLeast(0)

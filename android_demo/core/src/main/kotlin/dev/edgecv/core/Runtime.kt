@@ -2,7 +2,7 @@ package dev.edgecv.core
 
 import java.nio.ByteBuffer
 
-/** What computes: [label] is what people and measurements call it. */
+/** The kind of kernels that run a model; [label] is its name on the screen and in measurements. */
 enum class Delegate(val label: String) {
     XNNPACK("XNNPACK"),
     CPU("CPU"),
@@ -10,7 +10,7 @@ enum class Delegate(val label: String) {
     NNAPI("NNAPI"),
     ;
 
-    /** What to try where this one fails; null where nothing is left. */
+    /** The delegate to try if this one fails; null if there is none. */
     val fallback: Delegate?
         get() = when (this) {
             GPU, NNAPI -> XNNPACK
@@ -21,17 +21,17 @@ enum class Delegate(val label: String) {
 
 data class Settings(val threads: Int, val delegate: Delegate)
 
-/** Opens models; what TensorFlow Lite is to the app. */
+/** Opens models; the app implements it with TensorFlow Lite. */
 interface Runtime {
     /**
-     * @param model the file's bytes in a direct buffer, which must live as long as the engine.
-     * @throws DelegateError when the delegate is missing or refuses the model.
-     * @throws InputError when the runtime refuses the model.
+     * @param model the file's bytes in a direct buffer, which must stay valid as long as the engine.
+     * @throws DelegateError if the delegate is missing or rejects the model.
+     * @throws InputError if the runtime rejects the model.
      */
     fun open(model: ByteBuffer, settings: Settings): Engine
 }
 
-/** An open model with one input and one output. Belongs to the thread that opened it. */
+/** An open model with one input and one output. Use it only on the thread that opened it. */
 interface Engine : AutoCloseable {
     /** Name, version and delegate, such as "tensorflow-lite 2.16.1 XNNPACK". */
     val runtime: String
@@ -39,9 +39,9 @@ interface Engine : AutoCloseable {
     val output: Tensor
 
     /**
-     * One inference, between buffers of [Tensor.buffer].
+     * Runs one inference on buffers of [Tensor.buffer].
      *
-     * @throws DelegateError when the delegate fails.
+     * @throws DelegateError if the delegate fails.
      */
     fun run(input: ByteBuffer, output: ByteBuffer)
 }

@@ -6,39 +6,39 @@ import java.util.concurrent.Executors
 import java.util.concurrent.TimeUnit
 import java.util.concurrent.atomic.AtomicBoolean
 
-/** A model that can be opened: in the app's assets, or a file of the user's. */
+/** A model file: in the app's assets or chosen by the user. */
 interface ModelSource {
-    /** The file's name, with its ending. */
+    /** The file name with its extension. */
     val file: String
 
     /** The file's bytes in a direct buffer. */
     fun content(): ByteBuffer
 
-    /** The text of the `.json` beside it; null when there is none. */
+    /** The text of the `.json` sidecar; null if there is none. */
     fun sidecar(): String?
 }
 
-/** What is to be told to the user, as the app's own words. */
+/** A message to the user; the app has its text. */
 enum class Notice { OPENING, NO_MODEL, MEASURING, MEASURED }
 
 /**
- * All that the screen shows; a new value for every change.
+ * Everything that the screen shows; each change makes a new value.
  *
- * @property artifact the open model; null where none is.
- * @property settings what was asked for.
- * @property runtime what really runs, such as "tensorflow-lite 2.16.1 XNNPACK".
- * @property fallback why something else runs than was asked for; null where it does not.
- * @property answers of the last photo, likeliest first.
- * @property error why the last step failed, one sentence; null where it did not.
- * @property measurement of the last benchmark.
+ * @property settings the requested settings.
+ * @property record the record of the open model; null if none is open.
+ * @property runtime the runtime and delegate in use, such as "tensorflow-lite 2.16.1 XNNPACK".
+ * @property fallback why another delegate than the requested one is in use; null if the requested one is.
+ * @property predictions for the last photo, most probable first.
+ * @property error why the last step failed, one sentence; null if it succeeded.
+ * @property measurement the result of the last benchmark.
  */
 data class State(
     val settings: Settings,
     val file: String? = null,
-    val artifact: Artifact? = null,
+    val record: Record? = null,
     val runtime: String? = null,
     val fallback: String? = null,
-    val answers: List<Answer> = emptyList(),
+    val predictions: List<Prediction> = emptyList(),
     val timings: Timings = Timings(),
     val notice: Notice? = Notice.NO_MODEL,
     val error: String? = null,
@@ -46,42 +46,42 @@ data class State(
 )
 
 /**
- * The model that is open and the one thread that owns it. Every call returns at once; the state is published from that
- * thread.
+ * The open model and the single thread that owns it. Every call returns immediately; each new state is published from
+ * that thread.
  *
- * @param publish given each new state.
+ * @param publish called with each new state.
  */
 class Session(private val runtime: Runtime, settings: Settings, private val publish: (State) -> Unit) : AutoCloseable {
     private val executor = Executors.newSingleThreadExecutor { Thread(it, "inference") }
     private val busy = AtomicBoolean()
     private var source: ModelSource? = null
-    private var content: ByteBuffer? = null // the runtime reads the model from it
+    private var content: ByteBuffer? = null // the runtime reads the model from this buffer
     private var classifier: Classifier? = null
 
     @Volatile
     var state = State(settings)
         private set
 
-    /** Whether [offer] would take a photo now. */
+    /** Whether [offer] would accept a photo. */
     val isFree: Boolean get() = !busy.get()
 
-    /** Opens a model in the place of the one that is open. */
+    /** Opens a model; it replaces the open one. */
     fun open(source: ModelSource) = submit { open(source, state.settings, null) }
 
-    /** Opens the same model with other settings. */
-    fun use(settings: Settings) = submit {
-        val same = source
-        if (same == null) show(state.copy(settings = settings)) else open(same, settings, null)
+    /** Opens the same model again with other settings. */
+    fun changeSettings(settings: Settings) = submit {
+        val current = source
+        if (current == null) show(state.copy(settings = settings)) else open(current, settings, null)
     }
 
-    /** Classifies a photo, after all that was asked for before; what [photo] throws as [InputError] is shown. */
+    /** Classifies a photo after all earlier calls. An [InputError] from [photo] is shown. */
     fun classify(photo: () -> Photo) = submit { run(photo) }
 
     /**
-     * Classifies a photo unless another one is being classified: of a camera's frames only the newest count.
+     * Classifies a photo unless another offered one is in progress, so that camera frames do not queue up.
      *
-     * @param photo makes the photo, on the session's thread.
-     * @return whether the photo was taken.
+     * @param photo returns the photo; called on the session's thread.
+     * @return whether the photo was accepted.
      */
     fun offer(photo: () -> Photo): Boolean {
         if (!busy.compareAndSet(false, true)) return false
@@ -95,24 +95,24 @@ class Session(private val runtime: Runtime, settings: Settings, private val publ
         return true
     }
 
-    /** Measures the open model alone, and opens it again. */
+    /** Closes the model, measures it, and opens it again. */
     fun measure(benchmark: Benchmark, request: BenchmarkRequest, keep: (JsonObject) -> Unit) = submit {
-        val measured = source ?: throw InputError("There is no model to measure.")
-        val asked = state.settings
+        val current = source ?: throw InputError("There is no model to measure.")
+        val settings = state.settings
         show(state.copy(notice = Notice.MEASURING, error = null))
         closeModel()
         val result = try {
-            benchmark.measure(measured.content(), null, request)
+            benchmark.measure(current.content(), null, request)
         } catch (error: InputError) {
-            open(measured, asked, null)
+            open(current, settings, null)
             throw error
         }
         keep(result)
-        open(measured, asked, null)
+        open(current, settings, null)
         show(state.copy(notice = Notice.MEASURED, measurement = result))
     }
 
-    /** Waits until all that was asked for is done. */
+    /** Waits until all earlier calls are done. */
     fun await() {
         executor.submit {}.get()
     }
@@ -148,7 +148,7 @@ class Session(private val runtime: Runtime, settings: Settings, private val publ
                 this.source = source
                 this.content = content
                 classifier = opened
-                show(State(settings, source.file, opened.artifact, opened.runtime, reason?.reason(), notice = null))
+                show(State(settings, source.file, opened.record, opened.runtime, reason?.reason(), notice = null))
                 return
             } catch (error: DelegateError) {
                 if (reason == null) reason = error
@@ -160,15 +160,15 @@ class Session(private val runtime: Runtime, settings: Settings, private val publ
 
     private fun run(photo: () -> Photo) {
         val open = classifier ?: return
-        val (answers, timing) = try {
+        val (predictions, timing) = try {
             open.classify(photo = photo)
         } catch (error: DelegateError) {
-            val same = source ?: throw error
+            val current = source ?: throw error
             if (state.fallback != null || state.settings.delegate.fallback == null) throw error
-            open(same, state.settings, error)
+            open(current, state.settings, error)
             return
         }
-        show(state.copy(answers = answers, timings = state.timings + timing, notice = null, error = null))
+        show(state.copy(predictions = predictions, timings = state.timings + timing, notice = null, error = null))
     }
 
     private fun closeModel() {

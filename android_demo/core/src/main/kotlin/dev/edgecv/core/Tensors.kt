@@ -6,9 +6,9 @@ import java.nio.ByteOrder
 enum class Type(val bytes: Int) { FLOAT32(4), INT8(1), UINT8(1) }
 
 /**
- * A model's input or output, as the runtime tells it.
+ * The input or output tensor of an open model.
  *
- * @property scale real value = scale * (stored - zeroPoint); 0 where the tensor is not quantized.
+ * @property scale real value = scale * (stored - zeroPoint); 0 if the tensor is not quantized.
  */
 data class Tensor(val shape: List<Int>, val type: Type, val scale: Float, val zeroPoint: Int) {
     val size: Int get() = shape.fold(1) { product, n -> product * n }
@@ -16,7 +16,7 @@ data class Tensor(val shape: List<Int>, val type: Type, val scale: Float, val ze
 
     fun buffer(): ByteBuffer = ByteBuffer.allocateDirect(bytes).order(ByteOrder.nativeOrder())
 
-    /** The stored numbers of a full buffer: integers as they are, not dequantized. */
+    /** The stored values of a full buffer; integers are not dequantized. */
     fun stored(buffer: ByteBuffer): List<Number> = List(size) { i ->
         when (type) {
             Type.FLOAT32 -> buffer.getFloat(4 * i)
@@ -25,7 +25,7 @@ data class Tensor(val shape: List<Int>, val type: Type, val scale: Float, val ze
         }
     }
 
-    /** The real numbers that a full buffer stands for. */
+    /** The dequantized values of a full buffer. */
     fun values(buffer: ByteBuffer): FloatArray {
         val stored = stored(buffer)
         return FloatArray(size) { i -> if (scale == 0f) stored[i].toFloat() else scale * (stored[i].toFloat() - zeroPoint) }
@@ -33,13 +33,13 @@ data class Tensor(val shape: List<Int>, val type: Type, val scale: Float, val ze
 }
 
 /**
- * Pixels as a model's input tensor takes them.
+ * Writes pixels into a model's input tensor, normalized and quantized.
  *
- * @param pixelOffset what is added to a pixel to give the tensor's integer, where the artifact takes pixels; null where
- *     the tensor's own scale and zero point say how its values are quantized.
+ * @param pixelOffset the tensor's integer is pixel + pixelOffset; null if the value is normalized and quantized by the
+ *     tensor's scale and zero point instead.
  */
 class InputWriter(private val tensor: Tensor, private val preprocessing: Preprocessing, private val pixelOffset: Int?) {
-    // a channel has 256 values only
+    // lookup tables: a channel has only 256 values
     private val floats = Array(3) { c ->
         FloatArray(256) { pixel -> if (preprocessing.takesPixels) pixel.toFloat() else (pixel - preprocessing.mean[c]) / preprocessing.std[c] }
     }
@@ -55,7 +55,7 @@ class InputWriter(private val tensor: Tensor, private val preprocessing: Preproc
         return number.coerceIn(least, most).toInt().toByte()
     }
 
-    /** Fills the input's [buffer], from its beginning, with a photo of the model's size. */
+    /** Fills the input [buffer] with a photo of the model's size. */
     fun write(photo: Photo, buffer: ByteBuffer) {
         require(photo.rgb.size == tensor.size) { "${photo.width} x ${photo.height} for ${tensor.shape}" }
         buffer.rewind()

@@ -7,9 +7,9 @@ import java.util.zip.DataFormatException
 import java.util.zip.Inflater
 
 /**
- * What a TFLite file says of itself: edge_cv's own record, the standard metadata, and the label file zipped onto its end.
+ * The metadata of a TFLite file: edge_cv's record, the standard metadata, and the label file in the zip archive at its end.
  *
- * Only offsets that lie in the file are followed; the runtime checks the network itself.
+ * Only offsets within the file are followed; the runtime checks the network itself.
  * Schema: https://github.com/tensorflow/tflite-support/blob/master/tensorflow_lite_support/metadata/metadata_schema.fbs
  */
 class TfliteFile(content: ByteBuffer) {
@@ -20,16 +20,16 @@ class TfliteFile(content: ByteBuffer) {
         if (this.content.limit() >= 8) {
             for (i in 0 until 4) mark[i] = this.content.get(4 + i)
         }
-        if (!mark.contentEquals("TFL3".toByteArray())) throw InputError("This is no TFLite file: it lacks the identifier TFL3.")
+        if (!mark.contentEquals("TFL3".toByteArray())) throw InputError("This is not a TFLite file: it lacks the identifier TFL3.")
     }
 
-    /** edge_cv's record as JSON, null when there is none. */
-    fun ownRecord(): String? = metadata(OWN_NAME)?.let { String(it.bytes(), Charsets.UTF_8) }
+    /** edge_cv's record as JSON; null if there is none. */
+    fun embeddedRecord(): String? = metadata(RECORD_NAME)?.let { String(it.bytes(), Charsets.UTF_8) }
 
-    /** The image input's normalization and the name of the label file; null where the file has no standard metadata. */
-    fun standardMetadata(): StandardMetadata? = metadata(STANDARD_NAME)?.let { found ->
+    /** The image input's normalization and the labels; null if the file has no standard metadata. */
+    fun standardMetadata(): StandardMetadata? = metadata(STANDARD_NAME)?.let { metadata ->
         readOrThrow {
-            val graph = found.root().vector(DESCRIBED_GRAPHS).firstOrNull() ?: return@readOrThrow null
+            val graph = metadata.root().vector(DESCRIBED_GRAPHS).firstOrNull() ?: return@readOrThrow null
             val input = graph.vector(DESCRIBED_INPUTS).firstOrNull()
             val output = graph.vector(DESCRIBED_OUTPUTS).firstOrNull()
             val normalization = input?.vector(DESCRIBED_UNITS)?.firstOrNull { it.byte(UNIT_TYPE) == NORMALIZATION }?.table(UNIT_OPTIONS)
@@ -38,7 +38,7 @@ class TfliteFile(content: ByteBuffer) {
         }
     }
 
-    /** Height, and width, in pixels of the image that the model takes; null where its input is no square image. */
+    /** Height and width of the input image in pixels; null if the input is not a square image. */
     fun inputSize(): Int? = readOrThrow {
         val graph = FlatBytes(content, 0, content.limit()).root().vector(MODEL_GRAPHS).firstOrNull()
         val input = graph?.ints(GRAPH_INPUTS)?.firstOrNull()
@@ -52,13 +52,13 @@ class TfliteFile(content: ByteBuffer) {
         model.vector(MODEL_BUFFERS).getOrNull(entry.int(METADATA_BUFFER))?.bytes(BUFFER_DATA)
     }
 
-    /** The lines of a text file in the zip behind the model; null when it is not there. */
+    /** The lines of a text file in the zip archive behind the model; null if it does not exist. */
     private fun zippedLines(name: String): List<String>? {
         val end = (content.limit() - ZIP_END_BYTES downTo maxOf(0, content.limit() - ZIP_END_BYTES - 0xffff))
             .firstOrNull { content.getInt(it) == ZIP_END } ?: return null
         val files = content.getShort(end + 10).toInt() and 0xffff
         val directoryBytes = content.getInt(end + 12)
-        val before = end - directoryBytes - content.getInt(end + 16) // what stands before the archive, the offsets' zero
+        val before = end - directoryBytes - content.getInt(end + 16) // the bytes before the archive: zip offsets start there
         var at = end - directoryBytes
         repeat(files) {
             val method = content.getShort(at + 10).toInt()
@@ -72,7 +72,7 @@ class TfliteFile(content: ByteBuffer) {
                 val text = when (method) {
                     0 -> packed
                     8 -> inflated(packed)
-                    else -> throw InputError("The file's labels are packed in a way that is not known: method $method.")
+                    else -> throw InputError("The file's labels use an unsupported zip compression method: $method.")
                 }
                 return String(text, Charsets.UTF_8).lines().dropLastWhile { it.isEmpty() }
             }
@@ -91,9 +91,9 @@ class TfliteFile(content: ByteBuffer) {
             val part = ByteArray(8192)
             while (!inflater.finished()) {
                 val count = inflater.inflate(part)
-                if (count == 0 && (inflater.needsInput() || inflater.needsDictionary())) throw DataFormatException("it ends early")
+                if (count == 0 && (inflater.needsInput() || inflater.needsDictionary())) throw DataFormatException("unexpected end of data")
                 result.write(part, 0, count)
-                if (result.size() > MAX_LABEL_BYTES) throw DataFormatException("it is too large")
+                if (result.size() > MAX_LABEL_BYTES) throw DataFormatException("the text is too large")
             }
             return result.toByteArray()
         } finally {
@@ -104,13 +104,13 @@ class TfliteFile(content: ByteBuffer) {
     private fun <T> readOrThrow(read: () -> T): T = try {
         read()
     } catch (error: IndexOutOfBoundsException) {
-        throw InputError("The file's metadata is broken: it points out of the file.", error)
+        throw InputError("The file's metadata is invalid: an offset points outside the file.", error)
     } catch (error: DataFormatException) {
-        throw InputError("The file's labels cannot be unpacked: ${error.reason()}.", error)
+        throw InputError("The file's labels cannot be decompressed: ${error.reason()}.", error)
     }
 
     private companion object {
-        const val OWN_NAME = "EDGE_CV_METADATA"
+        const val RECORD_NAME = "EDGE_CV_METADATA"
         const val STANDARD_NAME = "TFLITE_METADATA"
         const val MAX_LABEL_BYTES = 10_000_000
         const val ZIP_END = 0x06054b50
@@ -127,7 +127,7 @@ class TfliteFile(content: ByteBuffer) {
         const val METADATA_BUFFER = 1
         const val BUFFER_DATA = 0
 
-        // And of the metadata's schema: ModelMetadata, SubGraphMetadata, TensorMetadata, ProcessUnit, AssociatedFile.
+        // Slots of the metadata schema: ModelMetadata, SubGraphMetadata, TensorMetadata, ProcessUnit, AssociatedFile.
         const val DESCRIBED_GRAPHS = 3
         const val DESCRIBED_INPUTS = 2
         const val DESCRIBED_OUTPUTS = 3
@@ -142,10 +142,10 @@ class TfliteFile(content: ByteBuffer) {
     }
 }
 
-/** What MediaPipe and the TFLite Task Library read: `(pixel - mean) / std`, and the labels. Null is not said. */
+/** The metadata that MediaPipe and the TFLite Task Library read: `(pixel - mean) / std` and the labels; null if absent. */
 class StandardMetadata(val mean: List<Float>?, val std: List<Float>?, val labels: List<String>?)
 
-/** A part of a flatbuffer; reading outside of it is an IndexOutOfBoundsException. */
+/** A part of a flatbuffer; a read outside of it throws IndexOutOfBoundsException. */
 private class FlatBytes(private val content: ByteBuffer, private val begin: Int, private val size: Int) {
     init {
         if (begin < 0 || size < 0 || begin.toLong() + size > content.limit()) throw IndexOutOfBoundsException("$begin + $size")

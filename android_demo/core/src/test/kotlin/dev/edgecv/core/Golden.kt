@@ -12,7 +12,7 @@ import kotlinx.serialization.json.jsonObject
 import kotlinx.serialization.json.jsonPrimitive
 import java.security.MessageDigest
 
-/** What golden/make_golden.py wrote: groups of cases, computed by Python. */
+/** The cases that golden/make_golden.py computed in Python, by group. */
 object Golden {
     private val groups: JsonObject by lazy {
         val text = Golden::class.java.getResource("/golden/golden.json")!!.readText()
@@ -21,7 +21,7 @@ object Golden {
 
     fun cases(group: String): List<JsonObject> = groups.getValue(group).jsonArray.map { it.jsonObject }
 
-    /** The bytes of the linear congruential generator that make_golden.py describes. */
+    /** Bytes of the linear congruential generator in make_golden.py. */
     fun noise(count: Int, seed: Int): ByteArray {
         var state = seed
         return ByteArray(count) {

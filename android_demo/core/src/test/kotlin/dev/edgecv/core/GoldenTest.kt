@@ -13,7 +13,7 @@ import org.junit.jupiter.params.provider.CsvSource
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
-/** The same bytes and the same answers as Python, on the vectors that golden/make_golden.py computed. */
+/** Compares with the vectors that golden/make_golden.py computed in Python. */
 class GoldenTest {
     private fun preprocessing(fields: JsonObject) = Preprocessing(
         imageSize = fields.int("image_size"),
@@ -28,21 +28,21 @@ class GoldenTest {
         "resize_then_crop,nearest", "resize_then_crop,bilinear", "resize_then_crop,bicubic", "resize_then_crop,lanczos",
         "stretch,nearest", "stretch,bilinear", "stretch,bicubic", "stretch,lanczos",
     )
-    fun `a photo of any shape becomes bit for bit the pixels that Python computes`(rule: String, interpolation: String) {
+    fun `crop and resize equal Python bit for bit for photos of any shape`(rule: String, interpolation: String) {
         val cases = Golden.cases("crops").filter {
             val fields = it.getValue("preprocessing").jsonObject
             fields.text("rule") == rule && fields.text("interpolation") == interpolation
         }
         assertTrue(cases.size > 90, "${cases.size} cases")
         val wrong = cases.filter {
-            val seen = preprocessing(it.getValue("preprocessing").jsonObject).cropAndResize(Golden.photo(it))
-            Golden.digest(seen.rgb) != it.text("pixels")
+            val pixels = preprocessing(it.getValue("preprocessing").jsonObject).cropAndResize(Golden.photo(it))
+            Golden.digest(pixels.rgb) != it.text("pixels")
         }
         assertEquals(emptyList<JsonObject>(), wrong)
     }
 
     @Test
-    fun `a photo of any EXIF orientation is turned upright as Python turns it`() {
+    fun `a photo of any EXIF orientation is rotated as in Python`() {
         for (case in Golden.cases("orientations")) {
             val upright = Golden.photo(case).upright(case.int("orientation"))
             assertEquals(case.ints("upright"), listOf(upright.width, upright.height), case.toString())
@@ -52,7 +52,7 @@ class GoldenTest {
 
     @ParameterizedTest
     @CsvSource("0,1", "3,1", "0,2", "5,2")
-    fun `a camera's frame becomes the RGB that Pillow makes of it, whatever its strides`(padding: Int, pixelStride: Int) {
+    fun `a camera frame with any strides becomes the same RGB as in Pillow`(padding: Int, pixelStride: Int) {
         for (case in Golden.cases("camera_frames")) {
             val (width, height) = case.ints("frame")
             val halfWidth = (width + 1) / 2
@@ -70,7 +70,7 @@ class GoldenTest {
         }
     }
 
-    /** A plane whose last row ends with its last value, as cameras give it. */
+    /** A plane whose last row ends with its last value, as in camera frames. */
     private fun plane(values: ByteArray, width: Int, height: Int, padding: Int, pixelStride: Int): Plane {
         val rowStride = width * pixelStride + padding
         val bytes = ByteBuffer.allocateDirect(rowStride * (height - 1) + (width - 1) * pixelStride + 1)
@@ -81,7 +81,7 @@ class GoldenTest {
     }
 
     @Test
-    fun `an input tensor gets the bytes that Python gives it`() {
+    fun `an input tensor has the same bytes as in Python`() {
         for (case in Golden.cases("inputs")) {
             val photo = Golden.photo(case)
             val type = Type.valueOf(case.text("dtype").uppercase())
@@ -95,7 +95,7 @@ class GoldenTest {
     }
 
     @Test
-    fun `int8 outputs give the classes and probabilities that numpy gives, equal ones in order`() {
+    fun `int8 outputs give the same classes and probabilities as numpy, equal values by index`() {
         for (case in Golden.cases("answers")) {
             val tensor = Tensor(listOf(1, 1000), Type.INT8, case.floatOrNull("scale")!!, case.int("zero_point"))
             val buffer = tensor.buffer()
@@ -111,7 +111,7 @@ class GoldenTest {
     }
 
     @Test
-    fun `percentiles are numpy's`() {
+    fun `percentiles equal numpy's`() {
         for (case in Golden.cases("percentiles")) {
             val count = case.int("count")
             val values = Golden.noise(count, count).map { (it.toInt() and 255) / 7.0 }

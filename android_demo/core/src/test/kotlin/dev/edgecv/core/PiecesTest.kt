@@ -11,14 +11,14 @@ import java.io.File
 
 class PiecesTest {
     @Test
-    fun `transparent pixels are laid on white`() {
+    fun `transparent pixels are blended with white`() {
         val pixels = intArrayOf(0xff102030.toInt(), 0x00102030, 0x80000000.toInt())
         val photo = Photo.ofArgb(3, 1) { _, row -> pixels.copyInto(row) }
         assertEquals(listOf(0x10, 0x20, 0x30, 255, 255, 255, 127, 127, 127), photo.rgb.map { it.toInt() and 255 })
     }
 
     @Test
-    fun `only photos of more than 16 megapixels are decoded smaller`() {
+    fun `only photos above 16 megapixels are decoded at a reduced size`() {
         assertEquals(1, Photo.reduction(4000, 4000))
         assertEquals(2, Photo.reduction(4001, 4000))
         assertEquals(4, Photo.reduction(16320, 12240))
@@ -26,12 +26,12 @@ class PiecesTest {
     }
 
     @Test
-    fun `a photo without pixels is refused`() {
+    fun `a photo without pixels is rejected`() {
         assertThrows(InputError::class.java) { Photo(0, 5, ByteArray(0)) }
     }
 
     @Test
-    fun `values that are no numbers come last, and equal ones in order`() {
+    fun `topK sorts NaN last and equal values by index`() {
         assertEquals(listOf(2, 1, 3, 0), topK(floatArrayOf(Float.NaN, 1f, 2f, 1f), 4))
         assertEquals(listOf(0, 1), topK(floatArrayOf(1f, 1f), 5))
     }
@@ -43,7 +43,7 @@ class PiecesTest {
     }
 
     @Test
-    fun `the last hundred timings count`() {
+    fun `timings keep the last hundred photos`() {
         val timings = (1..150).fold(Timings()) { all, n -> all + Timing(n.toDouble(), 2.0 * n, 3.0 * n) }
         assertEquals(100, timings.last.size)
         val spread = timings.spread { it.preprocessMs }!!
@@ -53,7 +53,7 @@ class PiecesTest {
     }
 
     @Test
-    fun `the sensor's picture is turned as Android's cameras stand in phones`() {
+    fun `the rotation follows Android's sensor orientations`() {
         assertEquals(90, CameraFrame.degreesUpright(90, 0, facesUser = false)) // the usual back camera, held upright
         assertEquals(0, CameraFrame.degreesUpright(90, 90, facesUser = false)) // and held sideways
         assertEquals(180, CameraFrame.degreesUpright(90, 270, facesUser = false))
@@ -62,7 +62,7 @@ class PiecesTest {
     }
 
     @Test
-    fun `the smallest frame that is large enough is chosen`() {
+    fun `the smallest sufficient frame size is chosen`() {
         val sizes = listOf(4000 to 3000, 640 to 480, 1280 to 720, 320 to 240)
         assertEquals(640 to 480, CameraFrame.chooseSize(sizes, 480))
         assertEquals(1280 to 720, CameraFrame.chooseSize(sizes, 481))
@@ -70,7 +70,7 @@ class PiecesTest {
     }
 
     @Test
-    fun `an intent's extras become a request, with defaults`() {
+    fun `an intent's extras are parsed, with defaults`() {
         assertEquals(
             BenchmarkRequest("a1", 20, 0, listOf(1, 4), Delegate.NNAPI),
             BenchmarkRequest.parse("a1", 20, 0, "1,4", "nnapi"),
@@ -79,7 +79,7 @@ class PiecesTest {
     }
 
     @Test
-    fun `a request that cannot be gets a sentence with what came`() {
+    fun `an invalid request raises an error with the received value`() {
         fun refused(folder: String? = "a", runs: Int? = 1, warmup: Int? = 1, threads: String? = "1", delegate: String? = "cpu") =
             assertThrows(InputError::class.java) { BenchmarkRequest.parse(folder, runs, warmup, threads, delegate) }.message!!
         for (folder in listOf(null, "", "../x", "a/b", "A", "a".repeat(33))) assertTrue("Received: $folder" in refused(folder))
@@ -90,14 +90,14 @@ class PiecesTest {
     }
 
     @Test
-    fun `memory is read as Linux writes it`() {
+    fun `memory is read from the text of proc`() {
         assertEquals(Memory(2048, 4096), LinuxMachine.memory("Name:\tapp\nVmHWM:\t       4 kB\nVmRSS:\t       2 kB\n"))
         assertNull(LinuxMachine.memory("Name:\tapp\n"))
         assertNotNull(LinuxMachine().memory())
     }
 
     @Test
-    fun `the clock is the fastest core's, and null where the system does not tell`(@TempDir root: File) {
+    fun `the clock is the fastest core's, and null if the system does not provide it`(@TempDir root: File) {
         assertNull(LinuxMachine(root).clockMhz())
         for ((core, kilohertz) in listOf(0 to 600_000, 7 to 2_850_000)) {
             val folder = File(root, "sys/devices/system/cpu/cpu$core/cpufreq").apply { mkdirs() }

@@ -11,12 +11,12 @@ import java.nio.ByteBuffer
 import java.util.concurrent.ConcurrentLinkedQueue
 import java.util.concurrent.CountDownLatch
 
-/** The session's own logic, with a runtime whose delegates fail as a phone's do and whose model names the brightest channel. */
+/** The session with a fake runtime: its delegates can be missing or fail, and its model predicts the brightest channel. */
 class SessionTest {
     private val threads = ConcurrentLinkedQueue<Thread>()
     private val open = ConcurrentLinkedQueue<Engine>()
 
-    /** @param missing cannot be opened; @param failing fail when they run. */
+    /** @param missing delegates that cannot be opened; @param failing delegates that fail when they run. */
     private inner class Phone(val missing: Set<Delegate> = emptySet(), val failing: Set<Delegate> = emptySet()) : Runtime {
         override fun open(model: ByteBuffer, settings: Settings): Engine {
             threads += Thread.currentThread()
@@ -63,7 +63,7 @@ class SessionTest {
         Session(runtime, Settings(1, delegate)) { states += it }.also { sessions += it }
 
     @AfterEach
-    fun `one thread owns the engines, and none stays open`() {
+    fun `one thread uses the engines, and all are closed`() {
         sessions.forEach { it.close() }
         assertTrue(open.isEmpty())
         assertTrue(threads.distinct().size <= sessions.size)
@@ -71,14 +71,14 @@ class SessionTest {
     }
 
     @Test
-    fun `a photo gets its classes, and the times add up`() {
+    fun `a photo is classified, and its times add up`() {
         val session = session(Phone())
         session.open(colours)
         assertTrue(session.offer { green })
         session.await()
         val state = session.state
-        assertEquals("green", state.answers.first().label)
-        assertEquals(1.0, state.answers.sumOf { it.probability }, 1e-9)
+        assertEquals("green", state.predictions.first().label)
+        assertEquals(1.0, state.predictions.sumOf { it.probability }, 1e-9)
         assertEquals("phone XNNPACK", state.runtime)
         assertNull(state.fallback)
         val timing = state.timings.last.single()
@@ -87,7 +87,7 @@ class SessionTest {
     }
 
     @Test
-    fun `a missing GPU falls back to XNNPACK and says so`() {
+    fun `a missing GPU falls back to XNNPACK with the reason`() {
         val session = session(Phone(missing = setOf(Delegate.GPU)), Delegate.GPU)
         session.open(colours)
         session.await()
@@ -97,7 +97,7 @@ class SessionTest {
     }
 
     @Test
-    fun `a delegate that fails when it runs is left, and the next photo is classified`() {
+    fun `a delegate that fails during inference is replaced, and the next photo is classified`() {
         val session = session(Phone(failing = setOf(Delegate.NNAPI)), Delegate.NNAPI)
         session.open(colours)
         session.offer { green }
@@ -105,12 +105,12 @@ class SessionTest {
         assertEquals("NNAPI failed", session.state.fallback)
         session.offer { green }
         session.await()
-        assertEquals("green", session.state.answers.first().label)
+        assertEquals("green", session.state.predictions.first().label)
         assertEquals("phone XNNPACK", session.state.runtime)
     }
 
     @Test
-    fun `where nothing runs the reason stands there`() {
+    fun `if no delegate runs, the state has the reason`() {
         val session = session(Phone(missing = Delegate.entries.toSet()), Delegate.GPU)
         session.open(colours)
         session.await()
@@ -119,47 +119,47 @@ class SessionTest {
     }
 
     @Test
-    fun `models that do not fit their records are refused in words`() {
+    fun `a model that does not match its record is rejected with a message`() {
         val session = session(Phone())
         for ((record, words) in listOf(
-            record(size = 7) to "takes images of 2 pixels, but its record says 7",
+            record(size = 7) to "takes images of 2 pixels, but its record declares 7",
             record(labels = """["red"]""") to "has 3 outputs, but 1 labels",
-            "{}" to "does not say what its input means",
-            "{" to "no valid JSON",
+            "{}" to "does not declare its preprocessing",
+            "{" to "not valid JSON",
         )) {
             session.open(Model("odd.tflite", record))
             session.await()
             assertTrue(words in session.state.error!!, session.state.error)
             session.offer { green }
             session.await()
-            assertTrue(session.state.answers.isEmpty())
+            assertTrue(session.state.predictions.isEmpty())
         }
         session.open(colours)
         session.offer { green }
         session.await()
-        assertEquals("green", session.state.answers.first().label)
+        assertEquals("green", session.state.predictions.first().label)
         assertNull(session.state.error)
     }
 
     @Test
-    fun `of the camera's frames those that come while one is classified are dropped`() {
+    fun `a camera frame is dropped while another one is classified`() {
         val session = session(Phone())
         session.open(colours)
         val began = CountDownLatch(1)
-        val goOn = CountDownLatch(1)
-        assertTrue(session.offer { began.countDown(); goOn.await(); green })
+        val release = CountDownLatch(1)
+        assertTrue(session.offer { began.countDown(); release.await(); green })
         began.await()
         assertFalse(session.isFree)
         assertFalse(session.offer { throw AssertionError("it was to be dropped") })
         session.classify { green } // a chosen photo is not
-        goOn.countDown()
+        release.countDown()
         session.await()
         assertTrue(session.isFree)
         assertEquals(2, session.state.timings.last.size)
     }
 
     @Test
-    fun `a photo that cannot be read leaves the model open`() {
+    fun `a photo that cannot be read keeps the model open`() {
         val session = session(Phone())
         session.open(colours)
         session.offer { throw InputError("The photo is broken.") }
@@ -167,15 +167,15 @@ class SessionTest {
         assertEquals("The photo is broken.", session.state.error)
         session.offer { green }
         session.await()
-        assertEquals("green", session.state.answers.first().label)
+        assertEquals("green", session.state.predictions.first().label)
     }
 
     @Test
-    fun `other settings open the same model anew and forget the times`() {
+    fun `new settings reopen the same model and reset the times`() {
         val session = session(Phone())
         session.open(colours)
         session.offer { green }
-        session.use(Settings(4, Delegate.CPU))
+        session.changeSettings(Settings(4, Delegate.CPU))
         session.await()
         assertEquals("phone CPU", session.state.runtime)
         assertTrue(session.state.timings.last.isEmpty())
@@ -183,9 +183,9 @@ class SessionTest {
     }
 
     @Test
-    fun `settings without a model are kept for the first one`() {
+    fun `settings without an open model apply to the first model`() {
         val session = session(Phone())
-        session.use(Settings(2, Delegate.CPU))
+        session.changeSettings(Settings(2, Delegate.CPU))
         session.open(colours)
         session.await()
         assertEquals("phone CPU", session.state.runtime)
@@ -203,11 +203,11 @@ class SessionTest {
         assertEquals(Notice.MEASURED, session.state.notice)
         session.offer { green }
         session.await()
-        assertEquals("green", session.state.answers.first().label)
+        assertEquals("green", session.state.predictions.first().label)
     }
 
     @Test
-    fun `float and int8 of one network are switched by scheme`() {
+    fun `the schemes of one network are variants in the catalogue`() {
         val float = Model("b.tflite", record(scheme = "float32"))
         val int8 = Model("a.tflite", record(scheme = "int8"))
         val broken = Model("broken.tflite", "{")
@@ -217,7 +217,7 @@ class SessionTest {
         assertEquals(int8, catalogue.find("colours", "int8")?.source)
         assertEquals(float, catalogue.find("colours", "other")?.source)
         assertNull(catalogue.find("nothing", null))
-        val replaced = catalogue + Catalogue.choice(Model("c.tflite", record(scheme = "int8")))
+        val replaced = catalogue + Catalogue.variant(Model("c.tflite", record(scheme = "int8")))
         assertEquals("c.tflite", replaced.find("colours", "int8")?.source?.file)
     }
 

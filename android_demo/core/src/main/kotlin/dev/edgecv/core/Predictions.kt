@@ -2,10 +2,10 @@ package dev.edgecv.core
 
 import kotlin.math.exp
 
-/** One class that a model may have seen, and how probable it says that is, 0..1. */
-data class Answer(val index: Int, val label: String, val probability: Double)
+/** One predicted class with its probability, 0..1. */
+data class Prediction(val index: Int, val label: String, val probability: Double)
 
-/** Probabilities of logits, without overflow. */
+/** Softmax of the logits, without overflow. */
 fun softmax(logits: FloatArray): DoubleArray {
     val highest = logits.maxOrNull()?.toDouble() ?: return DoubleArray(0)
     val powers = DoubleArray(logits.size) { exp(logits[it] - highest) }
@@ -13,7 +13,7 @@ fun softmax(logits: FloatArray): DoubleArray {
     return DoubleArray(powers.size) { powers[it] / sum }
 }
 
-/** The [k] highest values' places, highest first; of equal ones the lower place first, and what is no number last. */
+/** The indices of the [k] largest values, largest first; equal values by index, and NaN last. */
 fun topK(values: FloatArray, k: Int): List<Int> =
     values.indices.sortedWith(
         compareByDescending<Int> { if (values[it].isNaN()) Float.NEGATIVE_INFINITY else values[it] }.thenBy { it },

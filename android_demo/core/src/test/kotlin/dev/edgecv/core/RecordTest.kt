@@ -11,11 +11,11 @@ import org.junit.jupiter.params.provider.ValueSource
 import java.nio.ByteBuffer
 import java.util.Random
 
-class ArtifactTest {
+class RecordTest {
     // the smallest file with the identifier: an empty root table
     private val empty = byteArrayOf(12, 0, 0, 0, 'T'.code.toByte(), 'F'.code.toByte(), 'L'.code.toByte(), '3'.code.toByte(), 4, 0, 4, 0, 4, 0, 0, 0)
 
-    private fun read(sidecar: String?, content: ByteArray = empty) = Artifact.read("net.tflite", ByteBuffer.wrap(content), sidecar)
+    private fun read(sidecar: String?, content: ByteArray = empty) = Record.read("net.tflite", ByteBuffer.wrap(content), sidecar)
 
     private fun sentence(sidecar: String?, content: ByteArray = empty): String {
         val message = assertThrows(InputError::class.java) { read(sidecar, content) }.message!!
@@ -25,21 +25,31 @@ class ArtifactTest {
     }
 
     @Test
-    fun `a sidecar says all that the app knows`() {
-        val artifact = read(
-            """{"name": "net", "scheme": "int8", "labels": ["cat", "dog"], "something": {"new": 1},
+    fun `a sidecar is read with all its fields`() {
+        val record = read(
+            """{"file": "net.tflite", "size_bytes": 16, "macs": 5000000000, "format": "tflite", "target": null,
+                "name": "net", "scheme": "int8", "labels": ["cat", "dog"], "something": {"new": 1},
                 "preprocessing": {"image_size": 32, "resize_to": 40, "rule": "resize_then_crop", "interpolation": "lanczos",
                                   "mean": [1, 2.5, 3], "std": [4, 5, 6]},
-                "input": {"pixel_offset": -128}, "output": {"values": "probabilities"}}""",
+                "input": {"name": "pixels", "shape": [1, 32, 32, 3], "dtype": "int8", "scale": 0.5, "zero_point": -1,
+                          "pixel_offset": -128, "takes_pixels": true},
+                "output": {"shape": [1, 2], "dtype": "float32", "scale": null, "values": "probabilities"}}""",
         )
         val preprocessing = Preprocessing(32, 40, Rule.RESIZE_THEN_CROP, Interpolation.LANCZOS, listOf(1f, 2.5f, 3f), listOf(4f, 5f, 6f))
-        assertEquals(Artifact("net", "int8", preprocessing, -128, listOf("cat", "dog"), logits = false), artifact)
+        val input = InputRecord(TensorRecord("pixels", listOf(1, 32, 32, 3), "int8", 0.5f, -1), pixelOffset = -128, takesPixels = true)
+        val output = OutputRecord(TensorRecord("", listOf(1, 2), "float32"), OutputRecord.PROBABILITIES)
+        val expected = Record(
+            "net", "int8", "tflite", preprocessing, listOf("cat", "dog"), input, output, macs = 5_000_000_000, file = "net.tflite", sizeBytes = 16,
+        )
+        assertEquals(expected, record)
+        assertFalse(record.output.logits)
     }
 
     @Test
-    fun `what a sidecar leaves out has the defaults that Python has`() {
-        val artifact = read("""{"preprocessing": {"image_size": 32, "resize_to": null}, "labels": null, "input": {"pixel_offset": null}}""")
-        assertEquals(Artifact("net", "", Preprocessing(32), null, null, logits = true), artifact)
+    fun `absent fields have Python's defaults`() {
+        val record = read("""{"preprocessing": {"image_size": 32, "resize_to": null}, "labels": null, "input": {"pixel_offset": null}}""")
+        assertEquals(Record("net", preprocessing = Preprocessing(32)), record)
+        assertTrue(record.output.logits)
     }
 
     @ParameterizedTest
@@ -55,37 +65,39 @@ class ArtifactTest {
             "{\"preprocessing\": {\"image_size\": 224, \"mean\": [1, 2]}}", "{\"preprocessing\": {\"image_size\": 224, \"mean\": [1, 2, 1e300]}}",
             "{\"preprocessing\": {\"image_size\": 224, \"std\": [1, 0, 1]}}", "{\"preprocessing\": {\"image_size\": 224, \"std\": [1, \"x\", 1]}}",
             "{\"input\": {\"pixel_offset\": 1000}}", "{\"input\": 1}", "{\"output\": {\"values\": 1}}", "{\"sha256\": \"00\"}", "{\"sha256\": 5}",
+            "{\"input\": {\"shape\": [1, \"2\"]}}", "{\"input\": {\"scale\": \"a\"}}", "{\"input\": {\"takes_pixels\": 1}}",
+            "{\"output\": {\"zero_point\": 1.5}}", "{\"macs\": \"many\"}", "{\"file\": 1}",
         ],
     )
-    fun `a hostile sidecar gets a sentence`(sidecar: String) {
+    fun `an invalid sidecar raises an error of one sentence`(sidecar: String) {
         sentence(sidecar)
     }
 
     @Test
-    fun `a sidecar of endless depth gets a sentence`() {
+    fun `a deeply nested sidecar raises an error of one sentence`() {
         sentence("[".repeat(200_000))
         sentence("{\"a\":".repeat(200_000))
     }
 
     @Test
-    fun `a sidecar of another file is known for what it is`() {
+    fun `the sidecar of another file is rejected`() {
         assertTrue("belongs to another file" in sentence("""{"sha256": "${"0".repeat(64)}"}"""))
-        assertEquals("net", read("""{"sha256": "${Artifact.sha256(ByteBuffer.wrap(empty))}"}""").name)
+        assertEquals("net", read("""{"sha256": "${Record.sha256(ByteBuffer.wrap(empty))}"}""").name)
     }
 
     @Test
-    fun `a file without any metadata is opened without a preprocessing`() {
+    fun `a file without metadata has a record without preprocessing`() {
         assertNull(read(null).preprocessing)
     }
 
     @ParameterizedTest
     @ValueSource(strings = ["", "TFL3", "not a model at all", "PK\u0003\u0004"])
-    fun `what is no TFLite file gets a sentence`(content: String) {
-        assertTrue("no TFLite file" in sentence(null, content.toByteArray()))
+    fun `a file that is not TFLite raises an error of one sentence`(content: String) {
+        assertTrue("not a TFLite file" in sentence(null, content.toByteArray()))
     }
 
     @Test
-    fun `a file of random bytes behind the identifier never does more than throw a sentence`() {
+    fun `random bytes behind the identifier raise nothing but an InputError`() {
         val random = Random(1)
         repeat(5000) {
             val content = ByteArray(8 + random.nextInt(200)).also(random::nextBytes)
