@@ -75,6 +75,7 @@ def test_a_recipe_for_the_app_is_rejected_if_there_is_no_app(tmp_path, monkeypat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_copies_the_file_of_its_device_into_the_app(tmp_path, app, monkeypatch):
     monkeypatch.setattr(android, "APP", app)
     recipe = Recipe(
