@@ -1,17 +1,17 @@
-"""AlexNet on ImageNet, as its paper trained it.
+"""AlexNet on ImageNet, trained as in its paper.
 
 ImageNet Classification with Deep Convolutional Neural Networks, Krizhevsky, Sutskever and Hinton 2012, section 5:
-SGD with momentum 0.9, batch 128, weight decay 5e-4, rate 0.01 divided by 10 whenever the validation error stops to
-fall, 90 epochs; random crops of 224 out of 256 pixels, mirrored, and PCA lighting of 0.1 (section 4.1).
+SGD with momentum 0.9, batch size 128, weight decay 5e-4, learning rate 0.01, divided by 10 whenever the validation
+error stops falling, 90 epochs; random crops of 224 out of 256 pixels, flips, and PCA lighting of 0.1 (section 4.1).
 
-Two things are today's and not the paper's: one tower in torchvision's layout, and He's initialization in the place of
-Gaussians of 0.01 with biases of 1. A random crop keeps the area that 224 of 256 pixels are, at any place of the photo.
+Two things differ from the paper: one tower, in torchvision's layout, and He initialization instead of Gaussians of 0.01
+with biases of 1. A random crop keeps the area of 224 of 256 pixels, anywhere in the photo.
 
-    edge-cv run recipes/alexnet.py --data IMAGENET --out runs/alexnet
+    edge-cv run alexnet --data IMAGENET --out runs/alexnet
 
-Expected top-1: 56.5 % (torchvision's weights of this network, one central crop). 115 million images to learn from: the
-paper took five to six days on two GTX 580; a GPU that trains 10,000 images a second (benchmarks/training.py measures
-it) takes 3.2 hours.
+Expected top-1: 56.5 % (torchvision's weights of this network, one central crop). 115 million training images in all.
+The paper took five to six days on two GTX 580; a GPU that trains 10,000 images per second (measured by
+benchmarks/training.py) takes 3.2 hours.
 """
 
 from edge_cv.recipe import Augment, Data, Fit, Limits, Model, Recipe

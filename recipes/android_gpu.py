@@ -1,14 +1,15 @@
 """An Android phone's GPU: float16, through LiteRT's GPU delegate.
 
-The processor: GPUs compute in float16, and the delegate does so by default; its operators are those of float networks,
-and an int8 file is computed in float all the same (https://ai.google.dev/edge/litert/performance/gpu). So the file has
-float16 weights: half of float32's size, and on a CPU, when there is no GPU, they are widened to float32 once. A GPU
-earns its place with larger networks: its start and the copies of input and output cost as much for a small one.
+The processor: GPUs compute in float16, and the delegate does so by default. Its operators are those of float networks;
+it computes an int8 file in float (https://ai.google.dev/edge/litert/performance/gpu). The file therefore has float16
+weights, half the size of float32; on a CPU they are converted to float32 once. A GPU pays off with larger networks: for
+a small one its start and the copies of input and output take as long as the computation.
 
-The model: EfficientNet-Lite2, the largest of the lite forms that has weights as a package; convolutions, ReLU6 and sums
-only, so that the whole graph stays on the GPU. What the delegate would hand back to the CPU is named in the report.
+The model: EfficientNet-Lite2, the largest Lite model whose weights are available as a package. It has convolutions,
+ReLU6 and additions only, so the whole graph stays on the GPU. The report names the operators that the delegate would
+leave to the CPU.
 
-    edge-cv run recipes/android_gpu.py --data PHOTOS --out runs/android_gpu
+    edge-cv run android_gpu --data PHOTOS --out runs/android_gpu
 """
 
 from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Recipe, TargetDevice

@@ -1,15 +1,15 @@
 """Coral's Edge TPU: int8 throughout, by the rules of its compiler.
 
 The processor: it multiplies int8 numbers only. `edgetpu_compiler` maps a graph from its beginning up to the first
-operator that it does not know; the rest runs on the host's CPU (https://www.coral.ai/docs/edgetpu/models-intro/). It
-was last built for the runtime of TensorFlow 2.5, so operator versions have to be old, and a dense layer has to have one
-scale. About 8 MB of weights stay in its own memory; a larger model is fetched anew for each image
+unsupported operator; the rest runs on the host's CPU (https://www.coral.ai/docs/edgetpu/models-intro/). Its last
+version is for the runtime of TensorFlow 2.5, so operator versions must be old, and a dense layer must have one scale.
+About 8 MB of weights fit into its memory; a larger model is transferred again for each image
 (https://www.coral.ai/docs/edgetpu/compiler/).
 
-The model: EfficientNet-Lite0: 5.3 MB, and nothing but operators that the compiler maps. The run holds the file to these
-rules (`edge-cv check FILE --target edgetpu`); the compiler itself is Google's, for Debian on x86-64:
+The model: EfficientNet-Lite0: 5.3 MB, with only operators that the compiler maps. The run checks the file against these
+rules (`edge-cv check FILE --target edgetpu`). The compiler itself is Google's, for Debian on x86-64:
 
-    edge-cv run recipes/coral_edgetpu.py --data PHOTOS --out runs/coral_edgetpu
+    edge-cv run coral_edgetpu --data PHOTOS --out runs/coral_edgetpu
     edgetpu_compiler runs/coral_edgetpu/efficientnet_lite0_int8.tflite
 """
 

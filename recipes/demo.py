@@ -1,11 +1,11 @@
 """The demo: EfficientNet-Lite0 with ImageNet weights, float and quantized, compared on 20 real photos.
 
-    edge-cv run recipes/demo.py --out runs/demo          (or: make demo)
-    edge-cv run recipes/demo.py --data FOLDER            on your own photos of ImageNet's classes
+    edge-cv run demo --out runs/demo          (or: make demo)
+    edge-cv run demo --data FOLDER            on your own photos of ImageNet classes
 
 EfficientNet-Lite (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite) is EfficientNet
-without squeeze-and-excitation and with ReLU6, made to be quantized: 4.65 M parameters, 75.1 % top-1 on ImageNet's
-50,000 validation photos in float32. Weights, photos and labels come as packages; nothing is downloaded by the run.
+without squeeze-and-excitation and with ReLU6, designed for quantization: 4.65 M parameters, 75.1 % top-1 on ImageNet's
+50,000 validation photos in float32. Weights, photos and labels are installed as packages; the run downloads nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RECIPE = Recipe(
         Limits("float16", max_size_ratio=0.52, min_agreement=0.95),
     ),
     notes=(
-        "The 20 photos are ImageNet photos that the package foolbox carries, of 19 of the 1000 classes; "
-        "they are probably easier than the validation set, on which the float model is published to reach 75.1 %.",
+        "The 20 photos are ImageNet photos of the package foolbox, of 19 of the 1000 classes. They are probably easier "
+        "than the validation set, on which the published top-1 of the float model is 75.1 %.",
     ),
 )

@@ -1,16 +1,16 @@
-"""Handwritten digits, from random weights to an int8 file in minutes on a laptop: trained, pruned, trained for int8.
+"""Handwritten digits, from random weights to an int8 file in minutes on a laptop: training, pruning, QAT.
 
-scikit-learn's 1,797 real digits of 8 x 8 pixels, of which 360 are kept to measure on. MobileNetV2 at a width of 0.35
-sees them enlarged to 64 x 64: a small network, but with every layer that the large ones have.
+The data are scikit-learn's 1,797 real digits of 8 x 8 pixels; 360 of them are used for measurement only. The model is
+MobileNetV2 with width 0.35 at 64 x 64 pixels: small, but with every kind of layer of the large networks.
 
-    edge-cv run recipes/digits.py --out runs/digits
+    edge-cv run digits --out runs/digits
 """
 
 from edge_cv.recipe import Analysis, Augment, Data, FineTuning, Fit, Limits, Measure, Model, Prune, Qat, Recipe
 
 RECIPE = Recipe(
     name="digits",
-    # the whole square of a digit, where a photo's middle would do
+    # the whole square of a digit, not only its centre
     model=Model("mobilenet_v2", image_size=64, alpha=0.35, preprocessing={"resize_to": None}),
     data=Data(measure="digits", calibrate=None, calibration_images=200),
     fit=Fit(
@@ -19,7 +19,7 @@ RECIPE = Recipe(
         learning_rate=0.1,
         warmup_epochs=2,
         batch_norm_momentum=0.9,
-        # a digit that is mirrored is another sign
+        # a mirrored digit is another sign
         augment=Augment(crop_scale=(0.7, 1.0), crop_ratio=(0.9, 1.1), flip=0.0, label_smoothing=0.1),
     ),
     prune=Prune(sparsity=0.75, fine_tuning=FineTuning(epochs=20, learning_rate=3e-3)),
@@ -32,5 +32,5 @@ RECIPE = Recipe(
         Limits("int8", min_agreement=0.97, max_top1_drop=0.01, max_size_ratio=0.4),
         Limits("qat_int8", max_top1_drop=0.01),
     ),
-    notes=("scikit-learn's handwritten digits: real, but small; what holds here shows the chain, not ImageNet.",),
+    notes=("scikit-learn's handwritten digits: real, but small; the figures show the chain, not ImageNet.",),
 )

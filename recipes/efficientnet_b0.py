@@ -1,15 +1,15 @@
-"""EfficientNet B0 on ImageNet, as its paper trained it.
+"""EfficientNet-B0 on ImageNet, trained as in its paper.
 
-EfficientNet, Tan and Le 2019, section 5.2: RMSprop with decay and momentum 0.9, weight decay 1e-5, rate 0.256 times
-0.97 every 2.4 epochs, batch 4096, 350 epochs, stochastic depth, and an average of the weights. RandAugment with two
-operations of magnitude 9 stands in the place of AutoAugment.
+EfficientNet, Tan and Le 2019, section 5.2: RMSprop with decay and momentum 0.9, weight decay 1e-5, learning rate 0.256,
+times 0.97 every 2.4 epochs, batch size 4096, 350 epochs, stochastic depth, and an average of the weights. RandAugment
+with two operations of magnitude 9 replaces AutoAugment.
 
-A batch of 4096 is made of accumulated steps: fit.batch_size times fit.accumulate.
+The batch of 4096 is accumulated: fit.batch_size times fit.accumulate.
 
-    edge-cv run recipes/efficientnet_b0.py --data IMAGENET --out runs/efficientnet_b0
+    edge-cv run efficientnet_b0 --data IMAGENET --out runs/efficientnet_b0
 
-Expected top-1: 77.1 % (the paper's table 2). 448 million images to learn from: a GPU that trains
-2,000 images a second (benchmarks/training.py measures it) takes 62 hours.
+Expected top-1: 77.1 % (the paper's table 2). 448 million training images in all; a GPU that trains 2,000 images per
+second (measured by benchmarks/training.py) takes 62 hours.
 """
 
 from edge_cv.recipe import Augment, Data, Fit, Limits, Model, Recipe

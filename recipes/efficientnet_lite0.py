@@ -1,15 +1,15 @@
-"""EfficientNet-Lite0 on ImageNet, as its authors trained it: as EfficientNet B0.
+"""EfficientNet-Lite0 on ImageNet, trained as its authors did: as EfficientNet-B0.
 
-EfficientNet, Tan and Le 2019, section 5.2, and the authors' notes on the lite form (no squeeze-and-excite, ReLU6):
-RMSprop with decay and momentum 0.9, weight decay 1e-5, rate 0.256 times 0.97 every 2.4 epochs, batch 4096, 350 epochs.
-RandAugment with two operations of magnitude 9 stands in the place of AutoAugment.
+EfficientNet, Tan and Le 2019, section 5.2, and the authors' notes on Lite models (no squeeze-and-excitation, ReLU6):
+RMSprop with decay and momentum 0.9, weight decay 1e-5, learning rate 0.256, times 0.97 every 2.4 epochs, batch size
+4096, 350 epochs. RandAugment with two operations of magnitude 9 replaces AutoAugment.
 
-A batch of 4096 is made of accumulated steps: fit.batch_size times fit.accumulate.
+The batch of 4096 is accumulated: fit.batch_size times fit.accumulate.
 
-    edge-cv run recipes/efficientnet_lite0.py --data IMAGENET --out runs/efficientnet_lite0
+    edge-cv run efficientnet_lite0 --data IMAGENET --out runs/efficientnet_lite0
 
-Expected top-1: 75.1 % (the authors' table of the lite forms). 448 million images to learn from: a GPU
-that trains 3,000 images a second (benchmarks/training.py measures it) takes 41 hours.
+Expected top-1: 75.1 % (the authors' table of Lite models). 448 million training images in all; a GPU that trains 3,000
+images per second (measured by benchmarks/training.py) takes 41 hours.
 """
 
 import dataclasses

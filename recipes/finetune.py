@@ -1,10 +1,10 @@
-"""EfficientNet-Lite0, which knows ImageNet, learns your own photos: head first, then all of it far slower.
+"""Fine-tune EfficientNet-Lite0, pretrained on ImageNet, on your own photos: first the head, then all layers slowly.
 
-    edge-cv run recipes/finetune.py --data DIR --out runs/mine
+    edge-cv run finetune --data DIR --out runs/mine
 
-DIR holds a folder of photos for each class, or whatever else `edge-cv data check` can open. A fifth of the photos is
-measured on, a tenth of the rest chooses the best epoch, all others are learned from. Fifty photos a class are a good
-beginning. Another model: --set model.name=mobilenet_v2; another length: --set fit.epochs=30.
+DIR holds a folder of photos for each class, or another layout that `edge-cv data check` opens. One fifth of the photos
+is measured, one tenth of the rest selects the best epoch, and all others are trained on. Start with about fifty photos
+per class. Another model: --set model.name=mobilenet_v2. Another number of epochs: --set fit.epochs=30.
 """
 
 from edge_cv.recipe import Data, Limits, Model, Recipe, fine_tuning

@@ -1,15 +1,16 @@
 """NVIDIA Jetson: ONNX for TensorRT.
 
-The processor: a GPU with tensor cores, for float16 and int8. TensorRT reads ONNX and builds an engine for the very
-board that it runs on; float16 is its own choice of kernels (`--fp16`), int8 has to be in the file: QuantizeLinear and
+The processor: a GPU with tensor cores for float16 and int8. TensorRT reads ONNX and builds an engine for the board that
+it runs on. It can choose float16 kernels itself (`--fp16`); int8 must be in the file: QuantizeLinear and
 DequantizeLinear around each layer, symmetric, without zero points
-(https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html). Half of int8's steps
-are lost behind a ReLU that way, so try float16 first: it keeps the answers, and is fast enough on most boards.
+(https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html). Without zero points,
+a ReLU's output uses only half of int8's steps, so try float16 first: it keeps the accuracy and is fast enough on most
+boards.
 
-The model: EfficientNet-Lite2: its int8 form has no operator that falls back to float. Input and output stay float32 in
+The model: EfficientNet-Lite2, whose int8 form has no operator that falls back to float. Input and output are float32 in
 ONNX.
 
-    edge-cv run recipes/jetson.py --data PHOTOS --out runs/jetson
+    edge-cv run jetson --data PHOTOS --out runs/jetson
     trtexec --onnx=runs/jetson/efficientnet_lite2_onnx_float32.onnx --fp16
     trtexec --onnx=runs/jetson/efficientnet_lite2_onnx_int8.onnx --fp16 --int8
 """

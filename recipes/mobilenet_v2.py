@@ -1,15 +1,15 @@
-"""MobileNet V2 on ImageNet, as its paper trained it.
+"""MobileNetV2 on ImageNet, trained as in its paper.
 
-MobileNetV2, Sandler et al. 2018, section 6.1: RMSprop with decay and momentum 0.9, weight decay 4e-5, batch 96 on each
-of 16 GPUs, rate 0.045 times 0.98 an epoch. The crops are Inception's, as in the authors' code.
+MobileNetV2, Sandler et al. 2018, section 6.1: RMSprop with decay and momentum 0.9, weight decay 4e-5, batch size 96 on
+each of 16 GPUs, learning rate 0.045, times 0.98 per epoch. The crops are Inception's, as in the authors' code.
 
-The paper's GPUs were not synchronous, so its rate belongs to a batch of 96; here one host takes 96 images a step. With
-more GPUs raise fit.batch_size, and fit.learning_rate by the root of that factor.
+The paper's GPUs were asynchronous, so its learning rate is for a batch of 96; here one host uses 96 images per step.
+With more GPUs, increase fit.batch_size, and fit.learning_rate by the square root of that factor.
 
-    edge-cv run recipes/mobilenet_v2.py --data IMAGENET --out runs/mobilenet_v2
+    edge-cv run mobilenet_v2 --data IMAGENET --out runs/mobilenet_v2
 
-Expected top-1: 72.0 % (the paper's table 4). 384 million images to learn from: a GPU that trains 2,500
-images a second (benchmarks/training.py measures it) takes 43 hours.
+Expected top-1: 72.0 % (the paper's table 4). 384 million training images in all; a GPU that trains 2,500 images per
+second (measured by benchmarks/training.py) takes 43 hours.
 """
 
 from edge_cv.recipe import Augment, Data, Fit, Limits, Model, Recipe

@@ -1,15 +1,15 @@
-"""MobileNet V3 large on ImageNet, as its paper trained it.
+"""MobileNetV3-Large on ImageNet, trained as in its paper.
 
-Searching for MobileNetV3, Howard et al. 2019, section 6.1.1: RMSprop with momentum 0.9, rate 0.1 for a batch of 4096,
-weight decay 1e-5, rate times 0.99 every 3 epochs, an average of the weights with decay 0.9999, Inception's crops.
-Dropout is 0.2 here, Keras's published network's, where the paper has 0.8.
+Searching for MobileNetV3, Howard et al. 2019, section 6.1.1: RMSprop with momentum 0.9, learning rate 0.1 for a batch
+of 4096, times 0.99 every 3 epochs, weight decay 1e-5, an average of the weights with decay 0.9999, Inception's crops.
+Dropout is 0.2, as in the network published by Keras; the paper uses 0.8.
 
-A batch of 4096 is made of accumulated steps: fit.batch_size times fit.accumulate.
+The batch of 4096 is accumulated: fit.batch_size times fit.accumulate.
 
-    edge-cv run recipes/mobilenet_v3_large.py --data IMAGENET --out runs/mobilenet_v3_large
+    edge-cv run mobilenet_v3_large --data IMAGENET --out runs/mobilenet_v3_large
 
-Expected top-1: 75.2 % (the paper's table 3). 769 million images to learn from: a GPU that trains 3,000
-images a second (benchmarks/training.py measures it) takes 71 hours.
+Expected top-1: 75.2 % (the paper's table 3). 769 million training images in all; a GPU that trains 3,000 images per
+second (measured by benchmarks/training.py) takes 71 hours.
 """
 
 from edge_cv.recipe import Augment, Data, Fit, Limits, Model, Recipe

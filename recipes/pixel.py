@@ -1,19 +1,19 @@
-"""Google Pixel, and Android phones like it: int8 on the CPU, through XNNPACK.
+"""Google Pixel and similar Android phones: int8 on the CPU, through XNNPACK.
 
-The processor: arm64 with large and small cores; since the Cortex-A76, of 2019's phones, they multiply and add four
-pairs of int8 numbers in one instruction (SDOT), where float32 gets one pair. XNNPACK, which LiteRT uses by itself, has
-kernels for it, with a scale a channel of weights, which is how the files here are made
+The processor: arm64 with large and small cores. Since the Cortex-A76, in phones of 2019, one instruction (SDOT)
+multiplies and adds four pairs of int8 numbers; in float32 it is one pair. XNNPACK, LiteRT's default, has kernels for
+it, with one weight scale per channel, as in the files made here
 (https://blog.tensorflow.org/2021/09/faster-quantized-inference-with-xnnpack.html). One or two threads on large cores
-are the usual choice: more reach the small ones and heat the phone.
+are the usual choice; more threads also use the small cores and heat the phone.
 
-The model: EfficientNet-Lite0 has no squeeze-and-excitation and no swish, both slow in int8, and ends its blocks with
-ReLU6 (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite).
+The model: EfficientNet-Lite0 has no squeeze-and-excitation and no swish, which are slow in int8, and ends its blocks
+with ReLU6 (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite).
 
-The run puts the int8 file among the models of the Android app in android_demo; the second command here adds float32,
-for the app's switch between the two.
+The run copies the int8 file to the models of the Android app in android_demo. The second command adds float32, so that
+the app can switch between the two.
 
-    edge-cv run recipes/pixel.py --data PHOTOS --out runs/pixel
-    edge-cv run recipes/pixel.py --data PHOTOS --out runs/pixel --set device.scheme=float32
+    edge-cv run pixel --data PHOTOS --out runs/pixel
+    edge-cv run pixel --data PHOTOS --out runs/pixel --set device.scheme=float32
     edge-cv benchmark runs/pixel/efficientnet_lite0_int8.tflite --device adb
 """
 

@@ -1,14 +1,13 @@
 """Raspberry Pi 5: int8 on four large cores, through XNNPACK.
 
 The processor: Broadcom BCM2712, four Cortex-A76 at 2.4 GHz
-(https://www.raspberrypi.com/documentation/computers/processors.html), whose Armv8.2 has the dot product of int8 (SDOT)
-that XNNPACK has kernels for. There is memory enough for any network here; what is scarce is time, and cooling: without
-a fan the clock falls after minutes of load, so measure for as long as your program runs, and look at the clock that is
-told.
+(https://www.raspberrypi.com/documentation/computers/processors.html). Its Armv8.2 has the int8 dot product (SDOT) for
+which XNNPACK has kernels. It has enough memory for any network here; the limits are time and cooling. Without a fan the
+clock falls after minutes of load, so measure for as long as your program runs, and check the reported clock.
 
-The model: EfficientNet-Lite1 at 240 pixels; Lite0 where it must be faster. Two to four threads.
+The model: EfficientNet-Lite1 at 240 pixels, or Lite0 for more speed. Use two to four threads.
 
-    edge-cv run recipes/raspberry_pi_5.py --data PHOTOS --out runs/raspberry_pi_5
+    edge-cv run raspberry_pi_5 --data PHOTOS --out runs/raspberry_pi_5
     edge-cv benchmark runs/raspberry_pi_5/efficientnet_lite1_int8.tflite --threads 1,4 --device ssh://pi@raspberrypi.local
 """
 

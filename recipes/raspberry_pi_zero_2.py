@@ -1,14 +1,14 @@
-"""Raspberry Pi Zero 2 W: int8 at a smaller image, on small cores with little memory.
+"""Raspberry Pi Zero 2 W: int8 at a smaller image size, on small cores with little memory.
 
 The processor: RP3A0, four Cortex-A53 at 1 GHz with 512 MB
-(https://www.raspberrypi.com/documentation/computers/processors.html). They have no dot product of int8: an int8 network
-is still faster than a float one, since four times as many weights fit into the caches and into each load, but by less
-than on newer cores. Multiply-accumulates are what counts, and they go with the square of the image's side.
+(https://www.raspberrypi.com/documentation/computers/processors.html). They have no int8 dot product. An int8 network is
+still faster than a float one, because four times as many weights fit into the caches and into each load, but by less
+than on newer cores. The latency depends on the multiply-accumulates, which grow with the square of the image's side.
 
-The model: EfficientNet-Lite0 at 192 in place of 224 pixels, 0.73 times the multiply-accumulates; on 400 photos of
-ImageNet its float top-1 was 86.25 against 89.00 % (81.50 % at 160). Install ai-edge-litert on 64-bit Raspberry Pi OS.
+The model: EfficientNet-Lite0 at 192 instead of 224 pixels, with 0.73 times the multiply-accumulates. On 400 ImageNet
+photos its float top-1 was 86.25 % against 89.00 % (81.50 % at 160). Install ai-edge-litert on 64-bit Raspberry Pi OS.
 
-    edge-cv run recipes/raspberry_pi_zero_2.py --data PHOTOS --out runs/raspberry_pi_zero_2
+    edge-cv run raspberry_pi_zero_2 --data PHOTOS --out runs/raspberry_pi_zero_2
     edge-cv benchmark runs/raspberry_pi_zero_2/efficientnet_lite0_int8.tflite --threads 1,4 --device ssh://pi@zero2.local
 """
 

@@ -1,14 +1,14 @@
-"""A server or PC with x86-64 cores: int8 where they have VNNI, as LiteRT and as ONNX.
+"""A server or PC with x86-64 cores: int8 with VNNI, as LiteRT and as ONNX.
 
-The processor: since Intel's Cascade Lake (2019) and AMD's Zen 4 (2022) AVX-512 has VNNI, which multiplies and adds four
-pairs of int8 numbers in one instruction (https://en.wikipedia.org/wiki/AVX-512#VNNI); XNNPACK and ONNX Runtime have
-kernels for it. Without it int8 is hardly faster than float32, and the report says so. For many requests at once run one
-process a core at one thread each: the sum of images a second is higher than with threads.
+The processor: since Intel's Cascade Lake (2019) and AMD's Zen 4 (2022), AVX-512 has VNNI, which multiplies and adds
+four pairs of int8 numbers in one instruction (https://en.wikipedia.org/wiki/AVX-512#VNNI); XNNPACK and ONNX Runtime
+have kernels for it. Without VNNI, int8 is hardly faster than float32, and the report says so. For many requests at
+once, run one process per core with one thread each: this gives more images per second than threads do.
 
-The model: EfficientNet-Lite2, the best of the lite forms that has weights as a package. int8 also as ONNX, for servers
-that have ONNX Runtime already: compare both rows.
+The model: EfficientNet-Lite2, the best Lite model whose weights are available as a package. It is also exported as
+int8 ONNX for servers that have ONNX Runtime; compare both rows.
 
-    edge-cv run recipes/x86_server.py --data PHOTOS --out runs/x86_server
+    edge-cv run x86_server --data PHOTOS --out runs/x86_server
 """
 
 from edge_cv.recipe import Analysis, Data, Limits, Measure, Model, Recipe, TargetDevice

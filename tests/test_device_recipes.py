@@ -43,7 +43,7 @@ def test_every_target_of_the_plan_has_a_recipe_that_names_its_sources():
         assert any(word in text for word in ("The processor: ", "The browser: ")), path
         assert "The model: " in text, path
         assert "https://" in text, path
-        assert f"edge-cv run recipes/{path.name}" in text
+        assert f"edge-cv run {path.stem} " in text
         assert recipe.limits, path
 
 
