@@ -1,11 +1,11 @@
-"""Compression against its targets: what is left of accuracy, size and latency, and what the bridge and QAT cost.
+"""Compression against its targets: accuracy, size and latency, and the cost of the tf_keras bridge and of QAT.
 
     python benchmarks/compression.py digits latency bridge steps
 
-digits   75 % pruning and QAT, and half the MACs, of a small MobileNetV2 on 360 digits it did not see
-latency  MobileNetV2 at 224 pixels at half its MACs, float and int8, in turns with the dense one; random weights,
-         on which latency does not depend
-bridge   seconds beyond building the same network in tf_keras, and memory against the weights
+digits   a small MobileNetV2 with 75 % pruning and QAT, and at half its MACs, on 360 held-out digits
+latency  MobileNetV2 at 224 pixels at half its MACs, float and int8, in turns with the dense one; the weights are
+         random, since latency does not depend on them
+bridge   time of the bridge against building the same network in tf_keras, and peak memory against the weights
 steps    a step of quantization-aware training, in turns with tfmot's own on a tf_keras model written by hand
 """
 
@@ -28,7 +28,7 @@ STEPS = 30  # of training, timed for each
 
 
 class Digits:
-    """Training batches of scikit-learn's digits, shifted by some pixels at random."""
+    """Training batches of scikit-learn's digits, shifted by a few pixels at random."""
 
     classes, batch_size, multi_label = tuple("0123456789"), 64, False
 
@@ -48,9 +48,31 @@ class Digits:
                 yield np.roll(self.images[chosen], shift, (1, 2)), self.targets[chosen]
 
 
+def load() -> tuple[Digits, np.ndarray, np.ndarray]:
+    """Batches to train on; images uint8 `(360, SIZE, SIZE, 3)` and labels of 360 held-out digits."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = np.rint(found.images / 16 * 255).astype(np.uint8).repeat(SIZE // 8, 1).repeat(SIZE // 8, 2)
+    images = images[..., None].repeat(3, -1)
+    order = np.random.default_rng(0).permutation(len(images))
+    images, labels = images[order], found.target[order]
+    return Digits(images[360:], labels[360:]), images[:360], labels[:360]
+
+
+def print_row(name: str, outputs: np.ndarray, labels: np.ndarray, content: bytes | None) -> float:
+    """Print the accuracy of the outputs and the size of the file; return the accuracy, 0..1."""
+    from edge_cv.evaluation.scores import wilson_interval
+
+    hits = int((outputs.argmax(1) == labels).sum())
+    low, high = wilson_interval(hits, len(labels))
+    size = "" if content is None else f"{len(content):>9,} bytes, gzip {len(gzip.compress(content, mtime=0)):>8,}"
+    print(f"{name:24} top-1 {hits / len(labels):6.1%} ({low:.1%} to {high:.1%}, n = {len(labels)})  {size}")
+    return hits / len(labels)
+
+
 def digits() -> None:
     import keras
-    from sklearn.datasets import load_digits
 
     from converters import to_tflite
     from converters.tflite.runtime import predict
@@ -59,16 +81,10 @@ def digits() -> None:
     from edge_cv.compression.compression_stages import compress
     from edge_cv.compression.fine_tuning import fine_tune
     from edge_cv.compression.qat import calibration_images
-    from edge_cv.evaluation.scores import wilson_interval
     from edge_cv.models.macs import count_macs
     from edge_cv.recipe import ChannelPrune, FineTuning, Prune, Qat
 
-    found = load_digits()
-    images = np.rint(found.images / 16 * 255).astype(np.uint8).repeat(SIZE // 8, 1).repeat(SIZE // 8, 2)
-    images = images[..., None].repeat(3, -1)
-    order = np.random.default_rng(0).permutation(len(images))
-    images, labels = images[order], found.target[order]
-    batches, held_out, truth = Digits(images[360:], labels[360:]), images[:360], labels[:360]
+    batches, held_out, labels = load()
     calibration = calibration_images(batches, 100)
 
     keras.utils.set_random_seed(0)
@@ -78,17 +94,13 @@ def digits() -> None:
     print(f"dense model trained in {time.perf_counter() - start:.0f} s")
 
     def row(name: str, outputs: np.ndarray, content: bytes | None) -> float:
-        right = int((outputs.argmax(1) == truth).sum())
-        low, high = wilson_interval(right, len(truth))
-        size = "" if content is None else f"{len(content):>9,} bytes, gzip {len(gzip.compress(content, mtime=0)):>8,}"
-        print(f"{name:24} top-1 {right / len(truth):6.1%} ({low:.1%} to {high:.1%}, n = {len(truth)})  {size}")
-        return right / len(truth)
+        return print_row(name, outputs, labels, content)
 
-    def answers(model) -> np.ndarray:
+    def outputs_of(model) -> np.ndarray:
         parts = [np.asarray(model(held_out[i : i + 60].astype(np.float32), training=False)) for i in range(0, 360, 60)]
         return np.concatenate(parts)
 
-    reference = row("dense float", answers(dense), to_tflite(dense, "float32", calibration=calibration).content)
+    reference = row("dense float", outputs_of(dense), to_tflite(dense, "float32", calibration=calibration).content)
     int8 = to_tflite(dense, "int8", calibration=calibration).content
     row("dense int8", predict(int8, held_out, pixel_offset=-128), int8)
     start = time.perf_counter()
@@ -109,7 +121,7 @@ def digits() -> None:
     )
     print(f"dense float (limit 0.6), gzip size {packed:.0%} of the dense int8 file's (limit 45 %)")
     smaller = channel_prune(dense, ChannelPrune(0.5, fine_tuning=FineTuning(epochs=15, learning_rate=3e-3)), batches)
-    share = row("half the MACs, float", answers(smaller), None)
+    share = row("half the MACs, float", outputs_of(smaller), None)
     print(
         f"{count_macs(smaller) / count_macs(dense):.2f} of the MACs, {100 * (reference - share):+.1f} points (limit 1)"
     )
@@ -138,7 +150,7 @@ def bridge() -> None:
     from edge_cv.compression.tf_keras_bridge import to_tf_keras
 
     model = models.build("mobilenet_v2")
-    to_tf_keras(model)  # what is loaded and compiled once
+    to_tf_keras(model)  # imports and compiles once
     seconds: dict[str, list[float]] = {"building": [], "conversion": []}
     for _ in range(5):
         for name, work in (
@@ -156,7 +168,7 @@ def bridge() -> None:
     before = _memory_bytes("VmRSS")
     model = models.build("alexnet")
     with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # Linux: the highest resident size is counted anew
+        file.write("5")  # Linux: resets the peak resident size
     twin = to_tf_keras(model)
     grown = (_memory_bytes("VmHWM") - before) / (4 * twin.model.count_params())
     print(f"AlexNet, both models: peak memory {grown:.2f} x the weights (limit 3)")

@@ -1,14 +1,14 @@
-"""What a sweep costs beyond its recipes: `edge-cv sweep` against `edge-cv run` for each recipe, by hand.
+"""The overhead of a sweep: `edge-cv sweep` against one `edge-cv run` a recipe.
 
     python benchmarks/sweep.py [--rounds 3] [--epochs 4] [--ray]
 
-The digits in two widths, trained for some epochs and made float32 and float16. By hand each is run by a command of its
-own, and `edge-cv report` compares them in the end, which the sweep does as well; the overhead without that is told too.
-Both ways begin anew in each round, in turns, in the other order every second time. The time of processors beside the
-time of the clock: other programs lengthen the latter. With --ray a sweep on a cluster of this machine is measured, too,
-whose start and end are part of it.
+Two networks for the digits are trained for some epochs and converted to float32 and float16. By hand, each recipe has
+a command of its own and `edge-cv report` compares them at the end, as the sweep does; the overhead is printed with and
+without that comparison. Each round starts from empty folders; the order of the two methods alternates. Wall time and
+processor time are printed: other programs lengthen wall time only. With --ray a sweep on a local Ray cluster is
+measured too, including the cluster's start and end.
 
-Then both ways are gone again, when all is finished: what is left is what the sweep adds, without the noise of the runs.
+At the end both methods are repeated on finished runs: the difference is the overhead without the noise of the runs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def command(*arguments: object) -> None:
 
 
 def timed(*commands: tuple) -> tuple[float, float]:
-    """Seconds of the clock and of processors that the commands took, one after the other."""
+    """Wall time and processor time of the commands, one after the other, in seconds."""
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     for arguments in commands:
         command(*arguments)
@@ -77,40 +77,41 @@ def main() -> None:
         for number in range(options.rounds):
             out = folder / str(number)
             runs = [("run", recipe, "--out", out / "hand" / recipe.stem) for recipe in recipes]
-            ways = {
+            methods = {
                 "by hand": lambda runs=runs: timed(*runs),
                 "sweep": lambda out=out: timed(("sweep", *recipes, "--out", out / "sweep")),
             }
             if options.ray:
-                ways["sweep --ray local"] = lambda out=out: timed(
+                methods["sweep --ray local"] = lambda out=out: timed(
                     ("sweep", *recipes, "--out", out / "ray", "--ray", "local")
                 )
-            for way in list(ways)[:: 1 if number % 2 == 0 else -1]:
-                found.setdefault(way, []).append(ways[way]())
+            for method in list(methods)[:: 1 if number % 2 == 0 else -1]:
+                found.setdefault(method, []).append(methods[method]())
             hand = out / "hand"
             compare = ("report", *(hand / recipe.stem for recipe in recipes), "--out", hand)
             found.setdefault("report", []).append(timed(compare))
-            told = ", ".join(f"{way} {took[-1][0]:.1f} s ({took[-1][1]:.1f} s)" for way, took in found.items())
-            print(f"round {number + 1}: {told}", flush=True)
+            line = ", ".join(f"{method} {took[-1][0]:.1f} s ({took[-1][1]:.1f} s)" for method, took in found.items())
+            print(f"round {number + 1}: {line}", flush=True)
         again: dict[str, list[tuple[float, float]]] = {}
         for _ in range(AGAIN):
-            for way in ("by hand", "sweep"):
-                again.setdefault(way, []).append(ways[way]())
+            for method in ("by hand", "sweep"):
+                again.setdefault(method, []).append(methods[method]())
             again.setdefault("report", []).append(timed(compare))
-    for kind, what in enumerate(("clock", "processors")):
-        hand, report = (statistics.median(took[kind] for took in found[way]) for way in ("by hand", "report"))
-        for way in [way for way in found if way.startswith("sweep")]:
-            sweep = statistics.median(took[kind] for took in found[way])
+    for kind, what in enumerate(("wall time", "processor time")):
+        hand, report = (statistics.median(took[kind] for took in found[method]) for method in ("by hand", "report"))
+        for method in [method for method in found if method.startswith("sweep")]:
+            sweep = statistics.median(took[kind] for took in found[method])
             print(
-                f"{what}: {way} {sweep:.1f} s, runs by hand {hand:.1f} s and their comparison {report:.1f} s: "
+                f"{what}: {method} {sweep:.1f} s, runs by hand {hand:.1f} s and their comparison {report:.1f} s: "
                 f"{sweep / (hand + report) - 1:+.1%}, {sweep / hand - 1:+.1%} without the comparison (limit 3 %)"
             )
-        own, same, told = (
-            statistics.median(took[kind] for took in again[way]) for way in ("sweep", "by hand", "report")
+        sweep, runs, compared = (
+            statistics.median(took[kind] for took in again[method]) for method in ("sweep", "by hand", "report")
         )
+        with_report, without = sweep - runs - compared, sweep - runs
         print(
-            f"{what}, of finished runs: {own - same - told:+.2f} s, {(own - same - told) / (hand + report):+.1%} of "
-            f"runs and comparison; {own - same:+.2f} s, {(own - same) / hand:+.1%} of the runs alone (limit 3 %)"
+            f"{what}, of finished runs: {with_report:+.2f} s, {with_report / (hand + report):+.1%} of "
+            f"runs and comparison; {without:+.2f} s, {without / hand:+.1%} of the runs alone (limit 3 %)"
         )
 
 

@@ -44,21 +44,34 @@ class Steps:
         Returns:
             The result, and the SHA-256 of each file by its path in the run's folder.
         """
-        text = json.dumps([name, inputs, tools()], sort_keys=True, default=str)
-        key = hashlib.sha256(text.encode()).hexdigest()
-        place = self.folder / "stages" / f"{name}.json"
+        recorded = self.recorded(name, inputs)
+        if recorded is not None:
+            return recorded
+        result, written = work()
+        files = {path.relative_to(self.folder).as_posix(): file_sha256(path) for path in written}
+        text = json.dumps({"key": _key(name, inputs), "files": files, "result": result}, allow_nan=False)
+        write_atomic(self._record(name), text)
+        return json.loads(text)["result"], files
+
+    def recorded(self, name: str, inputs: Any) -> tuple[Any, dict[str, str]] | None:
+        """The recorded result and files of a step; None if the inputs or the files have changed."""
         try:
-            record = json.loads(place.read_text())
+            record = json.loads(self._record(name).read_text())
             files = record["files"]
-            if record["key"] == key and all(file_sha256(self.folder / file) == sha for file, sha in files.items()):
+            unchanged = record["key"] == _key(name, inputs)
+            if unchanged and all(file_sha256(self.folder / file) == sha for file, sha in files.items()):
                 return record["result"], files
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
-        result, written = work()
-        files = {path.relative_to(self.folder).as_posix(): file_sha256(path) for path in written}
-        text = json.dumps({"key": key, "files": files, "result": result}, allow_nan=False)
-        write_atomic(place, text)
-        return json.loads(text)["result"], files
+        return None
+
+    def _record(self, name: str) -> Path:
+        return self.folder / "stages" / f"{name}.json"
+
+
+def _key(name: str, inputs: Any) -> str:
+    text = json.dumps([name, inputs, tools()], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @functools.cache

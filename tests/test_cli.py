@@ -164,7 +164,8 @@ def test_convert_writes_checked_files_with_a_sidecar_each(converted):
 
 def test_nothing_but_progress_is_said_on_stderr(converted):
     lines = converted[1].stderr.splitlines()
-    assert all(line.endswith(" s)") or line.startswith("the model does not tell how photos") for line in lines), lines
+    remark = "the model does not declare how photos"
+    assert all(line.endswith(" s)") or line.startswith(remark) for line in lines), lines
 
 
 def test_evaluate_and_benchmark_measure_what_convert_made(edge_cv, converted, photos):
@@ -504,7 +505,7 @@ def test_search_prints_the_best_first_and_the_command_that_runs_it(edge_cv, tmp_
         (("train", str(ROOT / "recipes/demo.py")), "the recipe demo must have a part fit. Received: none"),
         (("train", "nowhere.py"), "the recipe must be a file that exists"),
         (("search", str(ROOT / "recipes/demo.py"), "--over", "fit.epochs=1,2"), "must have a part fit"),
-        (("search", str(ROOT / "recipes/digits.py"), "--over", "fit.epochs"), "what is searched must be FIELD=SPACE"),
+        (("search", str(ROOT / "recipes/digits.py"), "--over", "fit.epochs"), "a field to search must be FIELD=SPACE"),
         (("search", str(ROOT / "recipes/digits.py"), "--over", "fit.epochs=2..1"), "a range must be LEAST..MOST"),
         (("search", str(ROOT / "recipes/digits.py")), "Missing option"),
     ],

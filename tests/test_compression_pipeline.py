@@ -1,4 +1,4 @@
-"""A recipe that compresses: a stage has rows, nothing is done twice, what cannot be is refused before training."""
+"""Recipes that compress: each stage has rows, no step is repeated, impossible parts are refused before training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RECIPE = Recipe(
 )
 
 
-def test_each_stage_has_rows_and_a_second_run_does_only_what_changed(tmp_path):
+def test_each_stage_has_rows_and_a_second_run_does_only_what_has_changed(tmp_path):
     report = run(RECIPE, tmp_path)
     rows = {row.scheme: row for row in report.rows}
     assert (
@@ -67,7 +67,7 @@ def test_each_stage_has_rows_and_a_second_run_does_only_what_changed(tmp_path):
     assert [row.scheme for row in without.rows] == ["float32", "int8", "pruned_float32", "pruned_int8"]
     assert (tmp_path / "pruned.keras").stat().st_mtime_ns == times["pruned.keras"]
 
-    run(dataclasses.replace(RECIPE, io="uint8", limits=()), tmp_path)  # other ends of the same models
+    run(dataclasses.replace(RECIPE, io="uint8", limits=()), tmp_path)  # the same models with uint8 input
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.keras")} == times
     for scheme, dtype in (("float32", "float32"), ("int8", "uint8"), ("pruned_int8", "uint8"), ("qat_int8", "uint8")):
         record = read_metadata(tmp_path / f"mobilenet_v1_{scheme}.tflite")
@@ -82,7 +82,7 @@ def test_each_stage_has_rows_and_a_second_run_does_only_what_changed(tmp_path):
         ({"prune": None}, "scheme in Limits"),
     ],
 )
-def test_a_recipe_refuses_parts_that_do_not_go_together(parts, message):
+def test_a_recipe_refuses_parts_that_contradict_each_other(parts, message):
     with pytest.raises(InputError, match=message):
         dataclasses.replace(RECIPE, limits=(Limits("pruned_int8"),), **parts)
 
@@ -94,7 +94,7 @@ def test_a_recipe_refuses_parts_that_do_not_go_together(parts, message):
         ({"channel_prune": ChannelPrune(0.001)}, "no further"),
     ],
 )
-def test_what_the_network_cannot_bear_is_refused_before_it_is_trained(tmp_path, parts, message):
+def test_stages_that_the_model_cannot_have_are_refused_before_training(tmp_path, parts, message):
     with pytest.raises(InputError, match=message):
         run(dataclasses.replace(RECIPE, **parts), tmp_path)
     assert not (tmp_path / "training").exists()

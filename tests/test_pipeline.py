@@ -1,10 +1,9 @@
-"""The whole chain on real photos and real weights, at the smallest size that shows what it does."""
+"""The steps of a run, from a recipe to a report, at the smallest size that shows what they do."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import time
 
 import pytest
 
@@ -18,7 +17,7 @@ from edge_cv.report import Row, load
 
 RECIPE = Recipe(
     name="trial",
-    model=Model("efficientnet_lite0", weights="imagenet", image_size=96),
+    model=Model("mobilenet_v1", alpha=0.25, image_size=32),
     data=Data(images=8, calibration_images=16),
     onnx=("float32", "int8"),
     measure=Measure(threads=(1,), runs=5, warmup=1),
@@ -38,15 +37,15 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_a_run_leaves_the_model_its_artifacts_and_a_sidecar_each(folder):
+def test_a_run_writes_the_model_its_files_and_a_sidecar_for_each(folder):
     names = {path.name for path in folder.iterdir()}
     for scheme, suffix in (*((s, "tflite") for s in RECIPE.schemes), *((f"onnx_{s}", "onnx") for s in RECIPE.onnx)):
-        assert {f"efficientnet_lite0_{scheme}.{suffix}", f"efficientnet_lite0_{scheme}.json"} <= names
+        assert {f"mobilenet_v1_{scheme}.{suffix}", f"mobilenet_v1_{scheme}.json"} <= names
     assert {"model.keras", "model.json", "report.json", "report.html"} <= names
     assert not [name for name in names if name.startswith(".")]
 
 
-def test_report_json_has_the_agreed_form(folder):
+def test_report_json_has_the_documented_form(folder):
     report = json.loads((folder / "report.json").read_text())
     assert {"recipe", "environment", "violations", "rows"} <= set(report)
     assert [row["scheme"] for row in report["rows"]] == [*RECIPE.schemes, "onnx_float32", "onnx_int8"]
@@ -54,36 +53,49 @@ def test_report_json_has_the_agreed_form(folder):
         assert set(row) >= ROW_KEYS
         assert set(row["latency"][0]) >= LATENCY_KEYS
         assert row["size_bytes"] == (folder / row["file"]).stat().st_size
-        assert row["parameters"] == 4_652_008
+        assert row["parameters"] == 470_072
         assert row["images"] == 8
     assert report["environment"]["cpu"] in report["rows"][0]["latency"][0]["host"]
 
 
 def test_quantized_rows_are_smaller_and_agree(folder):
     rows = {row.scheme: row for row in load(folder).rows}
-    assert rows["float16"].size_bytes < 0.52 * rows["float32"].size_bytes
-    assert rows["int8"].size_bytes < 0.3 * rows["float32"].size_bytes
+    assert rows["float16"].size_bytes < 0.55 * rows["float32"].size_bytes
+    assert rows["int8"].size_bytes < 0.4 * rows["float32"].size_bytes
     assert rows["float32"].agreement == 1.0
     assert rows["int8"].sqnr_db > 10
     assert rows["onnx_float32"].sqnr_db > 60
     assert rows["onnx_int8"].sqnr_db > 10
-    assert len(rows["int8"].layers) > 50
+    assert len(rows["int8"].layers) > 20
 
 
-def test_the_report_tells_what_the_answers_hide(folder):
+def test_the_report_analyzes_the_predictions(folder):
     report = load(folder)
     for row in report.rows:
         assert sum(row.classes.images) == row.confidence.images == 8
         assert row.confidence.accuracy == row.top1
         assert row.mistakes.wrong == round(8 * (1 - row.top1))
         assert (row.robustness is not None) == (row.scheme in ("float32", "int8"))
-    assert len(report.explained) == 3
+    misses = min(2, report.rows[0].mistakes.wrong)
     wrong = [photo.label != photo.answer for photo in report.explained]
     assert wrong == sorted(wrong, reverse=True)
-    assert sum(wrong) == min(2, report.rows[0].mistakes.wrong)
+    assert sum(wrong) == misses
     predictions = Predictions.load(folder / "predictions.npz")
     assert predictions.names == tuple(row.scheme for row in report.rows)
     assert (predictions.labels == predictions.top1("float32")[0]).mean() == report.rows[0].top1
+
+
+@pytest.mark.slow
+def test_real_weights_on_real_photos_keep_their_predictions(tmp_path):
+    recipe = dataclasses.replace(RECIPE, model=Model("efficientnet_lite0", weights="imagenet", image_size=96), onnx=())
+    report = run(recipe, tmp_path)
+    rows = {row.scheme: row for row in report.rows}
+    assert rows["int8"].size_bytes < 0.3 * rows["float32"].size_bytes
+    assert rows["int8"].sqnr_db > 10
+    assert rows["int8"].agreement >= 0.75
+    assert rows["float32"].parameters == 4_652_008
+    assert rows["float32"].top1 >= 0.5
+    assert len(report.explained) == 3
 
 
 def test_another_grouping_runs_no_model_again(folder, tmp_path):
@@ -102,28 +114,26 @@ def test_another_grouping_runs_no_model_again(folder, tmp_path):
     run(RECIPE, folder)
 
 
-def test_a_second_run_does_nothing_again_and_says_the_same(folder):
+def test_a_second_run_repeats_no_step_and_reports_the_same(folder):
     before = {
         path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name not in ("report.json", "report.html")
     }
-    start = time.monotonic()
     report = run(RECIPE, folder)
-    assert time.monotonic() - start < 20
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert report.rows == load(folder).rows
 
 
-def test_a_run_that_lost_a_file_makes_only_that_one_again(folder):
-    kept = folder / "efficientnet_lite0_float32.tflite"
+def test_a_run_that_lost_a_file_writes_only_that_one_again(folder):
+    kept = folder / "mobilenet_v1_float32.tflite"
     before = kept.stat().st_mtime_ns
-    lost = folder / "efficientnet_lite0_float16.tflite"
+    lost = folder / "mobilenet_v1_float16.tflite"
     lost.unlink()
     run(RECIPE, folder)
     assert lost.is_file()
     assert kept.stat().st_mtime_ns == before
 
 
-def test_a_limit_that_is_broken_is_named_in_the_report(folder):
+def test_a_broken_limit_is_named_in_the_report(folder):
     limited = dataclasses.replace(RECIPE, limits=(Limits("int8", max_size_bytes=1000, min_agreement=0.1),))
     report = run(limited, folder)
     assert len(report.violations) == 1
@@ -169,7 +179,7 @@ def test_limits_by_closed_form():
         {"model": Model("efficientnet_lite3", weights="imagenet", image_size=32)},
     ],
 )
-def test_what_is_not_there_is_said_before_anything_is_written(tmp_path, changed):
+def test_missing_inputs_are_reported_before_anything_is_written(tmp_path, changed):
     with pytest.raises(InputError):
         run(dataclasses.replace(RECIPE, **changed), tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*.*"))
@@ -181,7 +191,7 @@ def test_a_folder_that_cannot_be_written_is_one_error(tmp_path):
         run(RECIPE, tmp_path / "file" / "out")
 
 
-def test_calibration_photos_that_are_measured_or_repeated_are_named(tmp_path):
+def test_calibration_photos_that_are_test_photos_or_duplicates_are_named(tmp_path):
     """The sample's photos calibrated on themselves, one of them twice."""
     from converters import Preprocessing
     from edge_cv import data

@@ -21,18 +21,18 @@ pytestmark = pytest.mark.slow  # a cluster takes ten seconds to start
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes of two processors each, one with what Ray takes for a GPU, reached by their address."""
+    """A cluster of two nodes with two processors each, one with a simulated GPU."""
     from ray import cloudpickle
-    from ray.cluster_utils import RayCluster as Nodes
+    from ray.cluster_utils import Cluster as Nodes
 
     from edge_cv.parallel.ray_cluster import connected
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which the workers cannot import
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import it
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1, "include_dashboard": False})
     nodes.add_node(num_cpus=2)
     nodes.wait_for_nodes()
-    with connected(nodes.address) as one:
-        yield one
+    with connected(nodes.address) as cluster:
+        yield cluster
     nodes.shutdown()
 
 
@@ -110,7 +110,7 @@ def photos(pixels, tmp_path_factory):
     return data.open_samples(str(folder))
 
 
-def test_an_evaluation_on_the_cluster_is_that_of_this_machine_to_the_bit(cluster, artifacts, photos):
+def test_an_evaluation_on_the_cluster_equals_the_local_one_exactly(cluster, artifacts, photos):
     from edge_cv.evaluation import evaluate
 
     local = evaluate(artifacts, photos, reference="float32")
@@ -128,7 +128,7 @@ def test_an_evaluation_on_the_cluster_is_that_of_this_machine_to_the_bit(cluster
         ]
 
 
-def test_the_workers_need_neither_the_artifacts_nor_the_photos_in_their_places(cluster, artifacts, photos):
+def test_the_workers_need_none_of_the_callers_files(cluster, artifacts, photos):
     """As on another machine: the files are gone when the workers run."""
     from edge_cv.data import with_content
     from edge_cv.evaluation import worker
@@ -149,7 +149,7 @@ def test_the_workers_need_neither_the_artifacts_nor_the_photos_in_their_places(c
     assert [values.shape for values in outputs] == [(4, 10)] * 2
 
 
-def test_a_file_that_ends_its_process_or_is_none_is_named(cluster, photos, tmp_path):
+def test_a_file_that_kills_its_process_is_named(cluster, photos, tmp_path):
     from edge_cv.evaluation import evaluate
 
     broken = tmp_path / "broken.tflite"

@@ -1,4 +1,4 @@
-"""The network of a run: trained once, saved with what there is to say of it, and by which photos."""
+"""The model of a run: trained once, and saved with its labels, preprocessing and history."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 
 
 def trained_again(recipe: Recipe, folder: Path) -> tuple[RunModel, list[str]]:
-    """The network of a folder, and the epochs that were trained for it."""
+    """The model of a folder, and the titles of the epochs that were trained for it."""
     titles: list[str] = []
 
     @contextlib.contextmanager
@@ -42,50 +42,51 @@ def trained_again(recipe: Recipe, folder: Path) -> tuple[RunModel, list[str]]:
         titles.append(title)
         yield lambda done, total, note="": None
 
-    network = pipeline.train(recipe, folder, progress=noted)
-    return network, [title for title in titles if title.startswith("training")]
+    model = pipeline.train(recipe, folder, progress=noted)
+    return model, [title for title in titles if title.startswith("training")]
 
 
 def test_the_model_is_saved_with_its_labels_preprocessing_and_history(folder):
     from converters.sources import open_source
 
-    said = json.loads((folder / "model.json").read_text())
-    assert said["labels"] == list("0123456789")
-    assert (said["preprocessing"]["image_size"], said["preprocessing"]["resize_to"]) == (64, None)
-    assert [entry["epoch"] for entry in said["history"]] == [1, 2]
+    sidecar = json.loads((folder / "model.json").read_text())
+    assert sidecar["labels"] == list("0123456789")
+    assert (sidecar["preprocessing"]["image_size"], sidecar["preprocessing"]["resize_to"]) == (64, None)
+    assert [entry["epoch"] for entry in sidecar["history"]] == [1, 2]
     source = open_source(folder / "model.keras")
-    assert json.loads(json.dumps(source.preprocessing.to_dict())) == said["preprocessing"]
+    assert json.loads(json.dumps(source.preprocessing.to_dict())) == sidecar["preprocessing"]
     assert source.input_shape == (64, 64, 3)
-    assert said["parameters"] == 899_378
+    assert sidecar["parameters"] == 899_378
     assert not list(folder.rglob(".*"))
 
 
-def test_a_second_time_nothing_is_trained(folder):
+def test_a_second_run_trains_nothing(folder):
     before = (folder / "model.keras").stat().st_mtime_ns
-    network, epochs = trained_again(RECIPE, folder)
+    model, epochs = trained_again(RECIPE, folder)
     assert not epochs
     assert (folder / "model.keras").stat().st_mtime_ns == before
-    assert [entry["epoch"] for entry in network.history] == [1, 2]
-    assert network.labels == list("0123456789")
+    assert [entry["epoch"] for entry in model.history] == [1, 2]
+    assert model.labels == list("0123456789")
 
 
-def test_how_often_checkpoints_are_written_trains_nothing_again(folder):
+def test_another_checkpoint_interval_trains_nothing(folder):
     often = dataclasses.replace(RECIPE.fit, checkpoint_seconds=1.0)
     assert not trained_again(dataclasses.replace(RECIPE, fit=often), folder)[1]
 
 
-def test_another_training_has_a_folder_of_its_own_and_the_first_one_is_still_known(folder, tmp_path):
+def test_another_training_has_its_own_folder_and_the_first_one_is_kept(folder, tmp_path):
     run = tmp_path / "run"
     subprocess.run(["cp", "-r", folder, run], check=True)
     (first,) = (run / "training").iterdir()
-    network, epochs = trained_again(RECIPE.with_settings(["fit.learning_rate=0.002", "fit.epochs=1"]), run)
+    model, epochs = trained_again(RECIPE.with_settings(["fit.learning_rate=0.002", "fit.epochs=1"]), run)
     assert epochs == ["training, epoch 1 of 1"]
-    assert [entry["learning_rate"] for entry in network.history] == [pytest.approx(0.001, abs=0.001)]
+    assert [entry["learning_rate"] for entry in model.history] == [pytest.approx(0.001, abs=0.001)]
     assert len(list((run / "training").iterdir())) == 2
     assert {path.name for path in first.iterdir()} >= {"checkpoint.npz", "best.weights.h5", "history.csv"}
-    network, epochs = trained_again(RECIPE, run)  # the file is another training's now: made again, of its checkpoint
+    # model.keras is the other training's: it is written again from the first one's checkpoint
+    model, epochs = trained_again(RECIPE, run)
     assert not epochs
-    assert len(network.history) == 2
+    assert len(model.history) == 2
 
 
 def test_the_classes_of_the_model_must_be_those_of_the_photos(tmp_path):
@@ -101,22 +102,23 @@ import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in HIDDEN:
-            raise ModuleNotFoundError(name + " is not to be had here", name=name)
+            raise ModuleNotFoundError(name + " is hidden", name=name)
 HIDDEN = sys.argv[3].split(",")
 sys.meta_path.insert(0, Block())
 sys.path.insert(0, DIRECTORY)
 import numpy as np
 import test_run_model as t
-network = t.pipeline.train(t.RECIPE, sys.argv[1])
+model = t.pipeline.train(t.RECIPE, sys.argv[1])
 pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype("float32")
-np.savez(sys.argv[2], logits=network.model.predict(pixels, verbose=0), pixels=pixels)
+np.savez(sys.argv[2], logits=model.model.predict(pixels, verbose=0), pixels=pixels)
 loaded = [name for name in HIDDEN if name in sys.modules]
 assert not loaded, loaded
 """
 
 
-@pytest.mark.parametrize("hidden", [pytest.param("tensorflow", marks=pytest.mark.slow), "tensorflow,grain"])
-def test_on_jax_it_is_trained_where_there_is_no_tensorflow_and_opened_there_later(hidden, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("hidden", ["tensorflow", "tensorflow,grain"])
+def test_a_model_is_trained_on_jax_without_tensorflow_and_opened_with_it_later(hidden, tmp_path):
     from converters.sources import load
 
     code = WITHOUT_TENSORFLOW.replace("DIRECTORY", repr(os.path.dirname(__file__)))

@@ -7,7 +7,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ OVER = ["fit.learning_rate=0.000001,0.002", "fit.momentum=0.5..0.9"]
 
 
 def trained(folder: Path) -> dict[str, int]:
-    """When the model of each training in a search's folder was written."""
+    """The modification time of the model of each training in a search's folder."""
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/model.keras")}
 
 
@@ -37,7 +36,7 @@ def found(tmp_path_factory):
     return search(RECIPE, OVER, folder, trials=3), folder
 
 
-def test_the_best_comes_first_and_each_tells_what_was_tried(found):
+def test_the_best_trial_comes_first_and_each_has_its_values(found):
     trials, folder = found
     assert sorted(trial.number for trial in trials) == [0, 1, 2]
     scores = [trial.score for trial in trials if trial.state == "complete"]
@@ -50,23 +49,22 @@ def test_the_best_comes_first_and_each_tells_what_was_tried(found):
     assert len(trained(folder)) == 3
 
 
-def test_a_finished_search_trains_nothing_again(found):
+def test_a_finished_search_repeats_nothing(found):
     trials, folder = found
-    before, start = trained(folder), time.monotonic()
+    before = trained(folder)
     assert search(RECIPE, OVER, folder, trials=3) == trials
-    assert time.monotonic() - start < 5
     assert trained(folder) == before
 
 
-def test_more_trials_go_on_with_other_values(found):
+def test_more_trials_continue_with_other_values(found):
     trials, folder = found
     more = search(RECIPE, OVER, folder, trials=4)
     assert {trial.number: trial for trial in more}.items() >= {trial.number: trial for trial in trials}.items()
     assert len({tuple(trial.fields.items()) for trial in more}) == 4
 
 
-def test_an_interrupted_trial_goes_on_where_it_was(found, tmp_path):
-    """Ctrl-C in the second epoch of the first trial: the same values, and the first epoch is not trained again."""
+def test_an_interrupted_trial_resumes(found, tmp_path):
+    """Ctrl-C in the second epoch of the first trial: it resumes with the same values in the second epoch."""
     titles: list[str] = []
 
     @contextlib.contextmanager
@@ -90,7 +88,8 @@ def test_an_interrupted_trial_goes_on_where_it_was(found, tmp_path):
     assert (trial.fields, trial.score) == (whole.fields, whole.score)
 
 
-def test_a_trial_that_was_killed_goes_on_where_it_was(found, tmp_path):
+@pytest.mark.slow
+def test_a_killed_trial_resumes(found, tmp_path):
     code = f"""
 import contextlib, os, signal, sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
@@ -114,8 +113,8 @@ t.search(t.RECIPE, t.OVER, {str(tmp_path)!r}, trials=1, progress=dying)
 @pytest.mark.parametrize(
     ("over", "message"),
     [
-        ([], r"a search must be told a field, such as fit.learning_rate=log:0.001..0.3"),
-        (["fit.learning_rate"], r"what is searched must be FIELD=SPACE. Received: 'fit.learning_rate'"),
+        ([], r"a search needs a field, such as fit.learning_rate=log:0.001..0.3"),
+        (["fit.learning_rate"], r"a field to search must be FIELD=SPACE. Received: 'fit.learning_rate'"),
         (["fit.learning_rate="], r"must be FIELD=SPACE"),
         (["fit.learning_rat=0.1..0.2"], r"field of Fit.*learning_rat"),
         (["fit.learning_rate=0.2..0.1"], r"a range must be LEAST..MOST, two numbers.*Received: '0.2..0.1'"),
@@ -127,7 +126,7 @@ t.search(t.RECIPE, t.OVER, {str(tmp_path)!r}, trials=1, progress=dying)
         (["=1,2"], r"unknown field of Recipe"),
     ],
 )
-def test_spaces_and_fields_that_cannot_be_are_refused_before_anything_is_trained(over, message, tmp_path):
+def test_invalid_spaces_and_fields_are_refused_before_the_first_training(over, message, tmp_path):
     with pytest.raises(InputError, match=message):
         search(RECIPE, over, tmp_path / "search", trials=1)
     assert not (tmp_path / "search").exists()

@@ -1,3 +1,5 @@
+"""Cached steps: what makes a step run again, and what does not."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,11 +8,11 @@ from edge_cv.stages import Steps
 
 
 @pytest.fixture
-def stage(tmp_path):
-    """Runs a stage that writes one file, and counts how often it ran."""
+def step(tmp_path):
+    """Runs a step that writes one file, and counts how often it ran."""
     runs = []
 
-    def once(inputs):
+    def run(inputs):
         def work():
             runs.append(inputs)
             (tmp_path / "made.bin").write_bytes(repr(inputs).encode())
@@ -19,37 +21,37 @@ def stage(tmp_path):
         result, files = Steps(tmp_path).cached("make", inputs, work)
         return result, files, len(runs)
 
-    return once
+    return run
 
 
-def test_a_stage_runs_once_for_the_same_inputs(stage):
-    first = stage([1, 2])
-    assert stage([1, 2]) == first
+def test_a_step_runs_once_for_the_same_inputs(step):
+    first = step([1, 2])
+    assert step([1, 2]) == first
     assert first[0] == {"inputs": [1, 2]}
 
 
-def test_a_stage_runs_again_for_other_inputs(stage):
-    stage([1])
-    result, _, runs = stage([2])
+def test_a_step_runs_again_for_other_inputs(step):
+    step([1])
+    result, _, runs = step([2])
     assert (result, runs) == ({"inputs": [2]}, 2)
 
 
-def test_a_stage_runs_again_when_its_file_is_gone_or_changed(stage, tmp_path):
-    stage([1])
+def test_a_step_runs_again_if_its_file_is_missing_or_changed(step, tmp_path):
+    step([1])
     (tmp_path / "made.bin").unlink()
-    assert stage([1])[2] == 2
+    assert step([1])[2] == 2
     (tmp_path / "made.bin").write_bytes(b"damaged")
-    assert stage([1])[2] == 3
+    assert step([1])[2] == 3
 
 
 @pytest.mark.parametrize("record", ["", "{", "[]", '{"key": 1}', '{"key": "x", "files": 3, "result": 1}'])
-def test_a_damaged_record_only_means_that_the_stage_runs(stage, tmp_path, record):
-    stage([1])
+def test_a_step_with_a_damaged_record_runs_again(step, tmp_path, record):
+    step([1])
     (tmp_path / "stages" / "make.json").write_text(record)
-    assert stage([1])[2] == 2
+    assert step([1])[2] == 2
 
 
-def test_a_stage_that_fails_leaves_no_record(tmp_path):
+def test_a_step_that_fails_leaves_no_record(tmp_path):
     def fail():
         raise RuntimeError("in the middle")
 

@@ -32,7 +32,7 @@ def names(runs: list[sweeping.Run]) -> list[str]:
     return [run.name for run in runs]
 
 
-def test_every_recipe_meets_every_combination_of_values():
+def test_every_recipe_is_combined_with_every_combination_of_values():
     other = dataclasses.replace(TINY, name="other")
     runs = sweeping.plan([TINY, other], ["model.name=mobilenet_v1,mobilenet_v2", "measure.runs=5,6"])
     expected = [f"{r}_{m}_{n}" for r in ("tiny", "other") for m in ("mobilenet_v1", "mobilenet_v2") for n in (5, 6)]
@@ -52,9 +52,9 @@ def test_a_value_may_have_commas_in_brackets_and_names_a_folder():
 
 
 @pytest.mark.parametrize(
-    ("recipes", "over", "says"),
+    ("recipes", "over", "message"),
     [
-        ([TINY, TINY], [], r"must have a name of its own. Received twice: tiny"),
+        ([TINY, TINY], [], r"must have a different name. Received twice: tiny"),
         ([TINY], ["model.alpha=0.5,0.5"], r"Received twice: tiny_0.5"),
         ([TINY], ["model.alpha"], r"must be FIELD=VALUE,VALUE. Received: 'model.alpha'"),
         ([TINY], ["model.alpha=0.5,"], r"must be FIELD=VALUE,VALUE"),
@@ -62,12 +62,12 @@ def test_a_value_may_have_commas_in_brackets_and_names_a_folder():
         ([TINY], ["model.alpha=wide"], r"Model.alpha must be float"),
     ],
 )
-def test_what_cannot_be_swept_over_is_refused(recipes, over, says):
-    with pytest.raises(InputError, match=says):
+def test_invalid_fields_values_and_names_are_refused(recipes, over, message):
+    with pytest.raises(InputError, match=message):
         sweeping.plan(recipes, over)
 
 
-def test_a_sweep_of_which_nothing_comes_to_an_end_has_no_report(tmp_path):
+def test_a_sweep_without_a_finished_run_has_no_report(tmp_path):
     report, (outcome,) = sweeping.sweep(sweeping.plan([LOST]), tmp_path)
     assert report is None
     assert outcome.bad_input
@@ -80,14 +80,14 @@ def test_a_sweep_of_which_nothing_comes_to_an_end_has_no_report(tmp_path):
 def test_a_node_with_another_folder_or_other_versions_is_refused(tmp_path):
     (tmp_path / sweeping.TOKEN).write_text("token")
     (run,) = sweeping.plan([TINY])
-    tools = sweeping.tools_here()
-    for folder, token, given, says in (
+    tools = sweeping.versions_here()
+    for folder, token, given, message in (
         (tmp_path, "other", tools, "must be the same folder on all nodes"),
         (tmp_path / "empty", "token", tools, "must be the same folder on all nodes"),
         (tmp_path, "token", {**tools, "keras": "0"}, "must have the same versions"),
     ):
-        outcome = sweeping._carry_out(run, folder, token, given, sweeping.silent)
-        assert says in outcome.failed
+        outcome = sweeping._do_run(run, folder, token, given, sweeping.silent)
+        assert message in outcome.failed
         assert not (folder / run.name).exists()
 
 
@@ -120,13 +120,13 @@ def swept(recipe_files: list[Path], out: Path, *more: str) -> subprocess.Complet
 
 
 def written(out: Path) -> dict[str, int]:
-    """When each file of each run was written, but for the reports, which are made anew."""
+    """The modification time of each file of each run, without the reports, which are always written."""
     found = (path for path in out.rglob("*") if path.is_file() and path.parent != out)
     return {str(p.relative_to(out)): p.stat().st_mtime_ns for p in found if not p.name.startswith("report.")}
 
 
-def answers(report: dict) -> list[dict]:
-    """The rows without what differs from one time to the next: what is timed, and gzip, for the files bear a date."""
+def rows_without_timing(report: dict) -> list[dict]:
+    """The rows without latency, memory and gzip size, which differ between runs (the files contain a date)."""
     other = ("latency", "peak_memory_bytes", "gzip_bytes")
     return [{name: value for name, value in row.items() if name not in other} for row in report["rows"]]
 
@@ -138,7 +138,7 @@ def in_turn(recipes, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Pat
 
 
 @pytest.mark.slow
-def test_one_report_compares_the_runs_and_what_failed_is_told_at_the_end(in_turn, recipes):
+def test_one_report_compares_the_runs_and_failures_are_listed_at_the_end(in_turn, recipes):
     done, out = in_turn
     assert done.returncode == 2
     report = json.loads(done.stdout)
@@ -158,7 +158,7 @@ def test_one_report_compares_the_runs_and_what_failed_is_told_at_the_end(in_turn
 
 
 @pytest.mark.slow
-def test_a_finished_sweep_does_nothing_again(in_turn, recipes):
+def test_a_finished_sweep_repeats_nothing(in_turn, recipes):
     _, out = in_turn
     before = written(out)
     assert swept(recipes[:1], out).returncode == 0
@@ -180,11 +180,11 @@ def descendants(process: int) -> set[int]:
     return found
 
 
-RAY_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # which do no work and end a minute later by themselves
+RAY_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # they do no work and end a minute later
 
 
 def alive(process: int) -> str:
-    """The command line of a process, empty for one that has ended."""
+    """The command line of a process; empty if it has ended."""
     try:
         ended = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
         return "" if ended else Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ").strip()
@@ -202,7 +202,7 @@ def alive(process: int) -> str:
         (signal.SIGINT, ("--ray", "local")),
     ],
 )
-def test_a_sweep_that_was_stopped_leaves_no_process_and_goes_on(signalled, more, in_turn, recipes, tmp_path):
+def test_a_stopped_sweep_leaves_no_process_and_resumes(signalled, more, in_turn, recipes, tmp_path):
     if more:
         pytest.importorskip("ray")
     place = tmp_path / "tiny_64" / "stages" / "convert_float32.json"
@@ -231,24 +231,28 @@ def test_a_sweep_that_was_stopped_leaves_no_process_and_goes_on(signalled, more,
     done = swept(recipes[:1], tmp_path, *more)
     assert done.returncode == 0, done.stderr
     assert written(tmp_path).items() >= made.items()
-    assert answers(json.loads(done.stdout)) == answers(json.loads(in_turn[0].stdout))
+    assert rows_without_timing(json.loads(done.stdout)) == rows_without_timing(json.loads(in_turn[0].stdout))
 
 
-def test_without_ray_or_without_a_cluster_the_reason_is_one_line(recipes, tmp_path):
-    for address, says in (("127.0.0.1:1", "refused"), ("nonsense", "no HOST:PORT"), ("127.0.0.1:99999", "")):
-        done = swept(recipes[:1], tmp_path / "out", "--ray", address)
-        assert done.returncode == 2
-        (line,) = done.stderr.strip().splitlines()
-        assert line.startswith(
-            f"edge-cv: --ray must be the address of a Ray cluster that runs, or local. Received: {address}"
-        )
-        assert says in line
-    assert not (tmp_path / "out").exists()
-    code = "import sys; sys.modules['ray'] = None\nfrom edge_cv.cli import main\nmain()"
-    told = subprocess.run(
-        [sys.executable, "-c", code, *command(recipes[:1], tmp_path / "out", "--ray", "local")[3:]],
-        capture_output=True,
-        text=True,
-    )
-    assert told.returncode == 2
-    assert "pip install 'edge-cv[ray]'" in told.stderr
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [("127.0.0.1:1", "refused"), ("nonsense", "no HOST:PORT"), ("127.0.0.1:99999", "")],
+)
+def test_an_address_without_a_cluster_is_reported_in_one_line(address, reason):
+    from edge_cv.parallel.ray_cluster import connected
+
+    pytest.importorskip("ray")
+    with pytest.raises(InputError) as error, connected(address):
+        pass
+    message = str(error.value)
+    assert f"must be HOST:PORT of a running one, or local. Received: {address} (" in message
+    assert reason in message
+    assert "\n" not in message
+
+
+def test_a_cluster_without_ray_names_the_package_to_install(monkeypatch):
+    from edge_cv.parallel.ray_cluster import connected
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"pip install 'edge-cv\[ray\]'"), connected("local"):
+        pass

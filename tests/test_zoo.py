@@ -1,3 +1,5 @@
+"""MobileNet and EfficientNet: conversion of each architecture, preprocessing, scalings and options."""
+
 from __future__ import annotations
 
 import keras
@@ -18,7 +20,7 @@ CHAIN = (
     ("mobilenet_v3_large", {"alpha": 0.25}),
     ("efficientnet_b0", {"alpha": 0.6, "phi": -1}),
     ("efficientnet_b0", {"alpha": 0.5, "lite": True}),
-    # all their blocks, few of their channels
+    # all blocks, few channels
     *((f"efficientnet_b{n}", {"alpha": 0.5}) for n in range(1, 8)),
     *((f"efficientnet_lite{n}", {"alpha": 0.5}) for n in range(1, 5)),
 )
@@ -37,7 +39,7 @@ def test_trains_and_converts_to_every_format(name: str, options: dict):
     images = photos(16, 64)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.5  # one step brings the statistics near the data's, as training does
+            layer.momentum = 0.5  # one step brings the statistics close to the data's
     before = [weight.numpy().copy() for weight in model.trainable_weights]
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
@@ -52,7 +54,7 @@ def test_trains_and_converts_to_every_format(name: str, options: dict):
     assert to_onnx(model, calibration=[images]).parity.sqnr_db > 60
 
 
-def test_hard_swish_is_one_operator_and_the_graph_is_made_of_layers():
+def test_hard_swish_is_one_operator_and_the_graph_consists_of_layers():
     import collections
 
     from converters.tflite.graph import Graph
@@ -72,27 +74,27 @@ def test_hard_swish_is_one_operator_and_the_graph_is_made_of_layers():
         ("mobilenet_v2", "mobilenet_v2"),
     ],
 )
-def test_pixels_become_what_the_source_makes_of_them(name: str, module: str):
+def test_pixels_are_normalized_as_in_keras_applications(name: str, module: str):
     pixels = np.arange(256, dtype=np.float32)
-    theirs = getattr(keras.applications, module).preprocess_input(pixels.copy())
-    ours = models.build(name, image_size=32, alpha=0.25, classes=2).get_layer("normalize")(pixels)
-    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    expected = getattr(keras.applications, module).preprocess_input(pixels.copy())
+    actual = models.build(name, image_size=32, alpha=0.25, classes=2).get_layer("normalize")(pixels)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
-def test_b_normalizes_by_imagenets_mean_and_deviation():
+def test_efficientnet_b_normalizes_by_imagenets_mean_and_deviation():
     pixels = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3)).astype(np.float32)
-    theirs = keras.applications.imagenet_utils.preprocess_input(pixels.copy(), mode="torch")
-    ours = models.build("efficientnet_b0", image_size=32).get_layer("normalize")(pixels)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    expected = keras.applications.imagenet_utils.preprocess_input(pixels.copy(), mode="torch")
+    actual = models.build("efficientnet_b0", image_size=32).get_layer("normalize")(pixels)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_preprocessing_is_the_sources():
+def test_preprocessing_is_that_of_the_published_models():
     assert models.preprocessing("efficientnet_b3") == Preprocessing(300, 332, "crop_then_resize", "bicubic")
     for name in ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"):
         assert models.preprocessing(name) == Preprocessing(224, 256, "crop_then_resize", "bilinear")
 
 
-def test_minimalistic_form_has_only_what_integer_accelerators_have():
+def test_the_minimalistic_form_has_only_operations_of_integer_accelerators():
     model = models.build("mobilenet_v3_large", minimalistic=True)
     kinds = {type(layer).__name__ for layer in model.layers}
     assert not kinds & {"Multiply", "Activation"}
@@ -103,7 +105,7 @@ def test_minimalistic_form_has_only_what_integer_accelerators_have():
 # --- scalings of EfficientNet -----------------------------------------------------------------------------------------
 
 
-def test_phi_zero_is_the_baseline_and_phi_one_has_the_width_and_depth_of_b2():
+def test_phi_0_is_the_baseline_and_phi_1_has_the_width_and_depth_of_b2():
     assert models.build("efficientnet_b0", phi=0).count_params() == models.build("efficientnet_b0").count_params()
     assert models.build("efficientnet_b0", phi=1).count_params() == 9_177_569 - 7
 
@@ -128,7 +130,7 @@ def test_lite_option_gives_the_lite_form():
     assert b3.count_params() == models.build("efficientnet_lite3", image_size=32).count_params()
 
 
-def test_dropout_of_a_scaling_is_that_of_its_neighbour_in_depth():
+def test_the_dropout_of_a_scaling_is_that_of_the_variant_nearest_in_depth():
     assert efficientnet.scaled_variant("efficientnet_b0", -2).dropout == 0.2
     assert efficientnet.scaled_variant("efficientnet_b0", 5).dropout == 0.5
 
@@ -154,6 +156,6 @@ def test_dropout_of_a_scaling_is_that_of_its_neighbour_in_depth():
         ("mobilenet_v3_medium", {}, r"unknown model"),
     ],
 )
-def test_bad_option_says_what_must_hold_and_what_came(name: str, options: dict, message: str):
+def test_an_invalid_option_is_reported_with_what_must_hold_and_the_value(name: str, options: dict, message: str):
     with pytest.raises(InputError, match=message):
         models.build(name, **options)

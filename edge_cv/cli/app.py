@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from converters.errors import CheckFailed, InputError, unknown
+from converters.errors import CheckFailed, InputError
 
 if TYPE_CHECKING:
     from edge_cv.recipe import Recipe
@@ -235,57 +235,36 @@ def convert(
     as_json: Json = False,
 ) -> int:
     """Convert a model; every file is checked against the model before it is written."""
-    from converters import Mixed, schemes, to_onnx, to_tflite
-    from converters.calibration import gather
-    from converters.sources import open_source
+    from edge_cv.pipeline.convert import ConversionRequest, convert_model
     from edge_cv.progress import shown
 
-    parsed = [schemes.parse(name) for name in scheme]
-    parsed = [Mixed(sqnr_db=min_sqnr) if isinstance(s, Mixed) else s for s in parsed]
-    parsed = [dataclasses.replace(s, io=io) if s.integer else s for s in parsed]
-    names = _label_file(labels) or _sidecar_labels(model)
-    if calibration is None and (onnx_int8 or any(s.integer for s in parsed)):
-        raise InputError("--calibration must name a folder of photos for an integer scheme. Received: none")
-    if calibration is not None and not Path(calibration).is_dir():
-        raise InputError(f"--calibration must be a folder that exists. Received: {calibration}")
-    with shown(f"loading {model}"):
-        source = open_source(_named_or_path(model), unsafe=unsafe)
-    preprocessing = _preprocessing(source, resize, mean, std)
-    images = calibration
-    if calibration is not None:
-        if preprocessing is None:
-            raise InputError(
-                "the model does not tell its preprocessing: say --resize RULE, and --mean and --std unless it takes "
-                f"pixels 0..255. Received: {model}"
-            )
-        with shown("decoding calibration photos"):
-            images = gather(calibration, source.input_shape, preprocessing=preprocessing, takes_pixels=False)
-    done = []
-    for one in parsed:
-        with shown(f"converting to {one.name}"):
-            conversion = to_tflite(
-                source, one, calibration=images, labels=names, preprocessing=preprocessing, target=target
-            )
-            done.append((conversion, conversion.save(out / f"{_stem(model)}_{one.name}.tflite")))
-    for name in (*(["float32"] if onnx else []), *(["int8"] if onnx_int8 else [])):
-        with shown(f"converting to ONNX {name}"):
-            conversion = to_onnx(source, name, calibration=images, labels=names, preprocessing=preprocessing)
-            done.append((conversion, conversion.save(out / f"{_stem(model)}_onnx_{name}.onnx")))
+    request = ConversionRequest(
+        model,
+        scheme,
+        onnx=[*(["float32"] if onnx else []), *(["int8"] if onnx_int8 else [])],
+        calibration=calibration,
+        labels=_label_file(labels),
+        io=io,
+        min_sqnr_db=min_sqnr,
+        target=target,
+        preprocessing=_preprocessing_fields(resize, mean, std),
+        unsafe=unsafe,
+    )
+    converted = convert_model(request, out, progress=shown)
     rows = [
         {
-            "file": str(path),
-            "scheme": conversion.scheme,
-            "size_bytes": conversion.size_bytes,
-            "agreement": conversion.parity.top1_agreement,
-            "sqnr_db": round(conversion.parity.sqnr_db, 2),
-            "images": conversion.parity.images,
+            "file": str(one.path),
+            "scheme": one.conversion.scheme,
+            "size_bytes": one.conversion.size_bytes,
+            "agreement": one.conversion.parity.top1_agreement,
+            "sqnr_db": round(one.conversion.parity.sqnr_db, 2),
+            "images": one.conversion.parity.images,
         }
-        for conversion, path in done
+        for one in converted
     ]
     _print_rows(rows, as_json)
-    missed = [c for c, _ in done if not c.metadata.get("mixed", {}).get("budget_met", True)]
-    for conversion in missed:
-        best = max(point["sqnr_db"] for point in conversion.metadata["mixed"]["curve"])
+    missed = [one.best_sqnr_db for one in converted if one.best_sqnr_db is not None]
+    for best in missed:
         _fail(f"mixed must have {min_sqnr:g} dB. The best file that was found, and written: {best:.1f} dB", BROKEN)
     return BROKEN if missed else 0
 
@@ -323,7 +302,6 @@ def compress(
     The stages are gone through in this order, each fine-tuned with the dense model as its teacher. What each one made
     is there as a .keras and as an int8 file, measured beside the dense model on photos that nothing was learned from.
     """
-    from converters.sources import load, open_source
     from edge_cv import recipe as recipes
     from edge_cv.pipeline.compress import compress_file
     from edge_cv.progress import shown
@@ -341,42 +319,32 @@ def compress(
         raise InputError("name at least one of --channels, --sparsity, --clusters and --qat. Received: none")
     gentle = Augment(crop_scale=(0.7, 1.0), flip=0.0)
     fit = Fit(batch_size=batch_size, augment=recipes.with_settings(gentle, augment or ()))
-    with shown(f"loading {model}"):
-        network = load(model, unsafe=unsafe)
-        source = open_source(network)
-    preprocessing = _preprocessing(source, resize, None, None)
-    if preprocessing is None or not preprocessing.takes_pixels:
-        raise InputError(
-            "a model to compress must take square images of pixels 0..255, which a Rescaling layer of its own brings "
-            f"into its range. Received: {model}"
-        )
-    made = compress_file(
-        network,
+    rows = compress_file(
+        model,
         data,
         out,
         parts,
         fit,
-        name=_stem(model),
-        preprocessing=preprocessing,
-        labels=_sidecar_labels(model),
+        preprocessing={} if resize is None else {"rule": resize},
+        unsafe=unsafe,
         progress=shown,
     )
-    rows = [
+    table = [
         {
-            "model": one.name,
-            "top1": one.score.top1,
-            "top1_ci95": one.score.top1_ci95,
-            "images": one.images,
-            "agreement": one.score.agreement,
-            "sparsity": round(one.sparsity, 4),
-            "macs": one.macs,
-            "size_bytes": one.size_bytes,
-            "gzip_bytes": one.gzip_bytes,
-            "file": str(one.path),
+            "model": row.scheme,
+            "top1": row.top1,
+            "top1_ci95": row.top1_ci95,
+            "images": row.images,
+            "agreement": row.agreement,
+            "sparsity": row.total_sparsity and round(row.total_sparsity, 4),
+            "macs": row.macs,
+            "size_bytes": row.size_bytes,
+            "gzip_bytes": row.gzip_bytes,
+            "file": str(out / row.file),
         }
-        for one in made
+        for row in rows
     ]
-    _print_rows(rows, as_json)
+    _print_rows(table, as_json)
     return 0
 
 
@@ -919,24 +887,6 @@ def _row_names(artifacts: list[Path], schemes: list[str | None]) -> dict[str, Pa
     return {str(path): path for path in artifacts}
 
 
-def _named_or_path(model: str) -> Any:
-    """A model of ours by name, with its ImageNet weights, or the path that was given."""
-    from converters.native_logs import import_tensorflow
-    from edge_cv import models as zoo
-
-    import_tensorflow()
-    if model in zoo.names():
-        return zoo.build(model, weights="imagenet")
-    path = Path(model)
-    if not path.exists() and not path.suffix and os.sep not in model:
-        raise unknown("model (neither a file nor a name)", model, zoo.names())
-    return path
-
-
-def _stem(model: str) -> str:
-    return Path(model).stem or "model"
-
-
 def _label_file(path: Path | None) -> list[str] | None:
     if path is None:
         return None
@@ -946,55 +896,20 @@ def _label_file(path: Path | None) -> list[str] | None:
         raise InputError(f"--labels must be a text file that can be read. Received: {path} ({error})") from error
 
 
-def _sidecar_labels(model: str) -> list[str] | None:
-    """The class names that a run wrote beside its `model.keras`."""
-    try:
-        return json.loads(Path(model).with_suffix(".json").read_text(encoding="utf-8"))["labels"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _preprocessing(source: Any, resize: str | None, mean: str | None, std: str | None) -> Any:
-    """What the caller says of the model's input, else what the model says, else what our model of that name takes."""
-    import dataclasses
-
-    from converters import Preprocessing
-    from edge_cv import models as zoo
-
-    said = {}
+def _preprocessing_fields(resize: str | None, mean: str | None, std: str | None) -> dict[str, Any]:
+    """The fields of `Preprocessing` that the options replace."""
+    fields: dict[str, Any] = {} if resize is None else {"rule": resize}
     for name, text in (("mean", mean), ("std", std)):
-        if text is not None:
-            try:
-                numbers = tuple(float(part) for part in text.split(","))
-            except ValueError:
-                numbers = ()
-            if len(numbers) not in (1, 3):
-                raise InputError(f"--{name} must be one number or three with commas. Received: {text!r}")
-            said[name] = numbers * 3 if len(numbers) == 1 else numbers
-    known = source.preprocessing
-    height, width, _ = source.input_shape
-    if source.name in zoo.names() and height == width and known == Preprocessing(height):  # what is assumed of pixels
-        known = zoo.preprocessing(source.name, height)
-    if not said and resize is None:
-        return known or _assumed(source)
-    if height != width:
-        raise InputError(f"--resize, --mean and --std are for square inputs. Received: a model of {height}x{width}")
-    known = known or Preprocessing(height, rule="stretch")
-    return dataclasses.replace(known, **said, **({} if resize is None else {"rule": resize}))
-
-
-def _assumed(source: Any) -> Any:
-    """For a model that rescales pixels itself, the usual crop, which calibration hardly depends on."""
-    from converters import Preprocessing
-    from converters.float_model import convert_float
-
-    height, width, _ = source.input_shape
-    if not convert_float(source).takes_pixels:
-        return None
-    logging.warning(
-        "the model does not tell how photos are cropped: %dx%d from the middle (see --resize)", width, height
-    )
-    return Preprocessing(height) if height == width else None
+        if text is None:
+            continue
+        try:
+            numbers = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in (1, 3):
+            raise InputError(f"--{name} must be one number or three with commas. Received: {text!r}")
+        fields[name] = numbers * 3 if len(numbers) == 1 else numbers
+    return fields
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a run makes for its target device: the rules that its file was held to, and the forms it is wanted in."""
+"""The package for a recipe's target device: its file, checked against the device's rules, and further forms of it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MICRO = "micro"
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """One device's file.
+class Package:
+    """What a run made for its target device.
 
     Attributes:
-        name, processor, runtime, scheme, target: of the recipe's `TargetDevice`.
+        name, processor, runtime, scheme, target: as in the recipe's `TargetDevice`.
         findings: the target's rules that the file breaks without being refused.
-        memory: on a microcontroller; else None.
-        files: what else was made of the file, as paths from the run's folder.
+        memory: the memory that a microcontroller needs; None for other devices.
+        files: further files made from the device's file, as paths from the run's folder.
     """
 
     name: str
@@ -37,8 +37,8 @@ class Delivery:
     files: tuple[str, ...] = ()
 
 
-def check_deliverable(recipe: Recipe) -> None:
-    """Raise InputError for what could not be delivered in the end, before the first stage of the run."""
+def check_package(recipe: Recipe) -> None:
+    """Raise InputError for a package that could not be made at the end, before the first step of the run."""
     device = recipe.device
     if device is None:
         return
@@ -47,43 +47,47 @@ def check_deliverable(recipe: Recipe) -> None:
 
         check_app()
     elif device.package == "web":
-        _check_page(recipe.io, device.scheme)
+        _check_page(recipe, device)
 
 
-def _check_page(io: str, scheme: str) -> None:
+def _check_page(recipe: Recipe, device: TargetDevice) -> None:
+    from converters.schemes import parse
     from edge_cv.deploy.web import litertjs
     from edge_cv.deploy.web.export import TYPES
 
-    integer = scheme.endswith(("int8", "int16x8", "mixed")) and not scheme.endswith("dynamic_int8")
-    if integer and io not in TYPES:
-        raise InputError(f"a recipe with a page of {scheme} must have io float32 or uint8. Received: {io}")
+    (output,) = (output for output in recipe.outputs() if output.name == device.scheme)
+    if parse(output.scheme).integer and recipe.io not in TYPES:
+        raise InputError(
+            f"a recipe with a page of {device.scheme} must have io float32 or uint8. Received: {recipe.io}"
+        )
     litertjs.fetch()
 
 
-def deliver(device: TargetDevice, path: Path, folder: Path) -> Delivery:
-    """Hold a device's file to its rules, and make of it what else the recipe wants.
+def package(device: TargetDevice, path: Path, folder: Path) -> Package:
+    """Check a device's file against its rules, and make the form of it that the recipe asks for.
 
     Args:
-        device: of the recipe.
+        device: the recipe's device.
         path: the file of the device's row.
-        folder: the run's, where everything goes but what the Android app gets.
+        folder: the run's folder, where all files are written except those of the Android app.
 
     Raises:
-        InputError: it cannot be made, or not be written.
+        InputError: the form cannot be made or written.
     """
     from converters.devices import micro, targets
 
     content = path.read_bytes()
-    findings, memory = (), None
+    findings: tuple[Diagnostic, ...] = ()
+    memory: Memory | None = None
     if path.suffix == ".tflite":
         if device.target is not None:
-            findings = targets.check(content, device.target)
+            findings = tuple(targets.check(content, device.target))
         if device.target == MICRO:
             memory = micro.memory(content)
-    files = () if device.package is None else _FORMS[device.package](path, folder)
+    files = [] if device.package is None else _FORMS[device.package](path, folder)
     names = tuple(os.path.relpath(file, folder) for file in files)
-    named = (device.name, device.processor, device.runtime, device.scheme, device.target)
-    return Delivery(*named, findings, memory, names)
+    fields = (device.name, device.processor, device.runtime, device.scheme, device.target)
+    return Package(*fields, findings, memory, names)
 
 
 def _c_array(path: Path, folder: Path) -> list[Path]:

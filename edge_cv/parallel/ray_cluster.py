@@ -1,6 +1,7 @@
-"""A Ray cluster: whole runs on its nodes, one a node, or an evaluation's photos on all its processors.
+"""A Ray cluster: whole runs on its nodes, one a node, or the photos of an evaluation on all its processors.
 
-Ray is an extra (`pip install 'edge-cv[ray]'`). `local` starts a cluster of this one machine and ends it again.
+Ray is an extra (`pip install 'edge-cv[ray]'`). The address `local` starts a cluster of this one machine and ends it
+again.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from converters.errors import InputError
 
 LOCAL = "local"
 CONNECT_SECONDS = 10
-_LOCAL_STORE_BYTES = 512 * 2**20  # of objects in a cluster of our own: chunks of photos on their way
+_LOCAL_STORE_BYTES = 512 * 2**20  # of objects in a local cluster: chunks of photos in transit
 
 
 @dataclass(frozen=True)
 class Node:
-    """One machine of the cluster: its id, and what it has of processors and GPUs."""
+    """One machine of the cluster: its id, and how many processors and GPUs it has."""
 
     id: str
     cpus: int
@@ -30,43 +31,45 @@ class Node:
 
 
 class RayCluster:
-    """A cluster that is connected.
+    """A connected cluster.
 
     Attributes:
-        nodes: its machines that have processors to give.
+        nodes: its machines with at least one processor.
     """
 
     def __init__(self, ray: Any) -> None:
         self._ray = ray
-        found = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
+        alive = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
         self.nodes = tuple(
-            Node(name, int(has["CPU"]), int(has.get("GPU", 0))) for name, has in found if has.get("CPU", 0) >= 1
+            Node(name, int(has["CPU"]), int(has.get("GPU", 0))) for name, has in alive if has.get("CPU", 0) >= 1
         )
 
     @property
     def cpus(self) -> int:
+        """Processors of all nodes."""
         return sum(node.cpus for node in self.nodes)
 
     def one_a_node(
         self, work: Callable[..., Any], tasks: Sequence[tuple], gpu: Sequence[bool]
     ) -> Iterator[tuple[int, Any]]:
-        """`work(*task)` for each task, each in a fresh process that has a whole node to itself.
+        """Run `work(*task)` for each task, each in a fresh process that has a whole node to itself.
 
         Args:
             work: a function of a module; its result is sent back.
-            tasks: its arguments.
-            gpu: whether each may use the node's GPUs, which other processes do not see.
+            tasks: the arguments of each call.
+            gpu: for each task, whether it may use the node's GPUs; other processes do not see them.
 
         Yields:
-            The place of each task and its result, or the exception that it ended with, as they come.
+            The place of each task and its result, or the exception that ended it, as they finish.
         """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         remote = self._ray.remote(max_calls=1, max_retries=0)(work)
-        following, running = list(range(len(tasks)))[::-1], {}
+        pending = list(range(len(tasks)))[::-1]
+        running: dict[Any, tuple[int, Node]] = {}
 
         def start(node: Node) -> None:
-            place = following.pop()
+            place = pending.pop()
             chosen = remote.options(
                 num_cpus=node.cpus,
                 num_gpus=node.gpus if gpu[place] else 0,
@@ -81,9 +84,9 @@ class RayCluster:
             place, node = running.pop(done)
             try:
                 yield place, self._ray.get(done)
-            except Exception as error:  # of the work or of Ray: a process or a node that died
+            except Exception as error:  # from the work, or from Ray if a process or a node died
                 yield place, getattr(error, "cause", None) or error
-            if following:
+            if pending:
                 start(node)
 
     def pool(self, start: Callable[..., None], given: tuple) -> Pool:
@@ -97,27 +100,29 @@ class RayCluster:
 
 
 class Pool:
-    """An executor on all processors of a cluster, with the methods of loky's that are used."""
+    """An executor with `submit` and `shutdown`, on all processors of a cluster."""
 
     def __init__(self, ray: Any, start: Callable[..., None], given: tuple) -> None:
         self._ray, self._start, self._given = ray, start, ray.put(given)
         self._call = ray.remote(num_cpus=1, max_retries=1)(_started)
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future:
+        """Run `work(*arguments)` on some processor."""
         return Future(self._ray, self._call.remote(self._start, self._given, work, *arguments))
 
     def shutdown(self, **_: Any) -> None:
-        """Nothing: tasks end with the connection."""
+        """Do nothing: the tasks end with the connection."""
 
 
 @dataclass(frozen=True)
 class Future:
-    """A result to come."""
+    """The result of a task, once it has finished."""
 
     ray: Any
     reference: Any
 
     def result(self) -> Any:
+        """Wait for the result; raises what the work raised, or BrokenProcessPool if its process died."""
         from loky.process_executor import BrokenProcessPool
 
         try:
@@ -129,34 +134,43 @@ class Future:
 
 
 def _started(start: Callable[..., None], given: tuple, work: Callable[..., Any], *arguments: Any) -> Any:
-    """In a worker: `work(*arguments)` after `start(*given)`."""
+    """In a worker: call `start(*given)`, then do the work."""
     start(*given)
     return work(*arguments)
 
 
 def _check_reachable(address: str) -> None:
-    """Raise InputError for an address where nobody answers; Ray itself would try for minutes."""
+    """Raise InputError if no process listens at the address; Ray itself would try for minutes."""
     if address in (LOCAL, "auto"):
         return
-    found = re.fullmatch(r"(?:ray://)?(?P<host>\[[^\]]+\]|[^:/\s]+):(?P<port>\d{1,5})", address)
+    parts = re.fullmatch(r"(?:ray://)?(?P<host>\[[^\]]+\]|[^:/\s]+):(?P<port>\d{1,5})", address)
     why = "no HOST:PORT"
-    if found is not None:
+    if parts is not None:
         try:
-            socket.create_connection((found["host"].strip("[]"), int(found["port"])), CONNECT_SECONDS).close()
+            socket.create_connection((parts["host"].strip("[]"), int(parts["port"])), CONNECT_SECONDS).close()
             return
         except (OSError, OverflowError) as error:
             why = str(error)
-    raise InputError(f"--ray must be the address of a Ray cluster that runs, or {LOCAL}. Received: {address} ({why})")
+    raise _no_cluster(address, why)
+
+
+def _no_cluster(address: str, why: str) -> InputError:
+    return InputError(
+        f"the address of a Ray cluster must be HOST:PORT of a running one, or {LOCAL}. Received: {address} ({why})"
+    )
 
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[RayCluster]:
-    """The cluster at an address such as `10.0.0.5:6379` or `ray://10.0.0.5:10001`; `local` is one of this machine.
+    """Connect to a cluster.
+
+    Args:
+        address: such as `10.0.0.5:6379` or `ray://10.0.0.5:10001`; `local` starts a cluster of this machine.
 
     Raises:
-        InputError: Ray is not installed, or there is no cluster.
+        InputError: Ray is not installed, or there is no cluster at the address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which would tell its makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics for Ray's authors
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     try:
         import ray
@@ -174,11 +188,8 @@ def connected(address: str) -> Iterator[RayCluster]:
         }
     try:
         ray.init(**options)
-    except Exception as error:  # ConnectionError, ValueError, RuntimeError, grpc's own ...
-        why = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"--ray must be the address of a Ray cluster that runs, or {LOCAL}. Received: {address} ({why})"
-        ) from error
+    except Exception as error:  # ConnectionError, ValueError, RuntimeError, errors of grpc ...
+        raise _no_cluster(address, " ".join(str(error).split())[:200]) from error
     try:
         yield RayCluster(ray)
     finally:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.errors import InputError
 from converters.files import file_sha256
 from edge_cv.pipeline.rows import evaluated_row
 from edge_cv.progress import Progress, silent
@@ -59,10 +60,12 @@ def evaluate_files(
     """
     from edge_cv.evaluation import evaluate
     from edge_cv.evaluation.groups import read_columns
-    from edge_cv.evaluation.robustness import check_measurable, robustness
+    from edge_cv.evaluation.robustness import check_measurable
 
     photos = source.take(limit)
-    if by:  # a table that cannot be used is refused before the evaluation
+    if by and metadata is None:
+        raise InputError(f"the columns {', '.join(by)} need metadata, a CSV with a column file. Received: None")
+    if metadata is not None and by:  # a table that cannot be used is refused before the evaluation
         read_columns(metadata, by, list(photos.paths()))
     if corruptions:
         check_measurable(source)
@@ -77,17 +80,31 @@ def evaluate_files(
             journal=journal,
             on_progress=update,
         )
-    columns = read_columns(metadata, by, evaluation.predictions.files) if by else None
-    corrupted: dict[str, Robustness] = {}
+    columns = None
+    if metadata is not None and by:
+        columns = read_columns(metadata, by, evaluation.predictions.files)
+    corrupted: Mapping[str, Robustness] = {}
     if corruptions:
-        title = f"evaluating on {min(corruptions, len(photos))} photos under 15 corruptions at 5 severities"
-        with progress(title) as update:
-            corrupted = robustness(
-                artifacts, photos, limit=corruptions, workers=workers, cluster=cluster, on_progress=update
-            )
+        corrupted = _corrupted(artifacts, photos, corruptions, workers, cluster, progress)
     paths = {name: Path(path) for name, path in artifacts.items()}
     remarks = _notes(evaluation, len(photos), remote=device is not None)
     return Evaluated(evaluation, _report(paths, photos, evaluation, columns, corrupted, by, remarks))
+
+
+def _corrupted(
+    artifacts: Mapping[str, str | os.PathLike],
+    photos: Samples,
+    count: int,
+    workers: int | None,
+    cluster: RayCluster | None,
+    progress: Progress,
+) -> Mapping[str, Robustness]:
+    """Accuracy under the common corruptions, by name."""
+    from edge_cv.evaluation.robustness import robustness
+
+    title = f"evaluating on {min(count, len(photos))} photos under 15 corruptions at 5 severities"
+    with progress(title) as update:
+        return robustness(artifacts, photos, limit=count, workers=workers, cluster=cluster, on_progress=update)
 
 
 def _report(

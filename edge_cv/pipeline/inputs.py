@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,62 +20,80 @@ if TYPE_CHECKING:
     from converters.images.preprocessing import Preprocessing
     from edge_cv.data import Samples
     from edge_cv.data.split import Splits
+    from edge_cv.pipeline.file_model import FileModel
 
 
-def open_photos(recipe: Recipe) -> tuple[Recipe, Splits]:
+def open_photos(recipe: Recipe, file_model: FileModel | None = None) -> tuple[Recipe, Splits]:
     """Open the recipe's photos.
 
+    Args:
+        recipe: names the photos.
+        file_model: the recipe's model if that is a file; else the recipe names an architecture.
+
     Returns:
-        The recipe with its number of classes filled in, and the photos by use.
+        The recipe, with the number of classes of its architecture filled in, and the photos by use.
 
     Raises:
         InputError: the architecture is unknown, the photos cannot be opened, or their classes are not the model's.
     """
     from edge_cv.models import names
 
-    if recipe.model.name not in names():
+    if file_model is None and recipe.model.name not in names():
         raise unknown("model", recipe.model.name, names())
-    if recipe.fit is None and not recipe.compression():
-        classes, photos = _to_measure(recipe)
-    else:
-        classes, photos = _to_train(recipe)
-    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, classes=classes)), photos
+    trains = recipe.fit is not None or bool(recipe.compression())
+    classes, photos = (_to_train if trains else _to_measure)(recipe, file_model)
+    if file_model is None:
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, classes=classes))
+    return recipe, photos
 
 
-def _to_measure(recipe: Recipe) -> tuple[int, Splits]:
+def _to_measure(recipe: Recipe, file_model: FileModel | None) -> tuple[int, Splits]:
     from edge_cv.data.split import split_for_evaluation
     from edge_cv.models import IMAGENET_CLASSES
 
     data, classes = recipe.data, recipe.model.classes or IMAGENET_CLASSES
-    wanted = None if classes == IMAGENET_CLASSES else ()
+    names: Sequence[str] = ()
+    if file_model is not None:
+        classes, names = file_model.classes, file_model.labels or ()
+    wanted = None if classes == IMAGENET_CLASSES else names
     return classes, split_for_evaluation(data.measure, data.calibrate, data.calibration_images, classes=wanted)
 
 
-def _to_train(recipe: Recipe) -> tuple[int, Splits]:
+def _to_train(recipe: Recipe, file_model: FileModel | None) -> tuple[int, Splits]:
     from edge_cv.data import classes_to_train
     from edge_cv.data.split import split_for_training
     from edge_cv.models import IMAGENET_CLASSES
 
     data, classes, fit = recipe.data, recipe.model.classes, recipe.fit
-    if fit is None:  # a trained model, to be compressed
-        fit, classes = Fit(), classes or IMAGENET_CLASSES
+    if file_model is not None:
+        classes = file_model.classes
+    elif fit is None:  # a trained model, to be compressed
+        classes = classes or IMAGENET_CLASSES
+    fit = fit or Fit()
+    names: Sequence[str] | None = None
+    if file_model is not None and file_model.labels and classes != IMAGENET_CLASSES:
+        names = file_model.labels
+    elif classes != IMAGENET_CLASSES:
+        names = classes_to_train(fit.data or data.measure)
     photos = split_for_training(
         data.measure,
         data.calibrate,
         data.calibration_images,
         train=fit.data,
         validation=fit.validation,
-        classes=None if classes == IMAGENET_CLASSES else classes_to_train(fit.data or data.measure),
+        classes=names,
         seed=fit.seed,
     )
-    train = training_photos(photos)
-    if classes not in (None, len(train.classes)):
+    count = len(training_photos(photos).classes)
+    if file_model is not None and classes != count:
         raise InputError(
-            f"model.classes must be those of the training photos, {len(train.classes)}. Received: {classes}"
+            f"the photos must be of the model's {classes} classes. Received: {count} in {fit.data or data.measure}"
         )
+    if classes not in (None, count):
+        raise InputError(f"model.classes must be those of the training photos, {count}. Received: {classes}")
     if fit.images is not None:
-        photos = dataclasses.replace(photos, train=train.take(fit.images))
-    return len(train.classes), photos
+        photos = dataclasses.replace(photos, train=training_photos(photos).take(fit.images))
+    return count, photos
 
 
 def training_photos(photos: Splits) -> Samples:
@@ -99,6 +118,11 @@ class CalibrationImages:
 
     @functools.cached_property
     def images(self) -> np.ndarray:
+        """`(n, image_size, image_size, 3)` in the range that the model takes: uint8 if that is pixels 0..255."""
+        return self.pixels if self.preprocessing.takes_pixels else self.preprocessing.to_input(self.pixels)
+
+    @functools.cached_property
+    def pixels(self) -> np.ndarray:
         """uint8 `(n, image_size, image_size, 3)`."""
         import numpy as np
 

@@ -1,4 +1,4 @@
-"""The model of a run: built, trained if the recipe says so, and saved in the run's folder."""
+"""The model of a run: built, or trained, and saved in the run's folder."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.files import beside, write_atomic
+from edge_cv.pipeline.file_model import FileModel, check_trainable
 from edge_cv.pipeline.inputs import samples_key, training_photos
 from edge_cv.progress import Progress
 from edge_cv.recipe import Fit, Model, Output, Recipe
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from converters.sources import Source
     from edge_cv.compression.compression_stages import StageResult
     from edge_cv.data import Samples
-    from edge_cv.data.input_pipeline.batches import Batches
+    from edge_cv.data.input_pipeline.batches import EvaluationBatches, SampleBatches
     from edge_cv.data.split import Splits
 
 TRAINING = "training"  # the folder of checkpoints and logs, within the run's
@@ -109,7 +110,7 @@ class CompressedModel:
     """
 
     stage: StageResult
-    dense: RunModel
+    dense: DenseModel
 
     @property
     def name(self) -> str:
@@ -120,7 +121,7 @@ class CompressedModel:
         return self.stage.sha256
 
     @property
-    def parameters(self) -> int:
+    def parameters(self) -> int | None:
         return self.stage.parameters
 
     @property
@@ -139,34 +140,78 @@ class CompressedModel:
         return open_source(self.stage.model)
 
 
+DenseModel = RunModel | FileModel
+Convertible = DenseModel | CompressedModel
+
+
 def build_or_train(
-    recipe: Recipe, photos: Splits, steps: Steps, progress: Progress, on_epoch: OnEpoch | None = None
-) -> RunModel:
-    """The recipe's model: trained if the recipe has a part `fit` (`on_epoch` gets each epoch's figures), else built."""
-    if recipe.fit is None:
-        return _build(recipe, steps, progress)
-    return _train(recipe, recipe.fit, photos, steps, progress, on_epoch)
+    recipe: Recipe,
+    photos: Splits,
+    steps: Steps,
+    progress: Progress,
+    *,
+    file_model: FileModel | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> DenseModel:
+    """The recipe's model: trained if the recipe has a part `fit`, else built, or the file as it is.
+
+    Args:
+        recipe: names the model and how it is trained.
+        photos: by use.
+        steps: of the run.
+        progress: shows what is being done.
+        file_model: the recipe's model if that is a file.
+        on_epoch: called with each epoch's figures of a training.
+
+    Raises:
+        InputError: the model cannot be built or trained.
+    """
+    if file_model is not None:
+        file_model.save_record(steps)
+        file_model.labels = file_model.labels or _class_names(photos, file_model.classes)
+    if recipe.fit is not None:
+        return _train(recipe, recipe.fit, photos, steps, progress, file_model, on_epoch)
+    return file_model if file_model is not None else _build(recipe, steps, progress)
+
+
+def _class_names(photos: Splits, classes: int) -> list[str] | None:
+    """The photos' class names, if there are as many as the model has outputs."""
+    names = (photos.test if photos.train is None else photos.train).classes
+    return list(names) if len(names) == classes else None
 
 
 def _build(recipe: Recipe, steps: Steps, progress: Progress) -> RunModel:
+    from edge_cv.models import IMAGENET_CLASSES
+
+    classes = recipe.model.classes or IMAGENET_CLASSES
+
     def make() -> tuple[Any, dict[str, Any]]:
         with progress(f"building {recipe.model.name}"):
-            return _built(recipe.model, recipe.model.classes), {"labels": _imagenet_names(recipe.model.classes)}
+            return _built(recipe.model, classes), {"labels": _imagenet_names(classes)}
 
     return RunModel("model", steps, _inputs(recipe), make)
 
 
 def _train(
-    recipe: Recipe, settings: Fit, photos: Splits, steps: Steps, progress: Progress, on_epoch: OnEpoch | None
+    recipe: Recipe,
+    settings: Fit,
+    photos: Splits,
+    steps: Steps,
+    progress: Progress,
+    file_model: FileModel | None,
+    on_epoch: OnEpoch | None,
 ) -> RunModel:
     train = training_photos(photos)
+    if file_model is not None:
+        check_trainable(file_model)
     how = recipe.to_dict()["fit"]
     del how["checkpoint_seconds"]  # does not affect the result
-    inputs = [_inputs(recipe), [samples_key(train), samples_key(photos.validation)], how]
+    inputs = [_inputs(recipe, file_model), [samples_key(train), samples_key(photos.validation)], how]
     # The key depends on the inputs only: a newer version of this program resumes a training that an older one began.
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def make() -> tuple[Any, dict[str, Any]]:
+        from edge_cv.compression.fine_tuning import ends_in_probabilities
         from edge_cv.training import fit
         from edge_cv.training.devices import join_hosts
 
@@ -174,8 +219,13 @@ def _train(
         join_hosts()
         with progress(f"building {recipe.model.name}"):
             keras.utils.set_random_seed(settings.seed)
-            model = _built(recipe.model, len(train.classes))
+            model = file_model.model if file_model is not None else _built(recipe.model, len(train.classes))
             teacher = None if settings.teacher is None else _built(settings.teacher.model, len(train.classes))
+        if file_model is not None and ends_in_probabilities(model):
+            raise InputError(
+                "a model file to train must output logits, without a softmax or sigmoid at its end. "
+                f"Received: {recipe.model.name}"
+            )
         _check_compression(recipe, model, progress)
         batches, validation = _batches_of_this_host(photos, settings, model.preprocessing)
         fitted = fit(
@@ -195,17 +245,25 @@ def _train(
 
 
 def _check_compression(recipe: Recipe, model: keras.Model, progress: Progress) -> None:
-    """Raise InputError before the training if the model cannot be compressed as the recipe says."""
+    """Raise InputError before the training if the model cannot be compressed by the recipe's stages."""
     import keras
 
     if recipe.compression() and keras.backend.backend() == "tensorflow":  # compression needs TensorFlow
         from edge_cv.compression.compression_stages import check
 
         with progress("checking that the model can be compressed"):
-            check(model, **recipe.compression())
+            check(
+                model,
+                channel_prune=recipe.channel_prune,
+                prune=recipe.prune,
+                cluster=recipe.cluster,
+                qat=recipe.qat,
+            )
 
 
-def _batches_of_this_host(photos: Splits, settings: Fit, preprocessing: Preprocessing) -> tuple[Batches, Batches]:
+def _batches_of_this_host(
+    photos: Splits, settings: Fit, preprocessing: Preprocessing
+) -> tuple[SampleBatches, EvaluationBatches]:
     from edge_cv.training.devices import all_devices
 
     with all_devices() as devices:
@@ -217,36 +275,66 @@ def _batches_of_this_host(photos: Splits, settings: Fit, preprocessing: Preproce
 
 
 def compressed_models(
-    recipe: Recipe, photos: Splits, dense: RunModel, steps: Steps, progress: Progress
+    recipe: Recipe,
+    photos: Splits,
+    dense: DenseModel,
+    steps: Steps,
+    progress: Progress,
+    *,
+    settings: Fit | None = None,
 ) -> tuple[CompressedModel, ...]:
-    """The models that the recipe's stages of compression make, in order; none for a recipe without a stage."""
-    parts = recipe.compression()
-    if not parts:
+    """The models that the recipe's stages of compression make, in order; none for a recipe without a stage.
+
+    Args:
+        recipe: names the stages.
+        photos: by use.
+        dense: the model to compress.
+        steps: of the run.
+        progress: shows what is being done.
+        settings: the batches to fine-tune on; None is the recipe's `fit`.
+    """
+    if not recipe.compression():
         return ()
     from edge_cv.compression.compression_stages import compress
 
-    batches, _ = batches_of(photos, recipe.fit or Fit(), dense.preprocessing)
-    fields = recipe.to_dict()["fit"] or {}
-    settings = [fields.get(name) for name in ("augment", "seed", "batch_size", "balance")]
-    key = [samples_key(training_photos(photos)), settings]
-    results = compress(dense.model, batches, steps.folder, key=key, progress=progress, **parts)
+    if isinstance(dense, FileModel):
+        check_trainable(dense)
+    settings = settings or recipe.fit or Fit()
+    batches, _ = batches_of(photos, settings, dense.preprocessing)
+    key = [
+        samples_key(training_photos(photos)),
+        [asdict(settings.augment), settings.seed, settings.batch_size, settings.balance],
+    ]
+    results = compress(
+        dense.model,
+        batches,
+        steps.folder,
+        channel_prune=recipe.channel_prune,
+        prune=recipe.prune,
+        cluster=recipe.cluster,
+        qat=recipe.qat,
+        key=key,
+        progress=progress,
+    )
     return tuple(CompressedModel(result, dense) for result in results)
 
 
 def model_of_output(
-    recipe: Recipe, dense: RunModel, compressed: Sequence[CompressedModel]
-) -> dict[Output, RunModel | CompressedModel]:
+    recipe: Recipe, dense: DenseModel, compressed: Sequence[CompressedModel]
+) -> dict[Output, Convertible]:
     """The model that each of the recipe's outputs is converted from, in the order of the report's rows."""
-    by_stage = {model.name: model for model in compressed}
-    return {output: by_stage[output.stage] if output.stage else dense for output in recipe.outputs()}
+    by_stage: dict[str, Convertible] = {"": dense}
+    by_stage.update({model.name: model for model in compressed})
+    return {output: by_stage[output.stage] for output in recipe.outputs()}
 
 
 def batches_of(
     photos: Splits, settings: Fit, preprocessing: Preprocessing, host_index: int = 0, hosts: int = 1
-) -> tuple[Batches, Batches]:
+) -> tuple[SampleBatches, EvaluationBatches]:
     """Training and validation batches of one host."""
     from edge_cv.data.input_pipeline.batches import evaluation_batches, sample_batches
 
+    assert photos.validation is not None
     batch_size = settings.batch_size // hosts
     batches = sample_batches(
         training_photos(photos),
@@ -261,8 +349,10 @@ def batches_of(
     return batches, evaluation_batches(photos.validation, preprocessing, batch_size)
 
 
-def _inputs(recipe: Recipe) -> dict[str, Any]:
+def _inputs(recipe: Recipe, file_model: FileModel | None = None) -> dict[str, Any]:
     inputs: dict[str, Any] = {"model": recipe.to_dict()["model"]}
+    if file_model is not None:
+        inputs["file"] = file_model.sha256
     teacher = None if recipe.fit is None else recipe.fit.teacher
     for part in (recipe.model, *(() if teacher is None else (teacher.model,))):
         if part.weights not in (None, "imagenet") and Path(part.weights).is_file():
@@ -270,7 +360,7 @@ def _inputs(recipe: Recipe) -> dict[str, Any]:
     return inputs
 
 
-def _built(part: Model, classes: int | None) -> Any:
+def _built(part: Model, classes: int) -> Any:
     from edge_cv import models
 
     _import_keras()
@@ -298,7 +388,7 @@ def _class_counts(samples: Samples) -> Sequence[int] | None:
     return None if samples.multi_label else class_counts(samples).tolist()
 
 
-def _imagenet_names(classes: int | None) -> list[str] | None:
+def _imagenet_names(classes: int) -> list[str] | None:
     from edge_cv.data import imagenet_labels
     from edge_cv.models import IMAGENET_CLASSES
 

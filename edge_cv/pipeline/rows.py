@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_cv.pipeline.model import CompressedModel, RunModel
+from edge_cv.pipeline.model import CompressedModel, Convertible
 from edge_cv.pipeline.steps import EvaluationResult, ModelFile
 from edge_cv.recipe import Limits, Output
 from edge_cv.report import Row
@@ -39,7 +39,7 @@ class Results:
     robustness: Mapping[str, Any]
 
 
-def run_row(file: ModelFile, model: RunModel | CompressedModel, results: Results) -> Row:
+def run_row(file: ModelFile, model: Convertible, results: Results) -> Row:
     """The row of one file of a run."""
     stage = model.stage if isinstance(model, CompressedModel) else None
     performance = results.performance[file.name]
@@ -94,7 +94,7 @@ def _broken(limits: Limits, rows: Sequence[Row]) -> list[str]:
         ("arena in bytes", row.arena_bytes, limits.max_arena_bytes, "at most"),
         (
             "size against float32",
-            _ratio(row.size_bytes, reference and reference.size_bytes),
+            _ratio(row.size_bytes, None if reference is None else reference.size_bytes),
             limits.max_size_ratio,
             "at most",
         ),

@@ -1,6 +1,6 @@
 """From a recipe to a report, in cached steps: each is skipped if nothing that it depends on has changed.
 
-model, trained if the recipe says so -> compression -> convert and check each output -> layer errors -> evaluate all
+build or train the model -> compress -> convert and check each output -> layer errors -> evaluate all
 -> analyze the predictions -> measure each -> package for the device -> report
 """
 
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from edge_cv.deploy.package import check_deliverable
+from edge_cv.deploy.package import check_package
 from edge_cv.pipeline import rows, steps
+from edge_cv.pipeline.file_model import FileModel, check_file_model
 from edge_cv.pipeline.inputs import CalibrationImages, check_analysis, open_photos
 from edge_cv.pipeline.model import (
-    CompressedModel,
+    Convertible,
+    DenseModel,
     OnEpoch,
     RunModel,
     build_or_train,
@@ -65,11 +67,14 @@ def run(
 
     for scheme in recipe.schemes:
         parse(scheme)
-    check_deliverable(recipe)
-    recipe, photos = open_photos(recipe)
+    check_package(recipe)
+    check_file_model(recipe)
+    cache = Steps(Path(out_dir))
+    file_model = FileModel(recipe.model, cache, progress) if recipe.model.is_file else None
+    recipe, photos = open_photos(recipe, file_model)
     check_analysis(recipe, photos.test)
-    job = Job(recipe, Steps(Path(out_dir)), progress)
-    model = build_or_train(recipe, photos, job.steps, progress)
+    job = Job(recipe, cache, progress)
+    model = build_or_train(recipe, photos, cache, progress, file_model=file_model)
     calibration = CalibrationImages(photos.calibration, model.preprocessing, progress)
     compressed = compressed_models(recipe, photos, model, job.steps, progress)
     models = model_of_output(recipe, model, compressed)
@@ -101,14 +106,19 @@ def train(
     """
     if recipe.fit is None:
         raise InputError(f"to train, the recipe {recipe.name} must have a part fit. Received: none")
-    recipe, photos = open_photos(recipe)
-    return build_or_train(recipe, photos, Steps(Path(out_dir)), progress, on_epoch)
+    check_file_model(recipe)
+    cache = Steps(Path(out_dir))
+    file_model = FileModel(recipe.model, cache, progress) if recipe.model.is_file else None
+    recipe, photos = open_photos(recipe, file_model)
+    model = build_or_train(recipe, photos, cache, progress, file_model=file_model, on_epoch=on_epoch)
+    assert isinstance(model, RunModel)  # it has been trained
+    return model
 
 
 def _report(
     job: Job,
-    model: RunModel,
-    models: Mapping[Output, RunModel | CompressedModel],
+    model: DenseModel,
+    models: Mapping[Output, Convertible],
     files: Sequence[ModelFile],
     photos: Splits,
     calibration: CalibrationImages,
@@ -118,6 +128,8 @@ def _report(
     from edge_cv.evaluation.analysis import class_names
     from edge_cv.evaluation.predictions import Predictions
     from edge_cv.report.photos import photo_results
+    from edge_cv.report.values import Epoch
+    from edge_cv.strict_json import typed
 
     recipe, test = job.recipe, photos.test
     layers = _layer_errors(job, files, calibration)
@@ -144,7 +156,7 @@ def _report(
         photos=photo_results(predictions, classes, test),
         notes=(*recipe.notes, *rows.notes(test, photos.calibration, evaluation, table, machine, duplicates)),
         explained=explained,
-        training=model.history,
+        training=typed(tuple[Epoch, ...], model.history, "the training's epochs"),
         delivery=package,
     )
 

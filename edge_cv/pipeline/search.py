@@ -20,7 +20,7 @@ from edge_cv.recipe import Recipe
 if TYPE_CHECKING:
     import optuna
 
-_JUDGED = ("COMPLETE", "PRUNED")
+_FINISHED = ("COMPLETE", "PRUNED")
 _RANGE = re.compile(r"(?P<log>log:)?(?P<least>[^.]\S*?)\.\.(?P<most>\S+)")
 
 
@@ -30,9 +30,9 @@ class Trial:
 
     Attributes:
         number: counted from 0.
-        fields: what was tried, by the fields' names.
-        score: the best validation score, 0..1; of one that was ended early the last.
-        state: `complete` or `pruned` (ended early, for others were better by then).
+        fields: the values that were tried, by the names of the recipe's fields.
+        score: the best validation score, 0..1; the last one of a training that was ended early.
+        state: `complete`, or `pruned` for a training that was ended early because others were better by then.
     """
 
     number: int
@@ -49,29 +49,27 @@ def search(
     trials: int = 20,
     progress: Progress = silent,
 ) -> list[Trial]:
-    """Train a recipe with other values of some fields, and say which were best on the validation images.
+    """Train a recipe with different values of some fields; return the best by the score on the validation images.
 
-    The trials are kept in the folder's `trials.log`; a search that was stopped goes on, and a finished one with more
-    `trials` goes further. After each epoch a training whose score is under the median of the others' is ended.
+    The trials are recorded in the folder's `trials.log`. An interrupted search resumes, and a finished one continues
+    if `trials` is higher. After each epoch a training whose score is under the median of the others' is ended.
 
     Args:
         recipe: with a part `fit`.
-        over: what is searched, as `FIELD=SPACE`; a space is `LEAST..MOST`, `log:LEAST..MOST`, or choices with commas.
+        over: the fields to search, as `FIELD=SPACE`; a space is `LEAST..MOST`, `log:LEAST..MOST`, or choices separated
+            by commas.
         out_dir: the folder.
-        trials: trainings in all.
-        progress: told what is being done.
+        trials: number of trainings, including those of an earlier search in the folder.
+        progress: shows what is being done.
 
     Returns:
         The trials, best first.
 
     Raises:
-        InputError: a recipe without `fit`, a field or a space that cannot be, or a training that fails.
+        InputError: a recipe without `fit`, an unknown field, an invalid space, or a training that fails.
     """
-    from edge_cv import pipeline
-
     try:
         import optuna
-        from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise InputError(f"a search needs Optuna: pip install 'edge-cv[search]'. Received: {error}") from error
     if recipe.fit is None:
@@ -80,20 +78,42 @@ def search(
         raise InputError(f"trials must be at least 1. Received: {trials}")
     spaces = [_space(text, recipe) for text in over]
     if not spaces:
-        raise InputError("a search must be told a field, such as fit.learning_rate=log:0.001..0.3. Received: none")
+        raise InputError("a search needs a field, such as fit.learning_rate=log:0.001..0.3. Received: none")
     folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
-        study_name=recipe.name,
-        direction="maximize",
-        load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
-        storage=optuna.storages.JournalStorage(JournalFileBackend(str(folder / "trials.log"))),
-    )
+    study = _study(recipe, folder)
+    objective = _Objective(recipe, spaces, folder, trials, progress)
+    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a search that was killed
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+    while sum(t.state.name in _FINISHED for t in study.trials) < trials:
+        # The seed depends on the number of trials: a new sampler with the same seed would draw the first values again.
+        study.sampler = optuna.samplers.TPESampler(seed=recipe.fit.seed + len(study.trials))
+        try:
+            study.optimize(objective, n_trials=1)
+        except KeyboardInterrupt:  # Optuna counts it as failed; it is queued, so that the next search resumes it
+            if study.trials[-1].state == optuna.trial.TrialState.FAIL:
+                study.enqueue_trial(study.trials[-1].params)
+            raise
+    finished = [_trial(t) for t in study.trials if t.state.name in _FINISHED]
+    return sorted(finished, key=lambda t: (t.state, -t.score))
 
-    def objective(trial: optuna.Trial) -> float:
-        tried = recipe.with_settings(f"{name}={_drawn(trial, name, space)!r}" for name, space in spaces)
+
+@dataclass(frozen=True)
+class _Objective:
+    """Trains the recipe with the values that Optuna suggests; returns the best validation score."""
+
+    recipe: Recipe
+    spaces: Sequence[tuple[str, Any]]
+    folder: Path
+    trials: int
+    progress: Progress
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        import optuna
+
+        from edge_cv.pipeline.run import train
+
+        recipe = self.recipe.with_settings(f"{name}={_drawn(trial, name, space)!r}" for name, space in self.spaces)
         key = hashlib.sha256(repr(sorted(trial.params.items())).encode()).hexdigest()[:8]
 
         def judge(entry: dict[str, Any]) -> None:
@@ -102,37 +122,38 @@ def search(
                 raise optuna.TrialPruned
 
         def numbered(title: str) -> AbstractContextManager[Update]:
-            return progress(f"trial {trial.number + 1} of {trials}, {title}")
+            return self.progress(f"trial {trial.number + 1} of {self.trials}, {title}")
 
-        network = pipeline.train(tried, folder / key, progress=numbered, on_epoch=judge)
-        return max(entry["validation_score"] or 0.0 for entry in network.history)
+        model = train(recipe, self.folder / key, progress=numbered, on_epoch=judge)
+        return max(entry["validation_score"] or 0.0 for entry in model.history)
 
-    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a search that was killed
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params)
-    while sum(t.state.name in _JUDGED for t in study.trials) < trials:
-        # Of the trials so far: a sampler that begins anew with the same seed would draw the first trial's values again.
-        study.sampler = optuna.samplers.TPESampler(seed=recipe.fit.seed + len(study.trials))
-        try:
-            study.optimize(objective, n_trials=1)
-        except KeyboardInterrupt:  # for Optuna it has failed; here it goes on when the search does
-            if study.trials[-1].state == optuna.trial.TrialState.FAIL:
-                study.enqueue_trial(study.trials[-1].params)
-            raise
-    found = [
-        Trial(
-            t.number, dict(t.params), t.value or t.intermediate_values[max(t.intermediate_values)], t.state.name.lower()
-        )
-        for t in study.trials
-        if t.state.name in _JUDGED
-    ]
-    return sorted(found, key=lambda t: (t.state, -t.score))
+
+def _study(recipe: Recipe, folder: Path) -> optuna.Study:
+    """The study in the folder's `trials.log`, with the trials of earlier searches."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(
+        study_name=recipe.name,
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
+        storage=optuna.storages.JournalStorage(JournalFileBackend(str(folder / "trials.log"))),
+    )
+
+
+def _trial(trial: optuna.trial.FrozenTrial) -> Trial:
+    score = trial.value or trial.intermediate_values[max(trial.intermediate_values)]
+    return Trial(trial.number, dict(trial.params), score, trial.state.name.lower())
 
 
 def _space(text: str, recipe: Recipe) -> tuple[str, Any]:
+    """The field's name, and its space: (least, most, logarithmic) or a list of choices."""
     name, equals, space = (part.strip() for part in text.partition("="))
     if not equals or not space:
-        raise InputError(f"what is searched must be FIELD=SPACE. Received: {text!r}")
+        raise InputError(f"a field to search must be FIELD=SPACE. Received: {text!r}")
     ranged = _RANGE.fullmatch(space)
     if ranged is not None:
         try:
@@ -147,7 +168,7 @@ def _space(text: str, recipe: Recipe) -> tuple[str, Any]:
     else:
         values = trial_values = [_value(part.strip()) for part in space.split(",")]
     for value in trial_values:
-        recipe.with_settings([f"{name}={value!r}"])  # a field or a value that cannot be is refused now
+        recipe.with_settings([f"{name}={value!r}"])  # an unknown field or an invalid value is refused now
     return name, values
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from edge_cv.deploy.package import Delivery
+from edge_cv.deploy.package import Package
+from edge_cv.pipeline.file_model import FileModel
 from edge_cv.pipeline.inputs import CalibrationImages, groups_table, samples_key
-from edge_cv.pipeline.model import CompressedModel, RunModel
+from edge_cv.pipeline.model import CompressedModel, Convertible, DenseModel
 from edge_cv.progress import Progress
 from edge_cv.recipe import Output, Recipe
 from edge_cv.stages import Steps, fingerprint
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from converters.images.preprocessing import Preprocessing
+    from converters.schemes import Scheme
     from edge_cv.data import Samples
+    from edge_cv.evaluation.grad_cam import Explained
     from edge_cv.evaluation.measurement import Measurement
     from edge_cv.evaluation.predictions import Predictions
     from edge_cv.evaluation.remote import Adb, Ssh
@@ -88,7 +91,7 @@ class EvaluationResult:
     predictions_sha256: str
 
 
-def convert(job: Job, model: RunModel | CompressedModel, output: Output, calibration: CalibrationImages) -> ModelFile:
+def convert(job: Job, model: Convertible, output: Output, calibration: CalibrationImages) -> ModelFile:
     """Convert a model to one output; the file is checked against the model before it is written."""
     recipe, device = job.recipe, job.recipe.device
     scheme = _scheme(recipe, model, output)
@@ -120,7 +123,8 @@ def convert(job: Job, model: RunModel | CompressedModel, output: Output, calibra
     inputs = {
         "model": model.sha256,
         "output": asdict(output),
-        "scheme": asdict(scheme) if dataclasses.is_dataclass(scheme) else scheme,
+        "scheme": scheme if isinstance(scheme, str) else asdict(scheme),
+        "labels": model.labels,
         "calibration": calibration.key,
         "path": path.name,
         "target": target,
@@ -129,14 +133,14 @@ def convert(job: Job, model: RunModel | CompressedModel, output: Output, calibra
     return ModelFile(output, path, files[path.name], **result)
 
 
-def _scheme(recipe: Recipe, model: RunModel | CompressedModel, output: Output) -> Any:
+def _scheme(recipe: Recipe, model: Convertible, output: Output) -> str | Scheme:
     """The scheme of an output: an ONNX scheme's name, or a TFLite scheme with the recipe's input and output type."""
-    from converters.schemes import parse
+    from converters.schemes import Int8, Int16x8, Mixed, parse
 
     if output.format == "onnx":
         return output.scheme
     scheme = parse(output.scheme)
-    if not scheme.integer:
+    if not isinstance(scheme, Int8 | Int16x8 | Mixed):
         return scheme
     if isinstance(model, CompressedModel):
         return model.stage.int8_with(recipe.io)
@@ -179,7 +183,7 @@ def duplicates(job: Job, calibration: CalibrationImages, test: Samples) -> dict[
             return np.fromiter(map(image_hash, images), np.uint64)
 
         with job.progress("looking for duplicate photos"):
-            own = hashes(calibration.images)
+            own = hashes(calibration.pixels)
             others = hashes(pixels for pixels, _ in test.pixels(calibration.preprocessing))
         names = [path.name for path in calibration.source.paths()]
         found = {
@@ -267,18 +271,19 @@ def robustness(job: Job, files: Sequence[ModelFile], test: Samples, preprocessin
 
 def grad_cam(
     job: Job,
-    model: RunModel,
+    model: DenseModel,
     evaluation: EvaluationResult,
     predictions: Predictions,
     classes: Sequence[str],
     test: Samples,
-) -> list[Any]:
-    """Draw Grad-CAM maps on some photos, for the predictions of the recipe's first scheme."""
-    from edge_cv.evaluation.grad_cam import explain, worth_explaining
+) -> tuple[Explained, ...]:
+    """Draw Grad-CAM maps on some photos, for the predictions of the recipe's first scheme; a Keras model only."""
+    from edge_cv.evaluation.grad_cam import Explained, explain, worth_explaining
     from edge_cv.report.plain_json import plain_json
+    from edge_cv.strict_json import typed
 
-    if not job.recipe.analysis.grad_cam:
-        return []
+    if not job.recipe.analysis.grad_cam or (isinstance(model, FileModel) and not model.is_keras):
+        return ()
     scheme, count = job.recipe.schemes[0], job.recipe.analysis.grad_cam
 
     def work() -> tuple[Any, list[Path]]:
@@ -289,7 +294,7 @@ def grad_cam(
         return plain_json([asdict(photo) for photo in photos]), []
 
     inputs = [evaluation.predictions_sha256, model.sha256, scheme, count, list(classes)]
-    return job.steps.cached("attention", inputs, work)[0]
+    return typed(tuple[Explained, ...], job.steps.cached("attention", inputs, work)[0], "Grad-CAM maps")
 
 
 def measure(job: Job, files: Sequence[ModelFile]) -> dict[str, Any]:
@@ -347,13 +352,13 @@ def _measure_file_on_device(job: Job, file: ModelFile, device: Ssh | Adb) -> Mea
     return Measurement.load(path)
 
 
-def package(job: Job, files: Sequence[ModelFile]) -> Delivery | None:
+def package(job: Job, files: Sequence[ModelFile]) -> Package | None:
     """Check the device's file and package it for the device. It takes no time, so it is not cached."""
-    from edge_cv.deploy.package import deliver
+    from edge_cv.deploy.package import package as package_file
 
     device = job.recipe.device
     if device is None:
         return None
     (file,) = (file for file in files if file.name == device.scheme)
     with job.progress(f"packaging {file.name} for {device.name}"):
-        return deliver(device, file.path, job.steps.folder)
+        return package_file(device, file.path, job.steps.folder)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converters.errors import InputError
-from edge_cv.deploy.package import Delivery
+from edge_cv.deploy.package import Package
 from edge_cv.evaluation.confidence import Confidence
 from edge_cv.evaluation.grad_cam import Explained
 from edge_cv.evaluation.groups import Grouping
@@ -207,7 +207,7 @@ class Report:
     notes: tuple[str, ...] = ()
     explained: tuple[Explained, ...] = ()
     training: tuple[Epoch, ...] = ()
-    delivery: Delivery | None = None
+    delivery: Package | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -224,7 +224,7 @@ class Report:
             put(name, values)
         put("explained", typed(tuple[Explained, ...], self.explained, "a report's explained photos"))
         put("training", typed(tuple[Epoch, ...], self.training, "a report's training"))
-        put("delivery", typed(Delivery | None, self.delivery, "a report's delivery"))
+        put("delivery", typed(Package | None, self.delivery, "a report's delivery"))
 
     @property
     def name(self) -> str:

@@ -1,0 +1,143 @@
+"""Convert a model to one file or several, each checked against the model: `edge-cv convert`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converters.errors import InputError, unknown
+from edge_cv.pipeline.file_model import labels_of, preprocessing_of
+from edge_cv.progress import Progress, silent
+from edge_cv.recipe import Output
+
+if TYPE_CHECKING:
+    from converters import Conversion
+    from converters.schemes import Scheme
+
+
+@dataclass(frozen=True)
+class ConversionRequest:
+    """What to convert, and how.
+
+    Attributes:
+        model: a model file or SavedModel folder, or an architecture's name, which is built with its ImageNet weights.
+        schemes: of the TFLite files.
+        onnx: of the ONNX files: `float32`, `int8`.
+        calibration: a folder of photos; needed by integer schemes.
+        labels: the class names in order; None reads them from the model's sidecar.
+        io: input and output type of the integer TFLite files.
+        min_sqnr_db: the least SQNR of the logits for `mixed`, in dB.
+        target: a device whose rules the TFLite files must keep (`converters.devices.targets`).
+        preprocessing: fields of `Preprocessing` that replace those that the model declares.
+        unsafe: run the Python code of the file's Lambda layers.
+    """
+
+    model: str
+    schemes: Sequence[str]
+    onnx: Sequence[str] = ()
+    calibration: str | None = None
+    labels: Sequence[str] | None = None
+    io: str = "int8"
+    min_sqnr_db: float = 30.0
+    target: str | None = None
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    unsafe: bool = False
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A conversion, and the file that it was written to."""
+
+    conversion: Conversion
+    path: Path
+
+    @property
+    def best_sqnr_db(self) -> float | None:
+        """The highest SQNR that `mixed` found, if that is under the request's `min_sqnr_db`; else None."""
+        mixed = self.conversion.metadata.get("mixed")
+        if mixed is None or mixed.get("budget_met", True):
+            return None
+        return max(point["sqnr_db"] for point in mixed["curve"])
+
+
+def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progress = silent) -> list[Converted]:
+    """Convert a model; each file is checked against the model before it is written.
+
+    Args:
+        request: what to convert, and how.
+        out_dir: folder for the files; it is created if it is missing.
+        progress: shows what is being done.
+
+    Returns:
+        The conversions: the TFLite files in the order of the schemes, then the ONNX files.
+
+    Raises:
+        InputError: the request cannot be met; nothing has been written if that is known before the conversion.
+        CheckFailed: a conversion did not pass its check. The files that were written before it stay.
+    """
+    from converters import to_onnx, to_tflite
+    from converters.calibration import gather
+    from converters.sources import open_source
+
+    schemes = [_scheme(name, request) for name in request.schemes]
+    _check_calibration(request, schemes)
+    labels = request.labels or labels_of(Path(request.model))
+    with progress(f"loading {request.model}"):
+        source = open_source(_architecture_or_path(request.model), unsafe=request.unsafe)
+    options: dict[str, Any] = {"labels": labels, "preprocessing": preprocessing_of(source, request.preprocessing)}
+    options["calibration"] = request.calibration
+    if request.calibration is not None:
+        if options["preprocessing"] is None:
+            raise InputError(
+                "the model does not declare its preprocessing: give the rule by which photos are resized, and mean and "
+                f"std unless the model takes pixels 0..255. Received: {request.model}"
+            )
+        with progress("decoding calibration photos"):
+            options["calibration"] = gather(
+                request.calibration, source.input_shape, preprocessing=options["preprocessing"], takes_pixels=False
+            )
+    stem, converted = Path(request.model).stem or "model", []
+    for scheme in schemes:
+        with progress(f"converting to {scheme.name}"):
+            conversion = to_tflite(source, scheme, target=request.target, **options)
+            path = out_dir / Output("", "tflite", scheme.name).file_name(stem)
+            converted.append(Converted(conversion, conversion.save(path)))
+    for name in request.onnx:
+        with progress(f"converting to ONNX {name}"):
+            conversion = to_onnx(source, name, **options)
+            path = out_dir / Output("", "onnx", name).file_name(stem)
+            converted.append(Converted(conversion, conversion.save(path)))
+    return converted
+
+
+def _scheme(name: str, request: ConversionRequest) -> Scheme:
+    from converters.schemes import Int8, Int16x8, Mixed, parse
+
+    scheme = parse(name)
+    if isinstance(scheme, Mixed):
+        return dataclasses.replace(scheme, sqnr_db=request.min_sqnr_db, io=request.io)
+    return dataclasses.replace(scheme, io=request.io) if isinstance(scheme, Int8 | Int16x8) else scheme
+
+
+def _check_calibration(request: ConversionRequest, schemes: Sequence[Scheme]) -> None:
+    if request.calibration is None and ("int8" in request.onnx or any(scheme.integer for scheme in schemes)):
+        raise InputError("an integer scheme needs calibration, a folder of photos. Received: none")
+    if request.calibration is not None and not Path(request.calibration).is_dir():
+        raise InputError(f"calibration must be a folder that exists. Received: {request.calibration}")
+
+
+def _architecture_or_path(model: str) -> Any:
+    """An architecture with its ImageNet weights, or the path as it is."""
+    from converters.native_logs import import_tensorflow
+    from edge_cv import models
+
+    import_tensorflow()
+    if model in models.names():
+        return models.build(model, weights="imagenet")
+    path = Path(model)
+    if not path.exists() and not path.suffix and "/" not in model:
+        raise unknown("model (neither a file nor a name)", model, models.names())
+    return path
