@@ -54,7 +54,7 @@ def test_a_run_converts_evaluates_and_measures_a_model_file(reports, name):
     assert list(rows) == ["float32", "int8"]
     stem = name.partition(".")[0]
     assert [row.file for row in report.rows] == [f"{stem}_float32.tflite", f"{stem}_int8.tflite"]
-    assert rows["float32"].top1 > 0.8
+    assert rows["float32"].top1 > 0.6
     assert rows["int8"].agreement > 0.9
     assert rows["int8"].latency
     assert rows["int8"].images == 100
@@ -92,7 +92,7 @@ def test_a_keras_file_is_fine_tuned_and_compressed(models, tmp_path):
     report = pipeline.run(recipe, tmp_path)
     rows = {row.scheme: row for row in report.rows}
     assert list(rows) == ["float32", "int8", "pruned_float32", "pruned_int8"]
-    assert rows["float32"].top1 > 0.8
+    assert rows["float32"].top1 > 0.6
     assert rows["pruned_int8"].total_sparsity == pytest.approx(0.5, abs=0.03)
     assert len(report.training) == 1
     assert (tmp_path / "model.keras").is_file()
