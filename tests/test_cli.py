@@ -213,7 +213,7 @@ def test_evaluate_tells_of_groups_and_corruptions_and_writes_a_report(edge_cv, c
     [
         (("--by", "sex", "--metadata", "m.csv"), "unknown column of .*'sex'"),
         (("--metadata", "m.csv"), "--by must name the columns"),
-        (("--by", "sex"), "labels.csv must be a CSV that can be read"),
+        (("--by", "sex"), "labels.csv must be a readable CSV file"),
         (("--corruptions", "-1"), "--corruptions must be"),
     ],
 )
