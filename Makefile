@@ -1,4 +1,4 @@
-# Everything works in a virtual environment, .venv, which each target makes by itself when it is missing.
+# Every target uses the virtual environment .venv and creates it if necessary.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,12 +7,12 @@ READY := $(VENV)/.ready
 .PHONY: help setup demo android test test-all lint format clean
 
 help:
-	@echo "make setup     install the project and everything it needs into .venv"
-	@echo "make demo      EfficientNet-Lite0 to int8, compared with float on real photos: runs/demo/report.html"
-	@echo "make android   the Android app, tested on the JVM and signed: android_demo/build/edge_cv-debug.apk"
-	@echo "make test      the tests, some minutes"
-	@echo "make test-all  the slow ones too"
-	@echo "make lint      ruff and the direction of imports"
+	@echo "make setup     install the project with all extras into .venv"
+	@echo "make demo      convert EfficientNet-Lite0 to int8 and compare it with float: runs/demo/report.html"
+	@echo "make android   build, test and sign the Android app: android_demo/build/edge_cv-debug.apk"
+	@echo "make test      run the quick tests, some minutes"
+	@echo "make test-all  run all tests"
+	@echo "make lint      run ruff, import-linter and mypy"
 
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
