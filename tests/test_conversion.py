@@ -131,7 +131,7 @@ def test_an_integer_scheme_without_calibration_is_refused(small_model):
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        (NAMES[:9], "10 class names, one an output. Received: 9"),
+        (NAMES[:9], "10 class names, one for each output. Received: 9"),
         ("cat", "Received: str"),
         (iter(NAMES), "Received: list_iterator"),
         ([*NAMES[:9], "two\nlines"], "one line"),
@@ -328,7 +328,7 @@ def test_calibration_images_that_cannot_be_right_are_refused(small_model, pixels
 
 def test_fewer_than_8_images_are_warned_of(small_model, pixels, caplog):
     to_tflite(small_model, "int8", calibration=pixels[:7])
-    assert "7 calibration images are very few: take at least 8, better 100" in caplog.text
+    assert "7 calibration images are few: use at least 8, better 100" in caplog.text
     caplog.clear()
     to_tflite(small_model, "int8", calibration=pixels[:8])
     assert not caplog.text

@@ -51,6 +51,55 @@ def test_a_keras_file_as_str_and_path(small_model, expected, pixels, tmp_path):
     assert open_source(str(tmp_path / "m.keras")).digest == open_source(small_model).digest
 
 
+def test_an_h5_file_of_keras_3(small_model, expected, pixels, tmp_path):
+    small_model.save(tmp_path / "m.h5")
+    _same(tmp_path / "m.h5", expected, pixels[:5])
+
+
+def test_an_h5_file_of_weights_alone_is_refused(small_model, tmp_path):
+    small_model.save_weights(tmp_path / "m.weights.h5")
+    _refused(tmp_path / "m.weights.h5", "whole model, as model.save writes it, not weights alone")
+
+
+def test_the_code_of_a_lambda_layer_in_an_h5_file_is_not_run(tmp_path):
+    import keras
+
+    trace = tmp_path / "trace"
+    path = str(trace)
+    code = lambda x: (open(path, "w").write("executed"), x * 2)[1]  # noqa: E731, SIM115
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Lambda(code, output_shape=(32, 32, 3))(image)
+    keras.Model(image, keras.layers.GlobalAveragePooling2D()(x)).save(tmp_path / "code.h5")
+    trace.unlink(missing_ok=True)
+    _refused(tmp_path / "code.h5", "Lambda layer.*runs only if you trust")
+    assert not trace.exists()
+
+
+def test_a_float_tflite_file(small_model, expected, pixels, tmp_path):
+    labels = [f"class {i}" for i in range(10)]
+    preprocessing = Preprocessing(32, resize_to=36)
+    conversion = to_tflite(small_model, "float32", labels=labels, preprocessing=preprocessing)
+    path = conversion.save(tmp_path / "m.tflite")
+    _same(path, expected, pixels[:5])
+    source = open_source(path)
+    assert (source.name, source.preprocessing) == (small_model.name, preprocessing)
+    again = to_tflite(path, "int8", calibration=pixels)
+    direct = to_tflite(small_model, "int8", calibration=pixels, preprocessing=preprocessing)
+    assert again.pixel_offset == -128
+    np.testing.assert_array_equal(
+        *(predict(made.content, pixels, pixel_offset=-128) for made in (again, direct)),
+    )
+
+
+def test_a_quantized_tflite_file_is_refused_by_name(small_model, pixels, tmp_path):
+    for scheme in ("float16", "dynamic_int8", "int8"):
+        path = to_tflite(small_model, scheme, calibration=pixels).save(tmp_path / f"{scheme}.tflite")
+        _refused(path, rf"must be float32.*{scheme}\.tflite, which is quantized")
+    (tmp_path / "junk.tflite").write_bytes(b"junk" * 10)
+    _refused(tmp_path / "junk.tflite", "TFL3")
+    _refused(tmp_path / "none.tflite", "must be a file that exists")
+
+
 def test_a_saved_model_of_keras_3(small_model, expected, pixels, tmp_path):
     small_model.export(tmp_path / "saved", verbose=False)
     _same(tmp_path / "saved", expected, pixels[:5])
@@ -141,7 +190,7 @@ def test_a_fixed_batch_of_one_is_fine(pixels):
         ((None, 32, 32, 1), r"RGB images.*\(free, 32, 32, 1\)"),
         ((None, 32, 32, 4), r"\(free, 32, 32, 4\)"),
         ((None, 3, 32, 32), r"\(free, 3, 32, 32\)"),
-        ((8, 32, 32, 3), "batch must be free or 1"),
+        ((8, 32, 32, 3), "batch size must be free or 1"),
         ((None, 32), r"\(free, 32\)"),
     ],
 )
@@ -198,8 +247,10 @@ def test_files_that_are_no_models_are_refused(tmp_path):
         archive.writestr("readme.txt", "hello")
     _refused(tmp_path / "none.keras", "must be a file that exists")
     for name in ("empty", "junk", "lambda"):
-        _refused(tmp_path / f"{name}.keras", "not a .keras archive, or a corrupt one")
-    _refused(tmp_path / "model.h5", "must be a .keras archive")
+        _refused(tmp_path / f"{name}.keras", "not a .keras archive, or is corrupt")
+    _refused(tmp_path / "model.h5", "not an HDF5 file of a Keras model")
+    (tmp_path / "model.onnx").write_bytes(b"junk")
+    _refused(tmp_path / "model.onnx", "must be a .keras archive")
     _refused(tmp_path / "other.keras", "must hold config.json")
     _refused(tmp_path / "folder.keras", "must hold saved_model.pb")
 
@@ -262,7 +313,7 @@ def lambda_file(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_the_code_of_a_lambda_layer_is_not_run(lambda_file):
     file, trace = lambda_file
-    _refused(file, "Lambda layer.*not run unless")
+    _refused(file, "Lambda layer.*runs only if you trust")
     assert not trace.exists()
 
 
@@ -343,9 +394,9 @@ def test_damaged_saved_models_are_refused(small_model, tmp_path):
     (tmp_path / "saved").mkdir()
     _refused(tmp_path / "saved", "must hold saved_model.pb")
     (tmp_path / "saved" / "saved_model.pb").write_bytes(b"")
-    _refused(tmp_path / "saved", "TensorFlow 2 saved")
+    _refused(tmp_path / "saved", "saved by TensorFlow 2")
     (tmp_path / "saved" / "saved_model.pb").write_bytes(np.random.default_rng(0).bytes(3000))
-    _refused(tmp_path / "saved", "not a SavedModel, or a corrupt one")
+    _refused(tmp_path / "saved", "not a SavedModel, or is corrupt")
     small_model.export(tmp_path / "cut", verbose=False)
     for file in (tmp_path / "cut" / "variables").iterdir():
         file.unlink()
