@@ -56,22 +56,7 @@ def gather(
     kept: list[np.ndarray] = []
     count = 0
     for batch in [calibration] if getattr(calibration, "ndim", 0) in (3, 4) else calibration:
-        if isinstance(batch, tuple | list | dict):
-            raise InputError(
-                "calibration must yield arrays alone, without labels. "
-                f"Received: a {type(batch).__name__} of {len(batch)} items"
-            )
-        array = np.asarray(batch)
-        if array.ndim == 3:
-            array = array[None]
-        if array.ndim != 4 or array.shape[1:] != input_shape:
-            shape = ", ".join(map(str, input_shape))
-            raise InputError(f"calibration images must have the shape (batch, {shape}). Received: {array.shape}")
-        if array.dtype.kind not in "fiu":
-            raise InputError(f"calibration images must be numbers. Received: dtype {array.dtype}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError("calibration images must be finite. Received: NaN or infinity")
-        kept.append(_compact(array[: MAX_IMAGES - count]))
+        kept.append(_compact(_checked(batch, input_shape)[: MAX_IMAGES - count]))
         count += len(kept[-1])
         if count >= MAX_IMAGES:
             logger.warning("calibration stops at %d images", MAX_IMAGES)
@@ -83,6 +68,26 @@ def gather(
     images = np.concatenate([k.astype(np.float32) for k in kept] if len({k.dtype for k in kept}) > 1 else kept)
     _check_range(images, takes_pixels, preprocessing)
     return images
+
+
+def _checked(batch: Any, input_shape: tuple[int, int, int]) -> np.ndarray:
+    """A batch as an array `(n, height, width, 3)`; InputError when it is not images of the model's size."""
+    if isinstance(batch, tuple | list | dict):
+        raise InputError(
+            "calibration must yield arrays alone, without labels. "
+            f"Received: a {type(batch).__name__} of {len(batch)} items"
+        )
+    array = np.asarray(batch)
+    if array.ndim == 3:
+        array = array[None]
+    if array.ndim != 4 or array.shape[1:] != input_shape:
+        shape = ", ".join(map(str, input_shape))
+        raise InputError(f"calibration images must have the shape (batch, {shape}). Received: {array.shape}")
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"calibration images must be numbers. Received: dtype {array.dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError("calibration images must be finite. Received: NaN or infinity")
+    return array
 
 
 def _compact(array: np.ndarray) -> np.ndarray:

@@ -75,10 +75,8 @@ def to_tflite(
     job = _prepare(model, preprocessing, calibration, labels, required=scheme.integer)
     converted = scheme.convert(job.model, job.calibration, job.preprocessing)
     title = f"{job.model.source.name} as {scheme.name}"
-    if converted.content is job.model.content:
-        reference, outputs = _reference(job)
-    else:
-        reference, _ = _reference(job)
+    reference, outputs = _reference(job)
+    if converted.content is not job.model.content:
         outputs = predict(converted.content, job.images, pixel_offset=converted.pixel_offset)
     parity = _checked(compare(reference, outputs), scheme.min_sqnr_db, title)
     graph = Graph(converted.content)

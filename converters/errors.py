@@ -1,6 +1,6 @@
-"""The errors that a user can do something about.
+"""The errors that a user can correct.
 
-Each message is one line: what must hold, then what came.
+Each message is one line: what must hold, then what was received.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """What the caller gave cannot be used: a file, an option, an image, a model. Nothing was written."""
+    """A file, an option, an image or a model of the caller cannot be used. Nothing was written."""
 
 
 class CheckFailed(RuntimeError):
-    """A conversion was made and then measured to be wrong. The message names the check and its number."""
+    """A conversion failed a check after it was made. The message names the check and the measured value."""
 
 
 def unknown(what: str, received: str, known: Iterable[str]) -> InputError:
-    """An `InputError` for a name that is not in `known`, with the nearest known name suggested."""
+    """An `InputError` for a name that is not in `known`, which suggests the most similar known name."""
     known = list(known)
     near = difflib.get_close_matches(str(received), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""

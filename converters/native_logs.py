@@ -1,8 +1,8 @@
-"""Keeping the libraries' chatter off the terminal, and only that.
+"""Suppressing the log lines of native libraries that no log level turns off.
 
-TensorFlow's and LiteRT's native code writes remarks to file descriptor 2 that no log level switches off: that a GPU is
-not there, that a delegate was made. What is said while `suppress_native_logs` is active is passed on at its end,
-without the lines of those known kinds. What Python writes to `sys.stderr` (progress bars) does not take this detour.
+TensorFlow and LiteRT write such lines to file descriptor 2: that no GPU was found, that a delegate was created. While
+`suppress_native_logs` is active the descriptor is redirected; at its end everything is passed on but these lines. What
+Python writes to `sys.stderr`, such as progress bars, is not redirected.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-REMARKS = re.compile(
+LINES = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
     rb"|I0000 .*"
     rb"|E0000 .* failed call to cuInit: .*"
@@ -31,7 +31,7 @@ _active = 0
 
 @contextlib.contextmanager
 def suppress_native_logs() -> Iterator[None]:
-    """Drop the lines that match `REMARKS` of what goes to file descriptor 2; nested and parallel uses share it."""
+    """Drop the lines that match `LINES` from file descriptor 2; nested and parallel uses share one redirection."""
     global _active
     with _lock:
         if not _active:
@@ -53,31 +53,31 @@ _stack = contextlib.ExitStack()
 def _filtering() -> Iterator[None]:
     try:
         terminal = os.dup(2)
-    except OSError:  # a daemon without a standard error: nothing to keep clean
+    except OSError:  # a daemon without a standard error
         yield
         return
-    own = mine = sys.stderr
-    # Not a pipe: code that writes much to it while it holds Python's global lock would wait for ever for its reader.
-    with tempfile.TemporaryFile() as said, os.fdopen(terminal, "wb", buffering=0) as raw:
-        if _writes_to_descriptor_2(own):
-            own.flush()
-            mine = io.TextIOWrapper(_Unclosable(raw), own.encoding, "backslashreplace", write_through=True)
-            sys.stderr = mine
-        os.dup2(said.fileno(), 2)
+    original = replaced = sys.stderr
+    # Not a pipe: native code that fills it while it holds Python's global lock would block its reader.
+    with tempfile.TemporaryFile() as captured, os.fdopen(terminal, "wb", buffering=0) as raw:
+        if _writes_to_descriptor_2(original):
+            original.flush()
+            replaced = io.TextIOWrapper(_Unclosable(raw), original.encoding, "backslashreplace", write_through=True)
+            sys.stderr = replaced
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         finally:
             os.dup2(terminal, 2)
-            if sys.stderr is mine:
-                sys.stderr = own
-            said.seek(0)
-            for line in said:
-                if not REMARKS.fullmatch(line.rstrip(b"\n")):
+            if sys.stderr is replaced:
+                sys.stderr = original
+            captured.seek(0)
+            for line in captured:
+                if not LINES.fullmatch(line.rstrip(b"\n")):
                     raw.write(line)
 
 
 class _Unclosable(io.RawIOBase):
-    """Passes on what is written, also its being a terminal, and stays usable for who keeps it for too long."""
+    """Writes to the terminal while the redirection lasts, and to file descriptor 2 for code that keeps it longer."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -98,13 +98,13 @@ class _Unclosable(io.RawIOBase):
 def _writes_to_descriptor_2(stream: Any) -> bool:
     try:
         return stream.fileno() == 2
-    except (AttributeError, OSError, ValueError):  # none, or a stand-in
+    except (AttributeError, OSError, ValueError):  # there is none, or a replacement
         return False
 
 
 @contextlib.contextmanager
 def log_level(name: str, level: int = logging.ERROR) -> Iterator[None]:
-    """Raise a Python logger to `level` for a while; one that is higher already stays."""
+    """Raise a Python logger to `level` within the block; a higher level stays."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(max(before, level))
@@ -115,11 +115,11 @@ def log_level(name: str, level: int = logging.ERROR) -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow, if it is not there yet, without its remarks on what hardware it does not find."""
+    """Import TensorFlow, if it is not imported yet, without its log lines about missing hardware."""
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors stay
     with suppress_native_logs():
         import tensorflow as tf
 
-        tf.config.list_physical_devices()  # the driver is looked for now, not at the first operation
+        tf.config.list_physical_devices()  # searches the driver now, not at the first operation

@@ -1,4 +1,4 @@
-"""How far a converted model is from the model it was made from."""
+"""The difference between a converted model and its reference."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_SQNR_DB = 150.0  # float32 carries about 24 bits: what is nearer than this is equal
+MAX_SQNR_DB = 150.0  # float32 has about 24 bits: smaller differences count as none
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """How far one layer of a converted model is from the float model's.
+    """The error of one layer of a converted model against the float model.
 
     Attributes:
         layer: the name of the layer's output in the float graph.
         sqnr_db: signal-to-noise ratio of its output, at most 150.
-        operator: what computes it, such as `CONV_2D`.
-        weights_sqnr_db: the same of its weights; None where it has none, or both models have the same.
-        saturated: share of the float values, 0..1, that the output's integers cannot hold.
-        unused: share of the output's integers, 0..1, beyond the smallest and the largest that occurred.
+        operator: the operator that computes it, such as `CONV_2D`.
+        weights_sqnr_db: the same for its weights; None where it has none, or they are not quantized.
+        saturated: share of the float values, 0..1, outside the range of the output's integers.
+        unused: share of the output's integers, 0..1, below the smallest and above the largest that occurred.
     """
 
     layer: str
@@ -33,14 +33,14 @@ class LayerError:
 
 @dataclass(frozen=True)
 class Parity:
-    """A converted model against its reference, on the same images.
+    """A converted model compared with its reference on the same images.
 
     Attributes:
         top1_agreement: share of images, 0..1, on which both have the same top-1.
         max_abs_error: largest difference of two logits.
         sqnr_db: 10 log10(sum of reference^2 / sum of difference^2) over all logits, at most 150.
         worst_layers: the activations with the lowest SQNR, lowest first; empty where layers cannot be matched.
-        images: how many images were compared.
+        images: the number of images that were compared.
     """
 
     top1_agreement: float
@@ -57,6 +57,7 @@ def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
 
 
 def ratio_db(signal: float, noise: float) -> float:
+    """10 log10(signal / noise), within -150..150."""
     if noise <= 0:
         return MAX_SQNR_DB
     if signal <= 0:

@@ -421,7 +421,7 @@ def test_check_says_the_remedy_and_exits_1_when_a_target_refuses(edge_cv, files)
     code, out, _ = edge_cv("check", files[1], "--target", "mediapipe", "--json")
     assert code == 1
     assert {row["level"] for row in json.loads(out)} == {"error"}
-    assert all("--io uint8" in row["remedy"] for row in json.loads(out))
+    assert all('io="uint8"' in row["remedy"] for row in json.loads(out))
     code, out, _ = edge_cv("check", files[1], "--target", "micro")
     assert code == 0
     assert f"micro: {files[1].stat().st_size:,} bytes of flash, an arena of " in out

@@ -32,28 +32,28 @@ def contents(small_model, pixels):
         ("float16", "gpu", "", ""),
         ("float32", "cpu", "", ""),
         ("int8", "mediapipe", "input must be uint8 or float32. Found: int8", ""),
-        ("int8", "tflite-1.12", "CONV_2D version 3, of 1.14", ""),
+        ("int8", "tflite-1.12", "CONV_2D version 3, which is in 1.14", ""),
         ("int8", "gpu", "input must be float32", "activations must be float32"),
         ("float32", "edgetpu", "input must be uint8 or int8", "activations must be int8"),
         ("float16", "micro", "weights must not be float16", ""),
-        ("dynamic_int8", "micro", "int8 weights must meet int8 activations", ""),
-        ("dynamic_int8", "cpu", "", "seldom run faster"),
+        ("dynamic_int8", "micro", "int8 weights must be combined with int8 activations", ""),
+        ("dynamic_int8", "cpu", "", "rarely run faster"),
         ("dynamic_int8", "tflite-2.3", "version", ""),
         ("int16x8", "cpu", "", "reference kernels"),
         ("int16x8", "ethos_u", "", ""),
-        ("int16x8", "tflite-2.2", "CONV_2D version 4, of 2.3", "reference kernels"),
+        ("int16x8", "tflite-2.2", "CONV_2D version 4, which is in 2.3", "reference kernels"),
         ("int16x8", "nnapi", "", "activations must be int8"),
     ],
 )
-def test_what_each_target_says_of_each_scheme(contents, scheme, target, errors, warnings):
-    found = targets.check(contents[scheme], target)
+def test_each_target_reports_the_rules_that_a_scheme_breaks(contents, scheme, target, errors, warnings):
+    diagnostics = targets.check(contents[scheme], target)
     for level, expected in (("error", errors), ("warning", warnings)):
-        said = [finding for finding in found if finding.level == level]
-        assert bool(said) == bool(expected), [f.what for f in said]
+        messages = [diagnostic.what for diagnostic in diagnostics if diagnostic.level == level]
+        assert bool(messages) == bool(expected), messages
         if expected:
-            assert any(expected in finding.what for finding in said), [f.what for f in said]
-    assert all(finding.remedy for finding in found)
-    assert [f.level for f in found] == sorted(f.level for f in found)
+            assert any(expected in message for message in messages), messages
+    assert all(diagnostic.remedy for diagnostic in diagnostics)
+    assert [d.level for d in diagnostics] == sorted(d.level for d in diagnostics)
 
 
 def test_dense_layers_by_channel_are_found_with_their_names(small_model, pixels, tmp_path):
@@ -67,9 +67,9 @@ def test_dense_layers_by_channel_are_found_with_their_names(small_model, pixels,
     converter.inference_input_type = converter.inference_output_type = tf.int8
     content = converter.convert()
     for target in ("nnapi", "edgetpu", "tflite-2.9"):
-        (finding,) = [f for f in targets.check(content, target) if "one scale of their weights" in f.what]
-        assert finding.level == "error"
-        assert len(finding.layers) == 1
+        (diagnostic,) = [f for f in targets.check(content, target) if "one scale of their weights" in f.what]
+        assert diagnostic.level == "error"
+        assert len(diagnostic.layers) == 1
     assert not [f for f in targets.check(content, "tflite-2.10") if "one scale" in f.what]
 
 
@@ -78,8 +78,8 @@ def test_a_version_below_the_needed_one_is_found(contents):
     for operator in list(graph.operators()):
         if operator.name == "CONV_2D":
             graph.set_version(operator, 1)
-    (finding,) = targets.check(graph.to_bytes(), "cpu")
-    assert "CONV_2D must say version 3" in finding.what
+    (diagnostic,) = targets.check(graph.to_bytes(), "cpu")
+    assert "CONV_2D must declare version 3" in diagnostic.what
 
 
 def test_operators_that_a_target_lacks_are_named(small_network, pixels):
@@ -87,8 +87,8 @@ def test_operators_that_a_target_lacks_are_named(small_network, pixels):
         return layers.Activation("hard_swish")(layers.Rescaling(1 / 127.5, -1)(x))
 
     content = to_tflite(small_network(hard), Int8(correction="none"), calibration=pixels).content
-    found = targets.check(content, "edgetpu")
-    assert any("HARD_SWISH" in finding.what and "ReLU6" in finding.remedy for finding in found)
+    diagnostics = targets.check(content, "edgetpu")
+    assert any("HARD_SWISH" in diagnostic.what and "ReLU6" in diagnostic.remedy for diagnostic in diagnostics)
     assert not targets.check(content, "ethos_u")
 
 

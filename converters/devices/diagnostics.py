@@ -1,4 +1,4 @@
-"""What is found out about a file before a device runs it: light values, which reports read without numpy."""
+"""The results of checking a file for a device: light values, which reports read without numpy."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One rule that a file breaks.
+    """One rule of a target that a file breaks.
 
     Attributes:
-        level: `error`: it is refused or computes nonsense; `warning`: it runs, but slowly or in part elsewhere.
-        what: the rule and what was found.
+        level: `error`: the target rejects the file or computes wrong results; `warning`: it runs it slowly, or in part on
+            the CPU.
+        what: the rule, and what was found.
         remedy: what to do.
-        layers: the names of the tensors that the operators in question make; empty where the whole file is meant.
+        layers: the names of the output tensors of the operators concerned; empty for the whole file.
     """
 
     level: str
@@ -24,14 +25,13 @@ class Diagnostic:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a file needs of a microcontroller.
+    """The memory that a file needs on a microcontroller.
 
     Attributes:
-        activations_bytes: of the arena, for what the operators compute and for their scratch, as the runtime's planner
-            places it.
-        records_bytes: of the arena, for the runtime's records; an upper bound.
-        flash_bytes: of the file.
-        widest: the name of the tensor during whose computation the activations are at their largest.
+        activations_bytes: of the arena, for tensors and scratch buffers, as the runtime's planner places them.
+        records_bytes: of the arena, for the runtime's own structures; an upper bound.
+        flash_bytes: the size of the file.
+        widest: the name of the tensor during whose computation the activations are largest.
     """
 
     activations_bytes: int
@@ -41,5 +41,5 @@ class Memory:
 
     @property
     def arena_bytes(self) -> int:
-        """What `tensor_arena` must have at least."""
+        """The least size of `tensor_arena`."""
         return self.activations_bytes + self.records_bytes

@@ -1,7 +1,7 @@
-"""What a TFLite file costs on a microcontroller, and the file as a C array: TensorFlow Lite for Microcontrollers.
+"""TensorFlow Lite for Microcontrollers: the memory that a TFLite file needs, and the file as a C array.
 
-There is no file system and no heap: weights are read where they lie in flash, and everything else has to fit into one
-block of memory, the arena, whose size is fixed when the program is built. Both are computed from the file alone.
+There is no file system and no heap: weights stay in flash, and everything else must fit into one block of memory, the
+arena, whose size is fixed when the program is built. Both are computed from the file alone.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from converters.errors import InputError
 from converters.tflite.graph import Graph, Operator
 
 ALIGNMENT_BYTES = 16
-# of the runtime's own records on a 64-bit host, which on a 32-bit core are smaller: for each tensor, each operator, and
-# each tensor that the program sees; measured with tflite-micro 0.dev20261023
+# The runtime's structures for each tensor, each operator, and each input or output, on a 64-bit host (they are smaller
+# on a 32-bit core); measured with tflite-micro 0.dev20261023.
 _TENSOR_BYTES, _OPERATOR_BYTES, _END_BYTES = 24, 64 + 80, 112
 _CHANNEL_BYTES = 8  # multiplier and shift of an output channel
 _BASE_BYTES = 2048
@@ -38,7 +38,7 @@ def memory(content: bytes) -> Memory:
     """The memory that a TFLite file needs under TensorFlow Lite for Microcontrollers with CMSIS-NN.
 
     Raises:
-        InputError: the bytes are no TFLite file, or the shape or type of a tensor is not known before it runs.
+        InputError: the content is not a TFLite file, or the shape or type of a tensor is unknown before it runs.
     """
     graph = Graph(content)
     operators = list(graph.operators())
@@ -49,7 +49,7 @@ def memory(content: bytes) -> Memory:
 
 
 def _blocks(graph: Graph, operators: list[Operator]) -> list[_Block]:
-    """The tensors that are computed, and scratch, with the first and last operator that they live for."""
+    """The computed tensors and scratch buffers, with the first and the last operator that uses them."""
     lives: dict[int, list[int]] = {tensor: [0, 0] for tensor in graph.inputs}
     for operator in operators:
         for tensor in operator.outputs:
@@ -81,9 +81,9 @@ def _aligned(size: int) -> int:
 
 
 def _scratch_bytes(graph: Graph, operator: Operator) -> int:
-    """What CMSIS-NN's int8 kernels for cores with the DSP extension (Cortex-M4, M7) want beside input and output.
+    """The scratch buffer of CMSIS-NN's int8 kernels for cores with the DSP extension (Cortex-M4, M7).
 
-    A convolution unrolls two columns of its input to int16, a pointwise one none; a depthwise one its kernel's window.
+    A convolution unrolls two columns of its input to int16, a pointwise one none, a depthwise one its kernel's window.
     https://arm-software.github.io/CMSIS-NN
     """
     if operator.name not in _CONVOLUTIONS or graph.dtype(operator.outputs[0]) != np.int8:
@@ -96,9 +96,9 @@ def _scratch_bytes(graph: Graph, operator: Operator) -> int:
 
 
 def _planned(blocks: list[_Block]) -> int:
-    """How long the arena is: the largest block is placed first, and each in the first gap that is free while it lives.
+    """The size of the arena by the runtime's greedy planner.
 
-    The runtime's greedy planner; of blocks of one size it takes the last first.
+    The largest block is placed first, of equal ones the last; each in the first gap that is free while it is used.
     """
     placed: list[tuple[int, _Block]] = []
     end = 0
@@ -122,11 +122,11 @@ def _records(graph: Graph, operators: list[Operator]) -> int:
 
 
 def c_array(content: bytes, name: str) -> tuple[str, str]:
-    """A file's bytes as C: the header and the source, constant and aligned so that they stay in flash.
+    """A file as C source, constant and aligned so that it stays in flash.
 
     Args:
-        content: of the file.
-        name: of the array; letters, digits and _, not beginning with a digit.
+        content: the file.
+        name: of the array: letters, digits and _, not starting with a digit.
 
     Returns:
         The text of NAME.h and that of NAME.cc.

@@ -1,6 +1,6 @@
-"""What a device's runtime, delegate or compiler takes, and what of a TFLite file it would refuse or run slowly.
+"""Target devices: what their runtime, delegate or compiler accepts, and the check of a TFLite file against it.
 
-Rules are data: one `Target` each, after the maker's own documents. A finding names the layers and says the remedy.
+Each target is one `Target` value, after its maker's documents. A diagnostic names the layers and the remedy.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ _INTEGER = ("int8", "uint8", "int16")
 
 @dataclass(frozen=True)
 class Target:
-    """What one target takes; None is anything.
+    """What one target accepts; None is anything.
 
     Attributes:
-        name: as `--target` names it.
-        about: what it is, in a line.
-        io: types of the input and the output that it takes, the best first.
-        activations: types of the tensors between operators that it takes.
-        operators: those that it runs itself; others run on the CPU, or not at all where `falls_back` is false.
-        falls_back: whether operators that it does not run are left to the CPU.
-        dense_by_channel: whether a dense layer may have a scale a channel.
-        hybrid: whether int8 weights may meet float activations.
+        name: of the target.
+        about: one line about it.
+        io: accepted types of the input and the output, the preferred one first.
+        activations: accepted types of the tensors between operators.
+        operators: those that it runs itself; others run on the CPU, or fail where `falls_back` is false.
+        falls_back: whether operators that it does not support run on the CPU.
+        dense_by_channel: whether the weights of a dense layer may have a scale for each channel.
+        hybrid: whether int8 weights may be combined with float activations.
         float16_weights: whether weights may be stored as float16.
         fast_int16: whether int16 activations have fast kernels.
-        runtime: the release of TensorFlow Lite that it has.
+        runtime: its release of TensorFlow Lite.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Target:
 
 
 TARGETS = (
-    Target("cpu", "LiteRT of today on a phone's, a board's or a PC's CPU (XNNPACK)"),
+    Target("cpu", "the current LiteRT on the CPU of a phone, a board or a PC (XNNPACK)"),
     Target(
         "nnapi",
         "Android's Neural Networks API, to Android 14",
@@ -114,30 +114,33 @@ TARGETS = (
 
 
 def names() -> tuple[str, ...]:
-    """The targets' names; `tflite-2.3` and the like, a runtime of that release on a CPU, are known as well."""
+    """The names of the targets; names such as `tflite-2.3`, a runtime release on a CPU, are accepted too."""
     return tuple(target.name for target in TARGETS)
 
 
 def target(name: str) -> Target:
-    """The target of this name.
+    """The target of a name.
 
     Raises:
-        InputError: there is none.
+        InputError: no target has this name.
     """
     if re.fullmatch(r"tflite-[12]\.\d{1,2}", name or ""):
         release = name.removeprefix("tflite-")
         return Target(name, f"TensorFlow Lite {release} on a CPU", runtime=release)
-    for known in TARGETS:
-        if known.name == name:
-            return known
+    for chosen in TARGETS:
+        if chosen.name == name:
+            return chosen
     raise unknown("target", name, (*names(), "tflite-2.3 (a runtime's release)"))
 
 
 def check(content: bytes, name: str) -> tuple[Diagnostic, ...]:
-    """What of a TFLite file a target would refuse or run slowly, errors first.
+    """Check a TFLite file against a target.
+
+    Returns:
+        What the target would reject or run slowly, errors first.
 
     Raises:
-        InputError: no such target, or no TFLite file.
+        InputError: no target has this name, or the content is not a TFLite file.
     """
     return diagnose(Graph(content), name)
 
@@ -145,17 +148,17 @@ def check(content: bytes, name: str) -> tuple[Diagnostic, ...]:
 def diagnose(graph: Graph, name: str) -> tuple[Diagnostic, ...]:
     """As `check`, for a parsed file."""
     chosen = target(name)
-    found = [finding for rule in _RULES for finding in rule(graph, list(graph.operators()), chosen)]
-    return tuple(sorted(found, key=lambda finding: finding.level != ERROR))
+    diagnostics = [diagnostic for rule in _RULES for diagnostic in rule(graph, list(graph.operators()), chosen)]
+    return tuple(sorted(diagnostics, key=lambda diagnostic: diagnostic.level != ERROR))
 
 
 def suited(scheme: Any, name: str) -> Any:
-    """The scheme with the input and output that a target takes, where the scheme can choose and its own do not suit."""
+    """The scheme with an input and output type that the target accepts, where the scheme has a choice."""
     chosen = target(name)
     if chosen.io is None or not hasattr(scheme, "io") or scheme.io in chosen.io:
         return scheme
-    known = [io for io in chosen.io if io in ("int8", "uint8", "float32")]
-    return dataclasses.replace(scheme, io=known[0]) if known else scheme
+    accepted = [io for io in chosen.io if io in ("int8", "uint8", "float32")]
+    return dataclasses.replace(scheme, io=accepted[0]) if accepted else scheme
 
 
 def _layers(graph: Graph, operators: list[Operator]) -> tuple[str, ...]:
@@ -168,7 +171,7 @@ def _io(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Dia
         if chosen.io is not None and kind not in chosen.io:
             takes = " or ".join(chosen.io)
             integer = [io for io in chosen.io if io in ("int8", "uint8")]
-            remedy = f"convert with --io {integer[0]}" if integer and kind in _INTEGER else f"convert to {takes}"
+            remedy = f'convert with io="{integer[0]}"' if integer and kind in _INTEGER else f"convert to {takes}"
             remedy = "use float32 or float16" if chosen.io == ("float32",) else remedy
             yield Diagnostic(ERROR, f"the {what} must be {takes}. Found: {kind}", remedy, (graph.name(tensor),))
 
@@ -204,7 +207,7 @@ def _operators(graph: Graph, operators: list[Operator], chosen: Target) -> Itera
         "HARD_SWISH": "use a network with ReLU6, such as efficientnet_lite or mobilenet_v3 minimalistic=True",
         "LOCAL_RESPONSE_NORMALIZATION": "use alexnet in place of alexnet_2012",
         "QUANTIZE": "use the scheme float16 or float32",
-        "DEQUANTIZE": "use the scheme int8, with --io int8 or uint8",
+        "DEQUANTIZE": 'use the scheme int8, with io="int8" or io="uint8"',
     }
     for name, where in missing.items():
         what = f"{chosen.name} does not run {name}. Found: {len(where)} of {len(operators)} operators"
@@ -228,8 +231,8 @@ def _dense(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[
     if where:
         yield Diagnostic(
             ERROR,
-            f"dense layers must have one scale of their weights: {chosen.name} refuses one a channel, or takes the "
-            f"first for all. Found: one a channel in {len(where)}",
+            f"dense layers must have one scale of their weights: {chosen.name} rejects a scale for each channel, or "
+            f"uses the first for all. Found: a scale for each channel in {len(where)}",
             "convert with edge-cv, or with _experimental_disable_per_channel_quantization_for_dense_layers = True",
             _layers(graph, where),
         )
@@ -246,14 +249,14 @@ def _weights(graph: Graph, operators: list[Operator], chosen: Target) -> Iterato
     if hybrid and not chosen.hybrid:
         yield Diagnostic(
             ERROR if not chosen.falls_back else WARNING,
-            f"int8 weights must meet int8 activations. Found: float activations in {len(hybrid)} layers",
+            f"int8 weights must be combined with int8 activations. Found: float activations in {len(hybrid)} layers",
             "use the scheme int8 in place of dynamic_int8",
             _layers(graph, hybrid),
         )
     elif hybrid and chosen.name == "cpu":
         yield Diagnostic(
             WARNING,
-            f"int8 weights with float activations seldom run faster than float. Found: {len(hybrid)} layers",
+            f"int8 weights with float activations rarely run faster than float. Found: {len(hybrid)} layers",
             "use the scheme int8 for speed",
             _layers(graph, hybrid),
         )
@@ -277,17 +280,18 @@ def _int16(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[
 
 
 def _versions(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
-    told: dict[tuple[str, int], list[Operator]] = {}
+    versions: dict[tuple[str, int], list[Operator]] = {}
     for operator in operators:
-        told.setdefault((operator.name, max(graph.version(operator), needed(graph, operator))), []).append(operator)
-    for (name, version), where in told.items():
+        version = max(graph.version(operator), needed(graph, operator))
+        versions.setdefault((operator.name, version), []).append(operator)
+    for (name, version), where in versions.items():
         low = [operator for operator in where if graph.version(operator) < version]
         if low:
             yield Diagnostic(
                 WARNING,
-                f"{name} must say version {version}, which it needs. Found: {graph.version(low[0])}: an old runtime "
-                "would run it and compute nonsense",
-                "convert with edge-cv of today",
+                f"{name} must declare version {version}, which it needs. Found: {graph.version(low[0])}; an old "
+                "runtime would run it and compute wrong results",
+                "convert with the current edge-cv",
                 _layers(graph, low),
             )
         first = first_runtime(name, version)
@@ -303,8 +307,8 @@ def _versions(graph: Graph, operators: list[Operator], chosen: Target) -> Iterat
         elif as_numbers(first) > as_numbers(chosen.runtime):
             yield Diagnostic(
                 ERROR,
-                f"operators must be of TensorFlow Lite {chosen.runtime} or before. Found: {name} version {version}, of "
-                f"{first}",
+                f"operators must be in TensorFlow Lite {chosen.runtime}. Found: {name} version {version}, which is in "
+                f"{first} and later",
                 f"update the runtime to {first}, or use another scheme",
                 _layers(graph, where),
             )
@@ -316,13 +320,13 @@ _RULES: tuple[Callable[[Graph, list[Operator], Target], Iterator[Diagnostic]], .
 
 
 def require(graph: Graph, name: str) -> tuple[Diagnostic, ...]:
-    """The warnings of `check`.
+    """The warnings of `check` for a parsed file.
 
     Raises:
-        InputError: the file breaks a rule of the target; the message says the remedy.
+        InputError: the target would reject the file; the message includes the remedy.
     """
-    found = diagnose(graph, name)
-    for finding in found:
-        if finding.level == ERROR:
-            raise InputError(f"for {name}, {finding.what}. Remedy: {finding.remedy}")
-    return found
+    diagnostics = diagnose(graph, name)
+    for diagnostic in diagnostics:
+        if diagnostic.level == ERROR:
+            raise InputError(f"for {name}, {diagnostic.what}. Remedy: {diagnostic.remedy}")
+    return diagnostics

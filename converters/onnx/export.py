@@ -1,7 +1,7 @@
-"""Float TFLite to ONNX through tf2onnx, batch 1, NHWC input as the model takes it.
+"""Export to ONNX: from the float TFLite file through tf2onnx, batch 1, NHWC input as the model takes it.
 
-From the float TFLite file, because its batch normalization is folded already: the graph comes out smaller and faster
-in ONNX Runtime than from Keras.
+In the TFLite file batch normalization is folded already: the graph is smaller and faster in ONNX Runtime than one
+exported from Keras.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def max_opset() -> int:
 
 
 def from_float_tflite(content: bytes, opset: int) -> bytes:
-    """The ONNX file of a float32 TFLite model, checked by ONNX's own checker."""
+    """The ONNX file of a float32 TFLite model, checked by ONNX's checker."""
     import_tensorflow()
     import onnx
     import tf2onnx
@@ -43,14 +43,14 @@ def from_float_tflite(content: bytes, opset: int) -> bytes:
             with suppress_native_logs(), log_level("tf2onnx"):
                 model, _ = tf2onnx.convert.from_tflite(str(file), opset=opset)
                 onnx.checker.check_model(model)
-        except Exception as error:  # tf2onnx raises whatever it stumbles on
+        except Exception as error:  # tf2onnx raises exceptions of many kinds
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise CheckFailed(f"tf2onnx cannot express the model in ONNX opset {opset}: {lines[0][:300]}") from error
     return model.SerializeToString()
 
 
 def _with_flat_dense_layers(content: bytes) -> bytes:
-    """The model with every dense layer between two dimensions: tf2onnx loses the bias of one with more."""
+    """The model with 2-D inputs and outputs of all dense layers: tf2onnx loses the bias of others."""
     from ai_edge_litert import schema_py_generated as schema
 
     graph = Graph(content)
@@ -65,24 +65,24 @@ def _with_flat_dense_layers(content: bytes) -> bytes:
     for operator in reversed(list(graph.operators())):
         if operator.name != "FULLY_CONNECTED":
             continue
-        given, answer = operator.inputs[0], operator.outputs[0]
+        source, result = operator.inputs[0], operator.outputs[0]
         outputs, features = graph.shape(operator.inputs[1])
-        rows = int(np.prod(graph.shape(given))) // features
+        rows = int(np.prod(graph.shape(source))) // features
         raw = graph.subgraph.operators[operator.index]
-        if len(graph.shape(answer)) != 2:
-            flat = graph.add_tensor(f"{graph.name(answer)}/flat", "FLOAT32", (rows, outputs))
+        if len(graph.shape(result)) != 2:
+            flat = graph.add_tensor(f"{graph.name(result)}/flat", "FLOAT32", (rows, outputs))
             raw.outputs = np.array([flat], np.int32)
-            reshape(flat, answer, operator.index + 1)
-        if len(graph.shape(given)) != 2:
-            flat = graph.add_tensor(f"{graph.name(given)}/flat", "FLOAT32", (rows, features))
+            reshape(flat, result, operator.index + 1)
+        if len(graph.shape(source)) != 2:
+            flat = graph.add_tensor(f"{graph.name(source)}/flat", "FLOAT32", (rows, features))
             raw.inputs = np.array([flat, *operator.inputs[1:]], np.int32)
-            reshape(given, flat, operator.index)
+            reshape(source, flat, operator.index)
         raw.builtinOptions.keepNumDims = False
     return graph.to_bytes()
 
 
 def embed_record(content: bytes, record: dict[str, Any]) -> bytes:
-    """The ONNX file with our metadata among its metadata properties."""
+    """The ONNX file with the record among its metadata properties."""
     import onnx
 
     model = onnx.load_model_from_string(content)

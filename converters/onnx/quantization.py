@@ -1,8 +1,8 @@
-"""Float ONNX to int8 QDQ: QuantizeLinear and DequantizeLinear around every operator, by ONNX Runtime's quantizer.
+"""int8 ONNX in QDQ form: QuantizeLinear and DequantizeLinear around every operator, by ONNX Runtime's quantizer.
 
-Weights int8 with a scale a channel, activations int8 with a scale a tensor; input and output stay float32. Runtimes
-fuse each pair into their own integer kernels: ONNX Runtime on CPUs and NPUs, OpenVINO, and TensorRT where zero points
-are 0 (https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html).
+Weights are int8 with a scale for each channel, activations int8 with a scale for each tensor; input and output stay
+float32. Runtimes fuse each pair into their integer kernels: ONNX Runtime on CPUs and NPUs, OpenVINO, and TensorRT
+where zero points are 0 (https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def static_int8(content: bytes, images: np.ndarray, *, symmetric: bool = False) 
 
     Args:
         content: the float file.
-        images: `(n, height, width, 3)` in the range that the model takes, to show the activations' ranges.
-        symmetric: whether activations have the zero point 0.
+        images: calibration images `(n, height, width, 3)` in the range that the model takes.
+        symmetric: whether activations have zero point 0.
     """
     import onnx
     from onnxruntime import quantization
@@ -39,7 +39,7 @@ def static_int8(content: bytes, images: np.ndarray, *, symmetric: bool = False) 
 
     model = onnx.load_model_from_string(content)
     with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder:
-        prepared, made = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         onnx.save_model(model, Path(folder) / "float.onnx")
         try:
             with suppress_native_logs(), log_level("root"), warnings.catch_warnings(), contextlib.chdir(folder):
@@ -49,7 +49,7 @@ def static_int8(content: bytes, images: np.ndarray, *, symmetric: bool = False) 
                 )
                 quantization.quantize_static(
                     prepared,
-                    made,
+                    quantized,
                     Images(model.graph.input[0].name),
                     quant_format=quantization.QuantFormat.QDQ,
                     per_channel=True,
@@ -58,8 +58,8 @@ def static_int8(content: bytes, images: np.ndarray, *, symmetric: bool = False) 
                     calibrate_method=quantization.CalibrationMethod.MinMax,
                     extra_options={"ActivationSymmetric": symmetric},
                 )
-                onnx.checker.check_model(onnx.load_model(made))
-        except Exception as error:  # the quantizer raises whatever it stumbles on
+                onnx.checker.check_model(onnx.load_model(quantized))
+        except Exception as error:  # the quantizer raises exceptions of many kinds
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise CheckFailed(f"ONNX Runtime's quantizer cannot make int8 of the model: {lines[0][:300]}") from error
-        return made.read_bytes()
+            raise CheckFailed(f"ONNX Runtime's quantizer cannot convert the model to int8: {lines[0][:300]}") from error
+        return quantized.read_bytes()

@@ -27,6 +27,7 @@ _IMAGE_PROPERTIES, _FEATURE_PROPERTIES = 2, 1
 _COLOR_SPACE_RGB = 1
 _NORMALIZATION_OPTIONS = 1
 _TENSOR_AXIS_LABELS = 2
+_Field = tuple[str, Any, Any]  # the kind of a table's field, its value and its default
 
 
 def embed(graph: Graph, record: dict[str, Any], labels: Sequence[str] | None) -> bytes:
@@ -69,88 +70,113 @@ def read_embedded(content: bytes) -> dict[str, Any] | None:
 
 
 def _standard(record: dict[str, Any], labels: Sequence[str] | None) -> bytes:
-    import flatbuffers
-
-    builder = flatbuffers.Builder(1024)
-
-    def strings(**fields: str) -> dict[str, int]:
-        return {name: builder.CreateString(text) for name, text in fields.items()}
-
-    def table(slots: int, fields: dict[int, tuple[str, Any, Any]]) -> int:
-        builder.StartObject(slots)
-        for slot, (kind, value, default) in fields.items():
-            getattr(builder, f"Prepend{kind}Slot")(slot, value, default)
-        return builder.EndObject()
-
-    def vector(offsets: Sequence[int]) -> int:
-        builder.StartVector(4, len(offsets), 4)
-        for offset in reversed(offsets):
-            builder.PrependUOffsetTRelative(offset)
-        return builder.EndVector()
-
-    def floats(values: Sequence[float]) -> int:
-        builder.StartVector(4, len(values), 4)
-        for value in reversed(values):
-            builder.PrependFloat32(float(value))
-        return builder.EndVector()
-
-    def offset(value: int) -> tuple[str, int, int]:
-        return "UOffsetTRelative", value, 0
-
-    # TensorMetadata: name, description, dimension_names, content, process_units, stats, associated_files
-    mean, std = record["input"]["mean"], record["input"]["std"]
-    options = table(2, {0: offset(floats(mean)), 1: offset(floats(std))})
-    unit = table(2, {0: ("Uint8", _NORMALIZATION_OPTIONS, 0), 1: offset(options)})
-    image = table(2, {0: ("Int8", _COLOR_SPACE_RGB, 0)})
-    content = table(3, {0: ("Uint8", _IMAGE_PROPERTIES, 0), 1: offset(image)})
-    low, high = record["input"]["range"]
-    stats = table(2, {0: offset(floats([high])), 1: offset(floats([low]))})
-    text = strings(name="image", description=record["input"]["description"])
-    units = vector([unit])
-    tensor_in = table(
-        7,
-        {
-            0: offset(text["name"]),
-            1: offset(text["description"]),
-            3: offset(content),
-            4: offset(units),
-            5: offset(stats),
-        },
-    )
-
-    fields = {3: offset(table(3, {0: ("Uint8", _FEATURE_PROPERTIES, 0), 1: offset(table(0, {}))}))}
-    if labels is not None:
-        text = strings(name=LABEL_FILE, description="Class names, one a line, in the order of the outputs.")
-        file = table(5, {0: offset(text["name"]), 1: offset(text["description"]), 2: ("Int8", _TENSOR_AXIS_LABELS, 0)})
-        fields[6] = offset(vector([file]))
-    meaning = {
-        "logits": "One logit a class; softmax of the dequantized logits is the probability.",
-        "probabilities": "One probability a class, after dequantizing.",
-    }
-    values = record["output"]["values"]
-    text = strings(name=values, description=meaning[values])
-    tensor_out = table(7, {0: offset(text["name"]), 1: offset(text["description"]), **fields})
-
+    """The flatbuffer of the standard metadata."""
+    build = _Tables()
+    inputs = build.vector([_input(build, record["input"])])
+    outputs = build.vector([_output(build, record["output"]["values"], labels)])
     # SubGraphMetadata: name, description, input_tensor_metadata, output_tensor_metadata, ...
-    inputs, outputs = vector([tensor_in]), vector([tensor_out])
-    subgraph = table(10, {2: offset(inputs), 3: offset(outputs)})
+    subgraph = build.table(10, {2: build.offset(inputs), 3: build.offset(outputs)})
     # ModelMetadata: name, description, version, subgraph_metadata, author, license, files, min_parser_version
-    text = strings(
+    text = build.strings(
         name=record["name"],
         description=f"{record['name']}, {record['scheme']}: image classifier",
         version="v1",
         parser="1.0.0",
     )
-    subgraphs = vector([subgraph])
-    root = table(
+    subgraphs = build.vector([subgraph])
+    root = build.table(
         8,
         {
-            0: offset(text["name"]),
-            1: offset(text["description"]),
-            2: offset(text["version"]),
-            3: offset(subgraphs),
-            7: offset(text["parser"]),
+            0: build.offset(text["name"]),
+            1: build.offset(text["description"]),
+            2: build.offset(text["version"]),
+            3: build.offset(subgraphs),
+            7: build.offset(text["parser"]),
         },
     )
-    builder.Finish(root, file_identifier=b"M001")
-    return bytes(builder.Output())
+    return build.finish(root)
+
+
+def _input(build: _Tables, record: dict[str, Any]) -> int:
+    """The TensorMetadata of the image: name, description, dimensions, content, process units, stats, files."""
+    options = build.table(
+        2, {0: build.offset(build.floats(record["mean"])), 1: build.offset(build.floats(record["std"]))}
+    )
+    unit = build.table(2, {0: ("Uint8", _NORMALIZATION_OPTIONS, 0), 1: build.offset(options)})
+    image = build.table(2, {0: ("Int8", _COLOR_SPACE_RGB, 0)})
+    content = build.table(3, {0: ("Uint8", _IMAGE_PROPERTIES, 0), 1: build.offset(image)})
+    low, high = record["range"]
+    stats = build.table(2, {0: build.offset(build.floats([high])), 1: build.offset(build.floats([low]))})
+    text = build.strings(name="image", description=record["description"])
+    units = build.vector([unit])
+    return build.table(
+        7,
+        {
+            0: build.offset(text["name"]),
+            1: build.offset(text["description"]),
+            3: build.offset(content),
+            4: build.offset(units),
+            5: build.offset(stats),
+        },
+    )
+
+
+def _output(build: _Tables, values: str, labels: Sequence[str] | None) -> int:
+    """The TensorMetadata of the outputs, with the label file if there is one."""
+    properties = build.table(3, {0: ("Uint8", _FEATURE_PROPERTIES, 0), 1: build.offset(build.table(0, {}))})
+    fields = {3: build.offset(properties)}
+    if labels is not None:
+        text = build.strings(name=LABEL_FILE, description="Class names, one a line, in the order of the outputs.")
+        file = build.table(
+            5,
+            {
+                0: build.offset(text["name"]),
+                1: build.offset(text["description"]),
+                2: ("Int8", _TENSOR_AXIS_LABELS, 0),
+            },
+        )
+        fields[6] = build.offset(build.vector([file]))
+    meaning = {
+        "logits": "One logit a class; softmax of the dequantized logits is the probability.",
+        "probabilities": "One probability a class, after dequantizing.",
+    }
+    text = build.strings(name=values, description=meaning[values])
+    return build.table(7, {0: build.offset(text["name"]), 1: build.offset(text["description"]), **fields})
+
+
+class _Tables:
+    """Builds a flatbuffer without the schema's generated code."""
+
+    def __init__(self) -> None:
+        import flatbuffers
+
+        self._builder = flatbuffers.Builder(1024)
+
+    @staticmethod
+    def offset(value: int) -> _Field:
+        return "UOffsetTRelative", value, 0
+
+    def strings(self, **fields: str) -> dict[str, int]:
+        return {name: self._builder.CreateString(text) for name, text in fields.items()}
+
+    def table(self, slots: int, fields: dict[int, _Field]) -> int:
+        self._builder.StartObject(slots)
+        for slot, (kind, value, default) in fields.items():
+            getattr(self._builder, f"Prepend{kind}Slot")(slot, value, default)
+        return self._builder.EndObject()
+
+    def vector(self, offsets: Sequence[int]) -> int:
+        self._builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            self._builder.PrependUOffsetTRelative(offset)
+        return self._builder.EndVector()
+
+    def floats(self, values: Sequence[float]) -> int:
+        self._builder.StartVector(4, len(values), 4)
+        for value in reversed(values):
+            self._builder.PrependFloat32(float(value))
+        return self._builder.EndVector()
+
+    def finish(self, root: int) -> bytes:
+        self._builder.Finish(root, file_identifier=b"M001")
+        return bytes(self._builder.Output())
