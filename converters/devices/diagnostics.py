@@ -10,8 +10,8 @@ class Diagnostic:
     """One rule of a target that a file breaks.
 
     Attributes:
-        level: `error`: the target rejects the file or computes wrong results; `warning`: it runs it slowly, or in part on
-            the CPU.
+        level: `error`: the target rejects the file or computes wrong results; `warning`: it runs it slowly, or
+            partly on the CPU.
         what: the rule, and what was found.
         remedy: what to do.
         layers: the names of the output tensors of the operators concerned; empty for the whole file.
