@@ -171,10 +171,13 @@ def test_every_edge_cv_command_in_the_readme_has_options_that_exist():
         parsed.make_context(parsed.name, words, parent=context)  # an unknown option raises UsageError
 
 
-def test_every_make_target_in_the_readme_exists():
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", ".github/workflows/ci.yml", ".ci/run"])
+def test_every_make_target_in_the_documentation_and_in_ci_exists(page):
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)`", README, re.MULTILINE):
-        assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE), target
+    targets = re.findall(r"(?:^ *|`|run: )make ([a-z-]+)", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "ARCHITECTURE.md"])

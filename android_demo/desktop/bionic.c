@@ -43,7 +43,7 @@ int __xpg_strerror_r(int error, char *text, size_t size); /* glibc's, in the for
 int btrerror_r(int error, char *text, size_t size) { return __xpg_strerror_r(error, text, size); }
 size_t __strlen_chk(const char *text, size_t size) { (void)size; return strlen(text); }
 
-/* Bionic numbers what sysconf tells in its own way. */
+/* Bionic has other numbers for the names of sysconf. */
 long bysconf(int name) {
     switch (name) {
         case 0x27: case 0x28: return sysconf(_SC_PAGESIZE);
