@@ -199,7 +199,8 @@ def test_trains_and_converts_to_every_format(name: str, options: dict):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0  # so that one step gives statistics of the data, as after training
     before = [weight.numpy().copy() for weight in model.trainable_weights]
-    model.compile(keras.optimizers.SGD(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(1e-3), loss, run_eagerly=True)
 
     assert np.isfinite(model.train_on_batch(images, np.arange(16) % 5))
     assert all((old != new.numpy()).any() for old, new in zip(before, model.trainable_weights, strict=True))

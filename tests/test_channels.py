@@ -139,7 +139,7 @@ def test_the_channels_with_the_smallest_scales_are_removed(keras):
 def test_fine_tuning_restores_the_accuracy(digits, digits_model):
     batches, images, labels = digits
     smaller = channel_prune(
-        digits_model, ChannelPrune(0.6, fine_tuning=FineTuning(epochs=6, learning_rate=5e-3)), batches
+        digits_model, ChannelPrune(0.6, fine_tuning=FineTuning(epochs=4, learning_rate=5e-3)), batches
     )
     scores = [np.mean(np.asarray(m(images.astype(np.float32))).argmax(1) == labels) for m in (digits_model, smaller)]
     assert count_macs(smaller) <= 0.6 * count_macs(digits_model)

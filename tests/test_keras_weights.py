@@ -30,9 +30,9 @@ class Case(NamedTuple):
 
 CASES = (
     Case("mobilenet_v1", "MobileNet", (96,)),
-    Case("mobilenet_v1", "MobileNet", (64,), {"alpha": 0.25}),
+    Case("mobilenet_v1", "MobileNet", (32,), {"alpha": 0.25}),
     Case("mobilenet_v2", "MobileNetV2", (75,)),
-    Case("mobilenet_v2", "MobileNetV2", (64,), {"alpha": 0.35}),
+    Case("mobilenet_v2", "MobileNetV2", (32,), {"alpha": 0.35}),
     Case("mobilenet_v3_small", "MobileNetV3Small", (75,)),
     Case("mobilenet_v3_small", "MobileNetV3Small", (64,), {"minimalistic": True}),
     Case("mobilenet_v3_large", "MobileNetV3Large", (75,)),

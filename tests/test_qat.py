@@ -16,7 +16,7 @@ from edge_cv.recipe import FineTuning, Qat
 
 @pytest.fixture(scope="module")
 def trained(digits, digits_model):
-    return quantization_aware(digits_model, Qat(fine_tuning=FineTuning(epochs=2, learning_rate=1e-3)), digits[0])
+    return quantization_aware(digits_model, Qat(fine_tuning=FineTuning(epochs=1, learning_rate=1e-3)), digits[0])
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ A file on disk is preferred to an installed package, and a package to a download
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from converters.errors import InputError
+from converters.files import file_sha256
 from edge_cv.models.downloads import RemoteFile, download, stored
 from edge_cv.models.keras_files import read_keras
 from edge_cv.models.torch_files import read_torch
@@ -111,8 +111,7 @@ def package_file(package: Package) -> Path:
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder, package.file)
         if path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = file_sha256(path)
             if digest != package.sha256:
                 raise InputError(
                     f"{path} must have the SHA-256 {package.sha256}. Received: {digest}; reinstall the package"
