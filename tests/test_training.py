@@ -220,7 +220,7 @@ def test_plateau_lowers_the_rate_without_improvement(tmp_path):
     logits = model.get_layer("logits")
     logits.set_weights([np.zeros_like(w) for w in logits.get_weights()])
     settings = quick(epochs=5, schedule="plateau", learning_rate=1e-12, decay_epochs=1, decay_rate=0.5)
-    fitted = fit(model, batches(24), settings, validation=list(batches(48).epoch(0)), folder=tmp_path)
+    fitted = fit(model, batches(), settings, validation=list(batches(48).epoch(0)), folder=tmp_path)
     found = [entry["learning_rate"] for entry in fitted.history]
     np.testing.assert_allclose(found, [1e-12, 1e-12, 5e-13, 2.5e-13, 1.25e-13], rtol=1e-5)
 
