@@ -2,12 +2,12 @@
 
     python -m venv /tmp/peer && /tmp/peer/bin/pip install torch torchvision
     python benchmarks/input_pipeline.py --data FOLDER --peer-python /tmp/peer/bin/python
-    python benchmarks/input_pipeline.py                      the photos of a package, without torchvision
+    python benchmarks/input_pipeline.py                      the sample photos, without torchvision
 
-Photos whose longer side is 400 to 600 pixels are taken, from files in the page cache. All run on all cores, in turns,
-and what is printed is the median of the rounds' ratios, so that what else the machine does falls on all. The peer gets
-as many workers as cores, stays warm between rounds, and makes uint8 tensors, which is less work than its usual float32
-ones. The limits read the files, decode the very windows of our first epoch and throw the pixels away.
+Photos whose longer side is 400 to 600 pixels are read from files in the page cache. All pipelines run in turns on all
+cores, and the medians of the rounds' ratios are printed, so that other load on the machine affects all alike. The peer
+gets one worker a core, stays warm between rounds, and makes uint8 tensors, which is less work than its usual float32.
+The limits read the files, decode the crops of our first epoch and discard the pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,6 +28,7 @@ import numpy as np
 
 PEER_NAME = "torchvision, Pillow"
 SIZE, BATCH, LEAST_IMAGES = 224, 64, 640
+CROP_SCALE = (0.08, 1.0)
 
 PEER = """
 import sys, time
@@ -72,7 +72,7 @@ def main() -> None:
     from edge_cv.parallel.threads import available_cores
 
     machine = describe_environment()
-    files = [str(path) for path in data.open_samples(arguments.data).paths() if _is_of_the_class(path)]
+    files = [str(path) for path in data.open_samples(arguments.data).paths() if _is_suitable(path)]
     files *= -(-LEAST_IMAGES // len(files))
     mean_bytes = np.mean([os.path.getsize(file) for file in files])
     print(f"{machine['cpu']}, {available_cores()} cores; {len(files)} images of {mean_bytes / 1000:.0f} kB on average")
@@ -81,10 +81,10 @@ def main() -> None:
     peer = _peer(arguments.peer_python, files, available_cores()) if arguments.peer_python else None
     if peer is not None:
         runs[PEER_NAME] = peer
-    for run in runs.values():  # once before the clock counts: graphs are built and workers start
+    for run in runs.values():  # warm up: graphs are built and workers start
         run()
     rates: dict[str, list[float]] = {name: [] for name in runs}
-    costs: dict[str, list[float]] = {name: [] for name in runs}  # processor time, which other programs disturb less
+    costs: dict[str, list[float]] = {name: [] for name in runs}  # processor time, less affected by other programs
     for _ in range(arguments.rounds):
         for name, run in runs.items():
             start = time.process_time()
@@ -95,7 +95,7 @@ def main() -> None:
     for name, measured in rates.items():
         ratio = statistics.median(own / other for own, other in zip(rates["ours"], measured, strict=True))
         print(f"  {name:36} {statistics.median(measured) / available_cores():15.0f} {ratio:10.2f} x", end="")
-        if name == PEER_NAME:  # its work is done in other processes
+        if name == PEER_NAME:  # it works in other processes
             print()
             continue
         share = statistics.median(other / own for own, other in zip(costs["ours"], costs[name], strict=True))
@@ -103,7 +103,7 @@ def main() -> None:
     print("to reach: 1.00 x torchvision, 0.85 x the bare decode_and_crop")
 
 
-def _is_of_the_class(file: Path) -> bool:
+def _is_suitable(file: Path) -> bool:
     from PIL import Image
 
     with Image.open(file) as image:
@@ -115,15 +115,16 @@ def _ours(files: list[str]) -> Iterator[tuple[str, Callable[[], float]]]:
     import tensorflow as tf
     from PIL import Image
 
-    from edge_cv.data.input_pipeline.augmentation import random_windows
+    from edge_cv.data import Samples
     from edge_cv.data.input_pipeline.batches import sample_batches
+    from edge_cv.data.input_pipeline.draws import random_windows
     from edge_cv.data.input_pipeline.loading import BrokenImages
     from edge_cv.data.input_pipeline.pillow_pipeline import PillowPipeline
     from edge_cv.parallel.threads import available_cores, map_in_threads
     from edge_cv.recipe import Augment
 
-    samples = Files(files)
-    batches = sample_batches(samples, image_size=SIZE, batch_size=BATCH, seed=0, augment=Augment())
+    samples = Samples.from_files("files", files, [0] * len(files), ("photo",))
+    batches = sample_batches(samples, image_size=SIZE, batch_size=BATCH, seed=0, augment=Augment(crop_scale=CROP_SCALE))
     epochs = iter(range(1_000_000))
 
     def ours() -> float:
@@ -132,11 +133,11 @@ def _ours(files: list[str]) -> Iterator[tuple[str, Callable[[], float]]]:
     def by_pillow() -> float:
         return _rate(PillowPipeline(batches.plan, BrokenImages("files")).epoch(next(epochs), 0))
 
-    order = np.concatenate([batches.plan.order.indices(0, step) for step in range(len(batches))])
+    order = np.concatenate([batches.plan.sampler.indices(0, step) for step in range(len(batches))])
     sizes = np.array([Image.open(files[index]).size for index in order])
-    crop = np.concatenate([batches.plan.numbers(0, step)["crop"] for step in range(len(batches))])
-    taken = random_windows(crop, Augment().crop_scale, Augment().crop_ratio, sizes[:, 1], sizes[:, 0])
-    images = tf.data.Dataset.from_tensor_slices(([files[index] for index in order], taken))
+    crop = np.concatenate([batches.plan.draws(0, step)["crop"] for step in range(len(batches))])
+    windows = random_windows(crop, CROP_SCALE, Augment().crop_ratio, sizes[:, 1], sizes[:, 0])
+    images = tf.data.Dataset.from_tensor_slices(([files[index] for index in order], windows))
 
     def decoded(file, window):
         return tf.image.decode_and_crop_jpeg(tf.io.read_file(file), window, channels=3)
@@ -145,9 +146,8 @@ def _ours(files: list[str]) -> Iterator[tuple[str, Callable[[], float]]]:
         return tf.image.resize(decoded(file, window), (SIZE, SIZE))
 
     def limit(work: Callable) -> Callable[[], float]:
-        mapped = images.map(lambda file, window: work(file, window)[0, 0], num_parallel_calls=available_cores()).batch(
-            BATCH
-        )
+        mapped = images.map(lambda file, window: work(file, window)[0, 0], num_parallel_calls=available_cores())
+        mapped = mapped.batch(BATCH)
         options = tf.data.Options()
         options.threading.private_threadpool_size = available_cores()
         options.threading.max_intra_op_parallelism = 1
@@ -192,34 +192,6 @@ def _rate(batches) -> float:
     for pixels, _ in batches:
         images += len(pixels)
     return images / (time.perf_counter() - start)
-
-
-class Files:
-    """The files as a source of samples, all of one class."""
-
-    name, classes, multi_label = "files", ("photo",), False
-
-    def __init__(self, files: list[str]) -> None:
-        self._files = files
-        self.labels = np.zeros(len(files), np.int32)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def encoded(self, index: int) -> bytes:
-        return Path(self._files[index]).read_bytes()
-
-    def place(self, index: int) -> File:
-        return File(self._files[index])
-
-
-@dataclass(frozen=True)
-class File:
-    """A whole file, as a source says where an image lies."""
-
-    path: str
-    offset: int = 0
-    length: int | None = None
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from edge_cv.data import Samples
+
 
 def picture(seed: int, size: tuple[int, int] = (32, 24)) -> Image.Image:
     """Smooth seeded colours of (width, height)."""
@@ -38,3 +40,15 @@ def class_folders(folder: Path, classes: tuple[str, ...], each: int, first: int 
             written.setdefault(name, []).append(content)
             seed += 1
     return written
+
+
+def save(path: Path, colour: tuple[int, int, int] = (0, 0, 0), size: tuple[int, int] = (8, 6)) -> Path:
+    """An image file of one colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+def names_and_labels(samples: Samples) -> list[tuple[str, int | None]]:
+    """The file name and the label of each sample."""
+    return [(sample.path.name, sample.label) for sample in samples.chunk(0, len(samples))]

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from edge_cv.data.input_pipeline import augmentation
-from edge_cv.data.input_pipeline.augmentation import OPERATIONS, change, draw, mix, random_windows, smooth
-from edge_cv.data.input_pipeline.sampler import Order
+from edge_cv.data.input_pipeline import image_operations
+from edge_cv.data.input_pipeline.augmentation import change, mix
+from edge_cv.data.input_pipeline.draws import draw, random_windows, smooth
+from edge_cv.data.input_pipeline.image_operations import OPERATIONS
+from edge_cv.data.input_pipeline.sampler import Sampler
 from edge_cv.recipe import Augment
 
 PLAIN = Augment(crop_scale=None, flip=0.0)
@@ -33,10 +35,10 @@ def applied(operation, image: np.ndarray, *arguments: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("operation", "pillow"),
     [
-        (augmentation.brightness, ImageEnhance.Brightness),
-        (augmentation.contrast, ImageEnhance.Contrast),
-        (augmentation.saturation, ImageEnhance.Color),
-        (augmentation.sharpness, ImageEnhance.Sharpness),
+        (image_operations.brightness, ImageEnhance.Brightness),
+        (image_operations.contrast, ImageEnhance.Contrast),
+        (image_operations.saturation, ImageEnhance.Color),
+        (image_operations.sharpness, ImageEnhance.Sharpness),
     ],
 )
 def test_enhancements_are_pillows(photo, operation, pillow, factor):
@@ -46,22 +48,22 @@ def test_enhancements_are_pillows(photo, operation, pillow, factor):
 
 def test_autocontrast_is_pillows(photo):
     expected = np.asarray(ImageOps.autocontrast(Image.fromarray(photo))).astype(float)
-    assert np.abs(applied(augmentation.autocontrast, photo) - expected).max() <= 1
+    assert np.abs(applied(image_operations.autocontrast, photo) - expected).max() <= 1
     flat = np.full((4, 4, 3), 7, np.uint8)
-    assert (applied(augmentation.autocontrast, flat) == 7).all()
+    assert (applied(image_operations.autocontrast, flat) == 7).all()
 
 
 def test_equalize_is_pillows(photo):
-    assert (applied(augmentation.equalize, photo) == np.asarray(ImageOps.equalize(Image.fromarray(photo)))).all()
+    assert (applied(image_operations.equalize, photo) == np.asarray(ImageOps.equalize(Image.fromarray(photo)))).all()
     flat = np.full((4, 4, 3), 7, np.uint8)
-    assert (applied(augmentation.equalize, flat) == 7).all()
+    assert (applied(image_operations.equalize, flat) == 7).all()
 
 
 @pytest.mark.parametrize("turn", [-0.4, 0.1, 0.5])
 def test_hue_turns_by_the_part_of_a_turn(photo, turn):
     import colorsys
 
-    result = applied(augmentation.hue, photo, turn)
+    result = applied(image_operations.hue, photo, turn)
     for row, column in [(0, 0), (10, 70), (59, 3), (31, 31)]:
         h, s, v = colorsys.rgb_to_hsv(*(photo[row, column] / 255))
         assert np.abs(result[row, column] - np.array(colorsys.hsv_to_rgb((h + turn) % 1, s, v)) * 255).max() <= 1
@@ -70,19 +72,19 @@ def test_hue_turns_by_the_part_of_a_turn(photo, turn):
 def test_affine_is_pillows(photo):
     angle = np.radians(-20)  # Pillow counts against the clock
     matrix = np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)
-    result = applied(augmentation.affine, photo, matrix)
+    result = applied(image_operations.affine, photo, matrix)
     expected = np.asarray(Image.fromarray(photo).rotate(20, Image.Resampling.BILINEAR, fillcolor=(128, 128, 128)))
     inner = np.asarray(Image.new("L", (80, 60), 255).rotate(20, Image.Resampling.NEAREST)) == 255
     inner[1:-1, 1:-1] &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
     inner[[0, -1]] = inner[:, [0, -1]] = False
     assert np.abs(result - expected)[inner].max() <= 2
-    assert (result[0, 0] == augmentation.FILL).all()
+    assert (result[0, 0] == image_operations.FILL).all()
 
 
 def test_a_shift_moves_by_whole_pixels(photo):
-    result = applied(augmentation.affine, photo, (1.0, 0.0, 0.0, 1.0), (5.0, -3.0))
+    result = applied(image_operations.affine, photo, (1.0, 0.0, 0.0, 1.0), (5.0, -3.0))
     assert (result[3:, :-5] == photo[:-3, 5:]).all()
-    assert (result[:3] == augmentation.FILL).all()
+    assert (result[:3] == image_operations.FILL).all()
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -107,7 +109,7 @@ def test_solarize_and_posterize_are_pillows(photo):
 
 def test_lighting_adds_along_the_principal_components(photo):
     augment = Augment(crop_scale=None, flip=0.0, lighting=0.1)
-    added = draw(augment, Order(4000, 4000, 1), 0, 0, 8)["lighting"]
+    added = draw(augment, Sampler(4000, 4000, 1), 0, 0, 8)["lighting"]
     # covariance of the added colour: 255^2 0.1^2 V diag(l^2) V', with what Krizhevsky's network was trained with
     values, vectors = np.linalg.eigh(np.cov(added.T.astype(float)))
     assert np.allclose(np.sqrt(values[::-1]), 25.5 * np.array([0.2175, 0.0188, 0.0045]), rtol=0.05)
@@ -125,7 +127,7 @@ def test_erasing_fills_a_rectangle_and_nothing_else(photo):
 
 
 def test_erased_areas_have_the_papers_sizes():
-    numbers = draw(Augment(erasing=0.25), Order(4000, 4000, 1), 0, 0, 100)
+    numbers = draw(Augment(erasing=0.25), Sampler(4000, 4000, 1), 0, 0, 100)
     erased = numbers["erased"][:, 2] > 0
     assert abs(erased.mean() - 0.25) < 0.03
     top, left, height, width = numbers["erased"][erased].T
@@ -161,7 +163,7 @@ def test_mixup_shares_pixels_and_targets_alike():
     images = rng.integers(0, 256, (5, 4, 4, 3), np.uint8)
     targets = np.eye(5, dtype=np.float32)
     own = np.array([0.5, 0.25, 1.0, 0.9, 0.3], np.float32)
-    mixed, shares = (np.asarray(v) for v in mix(images, targets, {"own": own, "box": np.zeros((5, 4), np.float32)}))
+    mixed, shares = (np.asarray(v) for v in mix(images, targets, {"kept": own, "box": np.zeros((5, 4), np.float32)}))
     assert np.allclose(shares.sum(1), 1)
     assert np.allclose(mixed[0], (images[0] / 2 + images[1] / 2), atol=0.5)
     assert np.allclose(mixed[1], 0.25 * images[1] + 0.75 * images[0], atol=0.51)
@@ -174,21 +176,21 @@ def test_mixup_shares_pixels_and_targets_alike():
 def test_cutmix_targets_are_the_shares_of_the_pixels():
     size, count = 32, 64
     images = np.repeat(np.arange(count, dtype=np.uint8), size * size * 3).reshape(count, size, size, 3)
-    numbers = draw(Augment(cutmix=1.0), Order(count, count, 3), 0, 0, size)
-    numbers = {name: numbers[name] for name in ("own", "box")}
+    numbers = draw(Augment(cutmix=1.0), Sampler(count, count, 3), 0, 0, size)
+    numbers = {name: numbers[name] for name in ("kept", "box")}
     mixed, targets = (np.asarray(v) for v in mix(images, np.eye(count, dtype=np.float32), numbers))
     shares = np.stack([(mixed[:, :, :, 0] == k).mean((1, 2)) for k in range(count)], 1)
     assert np.allclose(shares, targets, atol=1e-6)
-    assert 0.3 < numbers["own"].mean() < 0.75
-    assert len(np.unique(numbers["own"])) > count / 4  # a share of its own for each pair
-    assert (numbers["own"][::2] == numbers["own"][1::2]).all()
+    assert 0.3 < numbers["kept"].mean() < 0.75
+    assert len(np.unique(numbers["kept"])) > count / 4  # a share of its own for each pair
+    assert (numbers["kept"][::2] == numbers["kept"][1::2]).all()
 
 
 def test_with_both_each_image_gets_one_of_mixup_and_cutmix():
-    numbers = draw(Augment(mixup=0.2, cutmix=1.0), Order(2000, 2000, 3), 0, 0, 32)
+    numbers = draw(Augment(mixup=0.2, cutmix=1.0), Sampler(2000, 2000, 3), 0, 0, 32)
     cut = (numbers["box"][:, 2:] > 0).all(1)
     assert 0.4 < cut.mean() < 0.55  # some boxes are empty
-    assert ((numbers["own"] >= 0) & (numbers["own"] <= 1)).all()
+    assert ((numbers["kept"] >= 0) & (numbers["kept"] <= 1)).all()
 
 
 def test_smoothed_targets_sum_to_one_and_keep_their_class():
@@ -198,15 +200,18 @@ def test_smoothed_targets_sum_to_one_and_keep_their_class():
 
 
 def test_an_operation_more_leaves_the_others_numbers_alone():
-    order = Order(8, 8, 5)
-    few, many = draw(Augment(), order, 1, 2, 32), draw(Augment(erasing=0.5, mixup=1.0, lighting=0.1), order, 1, 2, 32)
+    sampler = Sampler(8, 8, 5)
+    few, many = (
+        draw(Augment(), sampler, 1, 2, 32),
+        draw(Augment(erasing=0.5, mixup=1.0, lighting=0.1), sampler, 1, 2, 32),
+    )
     assert set(few) < set(many)
     assert all((few[name] == many[name]).all() for name in few)
 
 
 def test_hosts_draw_the_parts_of_what_one_host_draws():
     augment = Augment(randaugment=2, hue=0.1, erasing=0.5, mixup=1.0)
-    whole = draw(augment, Order(64, 8, 5), 1, 2, 32)
-    parts = [draw(augment, Order(64, 4, 5, index, 2), 1, 2, 32) for index in range(2)]
+    whole = draw(augment, Sampler(64, 8, 5), 1, 2, 32)
+    parts = [draw(augment, Sampler(64, 4, 5, index, 2), 1, 2, 32) for index in range(2)]
     for name in whole:
         assert (np.concatenate([part[name] for part in parts]) == whole[name]).all()

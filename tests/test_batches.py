@@ -117,7 +117,7 @@ def test_what_is_skipped_is_not_read(memory):
     batches = make(Counting(memory.contents, memory.labels))
     rest = taken(batches, 0, len(batches) - 1)
     assert len(rest) == 1
-    assert sorted(Counting.read) == sorted(batches.plan.order.indices(0, len(batches) - 1).tolist())
+    assert sorted(Counting.read) == sorted(batches.plan.sampler.indices(0, len(batches) - 1).tolist())
 
 
 def test_an_epoch_that_is_left_can_be_followed_by_another(memory):
@@ -167,7 +167,7 @@ def test_without_random_crop_and_flip_the_central_square_is_taken():
     photos = [scene(n, 64, 48) for n in range(4)]
     batches = make(Memory(tuple(map(stored, photos)), np.zeros(4, np.int32)), PLAIN)
     ((images, _),) = taken(batches)
-    for index, image in zip(batches.plan.order.indices(0, 0), images, strict=True):
+    for index, image in zip(batches.plan.sampler.indices(0, 0), images, strict=True):
         expected = photos[index].crop((8, 0, 56, 48)).resize((32, 32), Image.Resampling.BILINEAR)
         assert np.abs(image.astype(int) - np.asarray(expected)).mean() < 3
 
@@ -198,7 +198,7 @@ def test_every_kind_of_image_is_decoded_as_the_evaluation_does(memory):
     samples = Memory(contents, np.zeros(len(contents), np.int32))
     batches = make(samples, PLAIN, batch_size=len(contents))
     ((images, _),) = taken(batches)
-    for index, image in zip(batches.plan.order.indices(0, 0), images, strict=True):
+    for index, image in zip(batches.plan.sampler.indices(0, 0), images, strict=True):
         upright = Image.fromarray(data.decode(contents[index])).crop((10, 0, 70, 60))
         expected = np.asarray(upright.resize((32, 32), Image.Resampling.BILINEAR)).astype(int)
         assert np.abs(image - expected).mean() < 3, index
@@ -227,12 +227,12 @@ def test_a_broken_image_is_named_counted_and_replaced_by_the_next_one(memory, ru
     assert set(batches.broken) == set(broken)
     assert sum("is replaced by another" in record.message for record in caplog.records) == len(broken)
     whole = run(make(memory, Augment()))
-    order = [batches.plan.order.indices(0, step) for step in range(len(batches))]
+    order = [batches.plan.sampler.indices(0, step) for step in range(len(batches))]
     for position, index in enumerate(np.concatenate(order)):
         step, row = divmod(position, 4)
         if index not in broken:
             assert (given[step][0][row] == whole[step][0][row]).all()
-        following = (batches.plan.order.following(0, step, row, nth) for nth in range(22))
+        following = (batches.plan.sampler.following(0, step, row, nth) for nth in range(22))
         stand_in = next(index for index in following if index not in broken)
         assert given[step][1][row].argmax() == memory.labels[stand_in]
     assert same(run(batches), given)
@@ -257,7 +257,7 @@ def test_several_labels_an_image_stay_multi_hot(memory):
     labels = (np.random.default_rng(0).random((22, 3)) < 0.5).astype(np.int32)
     batches = make(Memory(memory.contents, labels), Augment())
     assert batches.multi_label
-    order = batches.plan.order
+    order = batches.plan.sampler
     for step, (_, targets) in enumerate(taken(batches)):
         assert (targets == labels[order.indices(0, step)]).all()
 
@@ -311,7 +311,7 @@ def test_arrays_are_taken_as_they_are_without_augmentation():
     images = np.random.default_rng(0).random((10, 8, 8, 3)).astype(np.float32)
     batches = array_batches(images, np.arange(10) % 3, classes="abc", batch_size=4, seed=1)
     (first, targets), *_ = batches.epoch(0)
-    indices = batches.plan.order.indices(0, 0)
+    indices = batches.plan.sampler.indices(0, 0)
     assert (first == images[indices]).all()
     assert (targets.argmax(1) == indices % 3).all()
 

@@ -164,13 +164,13 @@ def test_several_labels_an_image(tmp_path):
 
 
 def test_groups_of_look_alikes_are_those_of_comparing_all():
-    from edge_cv.data.check import NEAR_BITS, _alike
+    from edge_cv.data.check import NEAR_BITS, _look_alikes
 
     rng = np.random.default_rng(0)
     base = rng.integers(0, 2**64, 40, np.uint64)
     hashes = np.concatenate([base, base[:20] ^ np.uint64(0b11), base[:10] ^ np.uint64(0b11011), base[:5]])
     rows = np.arange(3, len(hashes))
-    groups = _alike(hashes, rows)
+    groups = _look_alikes(hashes, rows)
     assert (groups[:3] == -1).all()
     near = np.bitwise_count(hashes[:, None] ^ hashes) <= NEAR_BITS
     near[:3] = near[:, :3] = False

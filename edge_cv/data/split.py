@@ -1,4 +1,4 @@
-"""Sets of photos that share none: to train on, to validate on, to calibrate on and to measure on."""
+"""Disjoint sets of photos for training, validation and test, and photos to calibrate on."""
 
 from __future__ import annotations
 
@@ -9,29 +9,51 @@ from dataclasses import dataclass
 import numpy as np
 
 from converters.errors import InputError
+from edge_cv.data.class_counts import check_trainable
 from edge_cv.data.opening import open_samples, splits_of
-from edge_cv.data.samples import Samples, check_disjoint, check_trainable, split_by_name
+from edge_cv.data.samples import Samples
+from edge_cv.data.subsets import check_disjoint, split_by_name
 
-CALIBRATION_SHARE = 0.2  # of a small set of photos, when they must serve for both
-VALIDATION_SHARE = 0.1  # of the training photos, to choose the best epoch by
-MOST_VALIDATION = 10_000  # photos; more do not choose better
+CALIBRATION_SHARE = 0.2  # of photos that serve for both calibration and test
+VALIDATION_SHARE = 0.1  # of the training photos
+MOST_VALIDATION = 10_000  # photos; more do not improve the choice of the best epoch
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The photos of a run by use. They are disjoint, except that calibration photos may be training photos.
+
+    Attributes:
+        train: to train on; every class has a photo. None where nothing is trained.
+        validation: to choose the best epoch by. None where nothing is trained.
+        test: to measure on; no choice depends on them.
+        calibration: to calibrate on.
+    """
+
+    train: Samples | None
+    validation: Samples | None
+    test: Samples
+    calibration: Samples
 
 
 def split_for_evaluation(
     measure: str, calibrate: str | None, images: int, *, classes: Sequence[str] | None = None
 ) -> Splits:
-    """The source to measure on and the source to calibrate on.
+    """Open photos to measure and to calibrate on.
 
     Args:
-        measure: a sample's name or a folder.
-        calibrate: the same; None takes the calibration photos out of `measure`: its split `calibration` or `train`
-            where it has one (of `test` and `validation` the first that has labels is measured), else photos spread
-            evenly over it, at most a fifth of them.
-        images: at most so many photos to calibrate on.
-        classes: as `open_samples` takes them.
+        measure: a source of images. Where `calibrate` is None and the source has a split `calibration` or `train`, the
+            first labelled one of its splits `test` and `validation` is measured.
+        calibrate: a source of images. Default: the split `calibration` or `train` of `measure`; without one up to a
+            fifth of its photos, evenly spaced, which are then not measured.
+        images: the largest number of calibration photos.
+        classes: as for `open_samples`.
+
+    Returns:
+        The splits, without `train` and `validation`.
 
     Raises:
-        InputError: as `open_samples`, or there are too few photos to share.
+        InputError: as `open_samples`, or there are too few photos for both.
     """
     if calibrate is not None:
         test = open_samples(measure, classes=classes)
@@ -42,9 +64,9 @@ def split_for_evaluation(
         others = [split for split in ("test", "validation", *splits) if split in splits and split != first]
         if not others:
             raise InputError(f"{measure} must have photos to measure on. Received: its split {first} alone")
-        measured = [open_samples(measure, split=split, classes=classes) for split in others[:2]]
-        labelled = next((source for source in measured if source.label(0) is not None), measured[0])
-        return Splits(None, None, labelled, open_samples(measure, split=first, classes=classes).take(images))
+        candidates = [open_samples(measure, split=split, classes=classes) for split in others[:2]]
+        test = next((samples for samples in candidates if samples.label(0) is not None), candidates[0])
+        return Splits(None, None, test, open_samples(measure, split=first, classes=classes).take(images))
     every = open_samples(measure, classes=classes)
     count = min(images, int(len(every) * CALIBRATION_SHARE))
     if count < 1:
@@ -53,26 +75,9 @@ def split_for_evaluation(
             f"a folder for both calibration and measuring must hold at least {least} photos. "
             f"Received: {len(every)} in {measure}"
         )
-    taken = np.arange(count) * len(every) // count  # as Samples.take
-    rest = np.setdiff1d(np.arange(len(every)), taken)
-    return Splits(None, None, every.select(rest), every.select(taken))
-
-
-@dataclass(frozen=True)
-class Splits:
-    """What the photos of a run are used for; no photo is in two of these, but for calibration.
-
-    Attributes:
-        train: to learn from; every class has a photo. None where nothing is trained.
-        validation: to choose the best epoch by.
-        test: to measure on; no choice depends on it.
-        calibration: some of those that were learned from, or others.
-    """
-
-    train: Samples | None
-    validation: Samples | None
-    test: Samples
-    calibration: Samples
+    chosen = np.arange(count) * len(every) // count  # as Samples.take
+    rest = np.setdiff1d(np.arange(len(every)), chosen)
+    return Splits(None, None, every.select(rest), every.select(chosen))
 
 
 def split_for_training(
@@ -85,57 +90,68 @@ def split_for_training(
     classes: Sequence[str] | None = (),
     seed: int = 0,
 ) -> Splits:
-    """Photos to train, validate, measure and calibrate on.
+    """Open photos to train, validate, measure and calibrate on.
 
     Args:
-        measure: a name or a folder. Of its splits `test`, else `validation`, the first that has labels is measured;
-            without splits a fifth of the photos, drawn class by class.
-        calibrate: the same; None takes training photos.
-        images: at most so many photos to calibrate on.
-        train: the source to train on: its split `train`, or all of it. None trains on the rest of `measure`.
-        validation: the source to validate on. None takes the training source's split `validation` when another one is
+        measure: a source of images. The first labelled one of its splits `test` and `validation` is measured; without
+            splits all photos, or a fifth of them, drawn class by class, where `train` is None.
+        calibrate: a source of images. Default: training photos.
+        images: the largest number of calibration photos.
+        train: the source to train on: its split `train`, or all of it. Default: the rest of `measure`.
+        validation: the source to validate on. Default: the training source's split `validation` where another one is
             measured, else a tenth of the training photos, at most 10,000.
-        classes: as `open_samples` takes them; what is measured has the training's.
-        seed: which photos are drawn.
+        classes: as for `open_samples`; the test photos get the classes of the training photos.
+        seed: decides which photos are drawn.
 
     Raises:
-        InputError: as `open_samples`; a class without a training photo; photos that would be in two shares.
+        InputError: as `open_samples`; a class has no training photo; a photo would be in two sets.
     """
     source = measure if train is None else train
-    splits = splits_of(source)
-    if train is not None and not splits and train != measure:
-        learned = open_samples(train, classes=classes)
+    if train is not None and train != measure and not splits_of(source):
+        training = open_samples(train, classes=classes)
     else:
-        learned = open_samples(source, "train", classes, seed=seed)
-    check_trainable(learned)
-    # A source whose own split is kept apart is measured by that; any other by the part that is drawn from it.
-    parts = [split for split in ("test", "validation") if split in splits_of(measure)]
-    drawn = ["validation"] if source == measure and not splits else [None]
-    for split in parts or drawn:
-        measured = open_samples(measure, split, learned.classes, seed=seed)
-        if measured.multi_label or (measured.labels >= 0).any():
-            break
+        training = open_samples(source, "train", classes, seed=seed)
+    check_trainable(training)
+    test, test_split = _test_photos(measure, source, training, seed)
     if validation is not None:
-        own = "validation" if "validation" in splits_of(validation) else None
-        validated = open_samples(validation, own, learned.classes)
-    elif train is None and "validation" in parts and split != "validation":
-        validated = open_samples(source, "validation", learned.classes)
+        split = "validation" if "validation" in splits_of(validation) else None
+        validating = open_samples(validation, split, training.classes)
+    elif train is None and "validation" in splits_of(measure) and test_split != "validation":
+        validating = open_samples(source, "validation", training.classes)
     else:
-        share = min(VALIDATION_SHARE, MOST_VALIDATION / len(learned))
-        learned, validated = split_by_name(learned, share, seed + 1)
-        validated = dataclasses.replace(validated, name=f"{validated.name} (drawn from it)")
-    for name, other in (("validation", validated), ("measured", measured)):
+        share = min(VALIDATION_SHARE, MOST_VALIDATION / len(training))
+        training, validating = split_by_name(training, share, seed + 1)
+        validating = dataclasses.replace(validating, name=f"{validating.name} (drawn from it)")
+    for name, other in (("validation", validating), ("measured", test)):
         try:
-            check_disjoint(learned, other)
+            check_disjoint(training, other)
         except InputError as error:
             raise InputError(f"{name} photos: {error}") from error
     if validation is not None:
-        chosen_by = set(validated.paths())
-        shared = sum(path in chosen_by for path in measured.paths())
-        if shared:
-            raise InputError(
-                f"photos of fit.validation must not be measured on too. Received: {shared} of the {len(measured)} "
-                f"photos of {measured.name}"
-            )
-    calibration = learned if calibrate is None else open_samples(calibrate, classes=learned.classes)
-    return Splits(learned, validated, measured, calibration.take(images))
+        _check_not_measured(validating, test)
+    calibration = training if calibrate is None else open_samples(calibrate, classes=training.classes)
+    return Splits(training, validating, test, calibration.take(images))
+
+
+def _test_photos(measure: str, source: str, training: Samples, seed: int) -> tuple[Samples, str | None]:
+    """The photos to measure on and their split, with the classes of the training photos."""
+    # A source's own test split is measured. Of the training source itself the part that is drawn from it is measured.
+    splits = splits_of(measure)
+    own: list[str | None] = [split for split in ("test", "validation") if split in splits]
+    drawn = ["validation"] if source == measure and not splits else [None]
+    candidates = own or drawn
+    for split in candidates:
+        samples = open_samples(measure, split, training.classes, seed=seed)
+        if samples.multi_label or (samples.labels >= 0).any():
+            break
+    return samples, split
+
+
+def _check_not_measured(validation: Samples, test: Samples) -> None:
+    validation_paths = set(validation.paths())
+    shared = sum(path in validation_paths for path in test.paths())
+    if shared:
+        raise InputError(
+            f"photos of fit.validation must not be measured on too. Received: {shared} of the {len(test)} "
+            f"photos of {test.name}"
+        )

@@ -1,40 +1,58 @@
-"""tf.train.Example, the usual record of TFRecord and ArrayRecord files: written, and read without TensorFlow.
+"""tf.train.Example, the usual record of TFRecord and ArrayRecord files, written and read without TensorFlow.
 
-An Example is a map from names to lists of byte strings, floats or int64 (tensorflow/core/example/example.proto); only
-the few messages of it that are needed are walked, in protobuf's wire format. The walk takes values where they lie and
-skips images, so that a shard is indexed without reading its pixels.
+An Example is a map from names to lists of byte strings, floats or int64 (tensorflow/core/example/example.proto). The
+reader walks the few messages that it needs in protobuf's wire format. It returns offsets and skips images, so that a
+shard is indexed without reading its pixels.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _BYTES_LIST, _INT64_LIST = 1, 3  # field numbers of Feature
-_MAX_KEY = 256  # bytes; a longer name is none that we look for
+_MAX_KEY = 256  # bytes; no feature that is looked for has a longer name
 _MAX_INTS_BYTES = 2**20  # of one feature: labels are few
 _MAX_VARINT = 10  # bytes
-_READ_AHEAD = 4096  # bytes; the small features before and after an image come with one read
+_READ_AHEAD = 4096  # bytes; one read gets the small features before or after an image
 
 Span = tuple[int, int]  # offset, length
 
 
 class Malformed(ValueError):
-    """Bytes that are no tf.train.Example."""
+    """The bytes are not a tf.train.Example."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """The names of the features that are read. Of several names, the first that a record has is used."""
+
+    image: tuple[bytes, ...] = (b"image/encoded", b"image")
+    label: tuple[bytes, ...] = (b"image/class/label", b"label")
+    wnid: tuple[bytes, ...] = (b"image/class/synset",)
+    text: tuple[bytes, ...] = (b"image/class/text",)
+    file_name: tuple[bytes, ...] = (b"image/filename", b"file_name")
+
+    @functools.cached_property
+    def names(self) -> frozenset[bytes]:
+        """All names."""
+        return frozenset((*self.image, *self.label, *self.wnid, *self.text, *self.file_name))
 
 
 class Window(Protocol):
-    """Bytes that are looked at from place to place."""
+    """Random access to bytes."""
 
     def at(self, offset: int, count: int) -> bytes:
-        """`count` bytes from `offset` on; fewer at the end."""
+        """`count` bytes from `offset`; fewer at the end."""
         ...
 
 
 class FileWindow:
-    """A file, of which two small pieces are in memory: what is before an image in its record, and what is after it."""
+    """A file with two small pieces in memory, for what is before and after an image in its record."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -60,7 +78,11 @@ class BytesWindow:
 
 
 def encode(features: Mapping[str, bytes | str | int | Sequence[int]]) -> bytes:
-    """The serialized Example of features that are one byte string or text, one number, or numbers; names sorted."""
+    """Serialize an Example, its names sorted.
+
+    Args:
+        features: byte string, text, number or numbers by name.
+    """
     entries = b""
     for name, value in sorted(features.items()):
         if isinstance(value, str):
@@ -75,12 +97,20 @@ def encode(features: Mapping[str, bytes | str | int | Sequence[int]]) -> bytes:
 
 
 def find(window: Window, start: int, stop: int, names: Collection[bytes]) -> dict[bytes, Span]:
-    """Where in an Example the features of these names lie, those that are there.
+    """Find features of an Example by their names.
+
+    Args:
+        window: the bytes.
+        start, stop: the Example's range in them.
+        names: of the features.
+
+    Returns:
+        Offset and length of each feature that the Example has.
 
     Raises:
-        Malformed: the bytes are no Example.
+        Malformed: the bytes are not an Example.
     """
-    found = {}
+    spans = {}
     for features in _parts(window, start, stop, 1):
         for entry in _parts(window, *_range(features), 1):
             name, feature = b"", None
@@ -90,19 +120,19 @@ def find(window: Window, start: int, stop: int, names: Collection[bytes]) -> dic
                 elif wire == _BYTES and number == 2:
                     feature = begin, end - begin
             if name in names and feature is not None:
-                found[name] = feature
-    return found
+                spans[name] = feature
+    return spans
 
 
 def byte_strings(window: Window, feature: Span) -> list[Span]:
-    """Where the byte strings of a feature lie; empty when it holds something else."""
+    """Offset and length of each byte string of a feature; empty for another type."""
     lists = _parts(window, *_range(feature), _BYTES_LIST)
     return [string for strings in lists for string in _parts(window, *_range(strings), 1)]
 
 
 def integers(window: Window, feature: Span) -> list[int]:
-    """The int64 values of a feature; empty when it holds something else."""
-    found: list[int] = []
+    """The int64 values of a feature; empty for another type."""
+    numbers: list[int] = []
     for values in _parts(window, *_range(feature), _INT64_LIST):
         for number, wire, begin, end in _fields(window, *_range(values)):
             if number != 1 or wire not in (_VARINT, _BYTES):
@@ -112,8 +142,17 @@ def integers(window: Window, feature: Span) -> list[int]:
             piece, at = window.at(begin, end - begin), 0
             while at < len(piece):
                 value, at = _read_varint(piece, at)
-                found.append(value - 2**64 if value >= 2**63 else value)
-    return found
+                numbers.append(value - 2**64 if value >= 2**63 else value)
+    return numbers
+
+
+def image_span(window: Window, spans: Mapping[bytes, Span], features: Features) -> Span:
+    """Offset and length of the encoded image among the features of an Example; Malformed when it has none."""
+    for key in features.image:
+        strings = byte_strings(window, spans[key]) if key in spans else ()
+        if strings:
+            return strings[0]
+    raise Malformed(f"it has no {features.image[0].decode()}")
 
 
 def _range(span: Span) -> tuple[int, int]:
@@ -121,7 +160,7 @@ def _range(span: Span) -> tuple[int, int]:
 
 
 def _parts(window: Window, start: int, stop: int, wanted: int) -> list[Span]:
-    """Where the length-delimited fields of this number lie."""
+    """Offset and length of each length-delimited field of this number."""
     return [(b, e - b) for number, wire, b, e in _fields(window, start, stop) if number == wanted and wire == _BYTES]
 
 
@@ -141,14 +180,14 @@ def _fields(window: Window, start: int, stop: int) -> Iterator[tuple[int, int, i
         else:
             raise Malformed(f"a field of wire type {wire}")
         if end > stop or not number:
-            raise Malformed("a field that is longer than what it is in")
+            raise Malformed("a field that is longer than its message")
         yield number, wire, start + at, end
         start = end
 
 
 def _read_varint(piece: bytes, at: int) -> tuple[int, int]:
-    """A number that begins at a place in the piece, and the place after it."""
-    if at < len(piece) and piece[at] < 0x80:  # most are short
+    """The number at an offset of the piece, and the offset after it."""
+    if at < len(piece) and piece[at] < 0x80:  # most numbers are short
         return piece[at], at + 1
     value = 0
     for position, byte in enumerate(piece[at : at + _MAX_VARINT]):

@@ -1,4 +1,4 @@
-"""What a layout is: the parts that a source of photos is made of, each of which can be opened."""
+"""`Layout`: the splits of a source of images, and how each is opened."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from edge_cv.data.samples import Samples
 
-# Opens one part. It is given the class names in order that the caller wants, or none for the source's own, or None for
-# ImageNet's where the names are ImageNet's and else the source's own.
+# Opens one split. The argument is the class names in order; empty for the source's own classes; None for ImageNet's
+# where the source's names are ImageNet's, else the source's own.
 Open = Callable[[Sequence[str] | None], Samples]
 
-# What a folder or a file's name may call a split.
+# The splits that folder and file names stand for.
 SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -26,11 +26,11 @@ SPLIT_WORDS = {
 
 @dataclass(frozen=True)
 class Layout:
-    """A source that was recognised.
+    """A recognized source of images.
 
     Attributes:
-        splits: what the source itself divides its images into.
-        whole: all of it, where that means something; a source with neither splits nor more than one class is whole.
+        splits: the source's own splits.
+        whole: opens all images at once; None where only the splits can be opened.
     """
 
     splits: Mapping[str, Open] = field(default_factory=dict)

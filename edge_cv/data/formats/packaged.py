@@ -1,4 +1,4 @@
-"""Labelled images that come in packages: scikit-learn's digits, and foolbox's photos."""
+"""Images from installed packages: scikit-learn's digits, foolbox's ImageNet photos, and photos to calibrate on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from converters.errors import InputError, unknown
-from edge_cv.data.formats.folders import imagenet_names, scan
+from edge_cv.data.formats.directories import scan
+from edge_cv.data.formats.layout import Layout
+from edge_cv.data.labels import imagenet_names
 from edge_cv.data.places import CroppedPhoto, FilePart, Files, Memory, Packed, PlaceList
 from edge_cv.data.samples import UNKNOWN, Samples
 
@@ -24,7 +26,7 @@ _FOOLBOX_FILE = re.compile(r"imagenet_\d+_(\d+)\.jpg")
 
 
 def sample() -> Samples:
-    """The 20 ImageNet photos that foolbox carries, labelled by their file names: to measure with, and very few.
+    """The 20 ImageNet photos in foolbox, labelled by their file names: too few for an accuracy to rely on.
 
     Raises:
         InputError: foolbox is not installed.
@@ -38,9 +40,9 @@ def sample() -> Samples:
 
 
 def sample_calibration() -> Samples:
-    """Crops of the photos that scikit-image and scikit-learn carry, without labels: to calibrate on.
+    """68 crops of photos in scikit-image and scikit-learn, without labels, to calibrate on.
 
-    None of them is in `sample`. The crops differ in place, size and direction, and neighbours are of different photos.
+    No photo is in `sample`. Neighbouring crops are of different photos and differ in position, size and direction.
 
     Raises:
         InputError: scikit-image or scikit-learn is not installed.
@@ -50,14 +52,14 @@ def sample_calibration() -> Samples:
     crops += [(file, box, False) for box in _BOXES[:2] for file in unusual]
     missing = sorted({file.name for file, _, _ in crops if not file.is_file()})
     if missing:
-        raise InputError(f"scikit-image and scikit-learn must carry {', '.join(missing)}: {INSTALL}")
+        raise InputError(f"scikit-image and scikit-learn must contain {', '.join(missing)}: {INSTALL}")
     places = tuple(
         FilePart(str(file)) if box is None else CroppedPhoto(str(file), box, flip) for file, box, flip in crops
     )
     return Samples("sample_calibration", (), np.full(len(places), UNKNOWN, np.int32), PlaceList(places))
 
 
-# The whole, its middle, and parts of different sizes, no two with the same middle.
+# The whole photo, its middle, and parts of different sizes; no two have the same centre.
 _BOXES = (
     None,
     (0.2, 0.2, 0.8, 0.8),
@@ -85,14 +87,11 @@ def _photos_of_packages() -> tuple[list[Path], list[Path]]:
 def digits(split: str | None = None) -> Samples:
     """scikit-learn's 1,797 handwritten digits, 8 x 8 pixels each, as grey PNG files in memory.
 
-    Whoever decodes them makes them as large as a model wants.
-
     Args:
-        split: `train` (1,437 images) or `test` (360), the same ones each time and each class in the same share; None
-            is all.
+        split: `train` (1,437 images) or `test` (360), a fixed stratified split. Default: all images.
 
     Raises:
-        InputError: an unknown split, or scikit-learn is not installed.
+        InputError: the split is unknown, or scikit-learn is not installed.
     """
     if split is not None and split not in DIGITS_SPLITS:
         raise unknown("split of digits", split, DIGITS_SPLITS)
@@ -122,8 +121,17 @@ def digits(split: str | None = None) -> Samples:
 
 
 def package_folder(module: str, package: str) -> Path:
-    """Where an installed package lies, found without importing it: foolbox alone would import its backends."""
+    """The folder of an installed package. It is not imported: foolbox would import its backends."""
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(f"the sample photos need {package}, which is not installed: {INSTALL}")
     return Path(next(iter(spec.submodule_search_locations)))
+
+
+NAMED = {
+    "digits": Layout(
+        {"train": lambda classes: digits("train"), "test": lambda classes: digits("test")}, lambda classes: digits()
+    ),
+    "sample": Layout(whole=lambda classes: sample()),
+    "sample_calibration": Layout(whole=lambda classes: sample_calibration()),
+}

@@ -1,11 +1,11 @@
-"""A set of shards that `edge-cv data prepare` wrote: its manifest, opening it at once, and verifying it.
+"""Shards that `edge-cv data prepare` wrote: their manifest, their index, and their verification.
 
-    manifest.json          classes, and for each split its shards with their counts and SHA-256
-    train-index.npz        for each image its shard, place, label and name, so that no shard is searched
+    manifest.json          the classes, and for each split its shards with counts and SHA-256
+    train-index.npz        shard, offset, label and name of each image, so that the shards need not be scanned
     train-00000-of-00016.tfrecord (or .array_record), ...
 
-The records are tf.train.Example as tf/slim names them (image/encoded, image/class/label from 0, ...): any other program
-reads them as well.
+The records are tf.train.Example with the feature names of tf/slim (image/encoded, image/class/label from 0, ...), so
+that other programs read them as well.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from converters.errors import InputError
 from converters.files import file_sha256
 from edge_cv import strict_json
 from edge_cv.data.formats import tfrecord
+from edge_cv.data.formats.array_record import ArrayRecordImages, open_array_record
 from edge_cv.data.formats.layout import Layout
-from edge_cv.data.formats.record_files import ARRAY_RECORD, TFRECORD, Records, open_array_record
+from edge_cv.data.formats.record_scan import ARRAY_RECORD, TFRECORD
 from edge_cv.data.places import Packed, Parts, Places
 from edge_cv.data.samples import Samples
 from edge_cv.parallel.processes import in_processes
@@ -40,7 +41,7 @@ FORMATS = (TFRECORD, ARRAY_RECORD)
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a split: its name, its number of images, its size and its checksum."""
+    """One file of a split: its name, number of images, size in bytes and SHA-256."""
 
     file: str
     images: int
@@ -53,11 +54,11 @@ class Split:
     """One split.
 
     Attributes:
-        key: of what it was made from and how.
-        images: in all shards together.
+        key: a digest of the images' names and labels and of the options.
+        images: the number of images in all shards.
         shards: the files.
         index_sha256: of the index.
-        skipped: (name, why) of each image that was left out.
+        skipped: (name, reason) of each image that was left out.
     """
 
     key: str
@@ -69,7 +70,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared set holds."""
+    """The content of a prepared data set."""
 
     name: str
     format: str
@@ -82,7 +83,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest | None:
-        """The manifest of a folder; None where there is none. InputError when it is broken."""
+        """The manifest of a folder; None without one. InputError when it is broken."""
         path = folder / MANIFEST
         if not path.is_file():
             return None
@@ -100,7 +101,7 @@ class Manifest:
 
 
 def prepared(path: Path) -> Layout | None:
-    """A folder that `edge-cv data prepare` wrote."""
+    """Recognize a folder with a manifest."""
     manifest = Manifest.read(path) if path.is_dir() else None
     if manifest is None:
         return None
@@ -114,13 +115,13 @@ def index_name(split: str) -> str:
 def index_content(
     shard: np.ndarray, offset: np.ndarray, length: np.ndarray, labels: np.ndarray, names: Packed
 ) -> bytes:
-    """The index of a split, as a file has it.
+    """The index of a split as an .npz file.
 
     Args:
-        shard: int32 `(n,)`, which shard holds each image.
-        offset: int64 `(n,)`: where in it; in ArrayRecord files the record's number.
-        length: int64 `(n,)`, bytes of the encoded image.
-        labels: as `Samples` has them.
+        shard: int32 `(n,)`, the shard of each image.
+        offset: int64 `(n,)`, of the encoded image in the shard; in ArrayRecord files the record's number.
+        length: int64 `(n,)`, of the encoded image, in bytes.
+        labels: as in `Samples`.
         names: of the images in their source.
     """
     stream = io.BytesIO()
@@ -135,7 +136,13 @@ def verify(
     split: str | None = None,
     manifest: Manifest | None = None,
 ) -> Manifest:
-    """Read every shard of a prepared set, or of one split, and compare it with the manifest: by default its own.
+    """Read every shard of a prepared data set and compare it with the manifest.
+
+    Args:
+        folder: of the data set.
+        on_progress: called with the numbers of images done and of all images.
+        split: verify this split only. Default: all splits.
+        manifest: what to compare with. Default: the folder's own.
 
     Raises:
         InputError: there is no manifest, or a file is missing, differs, or holds another number of images.
@@ -147,11 +154,13 @@ def verify(
     for name, part in chosen.items():
         index = folder / index_name(name)
         if not index.is_file() or file_sha256(index) != part.index_sha256:
-            raise InputError(f"{index} must be what the manifest says. Received: another file, or none")
+            raise InputError(
+                f"{index} does not match the manifest's SHA-256 (missing or modified); run `edge-cv data prepare` again"
+            )
         _open(folder, manifest, name, None)
     shards = [shard for part in chosen.values() for shard in part.shards]
     total, done = sum(shard.images for shard in shards), 0
-    small = sum(shard.bytes for shard in shards) < 2**28  # read before processes have started
+    small = sum(shard.bytes for shard in shards) < 2**28  # read faster than processes start
     for shard in in_processes(functools.partial(_check_shard, folder, manifest.format), shards, small=small):
         done += shard.images
         if on_progress is not None:
@@ -160,7 +169,7 @@ def verify(
 
 
 def is_whole(folder: Path, shard: Shard) -> bool:
-    """Whether a shard's file has the bytes that were written."""
+    """Whether a shard's file has the size and the SHA-256 that were recorded."""
     path = folder / shard.file
     return path.is_file() and path.stat().st_size == shard.bytes and file_sha256(path) == shard.sha256
 
@@ -168,7 +177,10 @@ def is_whole(folder: Path, shard: Shard) -> bool:
 def _check_shard(folder: Path, format: str, shard: Shard) -> Shard:
     path = folder / shard.file
     if not is_whole(folder, shard):
-        raise InputError(f"{path} must have the {shard.bytes} bytes that the manifest says. Received: others, or none")
+        raise InputError(
+            f"{path} does not match the manifest's size and SHA-256 (missing or modified); "
+            "run `edge-cv data prepare` again"
+        )
     images = tfrecord.check_data(path) if format == TFRECORD else open_array_record(str(path)).num_records()
     if images != shard.images:
         raise InputError(f"{path} must hold {shard.images} images. Received: {images}")
@@ -180,23 +192,25 @@ def _open(folder: Path, manifest: Manifest, split: str, classes: Sequence[str] |
     files = tuple(str(folder / shard.file) for shard in part.shards)
     for path, shard in zip(files, part.shards, strict=True):
         if not os.path.isfile(path) or os.path.getsize(path) != shard.bytes:
-            raise InputError(f"{path} must be a file of {shard.bytes} bytes. Received: another, or none")
+            raise InputError(
+                f"{path} must be a file of {shard.bytes} bytes, as in the manifest; it is missing or modified"
+            )
     index = folder / index_name(split)
     columns = _columns(index)
-    shard, offset, length, labels = (columns[name] for name in ("shard", "offset", "length", "labels"))
+    owner, offset, length, labels = (columns[name] for name in ("shard", "offset", "length", "labels"))
     joined = columns["names"].tobytes()
     names = Packed(joined.split(b"\0"))
-    if not len(shard) == len(offset) == len(length) == len(labels) == len(names) == part.images:
-        raise InputError(f"{index} must be about {part.images} images. Received: {len(shard)}")
-    if shard.min() < 0 or shard.max() >= len(files) or offset.min() < 0 or length.min() < 0:
-        raise InputError(f"{index} must point into the {len(files)} shards, and does not")
+    if not len(owner) == len(offset) == len(length) == len(labels) == len(names) == part.images:
+        raise InputError(f"{index} must have {part.images} images. Received: {len(owner)}")
+    if owner.min() < 0 or owner.max() >= len(files) or offset.min() < 0 or length.min() < 0:
+        raise InputError(f"{index} must point into the {len(files)} shards. Received: an offset outside them")
     places: Places
     if manifest.format == TFRECORD:
-        if (offset + length > np.array([s.bytes for s in part.shards])[shard]).any():
-            raise InputError(f"{index} must point into the {len(files)} shards, and does not")
-        places = Parts(files, shard, offset, length, names)
+        if (offset + length > np.array([s.bytes for s in part.shards])[owner]).any():
+            raise InputError(f"{index} must point into the {len(files)} shards. Received: an offset outside them")
+        places = Parts(files, owner, offset, length, names)
     else:
-        places = Records(files, shard, offset.astype(np.int32), names=names)
+        places = ArrayRecordImages(files, owner, offset.astype(np.int32), names=names)
     return Samples(f"{manifest.name} ({split})", manifest.classes, labels, places)
 
 
@@ -214,7 +228,7 @@ def _columns(index: Path) -> dict[str, np.ndarray]:
         if any(columns[name].dtype not in dtypes for name, dtypes in kinds.items()):
             raise ValueError("a column is of another type")
         return columns
-    except Exception as error:  # numpy and zipfile raise whatever a broken file leads them into
+    except Exception as error:  # numpy and zipfile raise various errors for a broken file
         raise InputError(f"{index} must be an index of `edge-cv data prepare`. Received: {error!r}") from error
 
 

@@ -1,8 +1,7 @@
-"""Images in tar archives, read where they lie: nothing is unpacked.
+"""Images in tar archives, read in place: nothing is extracted.
 
 ImageNet's own archives (the training archive of 1,000 class archives, the flat validation archive), and archives of
-class folders. An archive is never extracted, so names that lead elsewhere reach nothing; they are refused all the same,
-and links, devices and sparse members are no images.
+class folders. Member names that lead outside the archive are rejected; links, devices and sparse members are not used.
 """
 
 from __future__ import annotations
@@ -23,7 +22,9 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.images.decoding import SUFFIXES
-from edge_cv.data.formats.folders import VALIDATION_FILE, classes_of_names, scan, validation_labels
+from edge_cv.data.formats.class_indices import class_indices
+from edge_cv.data.formats.directories import scan
+from edge_cv.data.formats.imagenet_validation import VALIDATION_FILE, validation_labels
 from edge_cv.data.formats.layout import SPLIT_WORDS, Layout
 from edge_cv.data.places import Packed, Parts
 from edge_cv.data.samples import UNKNOWN, Samples
@@ -34,17 +35,17 @@ logger = logging.getLogger(__name__)
 _IMAGENET = re.compile(r"ILSVRC20\d\d_img_(?P<split>train|val|test).*\.tar")
 _CLASS_ARCHIVE = re.compile(r"n\d{8}\.tar")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-# tarfile reads a header, or a long name, at a time; whoever asks for more has been led astray by the archive.
+# tarfile reads one header or long name at a time; a longer read means that the archive is malicious.
 _MAX_HEADER_BYTES = 2**20
-_LARGE_BYTES = 2**30  # of archives together; below, starting processes takes longer than they save
+_LARGE_BYTES = 2**30  # of all archives; below, one process is faster than several that must be started
 
 
-def tar(path: Path) -> Layout | None:
-    """A .tar file, or a folder of ImageNet's archives: one for each split, or one for each class (n01440764.tar)."""
+def tar_archives(path: Path) -> Layout | None:
+    """Recognize a .tar file, or a folder of ImageNet's archives: one a split, or one a class (n01440764.tar)."""
     if path.is_file():
         if path.name.lower().endswith(_COMPRESSED):
             raise InputError(
-                f"an archive must be a plain .tar, to be read from any place. Received: {path}; decompress it"
+                f"an archive must be an uncompressed .tar, for random access. Received: {path}; decompress it"
             )
         return Layout(whole=functools.partial(_open, path.name, [path])) if path.suffix.lower() == ".tar" else None
     files = [path / entry.name for entry in scan(path) if entry.name.endswith(".tar")]
@@ -58,7 +59,7 @@ def tar(path: Path) -> Layout | None:
 
 @dataclass(frozen=True)
 class _Archive:
-    """A tar archive that is a file, or lies within one; `class_name` is what its images show, when that is known."""
+    """A tar archive, a file or a part of one. `class_name` is the class of its images; empty where it is not known."""
 
     path: str
     offset: int
@@ -68,7 +69,7 @@ class _Archive:
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """The images of one archive: their names, and where in the file they lie, int64 `(n,)`."""
+    """The images of one archive: their names, and offset and length in the file, int64 `(n,)`."""
 
     names: Packed
     offset: np.ndarray
@@ -77,22 +78,22 @@ class _Images:
 
 def _open(title: str, files: Sequence[Path], classes: Sequence[str] | None) -> Samples:
     """The samples of one archive, or of several each of which is a class."""
-    archives, found = _scan_all(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
-    counts = [len(images.names) for images in found]
+    archives, images = _scan_all(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+    counts = [len(of_one.names) for of_one in images]
     if not sum(counts):
         raise InputError(f"{title} must hold images ({', '.join(SUFFIXES)}), and there is none")
-    names = Packed(images.names[i] for images in found for i in range(len(images.names)))
+    names = Packed(of_one.names[i] for of_one in images for i in range(len(of_one.names)))
     paths = list(dict.fromkeys(archive.path for archive in archives))
     file = np.repeat(np.array([paths.index(archive.path) for archive in archives], np.int32), counts)
-    offset, length = (np.concatenate([getattr(images, column) for images in found]) for column in ("offset", "length"))
+    offset, length = (np.concatenate([getattr(of_one, name) for of_one in images]) for name in ("offset", "length"))
     labels, class_names = _labels(files[0], archives, counts, names, classes)
     kept = np.flatnonzero(labels != UNKNOWN) if class_names else np.arange(len(labels))
     return Samples(title, class_names, labels, Parts(tuple(paths), file, offset, length, names)).select(kept)
 
 
-@functools.lru_cache(maxsize=2)  # who opens a training and a validation part, or asks for the classes before
+@functools.lru_cache(maxsize=2)  # a source is opened for its training and its validation split, and for its classes
 def _scan_all(files: tuple[tuple[str, int, int], ...]) -> tuple[list[_Archive], list[_Images]]:
-    """The archives in files of these paths, sizes and times, and their images; on all cores where they are large."""
+    """The archives in files of these paths, sizes and times, and their images."""
     several = len(files) > 1
     archives = [_Archive(path, 0, size, Path(path).stem if several else "") for path, size, _ in files]
     if not several:
@@ -104,11 +105,11 @@ def _scan_all(files: tuple[tuple[str, int, int], ...]) -> tuple[list[_Archive], 
 def _labels(
     path: Path, archives: Sequence[_Archive], counts: Sequence[int], names: Packed, classes: Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The labels of all images, and the class names: by the archive, by ImageNet's file names, or by the folder."""
+    """The labels of all images and the class names, from the archive's, ImageNet's file or the folder's name."""
     if archives[0].class_name:
         every = sorted({archive.class_name for archive in archives})
         used = sorted({archive.class_name for archive, count in zip(archives, counts, strict=True) if count})
-        positions, class_names = classes_of_names(path, used, every, classes)
+        positions, class_names = class_indices(path, used, every, classes)
         return np.repeat([positions.get(a.class_name, UNKNOWN) for a in archives], counts).astype(np.int32), class_names
     if VALIDATION_FILE.fullmatch(os.path.basename(names[0].decode(errors="replace"))):
         labels, class_names = validation_labels(path, [names[i].decode() for i in range(len(names))], classes)
@@ -126,13 +127,13 @@ def _labels(
     if set(codes) == {""}:
         return np.full(len(names), UNKNOWN, np.int32), ()
     if "" in codes:
-        raise InputError(f"{path}: each image must lie in the folder of its class. Received: some that lie in none")
-    positions, class_names = classes_of_names(path, sorted(codes), sorted(codes), classes)
+        raise InputError(f"{path}: each image must be in the folder of its class. Received: images that are in none")
+    positions, class_names = class_indices(path, sorted(codes), sorted(codes), classes)
     return np.array([positions[name] for name in codes], np.int32)[coded], class_names
 
 
 def _class_archives(archive: _Archive) -> Iterator[_Archive]:
-    """The archives within an archive, each named by its class; after the first image nothing more is looked for."""
+    """The archives within an archive, each named after its class; the search ends at the first image."""
     for member in _members(archive):
         if member.name.endswith(".tar"):
             yield _Archive(archive.path, member.offset_data, member.size, PurePosixPath(member.name).stem)
@@ -141,7 +142,7 @@ def _class_archives(archive: _Archive) -> Iterator[_Archive]:
 
 
 def _images(archive: _Archive) -> _Images:
-    """The images of an archive, found by reading its headers alone."""
+    """Find the images of an archive by reading its headers alone."""
     names, offsets, lengths = [], array("q"), array("q")
     for member in _members(archive):
         if member.name.lower().endswith(SUFFIXES):
@@ -152,10 +153,10 @@ def _images(archive: _Archive) -> _Images:
 
 
 def _members(archive: _Archive) -> Iterator[tarfile.TarInfo]:
-    """The regular files of an archive, `offset_data` being their place in the file itself.
+    """The regular files of an archive; `offset_data` is their offset in the file itself.
 
     Raises:
-        InputError: no archive, a broken or truncated one, or one with members that no honest archive of photos has.
+        InputError: the file is no archive, is broken or truncated, or has members that an archive of photos never has.
     """
     where = archive.path if not archive.class_name else f"{archive.path}:{archive.class_name}.tar"
     skipped, last = 0, -1
@@ -164,14 +165,14 @@ def _members(archive: _Archive) -> Iterator[tarfile.TarInfo]:
             section = _Section(file, archive)
             with tarfile.TarFile(fileobj=section, mode="r") as opened:
                 while (member := opened.next()) is not None:
-                    opened.members.clear()  # it would keep all of them
+                    opened.members.clear()  # type: ignore[attr-defined]  # missing in typeshed; keeps the memory flat
                     if member.size < 0 or member.offset <= last:
                         raise InputError(
-                            f"{where}: {member.name!r} must follow what is before it: the archive is broken"
+                            f"{where}: {member.name!r} must follow the member before it: the archive is broken"
                         )
                     last = member.offset
                     if member.name.startswith("/") or ".." in member.name.split("/"):
-                        raise InputError(f"{where}: names must lie within the archive. Received: {member.name!r}")
+                        raise InputError(f"{where}: names must stay within the archive. Received: {member.name!r}")
                     if member.issparse():
                         raise InputError(f"{where}: {member.name!r} must be stored whole. Received: a sparse file")
                     if member.offset_data + member.size > archive.size:
@@ -193,7 +194,7 @@ def _members(archive: _Archive) -> Iterator[tarfile.TarInfo]:
 
 
 class _Section(io.RawIOBase):
-    """A part of a file as a file of its own, of which headers can be read and nothing longer."""
+    """A part of a file as a file object; reads longer than a header are rejected."""
 
     def __init__(self, file: BinaryIO, archive: _Archive) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""TFRecord files without TensorFlow: records one after the other, each with its length and two checksums.
+"""TFRecord files without TensorFlow: a sequence of records, each with its length and two checksums.
 
 A record is its length (8 bytes, little-endian), the masked CRC-32C of these 8 bytes, the data, and the masked CRC-32C
 of the data (tensorflow/core/lib/io/record_writer.h).
@@ -22,21 +22,24 @@ _GZIP = b"\x1f\x8b"
 
 
 def frame(data: bytes) -> bytes:
-    """The record that holds these bytes."""
+    """The record of these bytes."""
     length = struct.pack("<Q", len(data))
     return b"".join((length, _masked_crc(length), data, _masked_crc(data)))
 
 
 def records(path: str | os.PathLike, window: FileWindow, size: int) -> Iterator[tuple[int, int]]:
-    """Offset and length of the data of each record, found by reading the headers alone.
+    """Find the records by reading their headers alone.
 
     Args:
         path: the file, for messages.
-        window: the open file; who looks into the records through it as well shares what was read.
+        window: the open file, shared with the reader of the records.
         size: of the file, in bytes.
 
+    Yields:
+        Offset and length of each record's data.
+
     Raises:
-        InputError: the file is compressed, ends within a record, or a length and its checksum do not fit.
+        InputError: the file is compressed, ends within a record, or a length does not match its checksum.
     """
     offset = 0
     while offset < size:
@@ -47,8 +50,8 @@ def records(path: str | os.PathLike, window: FileWindow, size: int) -> Iterator[
         if len(header) < HEADER_BYTES:
             raise InputError(f"{where}: the file ends within the record")
         if _masked_crc(header[:8]) != header[8:]:
-            what = "no TFRecord file, or compressed" if offset == 0 else "a broken record"
-            raise InputError(f"{where}: the checksum of its length must fit. Received: {what}")
+            what = "another format, or a compressed file" if offset == 0 else "a broken record"
+            raise InputError(f"{where}: the length must match its checksum. Received: {what}")
         (length,) = struct.unpack("<Q", header[:8])
         if length > MAX_RECORD_BYTES:
             raise InputError(f"{where}: a record must have at most {MAX_RECORD_BYTES} bytes. Received: {length}")
@@ -59,23 +62,26 @@ def records(path: str | os.PathLike, window: FileWindow, size: int) -> Iterator[
 
 
 def check_data(path: str | os.PathLike) -> int:
-    """The number of records, each of which was read and has the data that its checksum says.
+    """Read every record and compare its data with its checksum.
+
+    Returns:
+        The number of records.
 
     Raises:
-        InputError: as `records`, or a record's data does not fit its checksum.
+        InputError: as `records`, or a record's data does not match its checksum.
     """
     count = 0
     with open_to_read(path) as file:
         for offset, length in records(path, FileWindow(file.fileno()), os.fstat(file.fileno()).st_size):
             content = os.pread(file.fileno(), length + FOOTER_BYTES, offset)
             if len(content) < length + FOOTER_BYTES or _masked_crc(content[:length]) != content[length:]:
-                raise InputError(f"{path}, record at byte {offset - HEADER_BYTES}: its data must fit their checksum")
+                raise InputError(f"{path}, record at byte {offset - HEADER_BYTES}: the data must match the checksum")
             count += 1
     return count
 
 
 def open_to_read(path: str | os.PathLike) -> io.FileIO:
-    """An unbuffered regular file, or InputError."""
+    """Open a regular file without a buffer; InputError when it cannot be opened."""
     try:
         if not Path(path).is_file():
             raise InputError(f"{path} must be a file that exists")

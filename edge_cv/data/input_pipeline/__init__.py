@@ -1,1 +1,1 @@
-"""Batches of images for training and evaluation."""
+"""Training and evaluation batches: order, loading, augmentation and the backends' pipelines."""

@@ -1,7 +1,7 @@
-"""Images batch by batch: to train on, in an order that only the seed and the epoch decide, and to evaluate on.
+"""Batches of images to train on, in an order that seed and epoch decide, and batches to evaluate on.
 
-A batch is a function of seed, epoch and step: whatever the number of threads, and wherever training goes on after it
-was interrupted. What happens to an image, and in which order, is in `edge_cv.data.input_pipeline.augmentation`.
+A training batch is a function of seed, epoch and step, for any number of threads and wherever training is resumed. The
+steps of augmentation are listed in `edge_cv.data.input_pipeline.augmentation`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from converters.images.decoding import ImageError, decode_image
 from converters.images.preprocessing import Preprocessing
 from edge_cv.data.input_pipeline.loading import BatchPlan, BrokenImages, Encoded, one_hot
 from edge_cv.data.input_pipeline.pillow_pipeline import ArraySamples, PillowPipeline
-from edge_cv.data.input_pipeline.sampler import Order
+from edge_cv.data.input_pipeline.sampler import Sampler
 from edge_cv.parallel.threads import map_in_threads
 from edge_cv.recipe import Augment
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Batches(Protocol):
-    """Training images batch by batch, in an order that only the seed and the epoch decide.
+    """Batches of training images, in an order that seed and epoch decide.
 
     Attributes:
         classes: the class names in order.
@@ -43,10 +43,10 @@ class Batches(Protocol):
         ...
 
     def epoch(self, number: int, first_step: int = 0) -> Iterable[tuple[Any, Any]]:
-        """The batches of one epoch from `first_step` on; nothing before it is read.
+        """The batches of one epoch from `first_step`; earlier ones are not read.
 
         Yields:
-            images, uint8 or float32 `(batch, height, width, 3)`, RGB pixels 0..255, and targets, float32
+            Images, uint8 or float32 `(batch, height, width, 3)`, RGB pixels 0..255, and targets, float32
             `(batch, classes)`, whose rows sum to 1 (multi-hot for `multi_label`). Arrays of numpy or of the backend.
         """
         ...
@@ -64,25 +64,24 @@ def sample_batches(
     shard_count: int = 1,
     workers: int = 0,
 ) -> SampleBatches:
-    """Training batches of image files: by tf.data where Keras runs on TensorFlow, else by Grain and Pillow.
+    """Training batches of image files, by tf.data where Keras runs on TensorFlow, else by Grain and Pillow.
 
-    A file that cannot be read is named in the log, counted in `broken`, and replaced by the next one in the epoch's
-    order. The windows, flips and all other random numbers are the same on every backend, the pixels within what
-    two decoders and resamplings differ.
+    A file that cannot be read is logged, listed in `broken`, and replaced by the next one in the epoch's order. All
+    random numbers are the same on every backend; the pixels differ by as much as two decoders and resamplers differ.
 
     Args:
         samples: the images and their labels.
         image_size: height and width of the batches, in pixels.
         batch_size: images a step, on this host.
         seed: decides order and augmentation.
-        augment: how images are changed; None is `Augment()`: random crops and flips.
+        augment: the augmentation. Default: `Augment()`, random crops and flips.
         balanced: whether all classes are taken equally often.
-        shard_index, shard_count: which of how many hosts this is; together they take what one host with
-            `shard_count * batch_size` would. With Mixup or CutMix `batch_size` must then be even.
-        workers: processes that decode where there is no TensorFlow; 0 is threads, which suffice for some ten cores.
+        shard_index, shard_count: this host and the number of hosts, which together take the batches of one host with
+            `shard_count * batch_size`. With Mixup or CutMix `batch_size` must then be even.
+        workers: processes that decode where Keras does not run on TensorFlow; 0 for threads, enough for ten cores.
 
     Raises:
-        InputError: an image without a label, `balanced` with several labels an image, or sizes that cannot be.
+        InputError: an image has no label, `balanced` is used with several labels an image, or a size is invalid.
     """
     plan = _plan(samples, image_size, batch_size, seed, augment or Augment(), balanced, shard_index, shard_count)
     broken = BrokenImages(samples.name)
@@ -108,7 +107,7 @@ def array_batches(
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> Batches:
-    """Training batches of images that are in memory, on any backend.
+    """Training batches of images in memory, on any backend.
 
     Args:
         images: RGB pixels 0..255 `(n, height, width, 3)`: uint8, or float32 where `augment` is None.
@@ -116,13 +115,13 @@ def array_batches(
         classes: the class names in order.
         batch_size: images a step, on this host.
         seed: decides order and augmentation.
-        augment: how images are changed; None leaves them as they are.
-        image_size: height and width of the batches, in pixels, with `augment`; None is the images' height.
+        augment: the augmentation. Default: none.
+        image_size: height and width of the batches, in pixels, with `augment`. Default: the images' height.
         balanced: whether all classes are taken equally often.
         shard_index, shard_count: as for `sample_batches`.
 
     Raises:
-        InputError: images and labels that do not fit one another or `classes`.
+        InputError: images, labels and `classes` do not fit one another.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype not in (np.uint8, np.float32):
@@ -137,16 +136,16 @@ def array_batches(
     size = image_size or images.shape[1]
     plan = _plan(samples, size, batch_size, seed, augment or Augment(), balanced, shard_index, shard_count)
     broken = BrokenImages(samples.name)
-    pipeline = _Unchanged(plan) if augment is None else PillowPipeline(plan, broken)
+    pipeline = _Unchanged(plan, images) if augment is None else PillowPipeline(plan, broken)
     return SampleBatches(plan, pipeline, broken)
 
 
 class SampleBatches:
-    """`Batches` of a plan. Every `epoch` starts its own threads and stops them when it ends or is left."""
+    """`Batches` of a plan. Each `epoch` has its own threads, which end when it ends or is closed."""
 
     def __init__(self, plan: BatchPlan, pipeline: Any, broken: BrokenImages) -> None:
         self.classes = tuple(plan.samples.classes)
-        self.batch_size = plan.order.batch_size
+        self.batch_size = plan.sampler.batch_size
         self.multi_label = plan.samples.multi_label
         self.plan = plan
         self._pipeline = pipeline
@@ -154,11 +153,11 @@ class SampleBatches:
 
     @property
     def broken(self) -> dict[int, str]:
-        """Why, by its index, of each image that could not be read so far."""
+        """The reason by index for each image that could not be read so far."""
         return dict(self._broken.reasons)
 
     def __len__(self) -> int:
-        return self.plan.order.steps
+        return self.plan.sampler.steps
 
     def epoch(self, number: int, first_step: int = 0) -> Iterator[tuple[Any, Any]]:
         return self._pipeline.epoch(number, first_step)
@@ -167,11 +166,12 @@ class SampleBatches:
 @dataclass(frozen=True, eq=False)
 class _Unchanged:
     plan: BatchPlan
+    images: np.ndarray
 
     def epoch(self, number: int, first_step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for step in range(first_step, self.plan.order.steps):
-            indices = self.plan.order.indices(number, step)
-            yield self.plan.samples.pixels[indices], self.plan.targets(indices)
+        for step in range(first_step, self.plan.sampler.steps):
+            indices = self.plan.sampler.indices(number, step)
+            yield self.images[indices], self.plan.targets(indices)
 
 
 def _plan(
@@ -192,23 +192,23 @@ def _plan(
         if balanced:
             raise InputError("balanced needs one label an image. Received: several")
     elif not whole or not ((labels >= 0) & (labels < classes)).all():
-        strange = labels[(labels < 0) | (labels >= classes)][0] if whole else labels.dtype
-        raise InputError(f"labels must be whole numbers in 0..{classes - 1} to train on. Received: {strange}")
+        wrong = labels[(labels < 0) | (labels >= classes)][0] if whole else labels.dtype
+        raise InputError(f"labels must be whole numbers in 0..{classes - 1} to train on. Received: {wrong}")
     if image_size < 1:
         raise InputError(f"image_size must be at least 1. Received: {image_size}")
     if shard_count > 1 and (augment.mixup or augment.cutmix) and batch_size % 2:
         raise InputError(f"batch_size must be even for Mixup and CutMix on several hosts. Received: {batch_size}")
-    order = Order(len(samples), batch_size, seed, shard_index, shard_count, labels if balanced else None)
-    return BatchPlan(samples, order, augment, image_size)
+    sampler = Sampler(len(samples), batch_size, seed, shard_index, shard_count, labels if balanced else None)
+    return BatchPlan(samples, sampler, augment, image_size)
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationBatches:
-    """Every image once, in order, as `Preprocessing` has it, the last batch smaller; may be iterated again.
+    """Every image once, in order, resized and cropped by `Preprocessing`; the last batch may be smaller. Reusable.
 
     Attributes:
         samples: the images and their labels.
-        preprocessing: the model's own.
+        preprocessing: of the model.
         batch_size: images a batch.
     """
 
@@ -217,16 +217,16 @@ class EvaluationBatches:
     batch_size: int
 
     def __len__(self) -> int:
-        """Batches, where every image can be read."""
+        """The number of batches if every image can be read."""
         return -(-len(self.samples) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Images, uint8 `(batch, image_size, image_size, 3)`, and targets, float32 `(batch, classes)`.
+        """Yields images, uint8 `(batch, image_size, image_size, 3)`, and targets, float32 `(batch, classes)`.
 
-        An image that cannot be read is named in the log and left out; the target of one without a label is all zeros.
+        An image that cannot be read is logged and left out. The target of an image without a label is all zeros.
 
         Raises:
-            InputError: none can be read.
+            InputError: no image can be read.
         """
         classes, images, indices, skipped = len(self.samples.classes), [], [], 0
         for index, pixels in enumerate(map_in_threads(self._pixels, range(len(self.samples)))):
@@ -252,7 +252,7 @@ class EvaluationBatches:
 
 
 def evaluation_batches(samples: Encoded, preprocessing: Preprocessing, batch_size: int) -> EvaluationBatches:
-    """Batches to evaluate on: no augmentation, the pixels that `edge_cv.evaluation` gives the artifacts.
+    """Batches to evaluate on: without augmentation, with the pixels that `edge_cv.evaluation` uses.
 
     Raises:
         InputError: `batch_size` is less than 1.

@@ -1,4 +1,4 @@
-"""What a JPEG's header says, read without decoding: whether TensorFlow's decoder takes it as it is, and its size."""
+"""Reading a JPEG's header without decoding it: its size, and whether TensorFlow's decoder reads it correctly."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from converters.images.decoding import MAX_PIXELS
 _START, _END = b"\xff\xd8\xff", b"\xff\xd9"
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, Huffman-coded: ITU T.81, table B.1
 _SCAN, _APP1, _APP14 = 0xDA, 0xE1, 0xEE
-_HEAD_BYTES = 16384  # nearly all headers are shorter
-_MAX_FILE_BYTES = 2**28  # no photo comes near it
+_HEAD_BYTES = 16384  # longer than nearly all headers
+_MAX_FILE_BYTES = 2**28  # far above any photo
 
 
 @dataclass(frozen=True)
 class Header:
-    """Of a JPEG with 8 bits a sample, in grey or YCbCr, that is not cut off.
+    """The header of a complete JPEG with 8 bits a sample, grey or YCbCr.
 
     Attributes:
         height, width: as stored, in pixels.
-        orientation: EXIF's, 1..8.
+        orientation: EXIF's tag, 1..8.
     """
 
     height: int
@@ -31,7 +31,7 @@ class Header:
 
 
 def read_header(content: bytes) -> Header | None:
-    """The header, or None for whatever else: another format, CMYK, RGB, too many pixels, no end, a broken header."""
+    """The header; None for another format, CMYK, RGB, too many pixels, a truncated file or a broken header."""
     if not content.startswith(_START) or content[-2:] != _END:
         return None
     position, frame, described = 2, None, False
@@ -60,7 +60,7 @@ def read_header(content: bytes) -> Header | None:
 
 
 def read_header_of_file(path: str) -> Header | None:
-    """As `read_header`, of a file of which only the beginning and the end are read; None where that is not enough."""
+    """As `read_header`, reading only the beginning and the end of a file; None where these are not enough."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -81,6 +81,6 @@ def _orientation(content: bytes) -> int:
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
             orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # a photo is worth more than its broken EXIF
+    except Exception:  # broken EXIF; the image itself is readable
         return 1
     return orientation if orientation in range(1, 9) else 1

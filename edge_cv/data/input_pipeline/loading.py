@@ -1,34 +1,32 @@
-"""From an image file to the square that training takes of it, by Pillow; what stands in for a file that is broken."""
+"""From an image file to the square crop for training, by Pillow, and the replacement of broken files."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
 from converters.errors import InputError
 from converters.images.decoding import ImageError, decode_image
-from edge_cv.data.input_pipeline import augmentation
+from edge_cv.data.input_pipeline.draws import Draws, draw, smooth, windows
 from edge_cv.data.input_pipeline.jpeg import read_header
-from edge_cv.data.input_pipeline.sampler import Order
+from edge_cv.data.input_pipeline.sampler import Sampler
 from edge_cv.recipe import Augment
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 logger = logging.getLogger(__name__)
 
-# A JPEG is decoded at 1/2, 1/4 or 1/8 where the window then still has this many times the result's pixels along each
-# side: Pillow's `reducing_gap`, whose documentation calls 3.0 indistinguishable from a fair resampling, and 2.0 close.
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where the crop's sides are then still this many times the result's:
+# Pillow's `reducing_gap`. Its documentation calls 3.0 indistinguishable from exact resampling, and 2.0 close.
 REDUCING_GAP = 2.0
-ATTEMPTS = 1000  # images in a row that cannot be read before it is an error
+ATTEMPTS = 1000  # consecutive images that cannot be read before an error is raised
 
 
 class Encoded(Protocol):
-    """What is asked of a source of images here: labels, and each image as it is encoded."""
+    """The part of `Samples` that training uses: labels and encoded images."""
 
     name: str
     classes: tuple[str, ...]
@@ -42,38 +40,38 @@ class Encoded(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
-    """What each batch is to be made of: everything but the pixels. It can be pickled.
+    """All that determines a batch, except the pixels. It can be pickled.
 
     Attributes:
         samples: the images and their labels.
-        order: which images make up which batch.
-        augment: how they are changed.
-        image_size: height and width of the result, in pixels.
+        sampler: assigns images to batches.
+        augment: the augmentation.
+        image_size: height and width of the batches, in pixels.
     """
 
     samples: Encoded
-    order: Order
+    sampler: Sampler
     augment: Augment
     image_size: int
 
-    def numbers(self, epoch: int, step: int) -> augmentation.Draws:
-        """The random numbers of a batch."""
-        return augmentation.draw(self.augment, self.order, epoch, step, self.image_size)
+    def draws(self, epoch: int, step: int) -> Draws:
+        """The random draws of a batch."""
+        return draw(self.augment, self.sampler, epoch, step, self.image_size)
 
     def targets(self, indices: np.ndarray) -> np.ndarray:
-        """Smoothed targets of some images, float32 `(batch, classes)`."""
+        """Smoothed targets of the images at these indices, float32 `(batch, classes)`."""
         samples = self.samples
         targets = one_hot(samples.labels[indices], len(samples.classes))
-        return augmentation.smooth(targets, self.augment.label_smoothing, samples.multi_label)
+        return smooth(targets, self.augment.label_smoothing, samples.multi_label)
 
 
 @dataclass(frozen=True, eq=False)
 class BrokenImages:
-    """The images that could not be read, and why; each is logged once.
+    """The images that cannot be read; each is logged once.
 
     Attributes:
-        name: of the source.
-        reasons: by the image's index.
+        name: of the samples.
+        reasons: the reason by the image's index.
         quiet: whether nothing is logged.
     """
 
@@ -90,27 +88,30 @@ class BrokenImages:
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Targets, float32 `(n, classes)`, of labels `(n,)`; labels `(n, classes)` of 0 and 1 stay as they are."""
+    """Targets, float32 `(n, classes)`, of labels `(n,)`, or of labels `(n, classes)` of 0 and 1."""
     return np.asarray(labels if labels.ndim == 2 else labels[:, None] == np.arange(classes), np.float32)
 
 
 def first_readable(
     plan: BatchPlan, epoch: int, step: int, row: int, read: Callable[[int], Any], broken: BrokenImages
 ) -> tuple[int, Any]:
-    """The image of a row of a batch, or the next one in the epoch's order that can be read: its index and its `read`.
+    """Read the image of a row of a batch, or the next one in the epoch's order that can be read.
 
     Args:
         plan: of the batches.
-        epoch, step, row: which image.
-        read: of an image's index; raises ImageError or OSError for an image that is broken.
-        broken: where those that cannot be read are counted.
+        epoch, step, row: the image's position.
+        read: reads the image at an index; raises ImageError or OSError for a broken one.
+        broken: collects the images that cannot be read.
+
+    Returns:
+        The image's index and the result of `read`.
 
     Raises:
-        InputError: none of them can.
+        InputError: no image can be read.
     """
-    tries = min(ATTEMPTS, plan.order.count)
+    tries = min(ATTEMPTS, plan.sampler.count)
     for nth in range(tries):
-        index = plan.order.following(epoch, step, row, nth)
+        index = plan.sampler.following(epoch, step, row, nth)
         if index in broken.reasons:
             continue
         try:
@@ -118,17 +119,17 @@ def first_readable(
         except (InputError, OSError) as error:
             broken.add(index, error.why if isinstance(error, ImageError) else str(error))
     raise InputError(
-        f"{plan.samples.name} must hold images that can be read. Received: {tries} in a row that cannot, "
+        f"{plan.samples.name} must hold images that can be read. Received: {tries} consecutive ones that cannot, "
         f"the last: {list(broken.reasons.values())[-1]}"
     )
 
 
-def square(content: bytes, numbers: augmentation.Draws, augment: Augment, size: int) -> np.ndarray:
-    """Steps 1 and 2 of augmentation on one image file, by Pillow, antialiased.
+def square(content: bytes, draws: Draws, augment: Augment, size: int) -> np.ndarray:
+    """Steps 1 and 2 of augmentation (crop and flip) on one image file, by Pillow, antialiased.
 
     Args:
         content: of the file.
-        numbers: the image's row of each of the batch's numbers, as arrays of one row.
+        draws: the image's row of the batch's random draws (`row_of`).
         augment: ranges of the crop.
         size: height and width of the result, in pixels.
 
@@ -136,39 +137,39 @@ def square(content: bytes, numbers: augmentation.Draws, augment: Augment, size: 
         uint8 `(size, size, 3)`.
 
     Raises:
-        ImageError: it cannot be read as an image.
+        ImageError: the content cannot be read as an image.
     """
     header = read_header(content)
     if header is None:
-        return square_of_image(decode_image(content), numbers, augment, size)
+        return square_of_image(decode_image(content), draws, augment, size)
     turned = header.orientation > 4
     height, width = (header.width, header.height) if turned else (header.height, header.width)
-    (window,) = augmentation.windows(augment, numbers, height, width)
+    (window,) = windows(augment, draws, height, width)
     reduce = reduction(window, size)
-    return _resized(decode_image(content, reduce=reduce), window / reduce, numbers, size)
+    return _resized(decode_image(content, reduce=reduce), window / reduce, draws, size)
 
 
-def square_of_image(image: Image.Image, numbers: augmentation.Draws, augment: Augment, size: int) -> np.ndarray:
-    """As `square`, of an upright Pillow image."""
-    (window,) = augmentation.windows(augment, numbers, image.height, image.width)
-    return _resized(image, window, numbers, size)
+def square_of_image(image: Image.Image, draws: Draws, augment: Augment, size: int) -> np.ndarray:
+    """As `square`, for an upright Pillow image."""
+    (window,) = windows(augment, draws, image.height, image.width)
+    return _resized(image, window, draws, size)
 
 
-def _resized(image: Image.Image, window: np.ndarray, numbers: augmentation.Draws, size: int) -> np.ndarray:
+def _resized(image: Image.Image, window: np.ndarray, draws: Draws, size: int) -> np.ndarray:
     top, left, height, width = (float(value) for value in window)
     box = left, top, min(left + width, image.width), min(top + height, image.height)
-    image = image.resize((size, size), 2, box=box)  # 2: Image.Resampling.BILINEAR, antialiased
-    if "flip" in numbers and numbers["flip"][0]:
-        image = image.transpose(0)  # 0: Image.Transpose.FLIP_LEFT_RIGHT, ten times faster than numpy's
+    image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)  # antialiased
+    if "flip" in draws and draws["flip"][0]:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)  # ten times faster than numpy
     return np.asarray(image)
 
 
 def reduction(window: Sequence[int] | np.ndarray, size: int) -> int:
-    """By how much a JPEG may be reduced while it is decoded: 1, 2, 4 or 8."""
+    """The factor by which a JPEG may be reduced while it is decoded: 1, 2, 4 or 8."""
     room = min(window[2], window[3]) / (REDUCING_GAP * size)
     return 8 if room >= 8 else 4 if room >= 4 else 2 if room >= 2 else 1
 
 
-def row_of(numbers: augmentation.Draws, row: int) -> augmentation.Draws:
-    """One image's numbers, as arrays of one row."""
-    return {name: values[row : row + 1] for name, values in numbers.items()}
+def row_of(draws: Draws, row: int) -> Draws:
+    """One image's row of the random numbers, as arrays of one row."""
+    return {name: values[row : row + 1] for name, values in draws.items()}

@@ -1,6 +1,6 @@
-"""Training batches by Pillow, where there is no TensorFlow: of files, through Grain where it is, and of memory.
+"""Training batches by Pillow, where Keras does not run on TensorFlow: from files (by Grain where installed) or memory.
 
-Pillow decodes, crops and flips on all cores; the rest of augmentation is compiled by Keras's backend.
+Pillow decodes, crops and flips on all cores; Keras's backend compiles the other steps of augmentation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from edge_cv.parallel.threads import available_cores, map_in_threads
 
 @dataclass(frozen=True, eq=False)
 class ArraySamples:
-    """Images in memory, in the place of a source of files.
+    """Images in memory, used like `Samples`.
 
     Attributes:
         pixels: uint8 `(n, height, width, 3)`.
@@ -48,29 +48,29 @@ class ArraySamples:
 
 
 class PillowPipeline:
-    """The batches of a plan; what `epoch` yields are arrays of numpy or of Keras's backend."""
+    """The batches of a plan, as arrays of numpy or of Keras's backend."""
 
     def __init__(self, plan: BatchPlan, broken: BrokenImages, workers: int = 0) -> None:
         """
         Args:
-            plan: what each batch is made of.
-            broken: where images that cannot be read are counted.
-            workers: processes that decode files; 0 is threads of this one.
+            plan: of the batches.
+            broken: collects the images that cannot be read.
+            workers: processes that decode files; 0 for threads of this process.
         """
         self._plan = plan
         self._broken = broken
         self._workers = workers
 
     def epoch(self, number: int, first_step: int) -> Iterator[tuple[Any, Any]]:
-        plan, steps = self._plan, range(first_step, self._plan.order.steps)
+        plan, steps = self._plan, range(first_step, self._plan.sampler.steps)
         batches = self._through_grain if not isinstance(plan.samples, ArraySamples) else _through_threads
         for step, (images, targets, problems) in zip(steps, batches(steps, _Load(plan, number)), strict=True):
             for index, why in problems.items():
                 self._broken.add(index, why)
             if isinstance(images, InputError):
                 raise images
-            numbers = plan.numbers(number, step)
-            rest = {name: values for name, values in numbers.items() if name not in ("crop", "flip")}
+            draws = plan.draws(number, step)
+            rest = {name: values for name, values in draws.items() if name not in ("crop", "flip")}
             yield compiled(plan.augment)(images, targets, rest) if rest else (images, targets)
 
     def _through_grain(self, steps: range, load: _Load) -> Iterable[Any]:
@@ -88,7 +88,7 @@ class PillowPipeline:
         if self._workers:
             from absl import flags
 
-            if not flags.FLAGS.is_parsed():  # Grain asks for its flags when it starts processes
+            if not flags.FLAGS.is_parsed():  # Grain reads its flags when it starts processes
                 flags.FLAGS.mark_as_parsed()
             data = data.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2))
         return data
@@ -99,7 +99,7 @@ def _through_threads(steps: range, load: _Load) -> Iterable[Any]:
 
 
 class _Load:
-    """Makes a step's batch: images or what is wrong with all of them, targets, what could not be read."""
+    """Makes a batch: the images, or the error if none can be read; the targets; the reasons of broken images."""
 
     def __init__(self, plan: BatchPlan, epoch: int) -> None:
         self._plan = plan
@@ -107,12 +107,12 @@ class _Load:
 
     def __call__(self, step: int) -> tuple[Any, Any, dict[int, str]]:
         plan, broken = self._plan, BrokenImages(self._plan.samples.name, quiet=True)
-        size, numbers = plan.image_size, plan.numbers(self._epoch, step)
-        images = np.empty((plan.order.batch_size, size, size, 3), np.uint8)
-        indices = plan.order.indices(self._epoch, step)
+        size, draws = plan.image_size, plan.draws(self._epoch, step)
+        images = np.empty((plan.sampler.batch_size, size, size, 3), np.uint8)
+        indices = plan.sampler.indices(self._epoch, step)
         try:
             for row in range(len(images)):
-                own = row_of(numbers, row)
+                own = row_of(draws, row)
                 if isinstance(plan.samples, ArraySamples):
                     images[row] = _square_of_array(plan.samples.pixels[indices[row]], own, plan)
                 else:
@@ -121,12 +121,12 @@ class _Load:
                         return square(plan.samples.encoded(index), own, plan.augment, size)
 
                     indices[row], images[row] = first_readable(plan, self._epoch, step, row, read, broken)
-        except InputError as error:  # as a value: it may have to cross to another process
+        except InputError as error:  # returned, because it may have to cross to another process
             return error, None, broken.reasons
         return images, plan.targets(indices), broken.reasons
 
 
-def _square_of_array(pixels: np.ndarray, numbers: dict[str, np.ndarray], plan: BatchPlan) -> np.ndarray:
+def _square_of_array(pixels: np.ndarray, draws: dict[str, np.ndarray], plan: BatchPlan) -> np.ndarray:
     from PIL import Image
 
-    return square_of_image(Image.fromarray(pixels), numbers, plan.augment, plan.image_size)
+    return square_of_image(Image.fromarray(pixels), draws, plan.augment, plan.image_size)

@@ -1,4 +1,4 @@
-"""In which order an epoch takes the images: a function of seed and epoch alone, which several hosts share fairly."""
+"""The order of images in an epoch, a function of seed and epoch alone, shared equally by several hosts."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from converters.errors import InputError
 
 
 @dataclass(frozen=True)
-class Order:
-    """Which images make up which batch.
+class Sampler:
+    """Assigns images to batches.
 
-    Every image is taken once an epoch; the last batch is filled up with the epoch's first images. Several hosts
-    share each global batch of `shard_count * batch_size` images: host i takes the i-th part, so all have equally many
-    steps, and their parts together are what one host would have with that larger batch.
+    Every image is taken once an epoch; the epoch's first images fill the last batch. Several hosts share each global
+    batch of `shard_count * batch_size` images: host i takes the i-th part. All hosts have the same number of steps,
+    and their parts together are the batches of one host with that larger batch.
 
     Attributes:
-        count: images.
-        batch_size: images a step of this host.
-        seed: with the epoch it decides everything.
-        shard_index: which host this is, 0..shard_count - 1.
-        shard_count: hosts.
-        balanced: the class of each image, int `(count,)`, to take all classes equally often: an epoch is as long as
-            ever, goes round the classes in shuffled rounds, and goes round each class's images in shuffled order.
-            None takes each image once.
+        count: the number of images.
+        batch_size: images a step on this host.
+        seed: with the epoch, decides the order.
+        shard_index: this host, 0..shard_count - 1.
+        shard_count: the number of hosts.
+        balanced: the class of each image, int `(count,)`, to take all classes equally often: an epoch has the same
+            length, takes one image a class in shuffled rounds, and cycles through each class's images in shuffled
+            order. Default: each image is taken once.
     """
 
     count: int
@@ -59,26 +59,27 @@ class Order:
         return slice(self.shard_index * self.batch_size, (self.shard_index + 1) * self.batch_size)
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
-        """The images of this host's batch, int64 `(batch_size,)`."""
+        """The indices of the images in this host's batch, int64 `(batch_size,)`."""
         every = _epoch(self, epoch)
         start = step * self.batch_size * self.shard_count + self.rows.start
         return every[np.arange(start, start + self.batch_size) % self.count]
 
     def following(self, epoch: int, step: int, row: int, nth: int) -> int:
-        """The image of a row of the batch, or the epoch's nth after it, which stands in where those before fail."""
+        """The index of the image `nth` places after a row of the batch in the epoch's order; it replaces broken ones."""
         position = step * self.batch_size * self.shard_count + self.rows.start + row + nth
         return int(_epoch(self, epoch)[position % self.count])
 
 
 @functools.lru_cache(maxsize=4)
-def _epoch_of(count: int, seed: int, epoch: int) -> np.ndarray:
+def _shuffled_epoch(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, 1]).permutation(count)
 
 
-def _epoch(order: Order, epoch: int) -> np.ndarray:
-    if order.balanced is None:
-        return _epoch_of(order.count, order.seed, epoch)
-    return _balanced_epoch(order.count, order.seed, epoch, order.balanced.tobytes(), order.balanced.dtype.str)
+def _epoch(sampler: Sampler, epoch: int) -> np.ndarray:
+    if sampler.balanced is None:
+        return _shuffled_epoch(sampler.count, sampler.seed, epoch)
+    labels = sampler.balanced
+    return _balanced_epoch(sampler.count, sampler.seed, epoch, labels.tobytes(), labels.dtype.str)
 
 
 @functools.lru_cache(maxsize=4)

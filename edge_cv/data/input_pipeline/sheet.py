@@ -1,4 +1,4 @@
-"""A contact sheet: one batch as training sees it, each image above its target."""
+"""A contact sheet of a training batch, each image above its target."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def draw_sheet(images: np.ndarray, targets: np.ndarray, classes: Sequence[str], 
 
     Args:
         images: RGB pixels 0..255 `(batch, height, width, 3)`.
-        targets: `(batch, classes)`, 0..1; the three largest of each image are written under it.
+        targets: `(batch, classes)`, 0..1; each image's three largest are written below it.
         classes: the class names in order.
-        path: of the picture, .png or .jpg.
+        path: the output, .png or .jpg.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     from PIL import Image, ImageDraw
 
@@ -46,6 +46,6 @@ def draw_sheet(images: np.ndarray, targets: np.ndarray, classes: Sequence[str], 
 
 
 def caption(target: np.ndarray, classes: Sequence[str]) -> list[str]:
-    """The three largest shares of a target with their classes: "62 % banana"."""
+    """The three largest shares of a target with their classes, such as "62 % banana"."""
     largest = np.argsort(-target, kind="stable")[:_LINES]
     return [f"{target[index]:.0%} {classes[index]}".replace("%", " %") for index in largest if target[index] >= 0.005]

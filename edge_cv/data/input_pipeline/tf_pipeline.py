@@ -1,8 +1,8 @@
 """Training batches by tf.data, where Keras runs on TensorFlow.
 
-Python makes one call a batch: it reads the JPEGs' headers and decides on the windows. TensorFlow reads the files, and
-decodes no more of a JPEG than its window, on all cores. Other images are decoded by Pillow in that same call: other
-formats, CMYK, 16 bits, turned by EXIF, cut off, and photos so large that they are reduced while they are decoded.
+Python is called once a batch: it reads the JPEGs' headers and draws the crops. TensorFlow reads the files and decodes
+only the crop of each JPEG, on all cores. Pillow decodes the other images in the same call: other formats, CMYK, 16
+bits, EXIF rotation, truncated files, and photos so large that they are reduced while they are decoded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.data.input_pipeline import augmentation
+from edge_cv.data.input_pipeline.augmentation import change, mix
+from edge_cv.data.input_pipeline.draws import Draws, windows
 from edge_cv.data.input_pipeline.jpeg import read_header, read_header_of_file
 from edge_cv.data.input_pipeline.loading import (
     BatchPlan,
@@ -27,36 +28,36 @@ from edge_cv.data.input_pipeline.loading import (
     row_of,
     square,
 )
+from edge_cv.data.places import FilePart
 from edge_cv.parallel.threads import available_cores
 
-_PER_IMAGE = ("operations", "signs", "jitter", "lighting", "erased", "colour")  # numbers that `change` reads
-_PER_BATCH = ("own", "box")  # and `mix`
+_PER_IMAGE = ("operations", "signs", "jitter", "lighting", "erased", "colour")  # the random numbers of `change`
+_PER_BATCH = ("kept", "box")  # and of `mix`
 
-# What a row's content is: a finished square; a JPEG's path; a JPEG. Each is all that the graph distinguishes: a branch
-# more costs every image some hundredths of a millisecond, taken or not.
+# The kinds of a row's content: a finished square, the path of a JPEG, a JPEG. Every further branch of the graph would
+# cost each image some hundredths of a millisecond.
 _SQUARE, _PATH, _JPEG = range(3)
 
-# Epochs that were begun and not ended. TensorFlow's threads call Python: one that is still open when Python shuts down
-# would wait for it for ever.
+# Unfinished epochs. TensorFlow's threads call Python, so an epoch that is open at Python's shutdown would block it.
 _open: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 @atexit.register
 def _close() -> None:
     for batches in list(_open):
-        with contextlib.suppress(ValueError):  # it is running, in another thread
+        with contextlib.suppress(ValueError):  # it runs in another thread
             batches.close()
 
 
 class TfPipeline:
-    """The batches of a plan; what `epoch` yields are tensors."""
+    """The batches of a plan, as tensors."""
 
     def __init__(self, plan: BatchPlan, broken: BrokenImages) -> None:
         self._plan = plan
         self._broken = broken
-        self._refused: set[int] = set()  # JPEGs whose header is good and that TensorFlow cannot decode
+        self._refused: set[int] = set()  # JPEGs with a valid header that TensorFlow cannot decode
         self._failure: InputError | None = None
-        self._names: list[str] = []  # of the numbers that the graph takes
+        self._names: list[str] = []  # of the random numbers that the graph takes
         self._graph: Any = None
 
     def epoch(self, number: int, first_step: int) -> Iterator[tuple[Any, Any]]:
@@ -71,7 +72,7 @@ class TfPipeline:
             self._graph = self._build()
         make, spec = self._graph
         step = first_step
-        while step < self._plan.order.steps:
+        while step < self._plan.sampler.steps:
             variant = make(tf.constant(number, tf.int64), tf.constant(step, tf.int64))
             try:
                 for batch in tf.data.experimental.from_variant(variant, spec):
@@ -85,17 +86,17 @@ class TfPipeline:
                     raise
 
     def _build(self) -> tuple[Any, Any]:
-        """A function of epoch and first step that makes a data set of batches, and what its elements are."""
+        """A function from epoch and first step to a dataset of batches, and the element spec of that dataset."""
         import tensorflow as tf
 
         plan, size = self._plan, self._plan.image_size
-        batch, classes = plan.order.batch_size, len(plan.samples.classes)
-        numbers = plan.numbers(0, 0)
-        self._names = [name for name in (*_PER_IMAGE, *_PER_BATCH) if name in numbers]
-        per_image = [name for name in _PER_IMAGE if name in numbers]
-        per_batch = [name for name in _PER_BATCH if name in numbers]
-        kinds = [tf.string, tf.int32, tf.int32, tf.bool, tf.float32, *(numbers[n].dtype for n in self._names)]
-        shapes = [(batch,), (batch,), (batch, 4), (batch,), (batch, classes), *(numbers[n].shape for n in self._names)]
+        batch, classes = plan.sampler.batch_size, len(plan.samples.classes)
+        draws = plan.draws(0, 0)
+        self._names = [name for name in (*_PER_IMAGE, *_PER_BATCH) if name in draws]
+        per_image = [name for name in _PER_IMAGE if name in draws]
+        per_batch = [name for name in _PER_BATCH if name in draws]
+        kinds = [tf.string, tf.int32, tf.int32, tf.bool, tf.float32, *(draws[n].dtype for n in self._names)]
+        shapes = [(batch,), (batch,), (batch, 4), (batch,), (batch, classes), *(draws[n].shape for n in self._names)]
 
         def read(epoch: Any, step: Any) -> tuple[Any, ...]:
             values = tf.numpy_function(self._read, [epoch, step], kinds, stateful=False)
@@ -103,11 +104,11 @@ class TfPipeline:
                 value.set_shape(shape)
             return (*values[:5], dict(zip(self._names, values[5:], strict=True)))
 
-        def image_of(content: Any, kind: Any, window: Any, flip: Any, target: Any, numbers: dict) -> tuple[Any, ...]:
+        def image_of(content: Any, kind: Any, window: Any, flip: Any, target: Any, draws: dict) -> tuple[Any, ...]:
             pixels = _decoded(content, kind, window, flip, size)
             if per_image:
-                pixels = augmentation.change(pixels, {name: numbers[name] for name in per_image}, plan.augment)
-            return (pixels, target, {name: numbers[name] for name in per_batch}) if per_batch else (pixels, target)
+                pixels = change(pixels, {name: draws[name] for name in per_image}, plan.augment)
+            return (pixels, target, {name: draws[name] for name in per_batch}) if per_batch else (pixels, target)
 
         options = tf.data.Options()
         options.deterministic = True
@@ -118,10 +119,10 @@ class TfPipeline:
 
         @tf.function(input_signature=[tf.TensorSpec([], tf.int64)] * 2)
         def make(epoch: Any, first_step: Any) -> Any:
-            steps = tf.data.Dataset.range(first_step, plan.order.steps)
+            steps = tf.data.Dataset.range(first_step, plan.sampler.steps)
             data = steps.map(lambda step: read(epoch, step), num_parallel_calls=available_cores()).prefetch(1).unbatch()
             data = data.map(image_of, num_parallel_calls=available_cores()).batch(batch, drop_remainder=True)
-            data = data.map(augmentation.mix, num_parallel_calls=2) if per_batch else data
+            data = data.map(mix, num_parallel_calls=2) if per_batch else data
             data = data.prefetch(2).with_options(options)
             specs.append(data.element_spec)
             return tf.data.experimental.to_variant(data)
@@ -137,34 +138,34 @@ class TfPipeline:
             raise
 
     def _batch(self, epoch: int, step: int) -> tuple[np.ndarray, ...]:
-        """Content, kind, window and flip of each of a batch's images, targets, and the random numbers."""
-        plan, numbers = self._plan, self._plan.numbers(epoch, step)
-        indices, contents, kinds, windows = self._rows(epoch, step, numbers)
-        flips = numbers.get("flip", np.zeros(len(indices), bool))
-        named = (numbers[name] for name in self._names)
-        return contents, kinds, windows, flips, plan.targets(indices), *named
+        """Content, kind, window and flip of each image of a batch, the targets, and the random numbers."""
+        plan, draws = self._plan, self._plan.draws(epoch, step)
+        indices, contents, kinds, windows = self._rows(epoch, step, draws)
+        flips = draws.get("flip", np.zeros(len(indices), bool))
+        extra = (draws[name] for name in self._names)
+        return contents, kinds, windows, flips, plan.targets(indices), *extra
 
-    def _rows(self, epoch: int, step: int, numbers: augmentation.Draws) -> tuple[np.ndarray, ...]:
-        """Index, content, kind and window of each of a batch's images."""
+    def _rows(self, epoch: int, step: int, draws: Draws) -> tuple[np.ndarray, ...]:
+        """Index, content, kind and window of each image of a batch."""
         plan, size = self._plan, self._plan.image_size
-        indices = plan.order.indices(epoch, step)
+        indices = plan.sampler.indices(epoch, step)
         contents, kinds = np.empty(len(indices), object), np.full(len(indices), _SQUARE, np.int32)
         jpegs = [self._plain_jpeg(int(index)) for index in indices]
         sizes = np.array([(1, 1) if jpeg is None else jpeg[2:] for jpeg in jpegs])
-        windows = augmentation.windows(plan.augment, numbers, sizes[:, 0], sizes[:, 1])
+        crops = windows(plan.augment, draws, sizes[:, 0], sizes[:, 1])
         for row, jpeg in enumerate(jpegs):
-            if jpeg is not None and reduction(windows[row], size) == 1:
+            if jpeg is not None and reduction(crops[row], size) == 1:
                 contents[row], kinds[row] = jpeg[:2]
                 continue
 
-            def read(index: int, own: augmentation.Draws = row_of(numbers, row)) -> bytes:  # noqa: B008
+            def read(index: int, own: Draws = row_of(draws, row)) -> bytes:  # noqa: B008
                 return square(plan.samples.encoded(index), own, plan.augment, size).tobytes()
 
             indices[row], contents[row] = first_readable(plan, epoch, step, row, read, self._broken)
-        return indices, contents, kinds, windows
+        return indices, contents, kinds, crops
 
     def _plain_jpeg(self, index: int) -> tuple[bytes, int, int, int] | None:
-        """Content, kind, height and width of an image that TensorFlow decodes as it is, else None."""
+        """Content, kind, height and width of an image that TensorFlow can decode; else None."""
         if index in self._refused or index in self._broken.reasons:
             return None
         path = _whole_file(self._plan.samples, index)
@@ -174,16 +175,16 @@ class TfPipeline:
             try:
                 content, kind = self._plan.samples.encoded(index), _JPEG
             except (InputError, OSError):
-                return None  # it is read once more, and counted, where another can stand in for it
+                return None  # `first_readable` reads it again, reports it and replaces it
             header = read_header(content)
         return (content, kind, header.height, header.width) if header and header.orientation == 1 else None
 
     def _find_refused(self, epoch: int, step: int) -> bool:
-        """Whether the batch has JPEGs that TensorFlow cannot decode; from now on Pillow does, or says why it cannot."""
+        """Whether the batch has JPEGs that TensorFlow cannot decode. Pillow decodes or reports them from now on."""
         import tensorflow as tf
 
         before = len(self._refused)
-        for index, content, kind, _ in zip(*self._rows(epoch, step, self._plan.numbers(epoch, step)), strict=True):
+        for index, content, kind, _ in zip(*self._rows(epoch, step, self._plan.draws(epoch, step)), strict=True):
             if kind != _SQUARE:
                 try:
                     tf.io.decode_jpeg(tf.io.read_file(content) if kind == _PATH else content, channels=3)
@@ -202,7 +203,7 @@ def _decoded(content: Any, kind: Any, window: Any, flip: Any, size: int) -> Any:
     def jpeg(path: bool) -> Any:
         file = tf.io.read_file(content) if path else content
         pixels = tf.image.decode_and_crop_jpeg(file, window, channels=3)[None]
-        # Bilinear takes four pixels for one: enough while the window has at most twice as many as the result.
+        # Bilinear uses four pixels, enough while the window has at most twice as many pixels as the result.
         resized = tf.cond(
             window[2] * window[3] > 2 * size * size,
             lambda: tf.raw_ops.ResizeArea(images=pixels, size=(size, size)),
@@ -214,7 +215,6 @@ def _decoded(content: Any, kind: Any, window: Any, flip: Any, size: int) -> Any:
 
 
 def _whole_file(samples: Any, index: int) -> str | None:
-    """The file that an image is, where it is one and its source says so."""
+    """The path of an image that is a whole file; else None."""
     place = samples.place(index) if hasattr(samples, "place") else None
-    whole = getattr(place, "path", None) is not None and place.offset == 0 and place.length is None
-    return place.path if whole else None
+    return place.path if isinstance(place, FilePart) and place.offset == 0 and place.length is None else None

@@ -1,1 +1,1 @@
-"""How far apart ImageNet's classes are in WordNet."""
+"""ImageNet's classes in WordNet's hierarchy."""

@@ -1,7 +1,7 @@
-"""WordNet's hierarchy above the 1000 classes of ImageNet-1k: how far apart two classes are.
+"""Distances between the 1000 classes of ImageNet-1k in WordNet's hierarchy.
 
-The table is a part of WordNet 3.0 (https://wordnet.princeton.edu), whose synsets the wnids are; `wordnet/` has it, its
-license and the script that made it.
+hypernyms.tsv is a part of WordNet 3.0 (https://wordnet.princeton.edu); wnids are its synsets. Its license and the
+script that made it are beside it.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ _TABLE = Path(__file__).with_name("hypernyms.tsv")
 class Hierarchy:
     """Distances between the 1000 classes, in both usual measures.
 
-    A synset's height is the length of the longest way down from it to one of the classes: a class has height 0. Where
-    two classes have several common hypernyms (a synset may have two parents) the lowest of them counts.
-    The height of the lowest common ancestor is the hierarchical error of the ImageNet challenge (Deng et al. 2010, What
-    does classifying more than 10,000 image categories tell us?, ECCV; Russakovsky et al. 2015,
-    https://arxiv.org/abs/1409.0575).
+    The height of a synset is the length of the longest path down to a class; a class has height 0. Of several common
+    hypernyms of two classes (a synset may have two parents), the lowest is used. The height of the lowest common
+    ancestor is the hierarchical error of the ImageNet challenge (Deng et al. 2010, What does classifying more than
+    10,000 image categories tell us?, ECCV; Russakovsky et al. 2015, https://arxiv.org/abs/1409.0575).
 
     Attributes:
-        height: of the lowest common ancestor, in steps, `(1000, 1000)`; 0 on the diagonal.
-        steps: length of the shortest way from one class up to a common hypernym and down to the other,
+        height: of the lowest common ancestor, in steps, int8 `(1000, 1000)`; 0 on the diagonal.
+        steps: the length of the shortest path from one class up to a common hypernym and down to the other, int8
             `(1000, 1000)`.
-        ancestor: the lowest common ancestor, an index into `names`, `(1000, 1000)`.
+        ancestor: the lowest common ancestor, an index into `names`, int16 `(1000, 1000)`.
         names: the first name of each synset.
     """
 
@@ -45,7 +44,7 @@ class Hierarchy:
 
 @functools.cache
 def imagenet_hierarchy() -> Hierarchy:
-    """The hierarchy, from the table; it takes a second once a process."""
+    """The hierarchy; computed in about a second and cached."""
     import numpy as np
 
     rows = [line.split("\t") for line in _TABLE.read_text(encoding="utf-8").splitlines()]
@@ -53,12 +52,12 @@ def imagenet_hierarchy() -> Hierarchy:
     places = {wnid: place for place, wnid in enumerate(parents)}
     classes = [label.wnid for label in imagenet_labels()]
     height: dict[str, int] = dict.fromkeys(classes, 0)
-    up: dict[str, dict[int, int]] = {wnid: {} for wnid in parents}  # the least steps to it from each class below
+    up: dict[str, dict[int, int]] = {wnid: {} for wnid in parents}  # the steps to it from each class below
     for index, wnid in enumerate(classes):
         level, steps = {wnid}, 0
         while level:
             for synset in level:
-                height[synset] = max(height.get(synset, 0), steps)  # levels repeat a synset on longer ways
+                height[synset] = max(height.get(synset, 0), steps)  # a synset recurs on longer paths
                 up[synset].setdefault(index, steps)
             level, steps = {parent for synset in level for parent in parents[synset]}, steps + 1
     shape = len(classes), len(classes)

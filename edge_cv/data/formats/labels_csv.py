@@ -1,0 +1,199 @@
+"""A CSV file that names images, their labels and, optionally, their split.
+
+Its columns: `file` (a path relative to the table, or to the folder `images` beside it), optionally `split`, and one of
+
+- `index`, `wnid` or both: ImageNet's classes; `index` alone counts the caller's classes where these are given;
+- `label`: a class name;
+- `labels`: class names separated by |; an image may have several, or none.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import os
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from converters.errors import InputError, unknown
+from edge_cv.data.formats.class_indices import class_indices
+from edge_cv.data.formats.layout import SPLIT_WORDS, Layout
+from edge_cv.data.labels import imagenet_names, wnid_to_index
+from edge_cv.data.places import Files, Packed
+from edge_cv.data.samples import Samples, shortened
+
+SEPARATOR = "|"  # between the labels of one image, as in pandas.Series.str.get_dummies
+
+Row = dict[str, str]
+
+
+def labels_csv(path: Path) -> Layout | None:
+    """Recognize a CSV file, or a folder with a labels.csv."""
+    file = path / "labels.csv" if path.is_dir() else path
+    if file.suffix.lower() != ".csv" or not file.is_file():
+        return None
+    splits = {_split(row) for _, row in _rows(file)} - {""}
+    opened = {split: functools.partial(open_labels_csv, file, split=split) for split in sorted(splits)}
+    return Layout(opened, functools.partial(open_labels_csv, file))
+
+
+def open_labels_csv(file: Path, classes: Sequence[str] | None = None, *, split: str | None = None) -> Samples:
+    """Open the images that a CSV file names.
+
+    Args:
+        file: the table.
+        classes: the class names in order; empty for the table's names, sorted; None for ImageNet's where they fit.
+        split: take the rows of this split only. Default: all rows.
+
+    Raises:
+        InputError: the table is broken, contradicts itself, or names missing files or an unknown split.
+    """
+    columns = _columns(file)
+    kind = next((column for column in ("labels", "label") if column in columns), "index")
+    if "file" not in columns or not columns & {"labels", "label", "index", "wnid"}:
+        raise InputError(
+            f"{file} must have the columns file and index or wnid (or label, or labels). "
+            f"Received: {', '.join(sorted(map(str, columns))) or 'none'}"
+        )
+    index_names = tuple(classes) if classes and "wnid" not in columns else imagenet_names()
+    table = _read(file, kind, len(index_names), split)
+    if split is not None and split not in table.splits - {""}:
+        raise unknown(f"split of {file}", split, sorted(table.splits - {""}))
+    if table.missing:
+        raise InputError(f"{file} names files that do not exist: {shortened(table.missing)}")
+    labels, class_names = np.array(table.codes, np.int32), index_names
+    if kind != "index":
+        every = sorted(table.names)
+        positions, class_names = class_indices(file, every, every, classes)
+        labels = np.array([positions[name] for name in table.names], np.int32)[labels]
+    if kind == "labels":
+        label_sets = np.zeros((len(table.paths), len(class_names)), bool)
+        label_sets[np.repeat(np.arange(len(table.paths)), table.counts), labels] = True
+        labels = label_sets
+    name = file.parent.name if file.name == "labels.csv" else file.stem
+    name = name if split is None else f"{name} ({split})"
+    return Samples(name, class_names, labels, Files(str(file.parent), Packed(table.paths)))
+
+
+@dataclass
+class _Table:
+    """The content of a CSV file.
+
+    Attributes:
+        paths: of the images, relative to the table's folder.
+        codes: the images' labels one after the other: indices, or positions in `names`.
+        counts: the number of labels of each image.
+        names: the position of each class name, in the order of their first row.
+        splits: all that occur.
+        missing: files that do not exist.
+    """
+
+    paths: list[bytes] = field(default_factory=list)
+    codes: array = field(default_factory=lambda: array("i"))
+    counts: array = field(default_factory=lambda: array("i"))
+    names: dict[str, int] = field(default_factory=dict)
+    splits: set[str] = field(default_factory=set)
+    missing: list[str] = field(default_factory=list)
+
+
+def _read(file: Path, kind: str, classes: int, split: str | None) -> _Table:
+    table, folder = _Table(), _Folder(file.parent)
+    lines: dict[str, int] = {}  # of files
+    for line, row in _rows(file):
+        where = f"{file} line {line}"
+        path = _file_name(row, where)
+        if lines.setdefault(path, line) != line:
+            raise InputError(f"{file} lines {lines[path]} and {line} name the same file: {path}")
+        codes = [_index(row, where, classes)] if kind == "index" else _class_codes(row, kind, table.names, where)
+        table.splits.add(_split(row))
+        if split not in (None, _split(row)):
+            continue
+        place = folder.find(path)
+        if place is None:
+            table.missing.append(path)
+            continue
+        table.paths.append(os.fsencode(place))
+        table.codes.extend(codes)
+        table.counts.append(len(codes))
+    return table
+
+
+class _Folder:
+    """Finds a table's files beside it or in `images`; lists each folder once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._names: dict[str, frozenset[str]] = {}
+
+    def find(self, name: str) -> str | None:
+        """The path relative to the folder, or None."""
+        for candidate in (name, os.path.join("images", name)):
+            folder, base = os.path.split(candidate)
+            if folder not in self._names:
+                try:
+                    self._names[folder] = frozenset(os.listdir(self._path / folder))
+                except OSError:
+                    self._names[folder] = frozenset()
+            if base in self._names[folder]:
+                return candidate
+        return None
+
+
+def _rows(file: Path) -> Iterator[tuple[int, Row]]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.DictReader(opened)
+            for row in reader:
+                yield reader.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+
+
+def _columns(file: Path) -> set[str]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            return set(csv.DictReader(opened).fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+
+
+def _split(row: Row) -> str:
+    """The row's split (`validation` for val); empty where it has none."""
+    split = (row.get("split") or "").strip()
+    return SPLIT_WORDS.get(split.lower(), split)
+
+
+def _file_name(row: Row, where: str) -> str:
+    name = row["file"] or ""
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(f"{where}: file must be a name inside the folder. Received: {name!r}")
+    return os.path.normpath(name)
+
+
+def _index(row: Row, where: str, classes: int) -> int:
+    """The class index of a row, checked against its wnid where both are given."""
+    wnid, index = (row.get("wnid") or "").strip(), (row.get("index") or "").strip()
+    of_wnid = wnid_to_index().get(wnid)
+    if wnid and of_wnid is None:
+        raise InputError(f"{where}: wnid must be one of ImageNet's 1000. Received: {wnid!r}")
+    if not index and of_wnid is not None:
+        return of_wnid
+    if not re.fullmatch(r"[0-9]{1,9}", index) or int(index) >= classes:
+        raise InputError(f"{where}: index must be a whole number in 0..{classes - 1}. Received: {index!r}")
+    if of_wnid is not None and of_wnid != int(index):
+        raise InputError(f"{where}: wnid {wnid} has index {of_wnid}. Received: {index}")
+    return int(index)
+
+
+def _class_codes(row: Row, kind: str, names: dict[str, int], where: str) -> list[int]:
+    """The positions in `names` of a row's classes; new names are added."""
+    text = row[kind] or ""
+    parts = [part.strip() for part in (text.split(SEPARATOR) if kind == "labels" else [text])]
+    if kind == "label" and not parts[0]:
+        raise InputError(f"{where}: label must be a class name. Received: {text!r}")
+    return [names.setdefault(part, len(names)) for part in parts if part]

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pictures import names_and_labels, save
+
+from converters.errors import InputError
+from edge_cv.data import open_samples
+
+TABLE = "file,wnid,index,split\na.png,n01440764,0,calibration\nb.png,n02099601,207,test\nsub/c.png,,1,test\n"
+
+
+def write_table(path: Path, table: str = TABLE) -> Path:
+    save(path / "images" / "a.png")
+    save(path / "b.png")
+    save(path / "images" / "sub" / "c.png")
+    (path / "labels.csv").write_text(table)
+    return path
+
+
+def test_a_table_says_labels_and_splits(tmp_path):
+    write_table(tmp_path)
+    assert names_and_labels(open_samples(tmp_path)) == [("a.png", 0), ("b.png", 207), ("c.png", 1)]
+    test = open_samples(tmp_path, split="test")
+    assert names_and_labels(test) == [("b.png", 207), ("c.png", 1)]
+    assert "test" in test.name
+    assert all(path.is_file() for path in test.paths())
+
+
+def test_a_table_of_wnids_alone_is_enough(tmp_path):
+    write_table(tmp_path, "wnid,file\nn02099601,a.png\n")
+    assert names_and_labels(open_samples(tmp_path)) == [("a.png", 207)]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file,index\na.png,1000\n", r"line 2: index must be a whole number in 0\.\.999. Received: '1000'"),
+        ("file,index\na.png,-1\n", "Received: '-1'"),
+        ("file,index\na.png," + "9" * 6000, "whole number"),
+        ("file,index\na.png\n", "whole number"),
+        ("file,wnid\na.png,n00000000\n", "wnid must be one of ImageNet's 1000"),
+        ("file,wnid,index\na.png,n01440764,5\n", "wnid n01440764 has index 0. Received: 5"),
+        ("file,index\na.png,1\nnone.png,2\n", "files that do not exist: none.png$"),
+        ("file,index\n" + "".join(f"{i}.png,1\n" for i in range(9)), r"0\.png, 1\.png, 2\.png and 6 more"),
+        ("file,index\n../a.png,1\n", "inside the folder"),
+        ("file,index\n/etc/passwd,1\n", "inside the folder"),
+        ("file,index\n,1\n", "inside the folder"),
+        ("file,index\na.png,1\na.png,1\n", "lines 2 and 3 name the same file"),
+        ("name,index\na.png,1\n", "must have the columns file and index or wnid"),
+        ("", "must have the columns"),
+        ("file,index\n", "at least one photo"),
+    ],
+)
+def test_broken_tables_are_refused(tmp_path, table, message):
+    write_table(tmp_path, table)
+    with pytest.raises(InputError, match=message):
+        open_samples(tmp_path)
+
+
+def test_an_unreadable_table_is_refused(tmp_path):
+    write_table(tmp_path)
+    (tmp_path / "labels.csv").write_bytes(b"file,index\n\xff\xfe,1\n")
+    with pytest.raises(InputError, match=r"labels.csv cannot be read"):
+        open_samples(tmp_path)
+
+
+def test_an_unknown_split_is_refused(tmp_path):
+    write_table(tmp_path)
+    with pytest.raises(InputError, match=r"Did you mean 'test'.*calibration, test"):
+        open_samples(tmp_path, split="tset")
+    with pytest.raises(InputError, match=r"a split must be named in a labels.csv"):
+        open_samples(tmp_path / "images", split="test")
+    with pytest.raises(InputError, match="a split must"):
+        open_samples("sample", split="test")
