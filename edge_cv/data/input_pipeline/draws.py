@@ -74,7 +74,7 @@ def draw(augment: Augment, sampler: Sampler, epoch: int, step: int, size: int) -
 
 
 def _mix_shares(augment: Augment, rng: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The share that each image of a pair keeps `(count,)`, and the box from the other `(count, 4)`, empty for Mixup."""
+    """The share that each image of a pair keeps `(count,)`, and the box from the other `(count, 4)` (0 for Mixup)."""
     alphas = augment.mixup, augment.cutmix
     cut = rng.random(count) < 0.5 if all(alphas) else np.full(count, bool(augment.cutmix))
     mixed, kept = (rng.beta(alpha, alpha, count) if alpha else np.ones(count) for alpha in alphas)

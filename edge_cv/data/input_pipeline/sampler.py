@@ -65,7 +65,7 @@ class Sampler:
         return every[np.arange(start, start + self.batch_size) % self.count]
 
     def following(self, epoch: int, step: int, row: int, nth: int) -> int:
-        """The index of the image `nth` places after a row of the batch in the epoch's order; it replaces broken ones."""
+        """The image `nth` places after a row of the batch in the epoch's order, which replaces broken ones."""
         position = step * self.batch_size * self.shard_count + self.rows.start + row + nth
         return int(_epoch(self, epoch)[position % self.count])
 
