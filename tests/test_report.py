@@ -18,7 +18,7 @@ from report_examples import CHROMIUM, HOSTILE, Page, example, latency, measured_
 from converters.errors import InputError
 from edge_cv.evaluation.latency import Latency
 from edge_cv.recipe import Output
-from edge_cv.report import PhotoResult, Report, Row, load, merge, plots, save, sentences
+from edge_cv.report import PhotoResult, Report, Row, formats, load, merge, plots, save, sentences
 from edge_cv.report.columns import columns
 from edge_cv.report.drawing import SIZE_INCHES
 from edge_cv.report.files import from_dict, to_dict
@@ -145,6 +145,31 @@ def test_load_ignores_unknown_keys(tmp_path):
     (tmp_path / "report.json").write_text(json.dumps({"rows": [row], "app": "1.0"}))
     loaded = load(tmp_path).rows[0]
     assert loaded.latency == (Latency("phone", "unknown runtime", 1, 2.0),)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (formats.size(999), "999 B"),
+        (formats.size(999_600), "1.00 MB"),
+        (formats.size(4_986_312), "4.99 MB"),
+        (formats.size(2.5e12), "2500 GB"),
+        (formats.count(999), "999"),
+        (formats.count(4_652_008), "4.65 M"),
+        (formats.count(None), "–"),
+        (formats.percent(0.95, 20), "95 %"),
+        (formats.percent(0.9512, 2000), "95.1 %"),
+        (formats.percent(0.95123, 50_000), "95.12 %"),
+        (formats.points(12.3), "12"),
+        (formats.points(1.0), "1"),
+        (formats.points(0.012), "0.01"),
+        (formats.ratio(9.96), "10×"),
+        (formats.joined(["a", "b", "c"]), "a, b and c"),
+        (formats.photos(1), "1 photo"),
+    ],
+)
+def test_numbers_have_no_more_digits_than_the_measurement_supports(text, expected):
+    assert text == expected
 
 
 def test_headline_states_size_speed_and_agreement():
