@@ -1,0 +1,155 @@
+"""Commands that measure files: evaluate and benchmark."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from converters.errors import InputError
+from edge_cv.cli.exits import BAD_INPUT, fail
+from edge_cv.cli.options import Device, Json, Ray, Split, ray_cluster, remote_device, thread_counts
+from edge_cv.cli.tables import print_evaluation_details, print_json, print_rows
+
+commands = typer.Typer(rich_markup_mode=None)
+
+
+@commands.command(epilog="Example: edge-cv evaluate runs/demo/*.tflite --data photos --by sex,age --metadata people.csv")
+def evaluate(
+    artifacts: Annotated[list[Path], typer.Argument(help=".tflite or .onnx files; the first is the reference.")],
+    data: Annotated[str, typer.Option(help="Labelled photos: a folder, .tar, .csv or shards, or `sample`.")],
+    split: Split = None,
+    limit: Annotated[int | None, typer.Option(help="Largest number of photos, spread evenly.")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Columns of --metadata, with commas: report accuracy for each of their values.")
+    ] = None,
+    metadata: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV with a column file. Default: the folder's labels.csv.")
+    ] = None,
+    corruptions: Annotated[
+        int, typer.Option(metavar="PHOTOS", help="Also measure this many photos under 15 corruptions at 5 severities.")
+    ] = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write report.json and report.html to this folder.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of processes. Default: one per core.")] = None,
+    ray: Ray = None,
+    device: Device = "host",
+    as_json: Json = False,
+) -> int:
+    """Measure accuracy on photos. Agreement and SQNR are relative to the first file.
+
+    With --device, the photos are prepared here and classified there. If the device disconnects, the results so far are
+    printed; with --out, the same command resumes from them.
+    """
+    from edge_cv.evaluation.remote import evaluating
+    from edge_cv.pipeline.evaluate import evaluate_files, named_files, open_for_files
+    from edge_cv.progress import shown
+
+    remote = remote_device(device)
+    if remote is not None and (corruptions or workers is not None or ray is not None):
+        raise InputError(f"--corruptions, --workers and --ray are for this machine only. Received: --device {device}")
+    columns = [column.strip() for column in by.split(",") if column.strip()] if by else []
+    if metadata is not None and not columns:
+        raise InputError(f"--by must name the columns of --metadata to report. Received: only --metadata {metadata}")
+    if corruptions < 0:
+        raise InputError(f"--corruptions must be a number of photos, 0 or more. Received: {corruptions}")
+    files = named_files(artifacts)
+    samples = open_for_files(artifacts, data, split)
+    journal = None if remote is None or out is None else out / "answers"
+    with ray_cluster(ray) as cluster:
+        evaluated = evaluate_files(
+            files,
+            samples,
+            by=columns,
+            metadata=metadata or Path(data) / "labels.csv",
+            corruptions=corruptions,
+            limit=limit,
+            workers=workers,
+            cluster=cluster,
+            device=remote,
+            journal=journal,
+            progress=shown,
+        )
+    for file, why in evaluated.evaluation.skipped:
+        print(f"skipped: {file}: {why}", file=sys.stderr)
+    rows = [
+        {
+            "file": str(files[row.scheme]),
+            "images": row.images,
+            "top1": row.top1,
+            "top1_ci95": row.top1_ci95,
+            "top5": row.top5,
+            "agreement": row.agreement,
+            "sqnr_db": row.sqnr_db,
+            "balanced_accuracy": row.classes and row.classes.balanced_accuracy,
+            "ece": row.confidence and row.confidence.ece,
+        }
+        | ({"mAP": row.multi_label.mean_average_precision} if row.multi_label else {})
+        for row in evaluated.report.rows
+    ]
+    if as_json:
+        details = ("groups", "robustness", "multi_label")
+        full = evaluated.report.to_dict()["rows"]
+        print_json([r | {d: f[d] for d in details if f[d]} for r, f in zip(rows, full, strict=True)])
+    else:
+        print_rows(rows, as_json)
+        print_evaluation_details(evaluated.report.rows)
+    if out is not None:
+        print(f"report: {evaluated.report.save(out)}", file=sys.stderr)
+    if evaluated.evaluation.error is not None:
+        return fail(evaluated.evaluation.error, BAD_INPUT)
+    if journal is not None:
+        evaluating.forget(journal)
+    return 0
+
+
+@commands.command(
+    epilog="A device is host, ssh://[user@]host[:port][?python=PATH] or adb[:serial][?delegate=gpu]. "
+    "Example: edge-cv benchmark model_int8.tflite --threads 1,4 --device ssh://pi@raspberrypi.local --out pi.json"
+)
+def benchmark(
+    artifact: Annotated[Path, typer.Argument(help="A .tflite or .onnx file.")],
+    threads: Annotated[str, typer.Option(help="Thread counts, with commas.")] = "1",
+    runs: Annotated[int, typer.Option(help="Timed inferences for each thread count.")] = 100,
+    warmup: Annotated[int, typer.Option(help="Untimed inferences before them.")] = 10,
+    device: Device = "host",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Also write the measurement to this .json file, which `edge-cv report` reads."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure the latency of single inferences and the peak memory, on this machine or on a device.
+
+    A device also computes the outputs for golden inputs, which are compared with this machine's outputs.
+    """
+    from edge_cv.evaluation.remote import measure_on, parse
+    from edge_cv.progress import shown
+
+    address, counts = parse(device), thread_counts(threads)
+    with shown(f"measuring {artifact.name}") as update:
+        measured = measure_on(address, artifact, threads=counts, runs=runs, warmup=warmup, on_progress=update)
+    rows = [
+        {
+            "threads": latency.threads,
+            "p50_ms": round(latency.p50_ms, 3),
+            "p90_ms": round(latency.p90_ms, 3),
+            "p99_ms": round(latency.p99_ms, 3),
+            "runs": latency.runs,
+            "peak_memory_bytes": measured.peak_memory_bytes,
+            "host": latency.host,
+            "runtime": latency.runtime,
+        }
+        | ({"temperature_c": measured.temperature_c} if measured.temperature_c else {})
+        | ({"clock_mhz": measured.clock_mhz} if measured.clock_mhz else {})
+        | ({"golden": dataclasses.asdict(measured.likeness)} if as_json and measured.likeness else {})
+        for latency in measured.latency
+    ]
+    print_rows(rows, as_json)
+    if measured.likeness is not None and not as_json:
+        print(f"\n{measured.likeness.sentence()}")
+    if out is not None:
+        print(f"measurement: {measured.save(out)}", file=sys.stderr)
+    return 0 if measured.error is None else fail(measured.error, BAD_INPUT)

@@ -1,0 +1,290 @@
+"""Commands on models and model files: models, devices, convert, compress, debug, check and web."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from converters.errors import InputError
+from edge_cv.cli.exits import BROKEN, fail
+from edge_cv.cli.options import Augment, Json, Resize, Unsafe, label_file, preprocessing_fields
+from edge_cv.cli.tables import print_json, print_rows
+
+commands = typer.Typer(rich_markup_mode=None)
+
+
+@commands.command(epilog="Example: edge-cv convert model.keras --scheme int8 --calibration photos --labels labels.txt")
+def convert(
+    model: Annotated[str, typer.Argument(help="A .keras file, a SavedModel folder, or a name of `edge-cv models`.")],
+    scheme: Annotated[
+        list[str],
+        typer.Option(help="float32, float16, dynamic_int8, int8, int16x8 or mixed; can be repeated."),
+    ],
+    calibration: Annotated[str | None, typer.Option(help="Folder of photos like those the model will see.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("."),
+    labels: Annotated[Path | None, typer.Option(help="Text file of class names, one per line.")] = None,
+    io: Annotated[str, typer.Option(help="Input and output of integer schemes: int8, uint8 or float32.")] = "int8",
+    min_sqnr: Annotated[float, typer.Option(help="Smallest SQNR of the logits for the scheme mixed, in dB.")] = 30.0,
+    target: Annotated[
+        str | None,
+        typer.Option(help="A target of `edge-cv check --help`: sets suitable input and output, and checks the file."),
+    ] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write an ONNX file (float32).")] = False,
+    onnx_int8: Annotated[bool, typer.Option("--onnx-int8", help="Also write an ONNX file of int8 (QDQ).")] = False,
+    resize: Resize = None,
+    mean: Annotated[
+        str | None, typer.Option(help="The model's input is (pixel - mean) / std; one number or three.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="See --mean. Default: 1.")] = None,
+    unsafe: Unsafe = False,
+    as_json: Json = False,
+) -> int:
+    """Convert a model to TFLite and ONNX. Each file is compared with the model before it is written."""
+    from edge_cv.pipeline.convert import ConversionRequest, convert_model
+    from edge_cv.progress import shown
+
+    request = ConversionRequest(
+        model,
+        scheme,
+        onnx=[*(["float32"] if onnx else []), *(["int8"] if onnx_int8 else [])],
+        calibration=calibration,
+        labels=label_file(labels),
+        io=io,
+        min_sqnr_db=min_sqnr,
+        target=target,
+        preprocessing=preprocessing_fields(resize, mean, std),
+        unsafe=unsafe,
+    )
+    converted = convert_model(request, out, progress=shown)
+    rows = [
+        {
+            "file": str(file.path),
+            "scheme": file.conversion.scheme,
+            "size_bytes": file.conversion.size_bytes,
+            "agreement": file.conversion.parity.top1_agreement,
+            "sqnr_db": round(file.conversion.parity.sqnr_db, 2),
+            "images": file.conversion.parity.images,
+        }
+        for file in converted
+    ]
+    print_rows(rows, as_json)
+    missed = [file.best_sqnr_db for file in converted if file.best_sqnr_db is not None]
+    for best in missed:
+        fail(f"mixed must have {min_sqnr:g} dB. The best file found has {best:.1f} dB; it was written", BROKEN)
+    return BROKEN if missed else 0
+
+
+@commands.command(epilog="Example: edge-cv compress model.keras --data photos --sparsity 0.75 --qat --out compressed")
+def compress(
+    model: Annotated[str, typer.Argument(help="A .keras or .h5 file whose model takes RGB pixels 0..255.")],
+    data: Annotated[str, typer.Option(help="Labelled photos to fine-tune and to measure on, or `digits`.")],
+    out: Annotated[Path, typer.Option(help="Folder for models and files; a second run resumes there.")],
+    channels: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Remove channels until this share of the MACs is left.")
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Set this share of the weights to zero.")
+    ] = None,
+    clusters: Annotated[int | None, typer.Option(help="Number of different weights in a layer.")] = None,
+    qat: Annotated[bool, typer.Option("--qat", help="Quantization-aware training for int8.")] = False,
+    epochs: Annotated[int, typer.Option(help="Epochs of fine-tuning in each stage.")] = 5,
+    learning_rate: Annotated[
+        float, typer.Option(help="Learning rate of fine-tuning; --clusters and --qat use a tenth of it.")
+    ] = 1e-3,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
+    augment: Augment = None,
+    resize: Resize = None,
+    unsafe: Unsafe = False,
+    as_json: Json = False,
+) -> int:
+    """Compress a trained model: fewer channels, zeros, few different weights, quantization-aware training.
+
+    The stages run in this order. Each one is fine-tuned with the dense model as its teacher, on crops of at least 70 %
+    of a photo and without flips unless --augment changes that. Each stage writes a .keras and an int8 file, which is
+    evaluated beside the dense model on photos that were not used for training.
+    """
+    from edge_cv import recipe as recipes
+    from edge_cv.pipeline.compress import compress_file
+    from edge_cv.progress import shown
+
+    full, tenth = recipes.FineTuning(epochs, learning_rate), recipes.FineTuning(epochs, learning_rate / 10)
+    stages = {
+        "channel_prune": None if channels is None else recipes.ChannelPrune(channels, fine_tuning=full),
+        "prune": None if sparsity is None else recipes.Prune(sparsity, fine_tuning=full),
+        "cluster": None if clusters is None else recipes.WeightClustering(clusters, fine_tuning=tenth),
+        "qat": recipes.Qat(fine_tuning=tenth) if qat else None,
+    }
+    parts = {name: part for name, part in stages.items() if part is not None}
+    if not parts:
+        raise InputError(
+            f"at least one of --channels, --sparsity, --clusters and --qat is required. Received: {model} without them"
+        )
+    gentle = recipes.Augment(crop_scale=(0.7, 1.0), flip=0.0)
+    rows = compress_file(
+        model,
+        data,
+        out,
+        parts,
+        recipes.Fit(batch_size=batch_size, augment=recipes.with_settings(gentle, augment or ())),
+        preprocessing=preprocessing_fields(resize, None, None),
+        unsafe=unsafe,
+        progress=shown,
+    )
+    table = [
+        {
+            "model": row.scheme,
+            "top1": row.top1,
+            "top1_ci95": row.top1_ci95,
+            "images": row.images,
+            "agreement": row.agreement,
+            "sparsity": row.total_sparsity and round(row.total_sparsity, 4),
+            "macs": row.macs,
+            "size_bytes": row.size_bytes,
+            "gzip_bytes": row.gzip_bytes,
+            "file": str(out / row.file),
+        }
+        for row in rows
+    ]
+    print_rows(table, as_json)
+    return 0
+
+
+@commands.command(
+    epilog="Example: edge-cv debug model_float32.tflite model_int8.tflite --data photos --plot layers.png"
+)
+def debug(
+    reference: Annotated[Path, typer.Argument(metavar="FLOAT", help="The float .tflite file.")],
+    artifact: Annotated[Path, typer.Argument(metavar="INT8", help="A .tflite file converted from the same model.")],
+    data: Annotated[str, typer.Option(help="Folder of photos, or `sample`.")],
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of photos.")] = 16,
+    worst: Annotated[int, typer.Option(min=1, help="Number of layers to print, lowest SQNR first.")] = 10,
+    below: Annotated[float, typer.Option(help="Report the first layer with an SQNR below this, in dB.")] = 20.0,
+    plot: Annotated[
+        Path, typer.Option(metavar="FILE", help="Picture of all layers: a .png, .svg or .pdf file.")
+    ] = Path("layers.png"),
+    as_json: Json = False,
+) -> int:
+    """Show in which layers a quantized model deviates from its float model.
+
+    Prints the SQNR of each layer's output and weights; saturated: the share of float values outside the integer range;
+    unused: the share of integers that no value uses. Start with the first layer below --below. --json prints all layers.
+    """
+    from converters.tflite.layers import first_departing
+    from converters.tflite.layers import worst as lowest
+    from edge_cv.pipeline.debug import compare_layers
+    from edge_cv.progress import shown
+    from edge_cv.report.sections.layers import check_path, draw
+
+    check_path(plot)
+    compared = compare_layers(reference, artifact, data, limit=limit, progress=shown)
+    errors, title = compared.errors, f"{artifact.name} against {reference.name}, {compared.images} photos"
+    draw(errors, plot, title=title, below_db=below)
+    print(f"picture: {plot}", file=sys.stderr)
+    print_rows([dataclasses.asdict(error) for error in (errors if as_json else lowest(errors, worst))], as_json)
+    first = first_departing(errors, below)
+    layer = "none" if first is None else f"{first.layer} ({first.operator}, {first.sqnr_db:.1f} dB)"
+    print(f"first layer below {below:g} dB: {layer}", file=sys.stderr if as_json else sys.stdout)
+    return 0
+
+
+@commands.command(
+    epilog="Targets: cpu, nnapi, edgetpu, ethos_u, micro, mediapipe, gpu, and tflite-2.3, the runtime of that release. "
+    "Example: edge-cv check model_int8.tflite --target edgetpu"
+)
+def check(
+    artifact: Annotated[Path, typer.Argument(help="A .tflite file, of edge-cv or of another converter.")],
+    target: Annotated[list[str], typer.Option(help="The target; can be repeated.")],
+    as_json: Json = False,
+) -> int:
+    """List what a device's runtime, delegate or compiler refuses or runs slowly, with the remedy.
+
+    For the target micro, also print the memory that the file needs. The exit code is 1 if something is refused.
+    """
+    from converters.devices import micro, targets
+
+    if not artifact.is_file() or artifact.suffix != ".tflite":
+        raise InputError(f"the artifact must be a .tflite file that exists. Received: {artifact}")
+    content = artifact.read_bytes()
+    diagnostics = [(name, diagnostic) for name in target for diagnostic in targets.check(content, name)]
+    rows = [{"target": name, **dataclasses.asdict(diagnostic)} for name, diagnostic in diagnostics]
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        print(f"{artifact}: nothing found against {', '.join(target)}")
+    else:
+        for row in rows:
+            more = f", and {len(row['layers']) - 3} more" if len(row["layers"]) > 3 else ""
+            row["layers"] = ", ".join(row["layers"][:3]) + more
+        print_rows(rows, as_json)
+    if "micro" in target and not as_json:
+        need = micro.memory(content)
+        print(
+            f"micro: {need.flash_bytes:,} bytes of flash, an arena of {need.arena_bytes:,} bytes "
+            f"({need.activations_bytes:,} for activations, at their largest in {need.widest})"
+        )
+    return BROKEN if any(diagnostic.level == targets.ERROR for _, diagnostic in diagnostics) else 0
+
+
+@commands.command(epilog="Example: edge-cv web runs/browser/efficientnet_lite0_int8.tflite --out page")
+def web(
+    artifact: Annotated[
+        Path, typer.Argument(help="A .tflite file of edge-cv whose input and output are float32 or uint8.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the page.")],
+) -> int:
+    """Write a page that classifies photos in the browser: a folder for any static web server.
+
+    The first export fetches LiteRT.js through npm. The page itself needs no network: photos stay on the device.
+    """
+    from edge_cv.deploy.web import export
+    from edge_cv.progress import shown
+
+    with shown(f"writing the page of {artifact.name}"):
+        page, *_ = export(artifact, out)
+    print(page)
+    return 0
+
+
+@commands.command(epilog="Example: edge-cv devices")
+def devices(as_json: Json = False) -> int:
+    """List the target devices for which there is a recipe, for `edge-cv run`."""
+    from edge_cv import recipe as recipes
+
+    rows = [
+        {
+            "device": recipe.device.name,
+            "processor": recipe.device.processor,
+            "runtime": recipe.device.runtime,
+            "model": recipe.model.name,
+            "scheme": recipe.device.scheme,
+            "rules": recipe.device.target,
+            "recipe": str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path),
+        }
+        for path, recipe in recipes.device_recipes()
+        if recipe.device is not None
+    ]
+    print_rows(rows, as_json)
+    return 0
+
+
+@commands.command(epilog="Example: edge-cv models --plot models.png")
+def models(
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Plot top-1 against MACs to a .png, .svg or .pdf file.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """List the architectures: published accuracy, approximate file sizes, and sources of weights."""
+    from edge_cv import models as zoo
+
+    rows = [zoo.describe(name) for name in zoo.names()]
+    if plot is not None:
+        from edge_cv.report.zoo import draw
+
+        draw(rows, plot)
+    print_rows(rows, as_json)
+    return 0

@@ -1,0 +1,108 @@
+"""Options that several commands share, and the values made from them."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from converters.errors import InputError
+
+if TYPE_CHECKING:
+    from edge_cv.evaluation.remote import Adb, Ssh
+    from edge_cv.recipe import Recipe
+
+RECIPE_HELP = "A recipe's name, such as demo, or a Python file that ends in RECIPE = Recipe(...)."
+IMAGES_HELP = "Labelled images: a folder, .tar, .csv or shards, or `digits`."
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Use few photos and few runs, to test the whole chain.")]
+Device = Annotated[str, typer.Option(help="Where the files run: host, ssh://user@host or adb[:serial].")]
+Unsafe = Annotated[bool, typer.Option("--unsafe", help="Run the Python code of the file's Lambda layers.")]
+Split = Annotated[str | None, typer.Option(help="Use only this split of the source.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Run on this Ray cluster; `local` starts one on this machine."),
+]
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE",
+        help="How a photo becomes square, if the model does not declare it: stretch, crop_then_resize or "
+        "resize_then_crop.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of the recipe; can be repeated."),
+]
+Augment = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FIELD=VALUE", help="Replace a field of the recipe part Augment; can be repeated."),
+]
+
+
+def customized(recipe: Recipe, data: str | None, quick: bool, settings: list[str] | None) -> Recipe:
+    """The recipe with other data, then in its quick form, then with fields replaced."""
+    recipe = recipe if data is None else recipe.with_data(data)
+    recipe = recipe.quick() if quick else recipe
+    return recipe.with_settings(settings or ())
+
+
+def run_folder(out: Path | None, name: str, quick: bool) -> Path:
+    """The folder of `--out`, by default runs/NAME or runs/NAME_quick."""
+    return out or Path("runs") / (f"{name}_quick" if quick else name)
+
+
+def remote_device(address: str) -> Ssh | Adb | None:
+    """The device of `--device`; None for this machine."""
+    from edge_cv.evaluation.remote import Host, parse
+
+    device = parse(address)
+    return None if isinstance(device, Host) else device
+
+
+def ray_cluster(address: str | None) -> AbstractContextManager[Any]:
+    """A connection to the cluster of `--ray`; None without it."""
+    if address is None:
+        return contextlib.nullcontext()
+    from edge_cv.parallel.ray_cluster import connected
+
+    return connected(address)
+
+
+def preprocessing_fields(resize: str | None, mean: str | None, std: str | None) -> dict[str, Any]:
+    """The fields of `Preprocessing` that `--resize`, `--mean` and `--std` replace."""
+    fields: dict[str, Any] = {} if resize is None else {"rule": resize}
+    for name, text in (("mean", mean), ("std", std)):
+        if text is None:
+            continue
+        try:
+            numbers = tuple(float(number) for number in text.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in (1, 3):
+            raise InputError(f"--{name} must be one number, or three with commas. Received: {text!r}")
+        fields[name] = numbers * 3 if len(numbers) == 1 else numbers
+    return fields
+
+
+def label_file(path: Path | None) -> list[str] | None:
+    """The class names in the file of `--labels`, one per line."""
+    if path is None:
+        return None
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--labels must be a readable text file. Received: {path} ({error})") from error
+
+
+def thread_counts(text: str) -> tuple[int, ...]:
+    """The numbers of `--threads`."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise InputError(f"--threads must be whole numbers with commas, such as 1,2. Received: {text!r}") from None

@@ -1,0 +1,65 @@
+"""Compare a quantized file with its float file, layer by layer: `edge-cv debug`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converters.errors import InputError
+from edge_cv.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from converters.tflite.layers import LayerError
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """The errors of each layer, in the order of execution, and the number of images that they were measured on."""
+
+    errors: tuple[LayerError, ...]
+    images: int
+
+
+def compare_layers(
+    reference: Path, quantized: Path, data: str, *, limit: int, progress: Progress = silent
+) -> LayerComparison:
+    """Compare each layer's output and weights in two `.tflite` files.
+
+    Args:
+        reference: the float file.
+        quantized: a file converted from the same model.
+        data: the images, by name or folder.
+        limit: largest number of images.
+        progress: shows what is being done.
+
+    Raises:
+        InputError: a file cannot be used, does not declare its preprocessing, or the files have no layers in common.
+    """
+    import numpy as np
+
+    from converters import Preprocessing, read_metadata
+    from converters.tflite.layers import layer_errors
+    from edge_cv.data import open_samples
+
+    for path in (reference, quantized):
+        if path.suffix != ".tflite":
+            raise InputError(f"two .tflite files are compared layer by layer. Received: {path}")
+    records = [read_metadata(path) or {} for path in (reference, quantized)]
+    fields = records[1].get("preprocessing") or records[0].get("preprocessing")
+    if fields is None:
+        raise InputError(f"a file must declare its preprocessing, as files of edge-cv do. Received: {quantized}")
+    preprocessing = Preprocessing.from_dict(fields)
+    samples = open_samples(data).take(limit)
+    with progress(f"comparing layer by layer on {len(samples)} photos"):
+        images = preprocessing.to_input(np.stack([pixels for pixels, _ in samples.pixels(preprocessing)]))
+        errors = layer_errors(
+            reference.read_bytes(),
+            quantized.read_bytes(),
+            images,
+            pixel_offset=records[1].get("input", {}).get("pixel_offset"),
+            limit=limit,
+        )
+    if not errors:
+        raise InputError(f"the two files must have layers of the same names. Received: {reference} and {quantized}")
+    return LayerComparison(tuple(errors), len(images))
