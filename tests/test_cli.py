@@ -1,4 +1,4 @@
-"""The command line as a user meets it: results on stdout, one line for what was wrong, exit codes."""
+"""The command line: results on stdout, errors in one line, exit codes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,18 @@ COMMANDS = (
     "run",
     "train",
     "search",
+    "sweep",
+    "report",
     "convert",
     "compress",
     "debug",
     "check",
+    "web",
+    "devices",
+    "models",
     "evaluate",
     "benchmark",
-    "report",
-    "models",
+    "data show",
     "data prepare",
     "data check",
 )
@@ -38,14 +42,14 @@ COMMANDS = (
 
 @pytest.fixture
 def edge_cv(monkeypatch, capsys):
-    """Runs a command in this process; gives exit code, stdout and stderr."""
+    """A function that runs a command in this process and returns its exit code, stdout and stderr."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["edge-cv", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
             cli.main()
-        said = capsys.readouterr()
-        return stopped.value.code, said.out, said.err
+        printed = capsys.readouterr()
+        return stopped.value.code, printed.out, printed.err
 
     return run
 
@@ -64,7 +68,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def keras_file(tmp_path_factory):
-    """A stranger's classifier of two classes that rescales pixels itself."""
+    """A third-party classifier of two classes with a Rescaling layer."""
     import keras
     from keras import layers
 
@@ -80,7 +84,7 @@ def keras_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def converted(keras_file, photos, tmp_path_factory):
-    """Float32 and int8 files of it, made by the command line."""
+    """The folder of its float32 and int8 files, and the finished process that converted them."""
     folder = tmp_path_factory.mktemp("converted")
     labels = folder / "labels.txt"
     labels.write_text("one\ntwo\n")
@@ -91,14 +95,21 @@ def converted(keras_file, photos, tmp_path_factory):
     return folder, done
 
 
+def test_the_version_is_printed(edge_cv):
+    code, out, _ = edge_cv("--version")
+    assert code == 0
+    assert re.fullmatch(r"edge-cv \d+\.\d+\.\d+\S*\n", out)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_helps_with_an_example(edge_cv, command):
+def test_the_help_of_every_command_has_an_example(edge_cv, command):
     code, out, _ = edge_cv(*command.split(), "--help")
     assert code == 0
     assert f"Example: edge-cv {command}" in " ".join(out.split())
 
 
-def test_compress_makes_an_own_model_smaller_and_measures_each_stage(edge_cv, digits_model, tmp_path):
+@pytest.mark.slow
+def test_compress_evaluates_each_stage_and_resumes(edge_cv, digits_model, tmp_path):
     digits_model.save(tmp_path / "own.keras")
     command = ["compress", tmp_path / "own.keras", "--data", "digits", "--resize", "stretch", "--out", tmp_path / "out"]
     command += ["--sparsity", 0.5, "--qat", "--epochs", 1, "--batch-size", 64, "--json"]
@@ -121,7 +132,7 @@ def test_compress_makes_an_own_model_smaller_and_measures_each_stage(edge_cv, di
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ((), "at least one of --channels"),
         (("--sparsity", 1.0), "under 1"),
@@ -131,10 +142,10 @@ def test_compress_makes_an_own_model_smaller_and_measures_each_stage(edge_cv, di
         (("--sparsity", 0.5, "--augment", "speed=3"), "speed"),
     ],
 )
-def test_compress_refuses_what_cannot_be_before_it_trains(edge_cv, keras_file, tmp_path, arguments, said):
+def test_compress_refuses_bad_input_before_it_trains(edge_cv, keras_file, tmp_path, arguments, message):
     code, out, err = edge_cv("compress", keras_file, "--data", "digits", "--out", tmp_path / "out", *arguments)
     assert (code, out) == (2, "")
-    assert said in err
+    assert message in err
     assert not (tmp_path / "out").exists()
 
 
@@ -162,7 +173,7 @@ def test_convert_writes_checked_files_with_a_sidecar_each(converted):
     assert rows[1]["sqnr_db"] > 15
 
 
-def test_nothing_but_progress_is_said_on_stderr(converted):
+def test_stderr_has_only_progress(converted):
     lines = converted[1].stderr.splitlines()
     remark = "the model does not declare how photos"
     assert all(line.endswith(" s)") or line.startswith(remark) for line in lines), lines
@@ -185,7 +196,7 @@ def test_evaluate_and_benchmark_measure_what_convert_made(edge_cv, converted, ph
     assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in rows)
 
 
-def test_evaluate_tells_of_groups_and_corruptions_and_writes_a_report(edge_cv, converted, photos, tmp_path):
+def test_evaluate_reports_groups_and_corruptions_and_writes_a_report(edge_cv, converted, photos, tmp_path):
     from edge_cv.report import load
 
     table = tmp_path / "light.csv"
@@ -201,15 +212,15 @@ def test_evaluate_tells_of_groups_and_corruptions_and_writes_a_report(edge_cv, c
     report = load(tmp_path / "report")
     assert [row.name for row in report.rows] == ["float32", "int8"]
     rows = json.loads(edge_cv(*command, "--json")[1])
-    for row, told in zip(rows, report.rows, strict=True):
-        assert row["ece"] == told.confidence.ece
-        assert row["balanced_accuracy"] == told.classes.balanced_accuracy
+    for row, reported in zip(rows, report.rows, strict=True):
+        assert row["ece"] == reported.confidence.ece
+        assert row["balanced_accuracy"] == reported.classes.balanced_accuracy
         assert [group["images"] for group in row["groups"][0]["groups"]] == [6, 6]
-        assert told.robustness.images == 1
+        assert reported.robustness.images == 1
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (("--by", "sex", "--metadata", "m.csv"), "unknown column of .*'sex'"),
         (("--metadata", "m.csv"), "--by must name the columns"),
@@ -217,14 +228,14 @@ def test_evaluate_tells_of_groups_and_corruptions_and_writes_a_report(edge_cv, c
         (("--corruptions", "-1"), "--corruptions must be"),
     ],
 )
-def test_what_evaluate_cannot_tell_is_said_before_a_photo_is_read(
-    edge_cv, converted, photos, tmp_path, monkeypatch, options, says
+def test_evaluate_refuses_bad_options_before_it_reads_a_photo(
+    edge_cv, converted, photos, tmp_path, monkeypatch, options, message
 ):
     monkeypatch.chdir(tmp_path)
     junk(tmp_path, "m.csv", b"file,age\none/0.png,3\n")
     code, out, err = edge_cv("evaluate", converted[0] / "mine_int8.tflite", "--data", photos, *options)
     assert (code, out) == (2, "")
-    assert re.search(says, err)
+    assert re.search(message, err)
     assert "evaluating" not in err
     assert len(err.splitlines()) == 1
 
@@ -251,7 +262,7 @@ BAD = {
     "a file of another kind": lambda t, p, k: ["convert", junk(t, "x.h5"), "--scheme", "float32"],
     "an unknown scheme": lambda t, p, k: ["convert", k, "--scheme", "int9"],
     "int8 without photos": lambda t, p, k: ["convert", k, "--scheme", "int8"],
-    "a calibration folder that is missing": lambda t, p, k: [
+    "a missing calibration folder": lambda t, p, k: [
         "convert",
         k,
         "--scheme",
@@ -263,7 +274,7 @@ BAD = {
     "labels that are too few": lambda t, p, k: [
         *("convert", k, "--scheme", "int8", "--calibration", p, "--labels", junk(t, "l.txt", b"one\n"))
     ],
-    "a rule that is none": lambda t, p, k: [
+    "a rule that does not exist": lambda t, p, k: [
         "convert",
         k,
         "--scheme",
@@ -273,8 +284,17 @@ BAD = {
         "--resize",
         "squeeze",
     ],
-    "a mean that is none": lambda t, p, k: ["convert", k, "--scheme", "int8", "--calibration", p, "--mean", "grey"],
-    "an io that is none": lambda t, p, k: ["convert", k, "--scheme", "int8", "--calibration", p, "--io", "int4"],
+    "a mean that is not a number": lambda t, p, k: [
+        "convert",
+        k,
+        "--scheme",
+        "int8",
+        "--calibration",
+        p,
+        "--mean",
+        "grey",
+    ],
+    "an io that does not exist": lambda t, p, k: ["convert", k, "--scheme", "int8", "--calibration", p, "--io", "int4"],
     "an output folder that is a file": lambda t, p, k: [
         "convert",
         k,
@@ -287,11 +307,12 @@ BAD = {
     "a missing .tflite": lambda t, p, k: ["evaluate", t / "none.tflite", "--data", p],
     "a junk .tflite to time": lambda t, p, k: ["benchmark", junk(t, "x.tflite")],
     "no threads": lambda t, p, k: ["benchmark", junk(t, "x.tflite"), "--threads", "0"],
-    "threads that are no numbers": lambda t, p, k: ["benchmark", junk(t, "x.tflite"), "--threads", "many"],
+    "threads that are not numbers": lambda t, p, k: ["benchmark", junk(t, "x.tflite"), "--threads", "many"],
     "a missing recipe": lambda t, p, k: ["run", t / "none.py"],
-    "a recipe that has none": lambda t, p, k: ["run", junk(t, "r.py", b"RECIPE = 3\n")],
+    "an unknown recipe name": lambda t, p, k: ["run", "dem"],
+    "a recipe file without a recipe": lambda t, p, k: ["run", junk(t, "r.py", b"RECIPE = 3\n")],
     "a recipe that cannot be imported": lambda t, p, k: ["run", junk(t, "r.py", b"import nosuch\n")],
-    "a setting that is none": lambda t, p, k: ["run", ROOT / "recipes/demo.py", "--set", "measure.rans=3"],
+    "a setting that does not exist": lambda t, p, k: ["run", "demo", "--set", "measure.rans=3"],
     "a data folder without images": lambda t, p, k: ["run", ROOT / "recipes/demo.py", "--data", t, "--out", t / "out"],
     "a folder without a report": lambda t, p, k: ["report", t],
     "an unknown command": lambda t, p, k: ["nosuchcommand"],
@@ -321,7 +342,7 @@ def test_the_nearest_name_is_suggested(edge_cv, keras_file):
     assert "Did you mean 'efficientnet_lite0'?" in edge_cv("convert", "eficientnet_lite0", "--scheme", "float32")[2]
 
 
-def test_a_lambda_layer_runs_only_when_it_is_allowed(edge_cv, tmp_path, monkeypatch):
+def test_a_lambda_layer_runs_only_with_unsafe(edge_cv, tmp_path, monkeypatch):
     import keras
 
     image = keras.Input((32, 32, 3))
@@ -340,7 +361,8 @@ def test_a_lambda_layer_runs_only_when_it_is_allowed(edge_cv, tmp_path, monkeypa
     assert marker.exists()
 
 
-def test_interrupting_a_run_leaves_one_that_goes_on(tmp_path):
+@pytest.mark.slow
+def test_an_interrupted_run_resumes(tmp_path):
     command = [
         sys.executable,
         "-m",
@@ -370,14 +392,9 @@ def test_interrupting_a_run_leaves_one_that_goes_on(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def files(keras_file, photos, tmp_path_factory):
-    """A float32 and an int8 file of one model."""
-    folder = tmp_path_factory.mktemp("files")
-    arguments = ["convert", keras_file, "--scheme", "float32", "--scheme", "int8", "--calibration", photos]
-    command = [sys.executable, "-m", "edge_cv.cli", *map(str, arguments), "--out", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return tuple(folder / f"{keras_file.stem}_{scheme}.tflite" for scheme in ("float32", "int8"))
+def files(converted):
+    """The float32 and the int8 file."""
+    return tuple(converted[0] / f"mine_{scheme}.tflite" for scheme in ("float32", "int8"))
 
 
 def test_debug_prints_the_worst_layers_and_draws_all(edge_cv, files, photos, tmp_path):
@@ -397,7 +414,7 @@ def test_debug_prints_the_worst_layers_and_draws_all(edge_cv, files, photos, tmp
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({1: "missing.tflite"}, "must be a file that exists"),
         ({4: "layers.bmp"}, "NAME.png"),
@@ -405,17 +422,17 @@ def test_debug_prints_the_worst_layers_and_draws_all(edge_cv, files, photos, tmp
         ({1: "model.onnx"}, "two .tflite files"),
     ],
 )
-def test_debug_says_in_a_line_what_cannot_be(edge_cv, files, photos, tmp_path, change, says):
+def test_debug_refuses_bad_input_in_one_line(edge_cv, files, photos, tmp_path, change, message):
     arguments = [files[0], files[1], "--data", photos, tmp_path / "layers.png"]
     for place, value in change.items():
         arguments[place] = tmp_path / value
     code, out, err = edge_cv("debug", *arguments[:4], "--plot", arguments[4])
     assert (code, out) == (2, "")
-    assert says in err
+    assert message in err
     assert len(err.strip().splitlines()) == 1
 
 
-def test_check_says_the_remedy_and_exits_1_when_a_target_refuses(edge_cv, files):
+def test_check_prints_the_remedy_and_exits_1_if_a_target_refuses(edge_cv, files):
     code, out, _ = edge_cv("check", files[1], "--target", "edgetpu", "--target", "tflite-2.3")
     assert (code, out) == (0, f"{files[1]}: nothing found against edgetpu, tflite-2.3\n")
     code, out, _ = edge_cv("check", files[1], "--target", "mediapipe", "--json")
@@ -430,7 +447,7 @@ def test_check_says_the_remedy_and_exits_1_when_a_target_refuses(edge_cv, files)
     assert "Did you mean 'edgetpu'?" in err
 
 
-def test_a_budget_of_mixed_that_cannot_be_met_is_exit_code_1(edge_cv, keras_file, photos, tmp_path):
+def test_the_exit_code_is_1_if_mixed_misses_its_sqnr(edge_cv, keras_file, photos, tmp_path):
     code, out, err = edge_cv(
         "convert", keras_file, "--scheme", "mixed", "--min-sqnr", 149, "--calibration", photos, "--out", tmp_path
     )
@@ -456,7 +473,7 @@ TINY = ("model.alpha=0.125", "model.image_size=64", "model.preprocessing={'resiz
 TINY_SETTINGS = [part for setting in TINY for part in ("--set", setting)]
 
 
-def test_train_leaves_a_model_with_its_curves_and_convert_takes_it(edge_cv, tmp_path):
+def test_train_writes_a_model_and_its_history_and_convert_reads_it(edge_cv, tmp_path):
     out_dir = tmp_path / "run"
     command = ("train", "alexnet", "--data", "digits", "--quick", *TINY_SETTINGS, "--out", out_dir)
     code, out, err = edge_cv(*command, "--json")
@@ -464,7 +481,7 @@ def test_train_leaves_a_model_with_its_curves_and_convert_takes_it(edge_cv, tmp_
     (entry,) = json.loads(out)
     assert entry["epoch"] == 1
     assert 0 <= entry["validation_score"] <= 1
-    assert f"model: {out_dir / 'model.keras'}" in edge_cv(*command)[2]  # again: nothing is trained, all is told
+    assert f"model: {out_dir / 'model.keras'}" in edge_cv(*command)[2]  # nothing is trained again
     (training,) = (out_dir / "training").iterdir()
     assert {"checkpoint.npz", "history.csv", "tensorboard"} <= {path.name for path in training.iterdir()}
     code, out, err = edge_cv(
@@ -476,7 +493,7 @@ def test_train_leaves_a_model_with_its_curves_and_convert_takes_it(edge_cv, tmp_
     assert sidecar["preprocessing"]["resize_to"] is None
 
 
-def test_search_prints_the_best_first_and_the_command_that_runs_it(edge_cv, tmp_path):
+def test_search_prints_the_best_trial_first_and_its_command(edge_cv, tmp_path):
     recipe = tmp_path / "tiny.py"
     recipe.write_text(
         "from edge_cv.recipe import Data, Fit, Model, Recipe\n"
@@ -496,7 +513,7 @@ def test_search_prints_the_best_first_and_the_command_that_runs_it(edge_cv, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "alexnet"), "--data must name the photos to train on. Received: none"),
+        (("train", "alexnet"), "--data must name the photos to train on. Received: alexnet without --data"),
         (("train", "alexnett", "--data", "digits"), "unknown model: 'alexnett'. Did you mean 'alexnet'"),
         (("train", "alexnet", "--data", "nowhere"), "data must be a folder or file of images"),
         (("train", "alexnet", "--data", "digits", "--set", "fit.epoch=1"), "field of Fit"),
@@ -510,7 +527,7 @@ def test_search_prints_the_best_first_and_the_command_that_runs_it(edge_cv, tmp_
         (("search", str(ROOT / "recipes/digits.py")), "Missing option"),
     ],
 )
-def test_a_training_that_cannot_be_is_refused_in_one_line(edge_cv, arguments, message, tmp_path, monkeypatch):
+def test_bad_input_of_a_training_is_refused_in_one_line(edge_cv, arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = edge_cv(*arguments)
     assert (code, out) == (2, "")

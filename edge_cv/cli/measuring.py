@@ -17,7 +17,9 @@ from edge_cv.cli.tables import print_evaluation_details, print_json, print_rows
 commands = typer.Typer(rich_markup_mode=None)
 
 
-@commands.command(epilog="Example: edge-cv evaluate runs/demo/*.tflite --data photos --by sex,age --metadata people.csv")
+@commands.command(
+    epilog="Example: edge-cv evaluate runs/demo/*.tflite --data photos --by sex,age --metadata people.csv"
+)
 def evaluate(
     artifacts: Annotated[list[Path], typer.Argument(help=".tflite or .onnx files; the first is the reference.")],
     data: Annotated[str, typer.Option(help="Labelled photos: a folder, .tar, .csv or shards, or `sample`.")],

@@ -171,7 +171,7 @@ def debug(
     """Show in which layers a quantized model deviates from its float model.
 
     Prints the SQNR of each layer's output and weights; saturated: the share of float values outside the integer range;
-    unused: the share of integers that no value uses. Start with the first layer below --below. --json prints all layers.
+    unused: the share of integers that no value uses. Start with the first layer below --below. --json prints all.
     """
     from converters.tflite.layers import first_departing
     from converters.tflite.layers import worst as lowest

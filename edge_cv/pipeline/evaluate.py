@@ -157,3 +157,43 @@ def _notes(evaluation: Evaluation, photos: int, *, remote: bool) -> list[str]:
     if evaluation.error is not None:
         notes.append(f"Interrupted after {evaluation.images} of {photos} photos.")
     return notes
+
+
+def named_files(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by the names of their rows: their schemes if these differ and the first is float32, otherwise their stems.
+
+    Raises:
+        InputError: a file is given twice, or is not a model file.
+    """
+    if len(set(paths)) < len(paths):
+        raise InputError(f"each file must be given once. Received: {', '.join(map(str, paths))}")
+    schemes = [record.get("scheme") for record in _records(paths)]
+    if all(schemes) and len(set(schemes)) == len(schemes) and schemes[0] == "float32":
+        return dict(zip(schemes, paths, strict=True))
+    stems = [path.stem for path in paths]
+    if len(set(stems)) == len(stems):
+        return dict(zip(stems, paths, strict=True))
+    return {str(path): path for path in paths}
+
+
+def open_for_files(paths: Sequence[Path], data: str, split: str | None = None) -> Samples:
+    """Labelled images with the classes of the last file, unless these are ImageNet's.
+
+    Args:
+        paths: `.tflite` and `.onnx` files.
+        data, split: as `edge_cv.data.open_samples` takes them.
+
+    Raises:
+        InputError: a file is not a model file, or the images cannot be opened.
+    """
+    from edge_cv.data import imagenet_labels, open_samples
+
+    labels = _records(paths)[-1].get("labels")
+    classes = labels if labels and len(labels) != len(imagenet_labels()) else None
+    return open_samples(data, split=split, classes=classes)
+
+
+def _records(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    from converters import read_metadata
+
+    return [read_metadata(path) or {} for path in paths]
