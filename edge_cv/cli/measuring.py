@@ -136,9 +136,9 @@ def benchmark(
     rows = [
         {
             "threads": latency.threads,
-            "p50_ms": round(latency.p50_ms, 3),
-            "p90_ms": round(latency.p90_ms, 3),
-            "p99_ms": round(latency.p99_ms, 3),
+            "p50_ms": _rounded(latency.p50_ms),
+            "p90_ms": _rounded(latency.p90_ms),
+            "p99_ms": _rounded(latency.p99_ms),
             "runs": latency.runs,
             "peak_memory_bytes": measured.peak_memory_bytes,
             "host": latency.host,
@@ -155,3 +155,7 @@ def benchmark(
     if out is not None:
         print(f"measurement: {measured.save(out)}", file=sys.stderr)
     return 0 if measured.error is None else fail(measured.error, BAD_INPUT)
+
+
+def _rounded(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, 3)

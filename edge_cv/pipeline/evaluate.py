@@ -169,7 +169,7 @@ def named_files(paths: Sequence[Path]) -> dict[str, Path]:
         raise InputError(f"each file must be given once. Received: {', '.join(map(str, paths))}")
     schemes = [record.get("scheme") for record in _records(paths)]
     if all(schemes) and len(set(schemes)) == len(schemes) and schemes[0] == "float32":
-        return dict(zip(schemes, paths, strict=True))
+        return {str(scheme): path for scheme, path in zip(schemes, paths, strict=True)}
     stems = [path.stem for path in paths]
     if len(set(stems)) == len(stems):
         return dict(zip(stems, paths, strict=True))
