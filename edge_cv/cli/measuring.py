@@ -48,6 +48,7 @@ def evaluate(
     from edge_cv.evaluation.remote import evaluating
     from edge_cv.pipeline.evaluate import evaluate_files, named_files, open_for_files
     from edge_cv.progress import shown
+    from edge_cv.report.files import save, to_dict
 
     remote = remote_device(device)
     if remote is not None and (corruptions or workers is not None or ray is not None):
@@ -93,13 +94,13 @@ def evaluate(
     ]
     if as_json:
         details = ("groups", "robustness", "multi_label")
-        full = evaluated.report.to_dict()["rows"]
+        full = to_dict(evaluated.report)["rows"]
         print_json([r | {d: f[d] for d in details if f[d]} for r, f in zip(rows, full, strict=True)])
     else:
         print_rows(rows, as_json)
         print_evaluation_details(evaluated.report.rows)
     if out is not None:
-        print(f"report: {evaluated.report.save(out)}", file=sys.stderr)
+        print(f"report: {save(evaluated.report, out)}", file=sys.stderr)
     if evaluated.evaluation.error is not None:
         return fail(evaluated.evaluation.error, BAD_INPUT)
     if journal is not None:

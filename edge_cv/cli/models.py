@@ -177,7 +177,7 @@ def debug(
     from converters.tflite.layers import worst as lowest
     from edge_cv.pipeline.debug import compare_layers
     from edge_cv.progress import shown
-    from edge_cv.report.sections.layers import check_path, draw
+    from edge_cv.report.layer_plot import check_path, draw
 
     check_path(plot)
     compared = compare_layers(reference, artifact, data, limit=limit, progress=shown)
@@ -283,7 +283,7 @@ def models(
 
     rows = [zoo.describe(name) for name in zoo.names()]
     if plot is not None:
-        from edge_cv.report.zoo import draw
+        from edge_cv.report.zoo_plot import draw
 
         draw(rows, plot)
     print_rows(rows, as_json)

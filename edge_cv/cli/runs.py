@@ -181,12 +181,12 @@ def report(
     as_json: Json = False,
 ) -> int:
     """Show the report of a run, or compare several runs, including measurements made on devices."""
-    from edge_cv.report import merge
-    from edge_cv.report.measured import load, with_measurements
+    from edge_cv.report.comparison import merge, with_measurements
+    from edge_cv.report.files import load_all, save
 
-    reports, measurements = load(folders)
+    reports, measurements = load_all(folders)
     merged = with_measurements(merge(reports), measurements)
     if out is not None:
-        print(f"report: {merged.save(out)}", file=sys.stderr)
+        print(f"report: {save(merged, out)}", file=sys.stderr)
     print_report(merged, as_json)
     return BROKEN if merged.violations else 0

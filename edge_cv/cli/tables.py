@@ -17,10 +17,13 @@ def print_json(value: Any) -> None:
 
 def print_report(report: Report, as_json: bool) -> None:
     """Print a report."""
+    from edge_cv.report.files import to_dict
+    from edge_cv.report.terminal import show
+
     if as_json:
-        print_json(report.to_dict())
+        print_json(to_dict(report))
     else:
-        report.show()
+        show(report)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
@@ -44,7 +47,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 
 def print_evaluation_details(rows: Sequence[Row]) -> None:
     """Print the accuracy of each group and at each severity of corruption, if they were evaluated."""
-    from edge_cv.report.sections.analysis import gaps
+    from edge_cv.report.sections.groups import gaps
 
     groups = [
         {"by": column.column, "group": group.name, "images": group.images}
