@@ -1,1 +1,5 @@
-"""The `edge-cv` command line."""
+"""The command line, `edge-cv`."""
+
+from edge_cv.cli.app import main
+
+__all__ = ["main"]
