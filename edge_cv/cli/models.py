@@ -19,7 +19,10 @@ commands = typer.Typer(rich_markup_mode=None)
 
 @commands.command(epilog="Example: edge-cv convert model.keras --scheme int8 --calibration photos --labels labels.txt")
 def convert(
-    model: Annotated[str, typer.Argument(help="A .keras file, a SavedModel folder, or a name of `edge-cv models`.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A .keras, .h5 or float .tflite file, a SavedModel folder, or a name of `edge-cv models`."),
+    ],
     scheme: Annotated[
         list[str],
         typer.Option(help="float32, float16, dynamic_int8, int8, int16x8 or mixed; can be repeated."),
