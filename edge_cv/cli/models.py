@@ -265,7 +265,7 @@ def devices(as_json: Json = False) -> int:
             "model": recipe.model.name,
             "scheme": recipe.device.scheme,
             "rules": recipe.device.target,
-            "recipe": str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path),
+            "recipe": str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.stem,
         }
         for path, recipe in recipes.device_recipes()
         if recipe.device is not None
