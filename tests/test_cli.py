@@ -203,7 +203,7 @@ def test_evaluate_reports_groups_and_corruptions_and_writes_a_report(edge_cv, co
     names = sorted(f"{file.parent.name}/{file.name}" for file in photos.rglob("*.png"))
     table.write_text("file,light\n" + "".join(f"{name},{('day', 'night')[n % 2]}\n" for n, name in enumerate(names)))
     files = [converted[0] / f"mine_{scheme}.tflite" for scheme in ("float32", "int8")]
-    command = ["evaluate", *files, "--data", photos, "--by", "light", "--metadata", table]
+    command = ["evaluate", *files, "--data", photos, "--by", "light", "--metadata", table, "--workers", 1]
     code, out, err = edge_cv(*command, "--corruptions", "1", "--out", tmp_path / "report")
     assert code == 0
     assert "no significant gap" in out or "significant gap for" in out
@@ -418,7 +418,7 @@ def test_debug_prints_the_worst_layers_and_draws_all(edge_cv, files, photos, tmp
     [
         ({1: "missing.tflite"}, "must be a file that exists"),
         ({4: "layers.bmp"}, "NAME.png"),
-        ({4: "nowhere/layers.png"}, "folder must be there"),
+        ({4: "nowhere/layers.png"}, "folder must exist"),
         ({1: "model.onnx"}, "two .tflite files"),
     ],
 )
