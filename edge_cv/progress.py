@@ -1,4 +1,4 @@
-"""Telling what a long command does, on stderr: bars in a terminal, plain lines elsewhere."""
+"""Progress of long steps on stderr: bars in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Protocol
 
 
 class Update(Protocol):
-    """Says how far a step is; `note` is what there is to tell of it meanwhile, and in the end."""
+    """Reports how far a step is. `note` is shown beside it; the last one also at the end."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
-# A step of known or unknown length: `with progress("measuring int8") as update: update(done, total)`.
+# Reports one step: `with progress("measuring int8") as update: update(done, total)`. `update` need not be called.
 Progress = Callable[[str], AbstractContextManager[Update]]
 
-MIN_LINE_SECONDS = 10.0  # where there is no terminal, how often a long step says how far it is
+MIN_LINE_SECONDS = 10.0  # between two lines of a step, without a terminal
 
 
 @contextlib.contextmanager
 def silent(title: str) -> Iterator[Update]:
-    """Progress that nobody sees: the default of the Python API."""
+    """Progress without output: the default of the Python API."""
     yield lambda done, total, note="": None
 
 
@@ -40,11 +40,11 @@ def _bar(title: str) -> Iterator[Update]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    told = ""
+    last_note = ""
 
     def update(done: int, total: int, note: str = "") -> None:
-        nonlocal told
-        told = note
+        nonlocal last_note
+        last_note = note
         bars.update(task, completed=done, total=total, note=note)
 
     columns = (
@@ -55,25 +55,25 @@ def _bar(title: str) -> Iterator[Update]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(title, total=None, note="")
         yield update
-    _end(title, told, start)
+    _end(title, last_note, start)
 
 
 @contextlib.contextmanager
 def _lines(title: str) -> Iterator[Update]:
-    start = last = time.monotonic()
-    told = ""
+    start = last_time = time.monotonic()
+    last_note = ""
 
     def update(done: int, total: int, note: str = "") -> None:
-        nonlocal last, told
-        told = note
-        if time.monotonic() - last >= MIN_LINE_SECONDS:
-            last = time.monotonic()
+        nonlocal last_time, last_note
+        last_note = note
+        if time.monotonic() - last_time >= MIN_LINE_SECONDS:
+            last_time = time.monotonic()
             print(f"{title}: {done} of {total}{f', {note}' if note else ''}", file=sys.stderr, flush=True)
 
     yield update
-    _end(title, told, start)
+    _end(title, last_note, start)
 
 
-def _end(title: str, told: str, start: float) -> None:
+def _end(title: str, note: str, start: float) -> None:
     seconds = time.monotonic() - start
-    print(f"{title}{f': {told}' if told else ''} ({seconds:.1f} s)", file=sys.stderr, flush=True)
+    print(f"{title}{f': {note}' if note else ''} ({seconds:.1f} s)", file=sys.stderr, flush=True)

@@ -20,6 +20,7 @@ from edge_cv.data import Preprocessing
 from edge_cv.data.input_pipeline.batches import array_batches, evaluation_batches, sample_batches
 from edge_cv.data.input_pipeline.loading import reduction
 from edge_cv.data.input_pipeline.pillow_pipeline import PillowPipeline
+from edge_cv.data.places import FilePart
 from edge_cv.recipe import Augment
 
 ROOT = Path(__file__).parents[1]
@@ -263,18 +264,12 @@ def test_several_labels_an_image_stay_multi_hot(memory):
 
 
 def test_files_are_read_as_images_in_memory_are(memory, tmp_path):
-    @dataclass(frozen=True)
-    class File:
-        path: str
-        offset: int = 0
-        length: int | None = None
-
     class Files(Memory):
         def encoded(self, index: int) -> bytes:
             return Path(self.place(index).path).read_bytes()
 
-        def place(self, index: int) -> File:
-            return File(str(tmp_path / f"ä {index}.jpg"))
+        def place(self, index: int) -> FilePart:
+            return FilePart(str(tmp_path / f"ä {index}.jpg"))
 
     for index, content in enumerate(memory.contents):
         (tmp_path / f"ä {index}.jpg").write_bytes(content)

@@ -96,10 +96,10 @@ def test_duplicates_within_and_across_splits(tmp_path):
     write(validation / "bee hive" / "small leak.jpg", resized(7))
     write(train / "bee hive" / "again.jpg", resized(10))
     found = check(tmp_path)
-    assert said(found, "are there twice") == [("train", 1, False)]
+    assert said(found, "occur twice") == [("train", 1, False)]
     assert said(found, "are in both") == [("train, validation", 1, True)]
     assert said(found, "look like another") == [("train", 1, False)]
-    assert said(found, "look like one in the other") == [("train, validation", 1, True)]
+    assert said(found, "look like an image in the other") == [("train, validation", 1, True)]
     assert len(found.findings) == 4
     example = next(finding for finding in found.findings if finding.what == "are in both").examples[0]
     assert example == f"{validation / 'ant nest' / 'leak.jpg'} = {train / 'ant nest' / '1.jpg'}"

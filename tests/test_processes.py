@@ -7,7 +7,7 @@ import time
 import pytest
 
 from converters.errors import InputError
-from edge_cv.parallel.processes import in_processes
+from edge_cv.parallel.processes import map_in_processes
 
 
 def die(task: int) -> int:
@@ -26,13 +26,13 @@ def refuse(task: int) -> int:
 
 
 def test_results_come_in_order():
-    assert list(in_processes(slowly, range(30))) == list(range(30))
+    assert list(map_in_processes(slowly, range(30))) == list(range(30))
 
 
 def test_small_work_is_done_here():
-    assert set(in_processes(process, range(3), small=True)) == {os.getpid()}
-    assert os.getpid() not in set(in_processes(process, range(3)))
-    assert list(in_processes(operator.neg, [])) == []
+    assert set(map_in_processes(process, range(3), small=True)) == {os.getpid()}
+    assert os.getpid() not in set(map_in_processes(process, range(3)))
+    assert list(map_in_processes(operator.neg, [])) == []
 
 
 def process(task: int) -> int:
@@ -41,9 +41,9 @@ def process(task: int) -> int:
 
 def test_a_process_that_dies_is_an_error_and_no_traceback_of_ours():
     with pytest.raises(InputError, match="a worker process died"):
-        list(in_processes(die, range(8)))
+        list(map_in_processes(die, range(8)))
 
 
 def test_what_the_work_refuses_is_refused():
     with pytest.raises(InputError, match="task 0 must be another"):
-        list(in_processes(refuse, range(8)))
+        list(map_in_processes(refuse, range(8)))

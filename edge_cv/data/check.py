@@ -25,7 +25,7 @@ from edge_cv.data.image_files import inspect
 from edge_cv.data.opening import classes_to_train, open_samples, splits_of
 from edge_cv.data.places import Parts
 from edge_cv.data.samples import UNKNOWN, Samples
-from edge_cv.parallel.processes import in_processes
+from edge_cv.parallel.processes import map_in_processes
 from edge_cv.progress import Progress, silent
 
 NEAR_BITS = 4  # of 64: see `converters.images.image_hash`
@@ -177,7 +177,7 @@ def _inspect_all(samples: Sequence[Samples], update: Callable[[int, int], None])
     total, done = sum(map(len, samples)), 0
     values = np.zeros((len(_COLUMNS), total), np.uint64)
     why: dict[int, str] = {}
-    for columns, reasons in in_processes(_inspect_chunk, chunks, start=_share, given=(samples,)):
+    for columns, reasons in map_in_processes(_inspect_chunk, chunks, initializer=_share, initargs=(samples,)):
         count = columns.shape[1]
         values[:, done : done + count] = columns
         why.update({done + row: reason for row, reason in reasons.items()})
@@ -217,10 +217,10 @@ def _inspect_image(samples: Samples, index: int) -> tuple[int, int, int, int, in
     facts, image = inspect(content)
     name = os.fsdecode(samples.places.key(samples.rows[index])).lower()
     suffix = os.path.splitext(name)[1]
-    known = any(suffix in suffixes for suffixes in _SUFFIXES.values())
+    is_known = any(suffix in suffixes for suffixes in _SUFFIXES.values())
     flags = 0 if facts.plain or facts.frames > 1 else _FLAGS["unlike"]
     flags |= _FLAGS["animated"] if facts.frames > 1 else 0
-    flags |= _FLAGS["misnamed"] if known and suffix not in _SUFFIXES[facts.format] else 0
+    flags |= _FLAGS["misnamed"] if is_known and suffix not in _SUFFIXES[facts.format] else 0
     pixels = np.asarray(image)
     flags |= _FLAGS["flat"] if (pixels == pixels[:1, :1]).all() else 0
     digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
@@ -281,7 +281,7 @@ def _issues_of_shards(part: str, samples: Samples) -> list[DataIssue]:
     used = [places.files[i] for i in np.unique(places.file[samples.rows])]
     files = [file for file in used if format_of(os.path.basename(file)) == TFRECORD]
     small = sum(map(os.path.getsize, files)) < 2**28  # read faster than processes start
-    broken = [why for why in in_processes(_broken_shard, files, small=small) if why]
+    broken = [why for why in map_in_processes(_broken_shard, files, small=small) if why]
     return [DataIssue(part, "shards are broken", len(broken), True, tuple(broken[:EXAMPLES]))] if broken else []
 
 
@@ -317,9 +317,9 @@ def _duplicates(names: Sequence[str], samples: Sequence[Samples], table: _Table)
             if across and len(exact) == len(samples[a]) == len(samples[b]):
                 yield issue(a, b, f"are the same images: {names[b]} must not be {names[a]}", exact, True)
             elif len(exact):
-                yield issue(a, b, "are in both" if across else "are there twice", exact, across)
+                yield issue(a, b, "are in both" if across else "occur twice", exact, across)
             if len(near):
-                yield issue(a, b, "look like one in the other" if across else "look like another", near, across)
+                yield issue(a, b, "look like an image in the other" if across else "look like another", near, across)
             if not samples[a].multi_label and not samples[b].multi_label and samples[a].classes == samples[b].classes:
                 labels = [samples[part].labels[table.index[exact[:, i]]] for i, part in ((0, a), (1, b))]
                 differ = exact[(labels[0] != labels[1]) & (np.minimum(labels[0], labels[1]) >= 0)]

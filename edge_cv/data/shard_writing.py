@@ -23,7 +23,7 @@ from edge_cv.data.formats.prepared import FORMATS, Shard
 from edge_cv.data.formats.record_scan import ARRAY_RECORD, TFRECORD
 from edge_cv.data.image_files import inspect
 from edge_cv.data.samples import Samples
-from edge_cv.parallel.processes import in_processes
+from edge_cv.parallel.processes import map_in_processes
 
 BROKEN = ("skip", "refuse")
 
@@ -54,7 +54,7 @@ class ShardingOptions:
         if self.format not in FORMATS:
             raise unknown("format of shards", self.format, FORMATS)
         if self.broken not in BROKEN:
-            raise unknown("way with broken images", self.broken, BROKEN)
+            raise unknown("treatment of broken images", self.broken, BROKEN)
         for name in ("shards", "max_side"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -130,7 +130,7 @@ def write_shards(
     done = sum(len(part) for i, part in enumerate(parts) if written[i] is not None)
     on_progress(done, len(samples))
     shared = (samples, options, parts, files, records)
-    for i in in_processes(_write_shard, missing, start=_share, given=shared, small=len(samples) < _SMALL):
+    for i in map_in_processes(_write_shard, missing, initializer=_share, initargs=shared, small=len(samples) < _SMALL):
         written[i] = ShardRecord.read(records / f"{i}.npz", files[i])
         done += len(parts[i])
         on_progress(done, len(samples))

@@ -1,4 +1,4 @@
-"""Work on all cores, in processes that do not outlive the one that started them."""
+"""Process pools whose workers end with the process that started them, and an ordered map over them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -19,43 +19,46 @@ Result = TypeVar("Result")
 _WATCH_SECONDS = 0.5
 
 
-def in_processes(
-    work: Callable[[Task], Result],
+def map_in_processes(
+    function: Callable[[Task], Result],
     tasks: Sequence[Task],
     *,
-    start: Callable[..., None] | None = None,
-    given: tuple = (),
+    initializer: Callable[..., None] | None = None,
+    initargs: tuple = (),
     small: bool = False,
-) -> Generator[Result, None, None]:
-    """`work(task)` for each task, in order, on all cores, with a bounded number of results waiting.
+) -> Iterator[Result]:
+    """Apply a function to each task on all cores, with a bounded number of results waiting.
 
     Args:
-        work: a function that can be pickled.
-        tasks: its arguments, small ones.
-        start: called once in each process with `given`, which may be large.
-        given: what all tasks share.
-        small: whether the work takes less time than starting processes; then this one does it.
+        function: a function that can be pickled.
+        tasks: its arguments, which should be small.
+        initializer: called once in each process with `initargs`, which may be large.
+        initargs: what all tasks share.
+        small: whether the work takes less time than starting processes; this process then does it.
+
+    Yields:
+        The results, in the order of the tasks.
 
     Raises:
-        InputError: a process died, or what `work` raises.
+        InputError: a process died. What `function` raises is raised here.
     """
     if small or len(tasks) < 2:
-        if start is not None:
-            start(*given)
-        yield from map(work, tasks)
+        if initializer is not None:
+            initializer(*initargs)
+        yield from map(function, tasks)
         return
 
     import loky
     from loky.process_executor import BrokenProcessPool
 
     workers = min(loky.cpu_count(), len(tasks))
-    executor = process_pool(workers, start, given)
+    executor = process_pool(workers, initializer, initargs)
     try:
-        following = iter(tasks)
-        waiting: deque[Any] = deque(executor.submit(work, task) for task in islice(following, 2 * workers))
+        remaining = iter(tasks)
+        waiting: deque[Any] = deque(executor.submit(function, task) for task in islice(remaining, 2 * workers))
         while waiting:
             result = waiting.popleft().result()
-            waiting.extend(executor.submit(work, task) for task in islice(following, 1))
+            waiting.extend(executor.submit(function, task) for task in islice(remaining, 1))
             yield result
     except BrokenProcessPool as error:
         raise InputError(f"a worker process died: memory ran out, or it was killed ({workers} workers)") from error
@@ -64,28 +67,36 @@ def in_processes(
 
 
 def process_pool(
-    workers: int, start: Callable[..., None] | None = None, given: tuple = (), *, threads: bool = False
+    workers: int, initializer: Callable[..., None] | None = None, initargs: tuple = (), *, threads: bool = False
 ) -> Any:
-    """Loky's executor of so many processes, which calls `start(*given)` in each; to be shut down with kill_workers.
+    """A loky executor. Shut it down with `kill_workers`.
 
-    Without `threads` numpy has one in each, and not a pool as large as the machine.
+    Args:
+        workers: the number of processes.
+        initializer: called once in each process with `initargs`.
+        initargs: its arguments.
+        threads: whether numpy may use several threads in each process.
     """
     import loky
 
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    initargs = (os.getpid(), start, given)
-    return loky.ProcessPoolExecutor(workers, initializer=_start, initargs=initargs, env=None if threads else single)
+    return loky.ProcessPoolExecutor(
+        workers,
+        initializer=_initialize,
+        initargs=(os.getpid(), initializer, initargs),
+        env=None if threads else single,
+    )
 
 
-def _start(parent: int, start: Callable[..., None] | None, given: tuple) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one ends the others
+def _initialize(parent: int, initializer: Callable[..., None] | None, initargs: tuple) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends its workers
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if start is not None:
-        start(*given)
+    if initializer is not None:
+        initializer(*initargs)
 
 
 def _watch(parent: int) -> None:
-    """End this process when the one that started it was killed, which could not say so."""
+    """End this process when its parent is gone, for a killed parent cannot end its workers."""
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
     os._exit(1)

@@ -159,9 +159,9 @@ def _range(span: Span) -> tuple[int, int]:
     return span[0], span[0] + span[1]
 
 
-def _parts(window: Window, start: int, stop: int, wanted: int) -> list[Span]:
+def _parts(window: Window, start: int, stop: int, field: int) -> list[Span]:
     """Offset and length of each length-delimited field of this number."""
-    return [(b, e - b) for number, wire, b, e in _fields(window, start, stop) if number == wanted and wire == _BYTES]
+    return [(b, e - b) for number, wire, b, e in _fields(window, start, stop) if number == field and wire == _BYTES]
 
 
 def _fields(window: Window, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:

@@ -31,7 +31,7 @@ from edge_cv.data.formats.layout import Layout
 from edge_cv.data.formats.record_scan import ARRAY_RECORD, TFRECORD
 from edge_cv.data.places import Packed, Parts, Places
 from edge_cv.data.samples import Samples
-from edge_cv.parallel.processes import in_processes
+from edge_cv.parallel.processes import map_in_processes
 from edge_cv.strict_json import mapping
 
 MANIFEST = "manifest.json"
@@ -161,7 +161,7 @@ def verify(
     shards = [shard for part in chosen.values() for shard in part.shards]
     total, done = sum(shard.images for shard in shards), 0
     small = sum(shard.bytes for shard in shards) < 2**28  # read faster than processes start
-    for shard in in_processes(functools.partial(_check_shard, folder, manifest.format), shards, small=small):
+    for shard in map_in_processes(functools.partial(_check_shard, folder, manifest.format), shards, small=small):
         done += shard.images
         if on_progress is not None:
             on_progress(done, total)
@@ -223,8 +223,8 @@ def _columns(index: Path) -> dict[str, np.ndarray]:
         "names": (np.uint8,),
     }
     try:
-        with np.load(index, allow_pickle=False) as found:
-            columns = {name: found[name] for name in kinds}
+        with np.load(index, allow_pickle=False) as arrays:
+            columns = {name: arrays[name] for name in kinds}
         if any(columns[name].dtype not in dtypes for name, dtypes in kinds.items()):
             raise ValueError("a column is of another type")
         return columns

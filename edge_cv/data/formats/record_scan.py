@@ -30,7 +30,7 @@ from edge_cv.data.formats.example import (
 from edge_cv.data.labels import imagenet_names, wnid_to_index
 from edge_cv.data.places import Packed, Parts, Places
 from edge_cv.data.samples import UNKNOWN, Samples, shortened
-from edge_cv.parallel.processes import in_processes
+from edge_cv.parallel.processes import map_in_processes
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _ARRAY_RECORD_NAME = re.compile(r".*\.(array_?record|arecord)([-_.].*)?", re.IGN
 _SHARD_NAME = re.compile(r"(?P<before>.*?)(?P<index>\d{5})-of-(?P<count>\d{5})(?P<after>.*)")
 _LARGE_BYTES = 2**30  # of all files; below, one process is faster than several that must be started
 _MAX_LABEL_BYTES = 2**33  # of a bool table of labels: enough for ImageNet-21k
-_MAX_CLASSES = 2**16  # where the labels alone tell their number
+_MAX_CLASSES = 2**16  # where only the labels give their number
 _MAX_TEXT_BYTES = 4096
 
 
@@ -150,7 +150,7 @@ def _scan_all(format: str, features: Features, files: tuple[tuple[str, int, int]
     if not small:
         count, gigabytes = len(files), size / 1e9
         logger.warning("indexing %d files of %.0f GB; data prepare writes shards that open at once", count, gigabytes)
-    return list(in_processes(work, [path for path, _, _ in files], small=small))
+    return list(map_in_processes(work, [path for path, _, _ in files], small=small))
 
 
 def _scan_tfrecord(path: str, features: Features) -> _Scan:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def shards(path: Path) -> Layout | None:
-    """Recognize a record file or a folder with record files; their names tell the splits."""
+    """Recognize a record file or a folder with record files; the splits are in the files' names."""
     if path.is_dir():
         files = [path / entry.name for entry in scan(path) if format_of(entry.name) and (path / entry.name).is_file()]
     else:

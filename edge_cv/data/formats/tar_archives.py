@@ -28,7 +28,7 @@ from edge_cv.data.formats.imagenet_validation import VALIDATION_FILE, validation
 from edge_cv.data.formats.layout import SPLIT_WORDS, Layout
 from edge_cv.data.places import Packed, Parts
 from edge_cv.data.samples import UNKNOWN, Samples
-from edge_cv.parallel.processes import in_processes
+from edge_cv.parallel.processes import map_in_processes
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def _scan_all(files: tuple[tuple[str, int, int], ...]) -> tuple[list[_Archive], 
     if not several:
         archives = list(_class_archives(archives[0])) or archives
     small = sum(archive.size for archive in archives) < _LARGE_BYTES
-    return archives, list(in_processes(_images, archives, small=small))
+    return archives, list(map_in_processes(_images, archives, small=small))
 
 
 def _labels(

@@ -28,8 +28,8 @@ Draws = dict[str, np.ndarray]
 def draw(augment: Augment, sampler: Sampler, epoch: int, step: int, size: int) -> Draws:
     """Draw the random draws of this host's batch.
 
-    Each operation has its own generator, so that switching one on does not change the others. The draws are drawn for
-    the global batch: several hosts together get the draws of one.
+    Each operation has its own generator, so that switching one on does not change the others. The numbers are drawn
+    for the global batch: several hosts together get the numbers of one.
 
     Args:
         augment: the operations.

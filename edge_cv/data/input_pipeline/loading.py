@@ -28,10 +28,17 @@ ATTEMPTS = 1000  # consecutive images that cannot be read before an error is rai
 class Encoded(Protocol):
     """The part of `Samples` that training uses: labels and encoded images."""
 
-    name: str
-    classes: tuple[str, ...]
-    multi_label: bool
-    labels: np.ndarray
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def multi_label(self) -> bool: ...
+
+    @property
+    def labels(self) -> np.ndarray: ...
 
     def __len__(self) -> int: ...
 
@@ -55,7 +62,7 @@ class BatchPlan:
     image_size: int
 
     def draws(self, epoch: int, step: int) -> Draws:
-        """The random draws of a batch."""
+        """The random numbers of a batch."""
         return draw(self.augment, self.sampler, epoch, step, self.image_size)
 
     def targets(self, indices: np.ndarray) -> np.ndarray:
@@ -129,7 +136,7 @@ def square(content: bytes, draws: Draws, augment: Augment, size: int) -> np.ndar
 
     Args:
         content: of the file.
-        draws: the image's row of the batch's random draws (`row_of`).
+        draws: the image's row of the batch's random numbers (`row_of`).
         augment: ranges of the crop.
         size: height and width of the result, in pixels.
 

@@ -112,13 +112,13 @@ class _Load:
         indices = plan.sampler.indices(self._epoch, step)
         try:
             for row in range(len(images)):
-                own = row_of(draws, row)
+                draws_of_row = row_of(draws, row)
                 if isinstance(plan.samples, ArraySamples):
-                    images[row] = _square_of_array(plan.samples.pixels[indices[row]], own, plan)
+                    images[row] = _square_of_array(plan.samples.pixels[indices[row]], draws_of_row, plan)
                 else:
 
-                    def read(index: int, own: dict[str, np.ndarray] = own) -> np.ndarray:
-                        return square(plan.samples.encoded(index), own, plan.augment, size)
+                    def read(index: int, draws_of_row: dict[str, np.ndarray] = draws_of_row) -> np.ndarray:
+                        return square(plan.samples.encoded(index), draws_of_row, plan.augment, size)
 
                     indices[row], images[row] = first_readable(plan, self._epoch, step, row, read, broken)
         except InputError as error:  # returned, because it may have to cross to another process

@@ -140,10 +140,10 @@ class TfPipeline:
     def _batch(self, epoch: int, step: int) -> tuple[np.ndarray, ...]:
         """Content, kind, window and flip of each image of a batch, the targets, and the random numbers."""
         plan, draws = self._plan, self._plan.draws(epoch, step)
-        indices, contents, kinds, windows = self._rows(epoch, step, draws)
+        indices, contents, kinds, crops = self._rows(epoch, step, draws)
         flips = draws.get("flip", np.zeros(len(indices), bool))
         extra = (draws[name] for name in self._names)
-        return contents, kinds, windows, flips, plan.targets(indices), *extra
+        return contents, kinds, crops, flips, plan.targets(indices), *extra
 
     def _rows(self, epoch: int, step: int, draws: Draws) -> tuple[np.ndarray, ...]:
         """Index, content, kind and window of each image of a batch."""
@@ -158,8 +158,8 @@ class TfPipeline:
                 contents[row], kinds[row] = jpeg[:2]
                 continue
 
-            def read(index: int, own: Draws = row_of(draws, row)) -> bytes:  # noqa: B008
-                return square(plan.samples.encoded(index), own, plan.augment, size).tobytes()
+            def read(index: int, draws_of_row: Draws = row_of(draws, row)) -> bytes:  # noqa: B008
+                return square(plan.samples.encoded(index), draws_of_row, plan.augment, size).tobytes()
 
             indices[row], contents[row] = first_readable(plan, epoch, step, row, read, self._broken)
         return indices, contents, kinds, crops

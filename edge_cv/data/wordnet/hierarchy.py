@@ -65,8 +65,8 @@ def imagenet_hierarchy() -> Hierarchy:
     distances = np.full(shape, 127, np.int8)
     for wnid in sorted(parents, key=lambda wnid: -height[wnid]):  # a lower ancestor overwrites a higher one
         below = np.fromiter(up[wnid], int)
-        ways = np.fromiter(up[wnid].values(), np.int8)
+        paths = np.fromiter(up[wnid].values(), np.int8)
         block = np.ix_(below, below)
         heights[block], ancestors[block] = height[wnid], places[wnid]
-        distances[block] = np.minimum(distances[block], ways[:, None] + ways)
+        distances[block] = np.minimum(distances[block], paths[:, None] + paths)
     return Hierarchy(heights, distances, ancestors, tuple(name for _, name, *_ in rows))

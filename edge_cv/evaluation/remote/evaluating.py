@@ -24,7 +24,7 @@ from edge_cv.evaluation.remote.address import Adb, Ssh
 from edge_cv.evaluation.remote.connecting import connect
 from edge_cv.evaluation.remote.golden import describe
 from edge_cv.evaluation.worker import Task
-from edge_cv.parallel.processes import in_processes
+from edge_cv.parallel.processes import map_in_processes
 
 if TYPE_CHECKING:
     from edge_cv.data import Sample, Samples
@@ -66,7 +66,7 @@ def run(
         by_file = {classifier.file: classifier for classifier in opened}
         starts = range(0, len(samples), size)
         missing = [samples.chunk(start, start + size) for start in starts if not kept.has(start)]
-        decoded = in_processes(_decode, missing, start=_set_task, given=(task,))
+        decoded = map_in_processes(_decode, missing, initializer=_set_task, initargs=(task,))
         done = 0
         try:
             for start in starts:
