@@ -1,10 +1,10 @@
-"""The exported page in Chromium against Python: same top-1 on how many photos, and how long an inference takes.
+"""The exported web page in Chromium compared with Python: agreement of top-1 and time of an inference.
 
     python benchmarks/browser.py runs/browser/efficientnet_lite0_int8.tflite --data FOLDER [--split test]
 
-Photos and inferences of both sides are taken in turns of 20, so that what else the machine does falls on both. JPEG
-decoders differ by a step of a pixel here and there: photos whose two likeliest classes are close may differ for it.
-Needs Debian's chromium and the package playwright.
+Both sides take turns of 20 photos and inferences, so that other load affects both alike. JPEG decoders differ by one
+step in some pixels, which may change the top-1 of photos whose two likeliest classes are close. The benchmark needs
+Debian's chromium and the package playwright.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import statistics
 import tempfile
 import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -28,7 +30,7 @@ TURN = 20
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A static server; with `isolated` it sends what threads in WebAssembly want."""
+    """A static server; `isolated` sends the headers that threads in WebAssembly require."""
 
     isolated = False
 
@@ -42,34 +44,33 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("artifact", type=Path)
-    parser.add_argument("--data", default="sample", help="labelled photos, or `sample`")
-    parser.add_argument("--split", help="one of its splits")
-    parser.add_argument("--threads", action="store_true", help="serve the page so that it may use threads")
-    options = parser.parse_args()
+@dataclass
+class Results:
+    """What both sides measured: the page's top-1 of each photo, and the durations of inferences in milliseconds."""
 
+    predicted: list[int] = field(default_factory=list)
+    page_ms: list[float] = field(default_factory=list)
+    python_ms: list[float] = field(default_factory=list)
+    version: str = ""
+    status: str = ""
+
+
+def compare(artifact: Path, files: list[str], threads: bool) -> Results:
+    """Classify the photos in the exported page, in turns with inferences in Python."""
     from playwright.sync_api import sync_playwright
 
     from converters.tflite.runtime import interpreter
-    from edge_cv import data
     from edge_cv.deploy.web import export
-    from edge_cv.evaluation import describe_environment, evaluate
 
-    Quiet.isolated = options.threads
-    source = data.open_samples(options.data, split=options.split)
-    evaluation = evaluate({"it": options.artifact}, source)
-    predicted = evaluation.predictions.top1("it")[0]
-    files = [str(path) for path in evaluation.predictions.files]
-    at = interpreter(options.artifact.read_bytes())
-    detail = at.get_input_details()[0]
-    at.set_tensor(detail["index"], np.random.default_rng(0).integers(0, 256, detail["shape"]).astype(detail["dtype"]))
-    here, there, found = [], [], []
+    model, results = interpreter(artifact.read_bytes()), Results()
+    detail = model.get_input_details()[0]
+    pixels = np.random.default_rng(0).integers(0, 256, detail["shape"]).astype(detail["dtype"])
+    model.set_tensor(detail["index"], pixels)
     flags = ["--no-sandbox"] if os.geteuid() == 0 else []
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    Quiet.isolated = threads
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
-        export(options.artifact, folder)
+        export(artifact, folder)
         handler = functools.partial(Quiet, directory=folder)
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -77,39 +78,58 @@ def main() -> None:
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{server.server_port}/")
         page.wait_for_selector("body[data-state]", timeout=60_000)
-        status = page.inner_text("#status")
+        results.status, results.version = page.inner_text("#status"), browser.version
         for start in range(0, len(files), TURN):
-            page.evaluate("() => document.getElementById('results').replaceChildren()")
-            turn = files[start : start + TURN]
-            page.set_input_files("#files", turn)
-            wanted = "n => document.querySelectorAll('article[data-top1], article[data-error]').length >= n"
-            page.wait_for_function(wanted, arg=len(turn), timeout=0)
-            cards = page.eval_on_selector_all("article", "cards => cards.map(card => ({...card.dataset}))")[::-1]
-            found += [int(card.get("top1", -1)) for card in cards]
-            there += [float(card["inferenceMs"]) for card in cards if "inferenceMs" in card]
+            _classify_in_page(page, files[start : start + TURN], results)
             for _ in range(TURN):
                 began = time.perf_counter()
-                at.invoke()
-                here.append(1e3 * (time.perf_counter() - began))
-        version = browser.version
+                model.invoke()
+                results.python_ms.append(1e3 * (time.perf_counter() - began))
         browser.close()
         server.shutdown()
+    return results
+
+
+def _classify_in_page(page: Any, files: list[str], results: Results) -> None:
+    page.evaluate("() => document.getElementById('results').replaceChildren()")
+    page.set_input_files("#files", files)
+    finished = "n => document.querySelectorAll('article[data-top1], article[data-error]').length >= n"
+    page.wait_for_function(finished, arg=len(files), timeout=0)
+    cards = page.eval_on_selector_all("article", "cards => cards.map(card => ({...card.dataset}))")[::-1]
+    results.predicted += [int(card.get("top1", -1)) for card in cards]
+    results.page_ms += [float(card["inferenceMs"]) for card in cards if "inferenceMs" in card]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--data", default="sample", help="labelled photos, or `sample`")
+    parser.add_argument("--split", help="one of the splits of the data")
+    parser.add_argument("--threads", action="store_true", help="allow threads in WebAssembly")
+    options = parser.parse_args()
+
+    from edge_cv import data
+    from edge_cv.evaluation import describe_environment, evaluate
+
+    predictions = evaluate({"it": options.artifact}, data.open_samples(options.data, split=options.split)).predictions
+    files = [str(path) for path in predictions.files]
+    results = compare(options.artifact, files, options.threads)
+    in_page, in_python, labels = np.array(results.predicted), predictions.top1("it")[0], predictions.labels
 
     machine = describe_environment()
-    same = int((np.array(found) == predicted).sum())
-    print(f"{machine['cpu']}, {machine['cores']} cores, Chromium {version}: {status}")
-    print(f"top-1 as in Python: {same} of {len(files)} photos")
-    for place in np.flatnonzero(np.array(found) != predicted):
-        top = evaluation.predictions[place].top5["it"]
-        said = f"{top[0][1]:.3f}, then {top[1][1]:.3f}"
-        print(f"  {Path(files[place]).name}: {found[place]} for {top[0][0]}; Python: {said}")
-    labels = evaluation.predictions.labels
+    print(f"{machine['cpu']}, {machine['cores']} cores, Chromium {results.version}: {results.status}")
+    print(f"top-1 as in Python: {int((in_page == in_python).sum())} of {len(files)} photos")
+    for index in np.flatnonzero(in_page != in_python).tolist():
+        first, second = predictions[index].top5["it"][:2]
+        probabilities = f"{first[1]:.3f}, then {second[1]:.3f}"
+        print(f"  {Path(files[index]).name}: {in_page[index]} for {first[0]}; Python: {probabilities}")
     if (labels >= 0).any():
-        own, theirs = (float(np.mean(given == labels)) for given in (np.array(found), predicted))
-        print(f"top-1 against the labels: {own:.2%}, Python {theirs:.2%}")
-    own, theirs = statistics.median(there), statistics.median(here)
+        page_top1, python_top1 = (float(np.mean(classes == labels)) for classes in (in_page, in_python))
+        print(f"top-1 against the labels: {page_top1:.2%}, Python {python_top1:.2%}")
+    page_ms, python_ms = statistics.median(results.page_ms), statistics.median(results.python_ms)
     print(
-        f"inference, median of {len(there)}: {own:.2f} ms; Python at one thread {theirs:.2f} ms: {own / theirs:.1f} x"
+        f"inference, median of {len(results.page_ms)}: {page_ms:.2f} ms; "
+        f"Python with one thread {python_ms:.2f} ms: {page_ms / python_ms:.1f} x"
     )
 
 

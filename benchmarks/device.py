@@ -1,13 +1,13 @@
-"""What measuring by ssh adds to a latency: the same file timed in this process, by the runner here, and behind ssh.
+"""The overhead of measuring by ssh: a file timed in this process, by the runner on this machine, and by ssh.
 
     python benchmarks/device.py FILE.tflite [--rounds 20] [--runs 200]
 
-All run on this machine, behind a server of OpenSSH on loopback, in turns, so that what else the machine does falls on
-all. A ratio is that of a round's percentiles; printed are the median ratio over the rounds and its 95 % interval (from
-the order statistics). The tenth percentile, which other programs disturb less, stands beside the median.
+All three run on this machine, the last through an OpenSSH server on loopback, in turns, so that other load affects all
+alike. The output is the median over the rounds of the ratio of two percentiles, with its 95 % interval from the order
+statistics. The 10th percentile is shown beside the median because other programs affect it less.
 
-First a clock takes the runtime's place: an inference that waits, busy, until 2 ms have passed. What is measured above
-these 2 ms is the measuring itself, and can be told to the microsecond.
+First, a clock replaces the runtime: an inference that waits in a busy loop until 2 ms have passed. The measured time
+above 2 ms is the overhead, exact to the microsecond.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ssh_server import Server
 
 
 def in_process_ms(path: Path, runs: int, warmup: int) -> list[float]:
-    """Single inferences of an interpreter of this process."""
+    """Durations of single inferences in this process, in milliseconds."""
     from edge_cv.evaluation import runner
 
     model = runner.open_model(str(path), 1)
@@ -83,7 +83,7 @@ class Interpreter:
 
 
 def clock(server: Server, folder: Path, runs: int) -> None:
-    """What the runner behind ssh measures of an inference of exactly 2 ms."""
+    """Print what the runner measures by ssh for an inference of exactly 2 ms."""
     from edge_cv.evaluation.remote.address import Ssh
     from edge_cv.evaluation.remote.ssh import Session
     from edge_cv.evaluation.runner_events import RUNNER, Repetitions
@@ -101,35 +101,37 @@ def clock(server: Server, folder: Path, runs: int) -> None:
         session.start(RUNNER.name, ["./model.tflite", *Repetitions((1,), runs, 20).options()])
         for event in session.events():
             samples += event.get("samples_ms", [])
-    more = np.percentile(samples, (10, 50)) - CLOCK_MS
-    told = ", ".join(f"p{p} {1e3 * ms:+.2f} us ({ms / CLOCK_MS:+.3%})" for p, ms in zip((10, 50), more, strict=True))
-    print(f"an inference of {CLOCK_MS:g} ms behind ssh, {len(samples)} times: {told}")
+    overhead = np.percentile(samples, (10, 50)) - CLOCK_MS
+    text = ", ".join(
+        f"p{p} {1e3 * ms:+.2f} us ({ms / CLOCK_MS:+.3%})" for p, ms in zip((10, 50), overhead, strict=True)
+    )
+    print(f"{len(samples)} inferences of {CLOCK_MS:g} ms by ssh: {text}")
 
 
 def compare(path: Path, server: Server, rounds: int, runs: int) -> None:
-    """The three ways, in turns."""
+    """Print the ratios of the three methods, measured in turns."""
     from edge_cv.evaluation import measure
     from edge_cv.evaluation.remote import measure_on
 
     device = f"ssh://127.0.0.1:{server.port}?python={quote(sys.executable)}"
-    ways = {
+    methods = {
         "this process": lambda: in_process_ms(path, runs, 20),
         "runner here": lambda: measure(path, runs=runs, warmup=20).latency[0].samples_ms,
         "runner by ssh": lambda: measure_on(device, path, runs=runs, warmup=20).latency[0].samples_ms,
     }
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ways}
+    measured: dict[str, list[np.ndarray]] = {name: [] for name in methods}
     for turn in range(rounds):
-        names = list(ways)
+        names = list(methods)
         for name in names[turn % 3 :] + names[: turn % 3]:
-            found[name].append(np.percentile(ways[name](), (10, 50)))
-    base = np.array(found["this process"])
-    for place, percentile in enumerate((10, 50)):
-        median_ms = statistics.median(base[:, place])
+            measured[name].append(np.percentile(methods[name](), (10, 50)))
+    base = np.array(measured["this process"])
+    for column, percentile in enumerate((10, 50)):
+        median_ms = statistics.median(base[:, column])
         print(f"p{percentile} of {runs} inferences of {path.name}, {rounds} rounds: {median_ms:.3f} ms in this process")
-        for name in list(ways)[1:]:
-            ratios = (np.array(found[name])[:, place] / base[:, place]).tolist()
+        for name in list(methods)[1:]:
+            ratios = (np.array(measured[name])[:, column] / base[:, column]).tolist()
             low, high = interval(ratios)
-            print(f"  {name}: {statistics.median(ratios):.4f} of it (95 % interval {low:.4f} to {high:.4f})")
+            print(f"  {name}: {statistics.median(ratios):.4f} times that (95 % interval {low:.4f} to {high:.4f})")
 
 
 def main() -> None:

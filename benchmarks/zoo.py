@@ -1,9 +1,9 @@
-"""Our networks against keras.applications' own: time to build, and int8 latency through the same converter.
+"""The models of edge_cv compared with keras.applications: time to build, and int8 latency with the same converter.
 
     python benchmarks/zoo.py
 
-Random weights and random pixels: latency depends on neither. Where ours is faster, it is because a normalization by
-channel is absorbed into the first convolution instead of staying in the graph as two operators.
+Weights and pixels are random; latency depends on neither. Models of edge_cv are faster where a normalization by channel
+is folded into the first convolution instead of staying in the graph as two operators.
 """
 
 from __future__ import annotations
@@ -34,31 +34,35 @@ def main() -> None:
     print(f"{machine['cpu']}, {machine['cores']} cores, keras {machine['versions']['keras']}")
     pixels = np.random.default_rng(0).integers(0, 256, (8, 224, 224, 3)).astype(np.float32)
 
-    def theirs(name: str) -> keras.Model:
+    def peer(name: str) -> keras.Model:
         return getattr(keras.applications, PAIRS[name])(
             input_shape=(224, 224, 3), weights=None, classifier_activation=None
         )
 
-    built = {"ours": lambda: models.build("efficientnet_b0"), "theirs": lambda: theirs("efficientnet_b0")}
-    seconds = {who: [] for who in built}
+    builders = {
+        "edge_cv": lambda: models.build("efficientnet_b0"),
+        "keras.applications": lambda: peer("efficientnet_b0"),
+    }
+    seconds = {name: [] for name in builders}
     for _ in range(5):
-        for who, build in built.items():
+        for name, build in builders.items():
             start = time.process_time()
             build()
-            seconds[who].append(time.process_time() - start)
-    own, peer = (min(s[1:]) for s in seconds.values())
-    print(f"building efficientnet_b0, best of 4: {own:.2f} s, keras.applications {peer:.2f} s: ", end="")
-    print(f"{own / peer:.2f} x (limit 1.3)")
+            seconds[name].append(time.process_time() - start)
+    ours, theirs = (min(durations[1:]) for durations in seconds.values())
+    print(f"building efficientnet_b0, best of 4: {ours:.2f} s, keras.applications {theirs:.2f} s: ", end="")
+    print(f"{ours / theirs:.2f} x (limit 1.3)")
 
-    plain = Int8(correction="none", min_sqnr_db=-150)  # random weights: only the graph counts
+    plain = Int8(correction="none", min_sqnr_db=-150)  # no correction or check: the weights are random
     for name in PAIRS:
-        given = pixels / 127.5 - 1 if name == "mobilenet_v2" else pixels  # theirs normalizes outside, except V3 and B0
+        # keras.applications normalizes outside of the model, except in V3 and B0
+        given = pixels / 127.5 - 1 if name == "mobilenet_v2" else pixels
         files = [
             to_tflite(model, plain, calibration=images).content
-            for model, images in ((models.build(name), pixels), (theirs(name), given))
+            for model, images in ((models.build(name), pixels), (peer(name), given))
         ]
-        own, peer = medians_ms(files)
-        print(f"{name:20} int8 {own:.3f} ms, keras.applications {peer:.3f} ms: {own / peer:.3f} x (limit 1.02)")
+        ours, theirs = medians_ms(files)
+        print(f"{name:20} int8 {ours:.3f} ms, keras.applications {theirs:.3f} ms: {ours / theirs:.3f} x (limit 1.02)")
 
 
 if __name__ == "__main__":

@@ -204,7 +204,7 @@ def test_preprocessing_and_range_come_from_the_artifacts_metadata(models, source
     # a linear model on halved pixels gives halved logits: the error is half the signal, 20 log10(2) dB
     assert result.scores["halved"].sqnr_db == pytest.approx(20 * math.log10(2), abs=1e-3)
     assert result.scores["halved"].agreement == 1.0
-    with pytest.raises(InputError, match="resize and crop alike"):
+    with pytest.raises(InputError, match="must have the same crop and size"):
         evaluate({"plain": plain, "other": other_crop}, source)
 
 
@@ -328,7 +328,7 @@ def test_corrupt_artifacts_are_input_errors_even_when_they_kill_the_worker(model
 
 
 def test_a_worker_that_dies_is_an_input_error_that_names_the_file(models, source, monkeypatch):
-    monkeypatch.setattr(inference, "_describe", lambda file: os.kill(os.getpid(), signal.SIGSEGV))
+    monkeypatch.setattr(worker, "describe", lambda file: os.kill(os.getpid(), signal.SIGSEGV))
     with pytest.raises(InputError, match=r"float32\.tflite killed the process"):
         evaluate({"float32": models["float32"]}, source, PREPROCESSING, workers=1)
 

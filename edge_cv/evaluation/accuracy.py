@@ -1,4 +1,10 @@
-"""Accuracy of models on labelled images: top-1, top-5, agreement with a reference and SQNR of the logits."""
+"""Accuracy of models on labelled images: top-1, top-5, agreement with a reference and SQNR of the logits.
+
+A model is a .tflite or .onnx file with one input `(1, height, width, 3)`, RGB, and one output. Its input range is the
+one in its metadata, else that of the caller's preprocessing. Among equal logits, which are frequent in int8, the lower
+class is first. Probabilities are the softmax of the dequantized logits, or the sigmoid where images may have several
+labels; only then are all outputs kept, else the five likeliest classes of each image.
+"""
 
 from __future__ import annotations
 
@@ -63,11 +69,6 @@ def evaluate(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Classify images with several models, on all cores; each image is decoded once.
-
-    A model is a .tflite or .onnx file with one input `(1, height, width, 3)`, RGB, and one output. Its input range is
-    the one in its metadata, else `preprocessing.to_input`'s. Among equal logits, which are frequent in int8, the lower
-    class is first. Probabilities are the softmax of the dequantized logits, or the sigmoid where images may have
-    several labels. Only then are all outputs kept, else the five likeliest classes of each image.
 
     Args:
         artifacts: model files, by the names that the results will have.

@@ -37,7 +37,7 @@ def run(
     preprocessing: Preprocessing | None = None,
     *,
     reference: str | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     workers: int | None = None,
     cluster: RayCluster | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -50,7 +50,7 @@ def run(
         samples: all images.
         preprocessing: crop and size of the images. Default: those in the models' metadata.
         reference: name of the model that the others are compared with.
-        chunk: largest number of images in a chunk.
+        chunk: largest number of images in a chunk. Default: 16.
         workers: number of processes. Default: one for each available processor, here or on the cluster.
         cluster: where the processes run. Default: this machine.
         on_progress: called in this process with the numbers of finished and of all images.
@@ -76,7 +76,7 @@ def run(
         task = _checked_task(models, samples, preprocessing, reference)
         results, done = [], 0
         try:
-            for count, result in _in_order(executor, work, task, samples, chunk_of, workers, chunk):
+            for count, result in _in_order(executor, work, task, samples, chunk_of, workers, chunk or CHUNK):
                 results.append(result)
                 done += count
                 if on_progress is not None:

@@ -91,7 +91,6 @@ def robustness(
     """
     import numpy as np
 
-    from edge_cv.data.corruptions import NAMES
     from edge_cv.evaluation import inference
 
     check_measurable(source)
@@ -106,24 +105,28 @@ def robustness(
         cluster=cluster,
         on_progress=on_progress,
     )
-    hits = np.concatenate(results)  # (photos, artifacts, 1 + corruptions x severities)
+    hits = np.concatenate(results)  # (images, models, 76)
     if not len(hits):
         raise InputError(f"no photo of {source.name} can be read")
-    results_by_name = {}
-    for column, name in enumerate(artifacts):
-        shares = hits[:, column].mean(axis=0)
-        clean, corrupted = float(shares[0]), shares[1:].reshape(len(NAMES), SEVERITIES)
-        error = float((1 - corrupted).mean())
-        results_by_name[name] = Robustness(
-            images=len(hits),
-            clean=clean,
-            clean_ci95=wilson_interval(int(hits[:, column, 0].sum()), len(hits)),
-            corruptions=NAMES,
-            accuracy=tuple(map(tuple, corrupted.tolist())),
-            mean_corruption_error=error,
-            relative_corruption_error=error - (1 - clean),
-        )
-    return results_by_name
+    return {name: _robustness_of(hits[:, column]) for column, name in enumerate(artifacts)}
+
+
+def _robustness_of(hits: np.ndarray) -> Robustness:
+    """The figures of one model from its hits, bool `(images, 76)`."""
+    from edge_cv.data.corruptions import NAMES
+
+    shares = hits.mean(axis=0)
+    clean, corrupted = float(shares[0]), shares[1:].reshape(len(NAMES), SEVERITIES)
+    error = float((1 - corrupted).mean())
+    return Robustness(
+        images=len(hits),
+        clean=clean,
+        clean_ci95=wilson_interval(int(hits[:, 0].sum()), len(hits)),
+        corruptions=NAMES,
+        accuracy=tuple(map(tuple, corrupted.tolist())),
+        mean_corruption_error=error,
+        relative_corruption_error=error - (1 - clean),
+    )
 
 
 def check_measurable(source: Samples) -> None:
