@@ -1,8 +1,8 @@
-"""A double of an Android phone that the real adb connects to: adb's protocol over TCP, and an app behind `am start`.
+"""A fake Android phone for the real adb: it implements adb's protocol over TCP, and an app behind `am start`.
 
 The transport and the services are described in adb's protocol.txt, SERVICES.TXT and SYNC.TXT of the Android Open Source
-Project. Shell commands run here, with /sdcard mapped into a folder; am, pm and pidof are stand-ins. The app runs real
-files on the project's own runner and writes what the contract of the demo app's benchmark mode asks for.
+Project. Shell commands run on this machine, with /sdcard mapped to a folder; am, pm and pidof are replacements. The app
+runs model files with the project's runner and writes the same measurement as the demo app's benchmark mode.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 PACKAGE = "dev.edgecv.demo"
-HOST = "Double of a phone, Android 15, 2 cores"
+HOST = "Fake phone, Android 15, 2 cores"
 VERSION, MAX_PAYLOAD, AUTH_TOKEN, AUTH_SIGNATURE = 0x01000001, 256 * 1024, 1, 2
-BANNER = b"device::ro.product.name=double;ro.product.model=Double;ro.product.device=double;features=shell_v2,cmd"
+BANNER = b"device::ro.product.name=fake;ro.product.model=Fake;ro.product.device=fake;features=shell_v2,cmd"
 
 
 class Phone:
     """Listens on `serial`, an address for `adb connect`, until `stop`.
 
     Attributes:
-        authorized: whether it answers adb, or only asks for a key that it never accepts.
-        installed: whether the app is there.
-        free_bytes: room for one file that is pushed.
-        corrupts: whether a byte of each file that is pushed changes on its way.
+        authorized: whether it accepts adb's key.
+        installed: whether the app is installed.
+        free_bytes: largest size of a pushed file.
+        corrupts: whether a byte of each pushed file is changed.
         on_start: called when the app is started.
     """
 
@@ -55,7 +55,7 @@ class Phone:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stop(self) -> None:
-        """As if the cable were pulled."""
+        """Close all connections, as when the cable is disconnected."""
         for end in (self._server, *self._connections):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -63,7 +63,7 @@ class Phone:
 
     @property
     def files(self) -> list[str]:
-        """What lies on the phone."""
+        """All files on the phone."""
         return sorted(str(path.relative_to(self.sdcard)) for path in self.sdcard.rglob("*") if path.is_file())
 
     def path(self, name: str) -> str:
@@ -187,8 +187,8 @@ class _Stream:
             name = self.read(size).decode()
             path = Path(phone.path(name.rpartition(",")[0] if kind == b"SEND" else name))
             if kind == b"STAT":
-                found = path.stat() if path.exists() else None
-                values = (found.st_mode, found.st_size, int(found.st_mtime)) if found else (0, 0, 0)
+                status = path.stat() if path.exists() else None
+                values = (status.st_mode, status.st_size, int(status.st_mtime)) if status else (0, 0, 0)
                 self.write(b"STAT" + struct.pack("<III", *values))
             elif kind == b"SEND":
                 self._store(path)
@@ -213,8 +213,8 @@ class _Stream:
             path.write_bytes(content)
             self.write(b"OKAY" + struct.pack("<I", 0))
         except OSError as error:
-            said = f"couldn't write file: {error.strerror}".encode()
-            self.write(b"FAIL" + struct.pack("<I", len(said)) + said)
+            message = f"couldn't write file: {error.strerror}".encode()
+            self.write(b"FAIL" + struct.pack("<I", len(message)) + message)
 
 
 # ------------------------------------------------------------------------------------------- am, pm, pidof and the app
@@ -231,9 +231,9 @@ def _am(words: list[str]) -> None:
             os.kill(int(pid_file.read_text()), signal.SIGKILL)
         return
     folder = Path(os.environ["PHONE_SDCARD"]) / f"Android/data/{PACKAGE}/files/benchmark" / _option(words, "folder")
-    told = [_option(words, name) for name in ("runs", "warmup", "threads", "delegate")]
+    options = [_option(words, name) for name in ("runs", "warmup", "threads", "delegate")]
     app = subprocess.Popen(
-        [sys.executable, __file__, "app", str(folder), *told],
+        [sys.executable, __file__, "app", str(folder), *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -261,7 +261,7 @@ def _measured(folder: Path, runs: str, warmup: str, threads: str, delegate: str)
     command += ["--golden", str(golden)] if golden.exists() else []
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode < 0:
-        os.kill(os.getpid(), -done.returncode)  # as a native crash takes the app with it
+        os.kill(os.getpid(), -done.returncode)  # a native crash ends the app
     events = [json.loads(line) for line in done.stdout.splitlines()]
     if events[-1]["event"] == "error":
         raise ValueError(events[-1]["message"])
@@ -276,7 +276,7 @@ def _measured(folder: Path, runs: str, warmup: str, threads: str, delegate: str)
             latency.append({**entry, **percentiles, "runs": len(samples), "samples_ms": samples})
             samples = []
     outputs = next(event["outputs"] for event in events if event["event"] == "golden")
-    told = {"sha256": hashlib.sha256(golden.read_bytes()).hexdigest(), "images": len(outputs), "outputs": outputs}
+    described = {"sha256": hashlib.sha256(golden.read_bytes()).hexdigest(), "images": len(outputs), "outputs": outputs}
     return {
         "schema": 1,
         "kind": "measurement",
@@ -286,7 +286,7 @@ def _measured(folder: Path, runs: str, warmup: str, threads: str, delegate: str)
         "peak_memory_bytes": 12_345_678,
         "temperature_c": [31.0, 33.5],
         "clock_mhz": None,
-        "golden": told,
+        "golden": described,
     }
 
 

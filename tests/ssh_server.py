@@ -1,4 +1,4 @@
-"""A real OpenSSH server on loopback, and a wire between it and its client that can be cut."""
+"""An OpenSSH server on loopback, and a proxy in front of it whose connections can be cut."""
 
 from __future__ import annotations
 
@@ -13,20 +13,16 @@ from pathlib import Path
 
 SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
 SSH = shutil.which("ssh")
-ALIAS = "device-under-test"  # the name that known_hosts has for every port
+ALIAS = "device-under-test"  # the name of the server in known_hosts, for every port
 
 
 class Server:
-    """sshd as the current user, with a host key, a client's key and a TMPDIR of its own, until `stop`.
-
-    Args:
-        folder: an empty folder for keys and configuration.
-        path: PATH of the sessions on the server; None keeps sshd's default.
+    """sshd, run by the current user with new keys and its own TMPDIR until `stop`.
 
     Attributes:
-        port: on 127.0.0.1.
-        tmp: the folder where programs over there make theirs.
-        search_path: PATH with an `ssh` in front that reads `config` in the place of ~/.ssh/config.
+        port: its port on 127.0.0.1.
+        tmp: TMPDIR of the programs that it runs.
+        search_path: a PATH whose first `ssh` reads `config` instead of ~/.ssh/config.
         config, known_hosts: the client's files; `raspberrypi` is an alias of the server.
     """
 
@@ -56,7 +52,7 @@ class Server:
             f"SetEnv TMPDIR={self.tmp}{f' PATH={path}' if path else ''}\n"
         )
         if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)  # where sshd wants it, and only a service makes it
+            Path("/run/sshd").mkdir(exist_ok=True)  # which sshd requires and only its service creates
         self._log = (folder / "sshd.log").open("wb")
         command = [SSHD, "-D", "-e", "-f", folder / "sshd_config"]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
@@ -72,7 +68,7 @@ class Server:
         self._log.close()
 
     def left(self, seconds: float = 10) -> list[str]:
-        """What lies in `tmp` when nothing more goes away, or after so many seconds."""
+        """Names in `tmp`; waits at most `seconds` for it to become empty."""
         end = time.monotonic() + seconds
         while (names := os.listdir(self.tmp)) and time.monotonic() < end:
             time.sleep(0.1)
@@ -80,7 +76,7 @@ class Server:
 
 
 class Wire:
-    """A port through which the server is reached, until so many bytes have gone to it, or until `cut` or `freeze`."""
+    """A proxy of the server that forwards at most `carries` bytes to it, until `cut` or `freeze`."""
 
     def __init__(self, port: int, *, carries: int = 1 << 40) -> None:
         self.sent, self._carries, self._target, self._frozen = 0, carries, port, False
@@ -96,7 +92,7 @@ class Wire:
             end.close()
 
     def freeze(self) -> None:
-        """Nothing comes through any more, and nobody says so."""
+        """Stop forwarding without closing any connection."""
         self._frozen = True
 
     def _accept(self) -> None:
@@ -105,20 +101,20 @@ class Wire:
                 client, _ = self._server.accept()
                 device = socket.create_connection(("127.0.0.1", self._target))
                 self._sockets += [client, device]
-                for one, other, counted in ((client, device, True), (device, client, False)):
-                    threading.Thread(target=self._carry, args=(one, other, counted), daemon=True).start()
+                for source, target, counted in ((client, device, True), (device, client, False)):
+                    threading.Thread(target=self._carry, args=(source, target, counted), daemon=True).start()
 
-    def _carry(self, one: socket.socket, other: socket.socket, counted: bool) -> None:
+    def _carry(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
         with contextlib.suppress(OSError):
-            while content := one.recv(1 << 14):
+            while content := source.recv(1 << 14):
                 if self._frozen:
                     continue
                 self.sent += len(content) if counted else 0
                 if self.sent > self._carries:
                     break
-                other.sendall(content)
+                target.sendall(content)
             if not self._frozen:
-                for end in (one, other):
+                for end in (source, target):
                     end.shutdown(socket.SHUT_RDWR)
 
 

@@ -1,4 +1,4 @@
-"""Measuring by adb: the real client and server of adb, and a double of a phone that speaks its protocol."""
+"""Measuring by adb, with adb's real client and server and a fake phone that implements its protocol."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(ADB is None, reason="adb is not installed (apt-g
 
 @pytest.fixture(scope="module", autouse=True)
 def adb(tmp_path_factory):
-    """Runs adb with a server and keys of its own."""
+    """Runs adb commands with a server and keys of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
@@ -41,21 +41,21 @@ def adb(tmp_path_factory):
 
 @pytest.fixture
 def plugged(adb, tmp_path):
-    """Connects a phone, and takes it away at the end."""
+    """Connects fake phones, and disconnects them at the end."""
     phones = []
 
     def plug(**settings):
-        double = Phone(tmp_path / f"phone{len(phones)}")
+        fake = Phone(tmp_path / f"phone{len(phones)}")
         for name, value in settings.items():
-            setattr(double, name, value)
-        phones.append(double)
-        adb("connect", double.serial)
-        return double
+            setattr(fake, name, value)
+        phones.append(fake)
+        adb("connect", fake.serial)
+        return fake
 
     yield plug
-    for double in phones:
-        double.stop()
-        adb("disconnect", double.serial)
+    for fake in phones:
+        fake.stop()
+        adb("disconnect", fake.serial)
 
 
 @pytest.fixture(autouse=True)
@@ -70,15 +70,15 @@ def artifact(small_model, pixels, tmp_path_factory):
     return path
 
 
-def test_the_app_measures_and_answers_as_this_machine_does(plugged, artifact):
-    double = plugged()
+def test_the_app_measures_with_the_outputs_of_this_machine(plugged, artifact):
+    fake = plugged()
     measured = measure_on("adb?delegate=cpu", artifact, threads=(1, 2), runs=7, warmup=1)
     assert [(entry.threads, entry.runs) for entry in measured.latency] == [(1, 7), (2, 7)]
     assert {(entry.host, entry.runtime) for entry in measured.latency} == {(HOST, "tensorflow-lite 2.16.1 CPU")}
     assert (measured.likeness.images, measured.likeness.top1_equal, measured.likeness.max_steps) == (8, 8, 0)
     assert measured.file == artifact.name
     assert (measured.peak_memory_bytes, measured.temperature_c) == (12_345_678, (31.0, 33.5))
-    assert double.files == []
+    assert fake.files == []
 
 
 def test_one_of_two_phones_is_chosen_by_its_serial(plugged, artifact):
@@ -92,7 +92,7 @@ def test_one_of_two_phones_is_chosen_by_its_serial(plugged, artifact):
 
 
 def test_accuracy_on_the_phone_is_that_of_this_machine(plugged, artifact, tmp_path, monkeypatch):
-    double = plugged()
+    fake = plugged()
     photos = []
     for index in range(20):
         pixels = np.random.default_rng(index).integers(0, 256, (4, 4, 3), np.uint8).repeat(10, 0).repeat(10, 1)
@@ -102,11 +102,11 @@ def test_accuracy_on_the_phone_is_that_of_this_machine(plugged, artifact, tmp_pa
     monkeypatch.setattr(phone.Phone, "images_at_once", 8)
     there = evaluate({"int8": artifact}, source, device=parse("adb"))
     assert there.predictions == evaluate({"int8": artifact}, source).predictions
-    assert double.files == []
+    assert fake.files == []
 
 
-def test_what_a_phone_answered_before_it_went_away_is_kept(plugged, artifact, tmp_path, monkeypatch):
-    double = plugged()
+def test_results_before_a_phone_disconnects_are_kept(plugged, artifact, tmp_path, monkeypatch):
+    fake = plugged()
     files = []
     for index in range(20):
         Image.fromarray(np.full((40, 40, 3), index, np.uint8)).save(tmp_path / f"{index}.png")
@@ -116,16 +116,16 @@ def test_what_a_phone_answered_before_it_went_away_is_kept(plugged, artifact, tm
     def count():
         starts.append(1)
         if len(starts) == 2:
-            double.stop()
+            fake.stop()
 
-    double.on_start = count
+    fake.on_start = count
     monkeypatch.setattr(phone.Phone, "images_at_once", 8)
     source = Samples.from_files("grey", files, [0] * 20, tuple(map(str, range(10))))
-    found = evaluate({"int8": artifact}, source, device=parse("adb"))
-    assert len(found.predictions) == 8
-    assert f"adb:{double.serial} disconnected before it finished" in found.error
+    result = evaluate({"int8": artifact}, source, device=parse("adb"))
+    assert len(result.predictions) == 8
+    assert f"adb:{fake.serial} disconnected before it finished" in result.error
     with pytest.raises(InputError, match=r"(must be connected|does not answer)"):
-        measure_on(f"adb:{double.serial}", artifact)
+        measure_on(f"adb:{fake.serial}", artifact)
 
 
 @pytest.mark.parametrize(
@@ -137,58 +137,58 @@ def test_what_a_phone_answered_before_it_went_away_is_kept(plugged, artifact, tm
         ({"corrupts": True}, r"small_int8\.tflite must arrive unchanged on adb:.*try again"),
     ],
 )
-def test_a_phone_that_cannot_is_told_in_a_line(plugged, artifact, settings, says):
-    double = plugged(**settings)
+def test_an_unusable_phone_is_a_one_line_error(plugged, artifact, settings, says):
+    fake = plugged(**settings)
     with pytest.raises(InputError, match=says) as caught:
         measure_on("adb", artifact, runs=1)
     assert "\n" not in str(caught.value)
-    assert double.files == []
+    assert fake.files == []
 
 
-def test_a_file_that_the_app_cannot_run_is_told_with_its_reason(plugged, artifact, tmp_path, monkeypatch):
-    """The phone's own runtime refuses what this machine's takes: the bytes are made others on their way."""
-    double = plugged()
-    double.on_start = lambda: [path.write_bytes(b"junk" * 9) for path in double.sdcard.rglob("model.tflite")]
+def test_the_apps_error_is_reported(plugged, artifact, tmp_path, monkeypatch):
+    """The phone's runtime refuses a file that this machine's runtime accepts: it is replaced on the phone."""
+    fake = plugged()
+    fake.on_start = lambda: [path.write_bytes(b"junk" * 9) for path in fake.sdcard.rglob("model.tflite")]
     with pytest.raises(InputError, match="the device could not measure: it is not a TFLite model"):
         measure_on("adb", artifact, runs=1)
-    double.on_start = lambda: [path.unlink() for path in double.sdcard.rglob("model.tflite")]
+    fake.on_start = lambda: [path.unlink() for path in fake.sdcard.rglob("model.tflite")]
     with pytest.raises(InputError, match="the device could not measure: No such file or directory"):
         measure_on("adb", artifact, runs=1)
-    assert double.files == []
+    assert fake.files == []
 
 
-def test_an_app_that_dies_or_takes_too_long_is_told(plugged, artifact, monkeypatch):
-    double = plugged()
+def test_an_app_that_dies_or_is_too_slow_is_an_error(plugged, artifact, monkeypatch):
+    fake = plugged()
     monkeypatch.setattr(phone, "ACTIVITY", "dev.edgecv.demo/.BenchmarkActivity")
-    original = double.shell
-    double.shell = lambda command: original("true" if command.startswith("am start") else command)
+    original = fake.shell
+    fake.shell = lambda command: original("true" if command.startswith("am start") else command)
     with pytest.raises(InputError, match="ended the app before it measured"):
         measure_on("adb", artifact, runs=1)
-    double.shell = lambda command: original(command)
+    fake.shell = lambda command: original(command)
     monkeypatch.setattr(phone, "TIMEOUT_SECONDS", 2)
     with pytest.raises(InputError, match=r"must measure within 2 s\. Received: no measurement yet"):
         measure_on("adb", artifact, runs=9_000_000)
-    assert double.files == []
+    assert fake.files == []
 
 
-def test_a_stranger_of_a_phone_is_not_trusted(plugged, artifact):
-    double = plugged()
-    original = double.shell
+def test_an_invalid_measurement_of_a_phone_is_an_error(plugged, artifact):
+    fake = plugged()
+    original = fake.shell
 
     def shell(command):
         if command.startswith("am start"):
-            for path in double.sdcard.rglob("model.tflite"):
+            for path in fake.sdcard.rglob("model.tflite"):
                 (path.parent / "measurement.json").write_text('{"schema": 1, "kind": "measurement", "artifact": [')
             return original("true")
         return original(command)
 
-    double.shell = shell
+    fake.shell = shell
     with pytest.raises(InputError, match=r"adb:.*: measurement\.json: a measurement must be JSON"):
         measure_on("adb", artifact, runs=1)
-    assert double.files == []
+    assert fake.files == []
 
 
-def test_no_phone_an_unknown_one_and_no_adb_are_told_by_the_command(plugged, artifact, monkeypatch, capsys, tmp_path):
+def test_the_command_reports_a_missing_phone_and_a_missing_adb(plugged, artifact, monkeypatch, capsys, tmp_path):
     def run(device):
         monkeypatch.setattr(sys, "argv", ["edge-cv", "benchmark", str(artifact), "--device", device])
         with pytest.raises(SystemExit) as stopped:
@@ -198,14 +198,14 @@ def test_no_phone_an_unknown_one_and_no_adb_are_told_by_the_command(plugged, art
         return said[-1]
 
     assert run("adb") == "edge-cv: a phone must be connected, with USB debugging on. Received: none in `adb devices`"
-    double = plugged()
-    received = f"Received: {double.serial} in `adb devices`"
+    fake = plugged()
+    received = f"Received: {fake.serial} in `adb devices`"
     assert run("adb:emulator-5554") == f"edge-cv: adb:emulator-5554 must be connected. {received}"
     monkeypatch.setenv("PATH", "/nowhere")
     assert run("adb") == "edge-cv: adb must be installed (apt-get install adb). Received: no such program"
 
 
-def test_a_phone_takes_tflite_alone(plugged, small_model, tmp_path):
+def test_a_phone_takes_only_tflite(plugged, small_model, tmp_path):
     plugged()
     path = tmp_path / "small.onnx"
     to_onnx(small_model).save(path)

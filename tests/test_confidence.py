@@ -9,7 +9,7 @@ from edge_cv.evaluation.confidence import BINS, TEMPERATURES, confidence_of, tem
 
 
 def drawn(photos: int, temperature: float = 1.0, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Confidences and hits: each answer is right with just the probability `p`, and says `p ** temperature`."""
+    """Confidences and hits: each prediction is right with probability `p` and has the confidence `p ** temperature`."""
     rng = np.random.default_rng(seed)
     truth = rng.beta(4, 2, photos)
     return (truth**temperature).astype(np.float32), rng.random(photos) < truth
@@ -36,7 +36,7 @@ def test_the_error_of_constant_confidence_is_its_distance_from_the_accuracy():
     assert (sure.ece, sure.confidence, sure.accuracy) == (pytest.approx(0.4), 1.0, 0.6)
 
 
-def test_a_bin_holds_its_upper_end_and_zero_is_in_the_first():
+def test_a_bin_includes_its_upper_end_and_zero_is_in_the_first():
     found = confidence_of(np.array([0.0, 1 / BINS, 1.5 / BINS, 1.0]), np.array([False, False, True, True]))
     assert [b.images for b in found.bins] == [2, 1, 1]
 
@@ -54,16 +54,16 @@ def test_an_overconfident_model_is_beyond_chance():
     assert proud.confidence > proud.accuracy
 
 
-def test_chance_makes_more_of_fewer_photos_as_the_square_root():
+def test_the_error_by_chance_falls_with_the_square_root_of_the_images():
     few, many = (confidence_of(*drawn(photos)).ece_by_chance for photos in (200, 5000))
     assert few / many == pytest.approx(5, rel=0.2)  # sqrt(25)
 
 
-def test_without_photos_there_is_nothing():
+def test_without_images_there_are_no_figures():
     assert confidence_of(np.zeros(0), np.zeros(0, bool)) is None
 
 
-def test_it_takes_a_second_at_most_for_fifty_thousand_photos():
+def test_fifty_thousand_images_take_a_second_at_most():
     import time
 
     start = time.process_time()
@@ -101,7 +101,7 @@ def test_the_temperature_is_the_one_of_the_least_cross_entropy(wanted):
     assert found.ece <= 1.3 * calibrated.ece_by_chance_95
 
 
-def test_no_temperature_is_told_where_none_in_the_range_is_best():
+def test_there_is_no_temperature_if_the_best_is_outside_the_range():
     sure = np.tile([1.0, 0.0], (50, 1))
     assert temperature_of(*scaled(sure, np.zeros(50, int))) is None  # always right: the surer the better
     assert temperature_of(*scaled(sure[:1], np.zeros(1, int))) is None

@@ -26,7 +26,7 @@ PREPROCESSING = Preprocessing(image_size=SIZE)
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> dict[str, Path]:
-    """One small network as float32 and int8 TFLite from TensorFlow's own converter, and a linear model as ONNX."""
+    """A small model as float32 and int8 TFLite from TensorFlow's converter, and a linear model as ONNX."""
     import keras
     import tensorflow as tf
 
@@ -80,7 +80,7 @@ def source(tmp_path_factory) -> Samples:
     rng = np.random.default_rng(1)
     photos, labels = [], []
     for i in range(45):
-        # smooth, of several sizes, each with a colour of its own, so that the classes differ
+        # smooth images of different sizes and colours, so that their classes differ
         small = np.clip(rng.normal(rng.uniform(0, 255, 3), 40, (4, 5, 3)), 0, 255).astype(np.uint8)
         file = folder / f"{i:02}.png"
         Image.fromarray(small).resize((40 + i, 60), Image.Resampling.BICUBIC).save(file)
@@ -90,7 +90,7 @@ def source(tmp_path_factory) -> Samples:
 
 
 def _plain_logits(file: Path, source: Samples) -> np.ndarray:
-    """The oracle: one process, one interpreter, one photo after the other."""
+    """The oracle: one process with one interpreter classifies the images one by one."""
     from ai_edge_litert.interpreter import Interpreter
     from PIL import Image
 
@@ -169,25 +169,25 @@ def test_onnx_artifacts_are_classified_by_onnxruntime(models, source):
     assert result.runtimes["onnx"].startswith("onnxruntime ")
 
 
-def test_the_models_own_range_is_respected(models, source):
-    """(pixel - 100) / 50 of a linear model moves its logits by what the algebra says."""
+def test_an_encoder_uses_the_models_own_range(models, source):
+    """Pixels are encoded as (pixel - 100) / 50, and quantized by the tensor's scale and zero point."""
     normalized = Preprocessing(image_size=SIZE, mean=(100,) * 3, std=(50,) * 3)
-    feed = open_model.InputEncoder("float32", None, None, None, normalized)
+    encoder = open_model.InputEncoder("float32", None, None, None, normalized)
     pixels = np.arange(2 * SIZE * SIZE * 3).reshape(2, SIZE, SIZE, 3).astype(np.uint8)
-    np.testing.assert_allclose(feed(pixels), (pixels.astype(np.float64) - 100) / 50, rtol=1e-6)
+    np.testing.assert_allclose(encoder(pixels), (pixels.astype(np.float64) - 100) / 50, rtol=1e-6)
     int8 = open_model.InputEncoder("int8", 0.02, -28, None, normalized)
     np.testing.assert_array_equal(int8(pixels), pixels.astype(int) - 128)
 
 
-def test_pixels_are_shifted_exactly_whatever_the_tensors_own_scale(source):
+def test_a_pixel_offset_precedes_the_tensors_scale(source):
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     for dtype, offset in (("int8", -128), ("uint8", 0)):
-        feed = open_model.InputEncoder(dtype, 1 / 128, -1, offset, PREPROCESSING)
-        np.testing.assert_array_equal(feed(pixels), pixels.astype(int) + offset)
-        assert feed(pixels).dtype == dtype
+        encoder = open_model.InputEncoder(dtype, 1 / 128, -1, offset, PREPROCESSING)
+        np.testing.assert_array_equal(encoder(pixels), pixels.astype(int) + offset)
+        assert encoder(pixels).dtype == dtype
 
 
-def test_preprocessing_and_range_come_from_the_artifacts_metadata(models, source, tmp_path):
+def test_preprocessing_and_range_are_read_from_metadata(models, source, tmp_path):
     import json
 
     def with_sidecar(preprocessing: Preprocessing, name: str) -> Path:
@@ -235,7 +235,7 @@ def test_without_labels_there_is_agreement_but_no_accuracy(models, source):
     assert score.agreement_ci95 is not None
 
 
-def test_predictions_come_back_from_their_file(models, source, tmp_path):
+def test_saved_predictions_load_unchanged(models, source, tmp_path):
     result = evaluate({"float32": models["float32"]}, source, PREPROCESSING, limit=7)
     result.predictions.save(tmp_path / "predictions.npz")
     loaded = Predictions.load(tmp_path / "predictions.npz")
@@ -247,7 +247,7 @@ def test_predictions_come_back_from_their_file(models, source, tmp_path):
     assert probabilities.tolist() == [p.top5["float32"][0][1] for p in result.predictions]
 
 
-def test_photos_of_several_classes_keep_their_outputs_and_have_no_top1(models, source, tmp_path):
+def test_multi_label_images_keep_all_outputs_and_have_no_top1(models, source, tmp_path):
     rng = np.random.default_rng(0)
     truth = np.zeros((len(source), CLASSES), bool)
     for row in truth:
@@ -257,15 +257,15 @@ def test_photos_of_several_classes_keep_their_outputs_and_have_no_top1(models, s
     result = evaluate(artifacts, several, PREPROCESSING, reference="float32", workers=2)
     assert result.scores["int8"].top1 is None
     assert result.scores["int8"].agreement is not None
-    found = result.predictions
+    predictions = result.predictions
     for column, file in enumerate(artifacts.values()):
-        np.testing.assert_allclose(found.outputs[:, column], _plain_logits(file, source), rtol=1e-5, atol=1e-5)
-    assert [p.labels for p in found] == [tuple(np.flatnonzero(row)) for row in truth]
-    np.testing.assert_array_equal(found.truth, truth)
-    sigmoid = 1 / (1 + np.exp(-found.outputs[0, 0].astype(np.float64)))
-    assert found[0].top5["float32"][0][1] == pytest.approx(sigmoid.max(), rel=1e-5)
-    found.save(tmp_path / "p.npz")
-    np.testing.assert_array_equal(Predictions.load(tmp_path / "p.npz").outputs, found.outputs)
+        np.testing.assert_allclose(predictions.outputs[:, column], _plain_logits(file, source), rtol=1e-5, atol=1e-5)
+    assert [p.labels for p in predictions] == [tuple(np.flatnonzero(row)) for row in truth]
+    np.testing.assert_array_equal(predictions.truth, truth)
+    sigmoid = 1 / (1 + np.exp(-predictions.outputs[0, 0].astype(np.float64)))
+    assert predictions[0].top5["float32"][0][1] == pytest.approx(sigmoid.max(), rel=1e-5)
+    predictions.save(tmp_path / "p.npz")
+    np.testing.assert_array_equal(Predictions.load(tmp_path / "p.npz").outputs, predictions.outputs)
     wide = np.zeros((1, CLASSES + 2), bool)
     wide[0, CLASSES + 1] = True
     outside = Samples.from_files("outside", [source.path(0)], wide, ("a",) * (CLASSES + 2))
@@ -273,7 +273,7 @@ def test_photos_of_several_classes_keep_their_outputs_and_have_no_top1(models, s
         evaluate(artifacts, outside, PREPROCESSING)
 
 
-def test_every_temperature_scales_the_logits_that_a_photo_got(source):
+def test_losses_and_confidences_at_each_temperature_equal_the_scaled_softmax(source):
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 4, (6, CLASSES)).astype(np.float32)
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -293,7 +293,7 @@ def test_every_temperature_scales_the_logits_that_a_photo_got(source):
                 assert confidences[row, column, place] == pytest.approx(shares.max(), rel=1e-4)
 
 
-def test_bad_input_is_one_clear_line(models, source, tmp_path):
+def test_invalid_arguments_are_one_line_errors(models, source, tmp_path):
     float32 = {"float32": models["float32"]}
     outside = Samples.from_files("outside", [source.path(0)], [CLASSES], ("a",) * (CLASSES + 1))
     cases = [
@@ -327,7 +327,7 @@ def test_corrupt_artifacts_are_input_errors_even_when_they_kill_the_worker(model
         assert "\n" not in str(caught.value)
 
 
-def test_a_worker_that_dies_is_an_input_error_that_names_the_file(models, source, monkeypatch):
+def test_a_dying_worker_is_an_error_with_the_files_name(models, source, monkeypatch):
     monkeypatch.setattr(worker, "describe", lambda file: os.kill(os.getpid(), signal.SIGSEGV))
     with pytest.raises(InputError, match=r"float32\.tflite killed the process"):
         evaluate({"float32": models["float32"]}, source, PREPROCESSING, workers=1)
@@ -357,9 +357,9 @@ def test_interrupting_stops_the_workers_promptly(models, source, tmp_path):
         "from edge_cv.data import Samples\n"
         "from edge_cv.evaluation import evaluate\n"
         "photos = Samples.from_files('long', [sys.argv[2]] * 30_000, [0] * 30_000, ('a',))\n"
-        "said = lambda done, total: print(done, flush=True)\n"
+        "report = lambda done, total: print(done, flush=True)\n"
         f"pre = Preprocessing(image_size={SIZE})\n"
-        "evaluate({'a': sys.argv[1]}, photos, pre, workers=2, on_progress=said)\n"
+        "evaluate({'a': sys.argv[1]}, photos, pre, workers=2, on_progress=report)\n"
     )
     command = [sys.executable, str(script), str(models["float32"]), str(source.path(0))]
     process = subprocess.Popen(
@@ -369,7 +369,7 @@ def test_interrupting_stops_the_workers_promptly(models, source, tmp_path):
         process.stdout.readline()  # the workers are busy
         workers = _children(process.pid)
         assert len(workers) >= 2
-        os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         started = time.monotonic()
         _, errors = process.communicate(timeout=20)
         assert time.monotonic() - started < 10
@@ -406,7 +406,7 @@ def test_a_model_that_ends_in_softmax_gives_its_own_probabilities(small_model, p
     import keras
     from PIL import Image
 
-    from converters import to_tflite
+    from converters import Int8, to_tflite
     from converters.tflite.runtime import predict
     from edge_cv.data import open_samples
 
@@ -419,7 +419,7 @@ def test_a_model_that_ends_in_softmax_gives_its_own_probabilities(small_model, p
         for name, model, scheme in (
             ("logits", small_model, "float32"),
             ("own", softmax, "float32"),
-            ("int8", softmax, "int8"),
+            ("int8", softmax, Int8(correction="none")),
         )
     }
     wanted = predict(files["own"].read_bytes(), pixels[:4])

@@ -1,4 +1,4 @@
-"""Grad-CAM against the closed form of networks that end in pooling and dense, and one backend against the other."""
+"""Grad-CAM compared with the closed form for models that end in pooling and dense, and between backends."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_behind_global_pooling_grad_cam_is_the_class_activation_map(small_model,
     assert not np.allclose(maps[0], grad_cam(small_model, images[:1], [1])[0])
 
 
-def test_a_hidden_layer_behind_the_features_is_gone_through(images):
+def test_a_hidden_layer_behind_the_features_is_differentiated(images):
     """Dense layers on flattened features: the gradient is that of the linear map that ReLU leaves, by hand."""
     import keras
     from keras import layers
@@ -108,30 +108,30 @@ def predictions(
     return Predictions(["float32"], files, np.array(labels, np.int32), indices, shares)
 
 
-def test_confident_misses_come_first_then_hits_from_all_over():
-    found = predictions([0, 0, 0, 0, -1, 1, 1, 1], [0, 1, 1, 1, 1, 1, 1, 1], [0.9, 0.3, 0.8, 0.5, 1.0, 0.7, 0.6, 0.5])
-    assert worth_explaining(found, "float32", 2, 2) == [2, 3, 0, 6]
-    assert worth_explaining(found, "float32", 6, 1) == [2, 3, 1, 0, 5, 6, 7]
+def test_confident_misses_are_first_then_hits_at_even_intervals():
+    made = predictions([0, 0, 0, 0, -1, 1, 1, 1], [0, 1, 1, 1, 1, 1, 1, 1], [0.9, 0.3, 0.8, 0.5, 1.0, 0.7, 0.6, 0.5])
+    assert worth_explaining(made, "float32", 2, 2) == [2, 3, 0, 6]
+    assert worth_explaining(made, "float32", 6, 1) == [2, 3, 1, 0, 5, 6, 7]
     assert worth_explaining(predictions([-1], [0], [0.5]), "float32", 2, 2) == []
 
 
-def test_photos_are_explained_by_the_answer_and_by_the_class_it_missed(small_model, tmp_path):
+def test_images_have_maps_of_the_predicted_and_the_true_class(small_model, tmp_path):
     from PIL import Image
 
     files = []
     for n in range(2):
         files.append(tmp_path / f"{n}.png")
         Image.fromarray(np.random.default_rng(n).integers(0, 256, (40, 60, 3), np.uint8)).save(files[-1])
-    found = predictions([3, 4], [3, 7], [0.25, 0.75], files)
+    made = predictions([3, 4], [3, 7], [0.25, 0.75], files)
     names = [f"class {n}" for n in range(10)]
     source = Samples.from_files("two", files, [3, 4], names)
-    hit, miss = explain(small_model, Preprocessing(32), found, "float32", [0, 1], names, source)
+    hit, miss = explain(small_model, Preprocessing(32), made, "float32", [0, 1], names, source)
     assert (hit.photo, hit.label, hit.answer, hit.probability) == ("0.png", "class 3", "class 3", 0.25)
     assert [overlay.name for overlay in hit.overlays] == ["class 3"]
     assert [overlay.name for overlay in miss.overlays] == ["class 7", "class 4"]
     for picture in (hit.jpeg, *(overlay.jpeg for overlay in (*hit.overlays, *miss.overlays))):
         assert picture.startswith(b"\xff\xd8")
-    assert explain(small_model, Preprocessing(32), found, "float32", [], names, source) == ()
+    assert explain(small_model, Preprocessing(32), made, "float32", [], names, source) == ()
 
 
 def test_an_overlay_is_grey_where_the_map_is_zero_and_coloured_where_it_is_one():

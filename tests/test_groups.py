@@ -40,7 +40,7 @@ def test_the_p_value_of_a_group_is_fishers_exact_test(counts):
     assert group.p == pytest.approx(fisher_exact(*counts), rel=1e-9)
 
 
-def test_holm_is_the_step_down_by_hand():
+def test_holm_equals_the_step_down_by_hand():
     # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04, which may not fall: 0.06
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
@@ -76,14 +76,14 @@ def _counts(values, right, name):
     return sum(inside), len(inside), sum(outside), len(outside)
 
 
-def test_one_group_only_has_nothing_to_be_compared_with():
+def test_a_single_group_has_no_others_and_no_p_value():
     (grouping,) = group_scores({"light": ["day"] * 5}, [True, False, True, True, None])
     (group,) = grouping.groups
     assert (group.images, group.others, group.p) == (4, None, None)
     assert group_scores({"light": [None, None]}, [True, None])[0].groups == ()
 
 
-def test_rows_find_their_photos_by_as_much_of_the_path_as_they_say(table):
+def test_rows_match_images_by_the_given_part_of_the_path(table):
     path = table(
         "file,light\ncat/0.jpg,day\n./dog/0.jpg,night\ndog\\1.jpg,dusk\n/photos/cat/3.jpg,day\nother.jpg,dawn\n"
     )
@@ -92,7 +92,7 @@ def test_rows_find_their_photos_by_as_much_of_the_path_as_they_say(table):
     assert read_columns(names, ["light"], FILES[:4])["light"] == ["day", None, None, None]
 
 
-def test_numbers_of_many_values_are_cut_into_quarters(table):
+def test_many_distinct_numbers_are_divided_into_quarters(table):
     files = [Path(f"{n}.jpg") for n in range(40)]
     ages = list(range(20, 60))
     path = table("file,age\n" + "".join(f"{n}.jpg,{age}\n" for n, age in enumerate(ages)))
@@ -126,7 +126,7 @@ def test_numbers_of_many_values_are_cut_into_quarters(table):
         (b'file,sex\n"cat/0.jpg,f\n' + b"x" * 200_000, ["sex"], "must be a readable CSV"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_one_line(table, text, columns, says):
+def test_an_error_of_a_table_is_one_line(table, text, columns, says):
     with pytest.raises(InputError, match=says) as caught:
         read_columns(table(text), columns, FILES)
     assert "\n" not in str(caught.value)

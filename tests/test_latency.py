@@ -17,7 +17,7 @@ from edge_cv.evaluation import describe_environment, measure, runner, runner_eve
 
 @pytest.fixture(scope="session")
 def dense_model(tmp_path_factory) -> Path:
-    """Two large matrices, so that memory and time can be told from nothing: 2048 x 2048 and 2048 x 10, float32."""
+    """Two float32 matrices, 2048 x 2048 and 2048 x 10, large enough to measure memory and time."""
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def dense_model(tmp_path_factory) -> Path:
     return file
 
 
-def test_percentiles_are_ordered_and_those_of_the_samples(dense_model):
+def test_percentiles_are_computed_from_the_samples(dense_model):
     progress = []
     performance = measure(
         dense_model, threads=(1, 2), runs=20, warmup=2, on_progress=lambda *numbers: progress.append(numbers)
@@ -54,16 +54,16 @@ def test_percentiles_are_ordered_and_those_of_the_samples(dense_model):
     assert progress == sorted(progress)
 
 
-def test_peak_memory_is_the_models_and_not_the_parents(dense_model):
-    ballast = np.ones(400 * 2**20, np.uint8)  # a caller as large as one that has TensorFlow loaded
+def test_peak_memory_excludes_the_parent_process(dense_model):
+    ballast = np.ones(400 * 2**20, np.uint8)  # a caller as large as one with TensorFlow loaded
     performance = measure(dense_model, runs=1, warmup=0)
     weights = 2048 * 2048 * 4
     assert weights <= performance.peak_memory_bytes <= 5 * weights
     assert ballast[-1] == 1
 
 
-def test_runner_stands_alone(dense_model, tmp_path):
-    """A copy in another folder, run where the project cannot be imported."""
+def test_the_runner_runs_without_the_project(dense_model, tmp_path):
+    """A copy of the script runs in a folder from which the project cannot be imported."""
     script = shutil.copy(runner.__file__, tmp_path / "copied.py")
     blocked = (
         "import sys, runpy\n"
@@ -140,7 +140,7 @@ def test_missing_and_corrupt_files_are_input_errors(dense_model, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_a_runner_that_dies_is_an_input_error_with_its_signal(dense_model, tmp_path, monkeypatch):
+def test_a_dying_runner_is_an_error_with_its_signal(dense_model, tmp_path, monkeypatch):
     deadly = tmp_path / "deadly.py"
     deadly.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     monkeypatch.setattr(runner_events, "RUNNER", deadly)
@@ -197,17 +197,17 @@ def test_environment_names_no_host():
     assert platform.node() == name or platform.node() not in text
 
 
-def test_measuring_in_turns_deals_out_the_runs_and_keeps_every_sample(dense_model):
+def test_measuring_in_turns_divides_the_runs_and_keeps_every_sample(dense_model):
     from edge_cv.evaluation import measure_in_turns
 
-    told = []
+    calls = []
     measured = measure_in_turns(
         {"a": dense_model, "b": dense_model},
         threads=(1, 2),
         runs=7,
         warmup=0,
         rounds=3,
-        on_progress=lambda *at: told.append(at),
+        on_progress=lambda *at: calls.append(at),
     )
     assert list(measured) == ["a", "b"]
     for performance in measured.values():
@@ -215,8 +215,8 @@ def test_measuring_in_turns_deals_out_the_runs_and_keeps_every_sample(dense_mode
         assert [entry.runs for entry in performance.latency] == [7, 7]
         assert all(0 < entry.cpu_share <= 1 for entry in performance.latency)
         assert performance.peak_memory_bytes > 0
-    assert told[-1] == (28, 28)
-    assert told == sorted(told)
+    assert calls[-1] == (28, 28)
+    assert calls == sorted(calls)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Measurement files: what a device or a phone sends is a stranger's."""
+"""Measurement files from untrusted devices, and the events of a runner."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def changed(path, value):
     return fields
 
 
-def test_a_measurement_comes_back_from_its_file(tmp_path):
+def test_a_saved_measurement_loads_unchanged(tmp_path):
     measurement = Measurement.from_dict(FIELDS)
     assert measurement.latency[0].p50_ms == 2.0
     assert measurement.golden.outputs.tolist() == [[1, -128, 127], [0, 5, 3]]
@@ -65,12 +65,12 @@ def test_a_measurement_comes_back_from_its_file(tmp_path):
     assert Measurement.load(path) == measurement
 
 
-def test_percentiles_are_those_of_the_samples_whatever_the_file_says():
+def test_percentiles_are_computed_from_the_samples_not_read_from_the_file():
     latency = Measurement.from_dict(changed(("latency", 0, "p50_ms"), 0.001)).latency[0]
     assert (latency.p50_ms, latency.p90_ms) == (2.0, pytest.approx(2.8))
 
 
-def test_a_measurement_without_what_the_system_does_not_tell_is_one():
+def test_figures_that_the_system_does_not_report_may_be_missing():
     fields = copy.deepcopy(FIELDS)
     for name in ("peak_memory_bytes", "temperature_c", "clock_mhz", "golden"):
         fields[name] = None
@@ -138,19 +138,19 @@ def test_a_file_that_is_no_measurement_is_refused(tmp_path, content):
         Measurement.load(tmp_path / "m.json")
 
 
-def test_what_a_terminal_would_obey_is_taken_out():
+def test_control_characters_are_replaced():
     measurement = Measurement.from_dict(changed(("device", "system"), "\x1b[2Jevil\nline \x07"))
     assert measurement.device["system"] == "\N{REPLACEMENT CHARACTER}[2Jevil line \N{REPLACEMENT CHARACTER}"
 
 
-def test_a_device_that_only_says_why_not_is_an_error(tmp_path):
+def test_a_device_that_reports_only_an_error_is_an_error(tmp_path):
     path = tmp_path / "measurement.json"
     path.write_text(json.dumps({"schema": 1, "kind": "measurement", "error": "the GPU refuses\nthe model"}))
     with pytest.raises(InputError, match=r"measurement\.json: the device could not measure: the GPU refuses the model"):
         Measurement.load(path)
 
 
-def test_likeness_counts_the_first_classes_and_the_largest_difference():
+def test_output_match_has_equal_top1_and_the_largest_difference():
     ours, theirs = np.array([[1, 9, 3], [7, 2, 0]]), np.array([[1, 8, 3], [2, 7, 0]])
     likeness = compare(ours, theirs, "here")
     assert (likeness.images, likeness.top1_equal, likeness.max_steps, likeness.max_abs_error) == (2, 1, 5, None)
@@ -165,13 +165,13 @@ MODEL = {"event": "model", "cpu": "c", "runtime": "r", "machine": "m", "system":
 
 
 def take(*events, threads=(1,), runs=2):
-    gathered = RunnerEvents(threads, runs)
+    result = RunnerEvents(threads, runs)
     for event in events:
-        gathered.add(event)
-    return gathered
+        result.add(event)
+    return result
 
 
-def test_a_runner_is_believed_no_more_than_it_was_asked():
+def test_events_out_of_order_or_range_are_refused():
     model = MODEL
     progress = {"event": "progress", "samples_ms": [1.0, 2.0]}
     done = {"event": "latency", "cpu_ms": 3.0}
@@ -192,13 +192,13 @@ def test_a_runner_is_believed_no_more_than_it_was_asked():
             take(*events)
 
 
-def test_a_measurement_that_was_broken_off_keeps_the_inferences_that_came():
+def test_an_interrupted_measurement_keeps_its_inferences():
     whole, part = ({"event": "progress", "samples_ms": samples} for samples in ([1.0, 2.0, 3.0], [5.0]))
-    gathered = take(MODEL, whole, {"event": "latency", "cpu_ms": 6.0}, part, threads=(1, 2), runs=3)
-    assert [(entry.threads, entry.samples_ms) for entry in gathered.latency] == [(1, (1.0, 2.0, 3.0)), (2, (5.0,))]
+    result = take(MODEL, whole, {"event": "latency", "cpu_ms": 6.0}, part, threads=(1, 2), runs=3)
+    assert [(entry.threads, entry.samples_ms) for entry in result.latency] == [(1, (1.0, 2.0, 3.0)), (2, (5.0,))]
 
 
-def test_sensors_are_read_where_the_system_has_them(tmp_path, monkeypatch):
+def test_sensors_are_read_if_the_system_has_them(tmp_path, monkeypatch):
     for zone, kind, value in (("0", "gpu-thermal", "90000"), ("1", "cpu-thermal", "48251"), ("2", "cpu-big", "51000")):
         folder = tmp_path / f"thermal_zone{zone}"
         folder.mkdir()
@@ -211,8 +211,8 @@ def test_sensors_are_read_where_the_system_has_them(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "glob", lambda pattern: [str(tmp_path / f"thermal_zone{i}") for i in range(3)])
     read = runner.sensors()
     assert (read["temperature_c"], read["throttled"]) == (51.0, 0x50005)
-    said = "under-voltage, throttled, under-voltage has occurred, throttling has occurred"
-    assert describe_throttled(read["throttled"]) == said
+    expected = "under-voltage, throttled, under-voltage has occurred, throttling has occurred"
+    assert describe_throttled(read["throttled"]) == expected
     assert describe_throttled(0) == "no"
     monkeypatch.setattr(runner, "glob", lambda pattern: [])
     monkeypatch.setenv("PATH", "/nowhere")
@@ -227,7 +227,7 @@ def report():
     return Report({"name": "run"}, {}, violations=("int8: too slow",), rows=rows)
 
 
-def test_the_rows_of_a_file_get_what_a_device_measured_and_limits_stay():
+def test_a_measurement_is_merged_into_the_rows_of_its_file():
     merged = with_measurements(report(), [Measurement.from_dict(FIELDS)])
     found = [(e.host, e.threads, e.p50_ms) for e in merged.rows[1].latency]
     assert found == [("server", 1, 1.0), (HOST, 4, 2.0)]
@@ -239,7 +239,7 @@ def test_the_rows_of_a_file_get_what_a_device_measured_and_limits_stay():
         assert words in note
 
 
-def test_a_later_measurement_of_the_same_kind_replaces_and_another_runtime_stands_beside():
+def test_a_later_measurement_replaces_an_earlier_one_of_the_same_runtime():
     again = Measurement.from_dict(FIELDS)
     other = Measurement.from_dict(changed(("latency", 0, "runtime"), "tensorflow-lite 2.16.1 GPU"))
     merged = with_measurements(report(), [again, again, other])
@@ -251,7 +251,7 @@ def test_a_measurement_of_another_file_is_refused():
         with_measurements(report(), [Measurement.from_dict(changed(("artifact", "sha256"), "00" * 32))])
 
 
-def test_measurements_and_runs_are_told_apart(tmp_path):
+def test_measurements_and_runs_are_distinguished(tmp_path):
     save(report(), tmp_path / "run")
     measurement = Measurement.from_dict(FIELDS).save(tmp_path / "pi.json")
     reports, measurements = load_all([measurement, tmp_path / "run", tmp_path / "run" / "report.json"])

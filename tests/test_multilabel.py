@@ -1,4 +1,4 @@
-"""Average precision, against scikit-learn's."""
+"""Average precision, compared with scikit-learn's."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_perfect_ranking_is_one_and_the_reverse_the_closed_form():
     assert reverse == pytest.approx((1 / 3 + 2 / 4) / 2)
 
 
-def test_no_positive_is_nothing_to_tell():
+def test_without_positives_there_are_no_figures():
     assert multi_label(np.zeros((3, 2), bool), np.zeros((3, 2)), ["a", "b"]) is None
 
 

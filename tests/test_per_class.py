@@ -1,4 +1,4 @@
-"""Figures class by class, against scikit-learn's."""
+"""Figures per class, compared with scikit-learn's."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from edge_cv.evaluation.per_class import class_scores, confused_pairs, distinct
 
 
-def answers_of(classes: int, photos: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of unequally many photos a class, two classes without any, and answers that are right for most."""
+def predictions_of(classes: int, photos: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels with different numbers of images per class, two empty classes, and predictions that are mostly right."""
     rng = np.random.default_rng(seed)
     shares = rng.dirichlet(np.ones(classes))
     shares[[1, classes - 1]] = 0
@@ -23,7 +23,7 @@ def answers_of(classes: int, photos: int, *, seed: int = 0) -> tuple[np.ndarray,
 def test_every_figure_is_scikit_learns(classes, photos):
     from sklearn import metrics
 
-    labels, answers = answers_of(classes, photos)
+    labels, answers = predictions_of(classes, photos)
     scores = class_scores(labels, answers, [f"c{i}" for i in range(classes)])
     there = np.unique(labels)
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
@@ -48,7 +48,7 @@ def test_every_figure_is_scikit_learns(classes, photos):
 def test_the_matrix_and_the_worst_pairs_are_scikit_learns_confusion_matrix():
     from sklearn.metrics import confusion_matrix
 
-    labels, answers = answers_of(12, 400)
+    labels, answers = predictions_of(12, 400)
     expected = confusion_matrix(labels, answers, labels=range(12))
     scores = class_scores(labels, answers, [f"c{i}" for i in range(12)])
     np.testing.assert_array_equal(scores.matrix, expected)
@@ -60,8 +60,8 @@ def test_the_matrix_and_the_worst_pairs_are_scikit_learns_confusion_matrix():
     assert confused_pairs(labels, answers)[0][2] == off.max()
 
 
-def test_photos_without_a_label_do_not_count():
-    labels, answers = answers_of(5, 100)
+def test_images_without_a_label_are_ignored():
+    labels, answers = predictions_of(5, 100)
     more = class_scores(np.append(labels, [-1, -1]), np.append(answers, [0, 3]), list("abcde"))
     assert more == class_scores(labels, answers, list("abcde"))
     assert class_scores(np.array([-1, -1]), np.array([0, 1]), list("ab")) is None
@@ -74,10 +74,10 @@ def test_the_whole_matrix_is_kept_for_fifty_classes_and_not_for_more():
         assert scores.confusions[0].photos == 1
 
 
-def test_without_an_error_nothing_is_confused():
+def test_without_errors_there_are_no_confusions():
     assert class_scores(np.array([0, 1, 1]), np.array([0, 1, 1]), ["a", "b"]).confusions == ()
 
 
-def test_names_that_come_twice_get_their_index():
+def test_repeated_names_get_their_index():
     assert distinct(["a", "crane", "b", "crane"]) == ("a", "crane (1)", "b", "crane (3)")
     assert distinct(["a", "b"]) == ("a", "b")

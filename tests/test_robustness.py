@@ -1,4 +1,4 @@
-"""Accuracy under corruptions, against a plain loop over the interpreter."""
+"""Accuracy on corrupted images, compared with a plain loop over the interpreter."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from edge_cv.data import Samples, load_pixels
 from edge_cv.data.corruptions import NAMES, corrupt
+from edge_cv.evaluation import robustness as robustness_module
 from edge_cv.evaluation.robustness import Robustness, robustness
 
 PREPROCESSING = Preprocessing(32)
+IMAGES = 2  # each takes some seconds
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +30,9 @@ def artifact(small_model, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def source(pixels, artifact, tmp_path_factory) -> Samples:
-    """Photos whose labels are the model's own answers, and one without a label, and one that is broken."""
+    """Images labelled with the model's own predictions, one image without a label and a broken one."""
     folder = tmp_path_factory.mktemp("photos")
-    files = [folder / f"{n}.png" for n in range(4)]
+    files = [folder / f"{n}.png" for n in range(IMAGES)]
     for n, file in enumerate(files):
         Image.fromarray(pixels[n]).save(file)
     unlabelled = Samples.from_files("unlabelled", files)
@@ -50,18 +52,19 @@ def _logits(file: Path, pixels: np.ndarray) -> np.ndarray:
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
 
 
-def test_it_is_what_a_plain_loop_finds(artifact, source):
+@pytest.mark.slow
+def test_the_figures_equal_those_of_a_plain_loop(artifact, source):
     progress = []
     found = robustness({"float32": artifact}, source, workers=2, on_progress=lambda *n: progress.append(n))["float32"]
     expected = np.zeros((len(NAMES), 5))
-    for photo in source.chunk(0, 4):
+    for photo in source.chunk(0, IMAGES):
         seen = load_pixels(photo.place, PREPROCESSING)
         seed = zlib.crc32(photo.path.name.encode())
         for row, name in enumerate(NAMES):
             for severity in range(1, 6):
-                answer = _logits(artifact, corrupt(seen, name, severity, seed=seed)).argmax()
-                expected[row, severity - 1] += (answer == photo.label) / 4
-    assert found.images == 4
+                predicted = _logits(artifact, corrupt(seen, name, severity, seed=seed)).argmax()
+                expected[row, severity - 1] += (predicted == photo.label) / IMAGES
+    assert found.images == IMAGES
     assert found.clean == 1.0
     assert found.corruptions == NAMES
     np.testing.assert_allclose(found.accuracy, expected)
@@ -69,10 +72,23 @@ def test_it_is_what_a_plain_loop_finds(artifact, source):
     assert found.relative_corruption_error == found.mean_corruption_error  # nothing is wrong on clean photos
     assert [found.at_severity(n) for n in (0, 5)] == [1.0, pytest.approx(expected[:, 4].mean())]
     assert 0 < expected.mean() < 1
-    assert progress[-1] == (5, 5)
+    assert progress[-1] == (IMAGES + 1, IMAGES + 1)
 
 
-def test_photos_without_labels_and_figures_that_do_not_fit_are_refused(artifact, source):
+def test_the_mean_and_relative_errors_are_those_of_the_hits():
+    hits = np.ones((4, 1 + 15 * 5), bool)
+    hits[0, 0] = False  # one clean image of four is wrong
+    hits[:, 1:6] = False  # every image with the first corruption
+    figures = robustness_module._robustness_of(hits)
+    assert (figures.images, figures.clean, figures.corruptions) == (4, 0.75, NAMES)
+    assert figures.accuracy == ((0.0,) * 5, *((1.0,) * 5,) * 14)
+    assert figures.mean_corruption_error == pytest.approx(1 / 15)
+    assert figures.relative_corruption_error == pytest.approx(1 / 15 - 0.25)
+    assert figures.at_severity(3) == pytest.approx(14 / 15)
+    assert figures.at_severity(0) == 0.75
+
+
+def test_unlabelled_images_and_inconsistent_figures_are_refused(artifact, source):
     unlabelled = Samples.from_files("unlabelled", [source.path(0)])
     with pytest.raises(InputError, match="must have one label each"):
         robustness({"float32": artifact}, unlabelled)

@@ -43,7 +43,7 @@ def client(server, monkeypatch):
 
 @pytest.fixture
 def device(server):
-    """The address of the server, reached by another port or with another Python where they are given."""
+    """Makes addresses of the server, with another port, Python or host if given."""
 
     def address(port=None, python=sys.executable, host="127.0.0.1"):
         return f"ssh://{host}:{port or server.port}?python={quote(str(python))}"
@@ -53,7 +53,7 @@ def device(server):
 
 @pytest.fixture
 def python(tmp_path):
-    """A Python over there that does something before it runs what it is to run."""
+    """Makes a Python for the device: a shell script that runs commands before it runs Python."""
 
     def make(script):
         file = tmp_path / "their python's"
@@ -91,7 +91,7 @@ def source(tmp_path_factory):
     return Samples.from_files("squares", photos, labels, tuple(f"class {i}" for i in range(10)))
 
 
-def test_a_device_measures_and_answers_as_this_machine_does(device, server, artifacts):
+def test_a_device_measures_with_the_outputs_of_this_machine(device, server, artifacts):
     progress = []
     measured = measure_on(
         device(), artifacts["int8"], threads=(1, 2), runs=20, warmup=2, on_progress=lambda *at: progress.append(at)
@@ -118,8 +118,8 @@ def test_outputs_of_a_float_file_are_compared_by_their_error(device, artifacts):
     assert likeness.max_abs_error < 1e-4
 
 
-def test_a_difference_in_one_answer_is_found(device, artifacts, python, tmp_path):
-    """The device runs another file of the same shape: its outputs must be told apart."""
+def test_a_difference_of_outputs_is_found(device, artifacts, python, tmp_path):
+    """The device runs another file of the same shape."""
     other = tmp_path / "other.tflite"
     content = bytearray(artifacts["int8"].read_bytes())
     ours = measure_on(device(), artifacts["int8"], runs=1)
@@ -148,7 +148,7 @@ def test_accuracy_on_the_device_is_that_of_this_machine(device, server, artifact
     assert server.left() == []
 
 
-def test_an_evaluation_goes_on_where_the_device_vanished(device, server, artifacts, source, tmp_path):
+def test_an_evaluation_resumes_after_the_device_disconnected(device, server, artifacts, source, tmp_path):
     whole = evaluate(artifacts, source, reference="float32")
     wire, journal = Wire(server.port), tmp_path / "answers"
 
@@ -175,7 +175,7 @@ def test_an_evaluation_goes_on_where_the_device_vanished(device, server, artifac
     assert sum(classified) == 2 * (50 - 32)
 
 
-def test_a_journal_of_other_files_is_not_gone_on_from(device, artifacts, source, tmp_path):
+def test_a_journal_of_other_files_is_not_resumed(device, artifacts, source, tmp_path):
     options = {"device": parse(device()), "journal": tmp_path}
     one = evaluate({"a": artifacts["float32"]}, source, **options)
     other = evaluate({"a": artifacts["int8"]}, source, **options)
@@ -183,9 +183,9 @@ def test_a_journal_of_other_files_is_not_gone_on_from(device, artifacts, source,
     assert one.predictions != other.predictions
 
 
-def test_what_was_measured_is_kept_when_the_device_vanishes(device, server, artifacts, tmp_path, monkeypatch, capsys):
+def test_results_before_the_device_disconnects_are_kept(device, server, artifacts, tmp_path, monkeypatch, capsys):
     wire = Wire(server.port)
-    threading.Thread(target=_while_it_measures, args=(server, wire.cut), daemon=True).start()
+    threading.Thread(target=_call_while_measuring, args=(server, wire.cut), daemon=True).start()
     out = tmp_path / "device.json"
     arguments = ["benchmark", str(artifacts["int8"]), "--device", device(wire.port), "--runs", "9000000"]
     monkeypatch.setattr(sys, "argv", ["edge-cv", *arguments, "--out", str(out)])
@@ -202,7 +202,7 @@ def test_what_was_measured_is_kept_when_the_device_vanishes(device, server, arti
     assert server.left() == []
 
 
-def _while_it_measures(server, happens):
+def _call_while_measuring(server, happens):
     _until(lambda: _running(server))
     time.sleep(2)
     happens()
@@ -218,7 +218,7 @@ def _until(condition, seconds=20):
         time.sleep(0.05)
 
 
-def test_a_truncated_transfer_is_an_error_and_the_next_attempt_starts_clean(device, server, artifacts):
+def test_a_truncated_transfer_is_an_error_and_leaves_nothing_behind(device, server, artifacts):
     wire = Wire(server.port, carries=30_000)
     with pytest.raises(InputError, match=r"disconnected while (runner\.py|model\.tflite) was sent"):
         measure_on(device(wire.port), artifacts["int8"], runs=1)
@@ -234,7 +234,7 @@ def test_a_file_that_arrives_changed_is_not_run(device, server, artifacts, pytho
     assert server.left() == []
 
 
-def test_a_full_disk_is_told_with_the_file(device, server, artifacts, python, tmp_path):
+def test_a_full_disk_is_reported_with_the_file(device, server, artifacts, python, tmp_path):
     small = tmp_path / "small disk"
     small.mkdir()
     mounted = subprocess.run(
@@ -252,7 +252,7 @@ def test_a_full_disk_is_told_with_the_file(device, server, artifacts, python, tm
         subprocess.run(["umount", small], check=True)
 
 
-def test_killing_this_end_leaves_nothing_over_there(device, server, artifacts):
+def test_killing_the_host_leaves_nothing_on_the_device(device, server, artifacts):
     command = [sys.executable, "-m", "edge_cv.cli", "benchmark", artifacts["int8"], "--device", device()]
     process = subprocess.Popen([*map(str, command), "--runs", "9000000"], stderr=subprocess.DEVNULL)
     _until(lambda: _running(server))
@@ -263,9 +263,9 @@ def test_killing_this_end_leaves_nothing_over_there(device, server, artifacts):
 
 
 @pytest.mark.slow
-def test_a_device_that_falls_silent_is_noticed(device, server, artifacts):
+def test_a_silent_device_is_noticed(device, server, artifacts):
     wire = Wire(server.port)
-    threading.Thread(target=_while_it_measures, args=(server, wire.freeze), daemon=True).start()
+    threading.Thread(target=_call_while_measuring, args=(server, wire.freeze), daemon=True).start()
     start = time.monotonic()
     measured = measure_on(device(wire.port), artifacts["int8"], runs=9_000_000)
     assert "disconnected before it finished" in measured.error
@@ -277,7 +277,7 @@ def test_a_device_that_falls_silent_is_noticed(device, server, artifacts):
 # -------------------------------------------------------------------------------------- what cannot be measured at all
 
 
-def test_an_unknown_host_key_is_refused_and_a_changed_one_named(device, server, artifacts, tmp_path, monkeypatch):
+def test_unknown_and_changed_host_keys_are_refused(device, server, artifacts, tmp_path, monkeypatch):
     for known, says in (
         ("", "has an unknown host key: connect once by hand, ssh -p"),
         (f"{ALIAS} {_other_key(tmp_path)}", r"has a different host key than before: .*ssh-keygen -R '\[127"),
@@ -297,7 +297,7 @@ def _other_key(folder):
     return (folder / "other.pub").read_text()
 
 
-def test_a_login_that_is_refused_and_a_port_that_is_closed_are_told(device, server, artifacts):
+def test_a_refused_login_and_a_closed_port_are_reported(device, server, artifacts):
     with pytest.raises(InputError, match=r"refuses the login .*Permission denied.*ssh-copy-id -p \d+ nobody-here@127"):
         measure_on(device(host="nobody-here@127.0.0.1"), artifacts["int8"])
     with pytest.raises(InputError, match=r"cannot be reached: .*Connection refused"):
@@ -324,7 +324,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_python_that_will_not_do_is_told_in_a_line(device, server, artifacts, python, what):
+def test_an_unusable_python_is_a_one_line_error(device, server, artifacts, python, what):
     script, says = BROKEN[what]
     their = python(script)
     blocked = Path(f"{their}.d")
@@ -343,12 +343,12 @@ def test_a_python_that_will_not_do_is_told_in_a_line(device, server, artifacts, 
     assert server.left() == []
 
 
-def test_a_login_that_talks_does_not_matter(device, artifacts, python):
+def test_output_of_the_login_shell_is_ignored(device, artifacts, python):
     talks = python('[ "$1" = -I ] && printf "Welcome!\\n{}\\n"\nexec "$python" "$@"')
     assert measure_on(device(python=talks), artifacts["int8"], runs=1).error is None
 
 
-def test_no_python_and_no_ssh_are_told(device, server, artifacts, monkeypatch):
+def test_missing_python_and_missing_ssh_are_reported(device, server, artifacts, monkeypatch):
     with pytest.raises(InputError, match="must have /nowhere/python3: sudo apt install python3, or choose another"):
         measure_on(device(python="/nowhere/python3"), artifacts["int8"])
     monkeypatch.setenv("PATH", "/nowhere")
@@ -356,7 +356,7 @@ def test_no_python_and_no_ssh_are_told(device, server, artifacts, monkeypatch):
         measure_on(device(), artifacts["int8"])
 
 
-def test_a_path_over_there_is_never_a_command(device, artifacts, tmp_path):
+def test_the_path_of_python_is_never_run_by_a_shell(device, artifacts, tmp_path):
     for python in (f"$(touch {tmp_path}/here)", f"`touch {tmp_path}/here`", f"x; touch {tmp_path}/here #"):
         with pytest.raises(InputError, match="must have"):
             measure_on(device(python=python), artifacts["int8"])
@@ -383,12 +383,12 @@ def test_a_path_over_there_is_never_a_command(device, artifacts, tmp_path):
         "",
     ],
 )
-def test_an_address_that_is_none_is_refused(text):
+def test_invalid_addresses_are_refused(text):
     with pytest.raises(InputError, match=r"(must be|Received)"):
         parse(text)
 
 
-def test_addresses_are_read():
+def test_addresses_are_parsed():
     assert parse("ssh://pi@raspberrypi.local") == ssh.Ssh("raspberrypi.local", "pi")
     assert parse("ssh://MyPi:2222?python=venv/bin/python3") == ssh.Ssh("MyPi", None, 2222, "venv/bin/python3")
     assert parse("ssh://pi@[fe80::1%eth0]:22") == ssh.Ssh("fe80::1%eth0", "pi", 22)
@@ -396,13 +396,13 @@ def test_addresses_are_read():
     assert str(parse("adb:192.168.0.2:5555?delegate=gpu")) == "adb:192.168.0.2:5555"
 
 
-def test_what_is_copied_is_python_3_8():
+def test_copied_scripts_are_python_3_8():
     for module in (agent, runner):
         ast.parse(Path(module.__file__).read_text(), feature_version=(3, 8))
 
 
-def test_the_report_has_the_device_beside_the_host(device, artifacts, source, tmp_path, monkeypatch, capsys):
-    """benchmark --out, then report: the row of the same file gets the device's latencies, and another's is refused."""
+def test_the_report_has_the_latencies_of_host_and_device(device, artifacts, source, tmp_path, monkeypatch, capsys):
+    """After benchmark --out, report adds the latencies to the row of the same file, and refuses other files."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["edge-cv", *map(str, arguments)])
@@ -439,7 +439,7 @@ def test_the_report_has_the_device_beside_the_host(device, artifacts, source, tm
     assert "a measurement must be of a file that a report has a row of" in said.err
 
 
-def test_a_run_measures_its_files_on_the_device_once_and_keeps_its_report_where_that_fails(device, tmp_path):
+def test_a_run_measures_its_files_on_the_device_once_and_keeps_its_report_if_that_fails(device, tmp_path):
     from edge_cv.pipeline import run
     from edge_cv.recipe import Analysis, Measure, Model, Recipe
 

@@ -6,10 +6,10 @@ import contextlib
 import os
 import platform
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from converters.packages import package_versions
 from edge_cv.evaluation.runner import cpu_count, cpu_name, system_name
 
 _PACKAGES = (
@@ -48,7 +48,7 @@ def describe_environment() -> dict[str, Any]:
         "os": system_name(),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": dict.fromkeys(_PACKAGES) | package_versions(_PACKAGES),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -70,10 +70,4 @@ def int8_dot_product() -> bool | None:
 def _memory_bytes() -> int | None:
     with contextlib.suppress(ValueError, OSError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None
-
-
-def _version(package: str) -> str | None:
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version(package)
     return None
