@@ -19,6 +19,10 @@ ALIAS = "device-under-test"  # the name of the server in known_hosts, for every 
 class Server:
     """sshd, run by the current user with new keys and its own TMPDIR until `stop`.
 
+    Args:
+        folder: an empty folder for keys and configuration.
+        path: PATH of the sessions on the server; None keeps sshd's default.
+
     Attributes:
         port: its port on 127.0.0.1.
         tmp: TMPDIR of the programs that it runs.
