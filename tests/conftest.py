@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,6 +87,20 @@ def pixels() -> np.ndarray:
     rng = np.random.default_rng(3)
     coarse = rng.integers(0, 256, (48, 4, 4, 3)).repeat(8, 1).repeat(8, 2)
     return np.clip(coarse + rng.normal(0, 20, (48, 32, 32, 3)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def small_files(
+    small_model: keras.Model, pixels: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """`small_model` as float32 and int8 TFLite files, by scheme, with the preprocessing in their metadata."""
+    from converters import Preprocessing, to_tflite
+
+    folder, files = tmp_path_factory.mktemp("small"), {}
+    for scheme in ("float32", "int8"):
+        conversion = to_tflite(small_model, scheme, calibration=pixels, preprocessing=Preprocessing(32))
+        files[scheme] = conversion.save(folder / f"small_{scheme}.tflite")
+    return files
 
 
 class DigitBatches:

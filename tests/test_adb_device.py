@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -12,13 +13,13 @@ from android_phone import HOST, Phone
 from PIL import Image
 from ssh_server import free_port
 
-from converters import Preprocessing, to_onnx, to_tflite
+from converters import to_onnx
 from converters.errors import InputError
 from edge_cv.cli import app as cli
 from edge_cv.data import Samples
 from edge_cv.evaluation import evaluate
 from edge_cv.evaluation.measurement import Measurement
-from edge_cv.evaluation.remote import measure_on, parse, phone
+from edge_cv.evaluation.remote import evaluating, measure_on, measuring, parse, phone
 
 ADB = shutil.which("adb")
 pytestmark = pytest.mark.skipif(ADB is None, reason="adb is not installed (apt-get install adb)")
@@ -63,11 +64,19 @@ def quickly(monkeypatch):
     monkeypatch.setattr(phone, "POLL_SECONDS", 0.1)
 
 
-@pytest.fixture(scope="module")
-def artifact(small_model, pixels, tmp_path_factory):
-    path = tmp_path_factory.mktemp("artifact") / "small_int8.tflite"
-    to_tflite(small_model, "int8", calibration=pixels, preprocessing=Preprocessing(32)).save(path)
-    return path
+@pytest.fixture
+def artifact(small_files):
+    return small_files["int8"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _describe_once():
+    """Describes each model file only once on this machine, because that takes a process and the files do not change."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("describe", "golden_inputs", "golden_outputs"):
+            patch.setattr(measuring, name, functools.cache(getattr(measuring, name)))
+        patch.setattr(evaluating, "describe", measuring.describe)
+        yield
 
 
 def test_the_app_measures_with_the_outputs_of_this_machine(plugged, artifact):
@@ -94,11 +103,11 @@ def test_one_of_two_phones_is_chosen_by_its_serial(plugged, artifact):
 def test_accuracy_on_the_phone_is_that_of_this_machine(plugged, artifact, tmp_path, monkeypatch):
     fake = plugged()
     photos = []
-    for index in range(20):
+    for index in range(12):
         pixels = np.random.default_rng(index).integers(0, 256, (4, 4, 3), np.uint8).repeat(10, 0).repeat(10, 1)
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
         photos.append(tmp_path / f"{index}.png")
-    source = Samples.from_files("squares", photos, [index % 10 for index in range(20)], tuple(map(str, range(10))))
+    source = Samples.from_files("squares", photos, [index % 10 for index in range(12)], tuple(map(str, range(10))))
     monkeypatch.setattr(phone.Phone, "images_at_once", 8)
     there = evaluate({"int8": artifact}, source, device=parse("adb"))
     assert there.predictions == evaluate({"int8": artifact}, source).predictions
@@ -108,7 +117,7 @@ def test_accuracy_on_the_phone_is_that_of_this_machine(plugged, artifact, tmp_pa
 def test_results_before_a_phone_disconnects_are_kept(plugged, artifact, tmp_path, monkeypatch):
     fake = plugged()
     files = []
-    for index in range(20):
+    for index in range(12):
         Image.fromarray(np.full((40, 40, 3), index, np.uint8)).save(tmp_path / f"{index}.png")
         files.append(tmp_path / f"{index}.png")
     starts = []
@@ -120,7 +129,7 @@ def test_results_before_a_phone_disconnects_are_kept(plugged, artifact, tmp_path
 
     fake.on_start = count
     monkeypatch.setattr(phone.Phone, "images_at_once", 8)
-    source = Samples.from_files("grey", files, [0] * 20, tuple(map(str, range(10))))
+    source = Samples.from_files("grey", files, [0] * 12, tuple(map(str, range(10))))
     result = evaluate({"int8": artifact}, source, device=parse("adb"))
     assert len(result.predictions) == 8
     assert f"adb:{fake.serial} disconnected before it finished" in result.error

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters import to_tflite
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from edge_cv.data import Samples, load_pixels
@@ -22,10 +21,8 @@ IMAGES = 2  # each takes some seconds
 
 
 @pytest.fixture(scope="module")
-def artifact(small_model, tmp_path_factory) -> Path:
-    return to_tflite(small_model, "float32", preprocessing=PREPROCESSING).save(
-        tmp_path_factory.mktemp("model") / "small.tflite"
-    )
+def artifact(small_files) -> Path:
+    return small_files["float32"]
 
 
 @pytest.fixture(scope="module")

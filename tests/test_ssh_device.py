@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import signal
@@ -18,13 +19,12 @@ import pytest
 from PIL import Image
 from ssh_server import ALIAS, SSHD, Server, Wire, free_port
 
-from converters import Preprocessing, to_tflite
 from converters.errors import InputError
 from edge_cv.cli import app as cli
 from edge_cv.data import Samples
 from edge_cv.evaluation import evaluate, runner
 from edge_cv.evaluation.measurement import Measurement
-from edge_cv.evaluation.remote import agent, board, evaluating, measure_on, parse, ssh
+from edge_cv.evaluation.remote import agent, board, evaluating, measure_on, measuring, parse, ssh
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="sshd is not installed (apt-get install openssh-server)")
 
@@ -64,16 +64,19 @@ def python(tmp_path):
     return make
 
 
-@pytest.fixture(scope="module")
-def artifacts(small_model, pixels, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("artifacts")
-    files = {}
-    for scheme in ("float32", "int8"):
-        given = {"calibration": pixels} if scheme == "int8" else {}
-        conversion = to_tflite(small_model, scheme, preprocessing=Preprocessing(32), **given)
-        files[scheme] = folder / f"small_{scheme}.tflite"
-        conversion.save(files[scheme])
-    return files
+@pytest.fixture
+def artifacts(small_files):
+    return small_files
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _describe_once():
+    """Describes each model file only once on this machine, because that takes a process and the files do not change."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("describe", "golden_inputs", "golden_outputs"):
+            patch.setattr(measuring, name, functools.cache(getattr(measuring, name)))
+        patch.setattr(evaluating, "describe", measuring.describe)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +138,13 @@ def test_a_difference_of_outputs_is_found(device, artifacts, python, tmp_path):
     assert theirs.likeness.max_steps == expected
 
 
-def test_accuracy_on_the_device_is_that_of_this_machine(device, server, artifacts, source):
-    here = evaluate(artifacts, source, reference="float32")
+@pytest.fixture(scope="module")
+def here(small_files, source):
+    """The evaluation on this machine."""
+    return evaluate(small_files, source, reference="float32")
+
+
+def test_accuracy_on_the_device_is_that_of_this_machine(device, server, artifacts, source, here):
     there = evaluate(artifacts, source, reference="float32", device=parse(device()))
     assert there.predictions == here.predictions
     assert there.skipped == here.skipped
@@ -148,8 +156,7 @@ def test_accuracy_on_the_device_is_that_of_this_machine(device, server, artifact
     assert server.left() == []
 
 
-def test_an_evaluation_resumes_after_the_device_disconnected(device, server, artifacts, source, tmp_path):
-    whole = evaluate(artifacts, source, reference="float32")
+def test_an_evaluation_resumes_after_the_device_disconnected(device, server, artifacts, source, here, tmp_path):
     wire, journal = Wire(server.port), tmp_path / "answers"
 
     def cut(done, _):
@@ -160,7 +167,7 @@ def test_an_evaluation_resumes_after_the_device_disconnected(device, server, art
     first = evaluate(artifacts, source, device=parse(device(wire.port)), on_progress=cut, **options)
     assert 32 <= len(first.predictions) + len(first.skipped) < 50
     assert first.error.startswith(f"ssh://127.0.0.1:{wire.port} disconnected")
-    assert first.predictions[:31] == whole.predictions[:31]
+    assert first.predictions[:31] == here.predictions[:31]
     assert server.left() == []
 
     classified = []
@@ -170,17 +177,17 @@ def test_an_evaluation_resumes_after_the_device_disconnected(device, server, art
         patch.setattr(board._ServedModel, "stored", lambda self, x: classified.append(len(x)) or original(self, x))
         second = evaluate(artifacts, source, device=parse(device(wire.port)), **options)
     assert second.error is None
-    assert second.predictions == whole.predictions
-    assert second.scores["int8"].sqnr_db == pytest.approx(whole.scores["int8"].sqnr_db)
+    assert second.predictions == here.predictions
+    assert second.scores["int8"].sqnr_db == pytest.approx(here.scores["int8"].sqnr_db)
     assert sum(classified) == 2 * (50 - 32)
 
 
 def test_a_journal_of_other_files_is_not_resumed(device, artifacts, source, tmp_path):
-    options = {"device": parse(device()), "journal": tmp_path}
-    one = evaluate({"a": artifacts["float32"]}, source, **options)
-    other = evaluate({"a": artifacts["int8"]}, source, **options)
+    options = {"device": parse(device()), "journal": tmp_path, "limit": 3}
+    first = evaluate({"a": artifacts["float32"]}, source, **options)
+    second = evaluate({"a": artifacts["int8"]}, source, **options)
     assert len(list(tmp_path.iterdir())) == 2
-    assert one.predictions != other.predictions
+    assert first.predictions != second.predictions
 
 
 def test_results_before_the_device_disconnects_are_kept(device, server, artifacts, tmp_path, monkeypatch, capsys):
@@ -436,9 +443,10 @@ def test_the_report_has_the_latencies_of_host_and_device(device, artifacts, sour
     out.write_text(json.dumps(fields))
     code, said = run("report", tmp_path / "run", out)
     assert code == 2
-    assert "a measurement must be of a file that a report has a row of" in said.err
+    assert "a measurement must be of a file that the report contains" in said.err
 
 
+@pytest.mark.slow
 def test_a_run_measures_its_files_on_the_device_once_and_keeps_its_report_if_that_fails(device, tmp_path):
     from edge_cv.pipeline import run
     from edge_cv.recipe import Analysis, Measure, Model, Recipe
