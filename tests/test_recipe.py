@@ -53,7 +53,7 @@ def test_lists_become_tuples():
         lambda: Recipe("x", Model("efficientnet_lite0"), schemes=("float32",), limits=(Limits("int8"),)),
     ],
 )
-def test_a_part_refuses_a_value_that_cannot_be(make):
+def test_a_part_refuses_an_invalid_value(make):
     with pytest.raises(InputError, match=r"must|scheme"):
         make()
 
@@ -81,7 +81,7 @@ def test_a_setting_replaces_one_field(setting, path, value):
 
 
 @pytest.mark.parametrize("setting", ["measure.runs", "measure.rans=3", "measure.runs=many", "name.x=1", "measure=3"])
-def test_a_setting_that_does_not_fit_is_refused(setting):
+def test_an_invalid_setting_is_refused(setting):
     with pytest.raises(InputError):
         RECIPE.with_settings([setting])
 
@@ -99,7 +99,7 @@ def test_quick_is_smaller_and_has_no_limits():
     assert quick.schemes == RECIPE.schemes
 
 
-def test_a_recipe_file_is_run_and_gives_its_recipe(tmp_path):
+def test_a_recipe_file_is_run_and_its_recipe_returned(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("from edge_cv.recipe import *\nRECIPE = Recipe('mine', Model('efficientnet_lite0'))\n")
     assert recipes.load(path).name == "mine"
@@ -116,7 +116,7 @@ def test_a_recipe_file_is_run_and_gives_its_recipe(tmp_path):
         "from edge_cv.recipe import *\nModel(3)",
     ],
 )
-def test_a_recipe_file_that_gives_none_is_named(tmp_path, text):
+def test_a_recipe_file_without_a_valid_recipe_is_named(tmp_path, text):
     path = tmp_path / "mine.py"
     path.write_text(text)
     with pytest.raises(InputError, match=r"mine\.py"):
