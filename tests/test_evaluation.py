@@ -113,12 +113,20 @@ def _plain_logits(file: Path, source: Samples) -> np.ndarray:
     return np.stack(rows)
 
 
-def test_scores_equal_a_plain_loop_over_the_interpreter(models, source):
-    artifacts = {"float32": models["float32"], "int8": models["int8"]}
+@pytest.fixture(scope="module")
+def evaluated(models, source):
+    """The evaluation of float32 and int8 by two workers, and the calls of on_progress."""
     progress = []
+    artifacts = {"float32": models["float32"], "int8": models["int8"]}
     result = evaluate(
         artifacts, source, PREPROCESSING, reference="float32", workers=2, on_progress=lambda *n: progress.append(n)
     )
+    return result, progress
+
+
+def test_scores_equal_a_plain_loop_over_the_interpreter(models, source, evaluated):
+    result, progress = evaluated
+    artifacts = {"float32": models["float32"], "int8": models["int8"]}
     labels = source.labels
     expected = {name: _plain_logits(file, source) for name, file in artifacts.items()}
     for name, logits in expected.items():
@@ -146,11 +154,11 @@ def test_scores_equal_a_plain_loop_over_the_interpreter(models, source):
     assert progress == sorted(progress)
 
 
-def test_results_do_not_depend_on_the_number_of_workers_or_the_chunks(models, source, monkeypatch):
-    artifacts = {"float32": models["float32"], "int8": models["int8"]}
-    one = evaluate(artifacts, source, PREPROCESSING, reference="float32", workers=1)
+def test_results_do_not_depend_on_the_number_of_workers_or_the_chunks(models, source, evaluated, monkeypatch):
     monkeypatch.setattr(inference, "CHUNK", 3)
-    assert evaluate(artifacts, source, PREPROCESSING, reference="float32", workers=3) == one
+    artifacts = {"float32": models["float32"], "int8": models["int8"]}
+    result = evaluate(artifacts, source, PREPROCESSING, reference="float32", workers=1)
+    assert result == evaluated[0]
 
 
 def test_onnx_artifacts_are_classified_by_onnxruntime(models, source):
@@ -208,7 +216,7 @@ def test_preprocessing_and_range_are_read_from_metadata(models, source, tmp_path
         evaluate({"plain": plain, "other": other_crop}, source)
 
 
-def test_broken_photos_are_skipped_and_named(models, source, tmp_path):
+def test_broken_photos_are_skipped_and_named(models, source, evaluated, tmp_path):
     broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
     broken.write_bytes(b"\xff\xd8\xff\xe0 no photo")
     empty.write_bytes(b"")
@@ -217,7 +225,7 @@ def test_broken_photos_are_skipped_and_named(models, source, tmp_path):
     mixed = Samples.from_files("mixed", files, labels, source.classes)
     artifacts = {"float32": models["float32"], "int8": models["int8"]}
     result = evaluate(artifacts, mixed, PREPROCESSING, reference="float32", workers=2)
-    clean = evaluate(artifacts, source, PREPROCESSING, reference="float32", workers=2)
+    clean, _ = evaluated
     assert [file for file, _ in result.skipped] == [str(broken), str(empty)]
     assert result.scores == clean.scores
     assert result.predictions == clean.predictions
@@ -235,8 +243,8 @@ def test_without_labels_there_is_agreement_but_no_accuracy(models, source):
     assert score.agreement_ci95 is not None
 
 
-def test_saved_predictions_load_unchanged(models, source, tmp_path):
-    result = evaluate({"float32": models["float32"]}, source, PREPROCESSING, limit=7)
+def test_saved_predictions_load_unchanged(evaluated, tmp_path):
+    result, _ = evaluated
     result.predictions.save(tmp_path / "predictions.npz")
     loaded = Predictions.load(tmp_path / "predictions.npz")
     assert loaded == result.predictions

@@ -69,6 +69,7 @@ def test_a_hidden_layer_behind_the_features_is_differentiated(images):
         np.testing.assert_allclose(found, expected / max(expected.max(), 1e-30), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_jax_gives_the_maps_of_tensorflow(small_model, images, tmp_path):
     pytest.importorskip("jax", reason="jax is not installed (pip install 'edge-cv[jax]')")
     small_model.save(tmp_path / "model.keras")
