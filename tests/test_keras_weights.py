@@ -23,7 +23,7 @@ class Case(NamedTuple):
     """A network of keras.applications and the corresponding one of this package; image sizes in pixels."""
 
     name: str
-    theirs: str
+    keras_name: str
     sizes: tuple[int, ...]
     options: Mapping = MappingProxyType({})
 
@@ -62,11 +62,12 @@ def reference(case: Case, size: int) -> keras.Model:
 
     It normalizes pixels with ImageNet's mean and deviation, as it does with the published weights.
     """
-    model = getattr(keras.applications, case.theirs)(
+    model = getattr(keras.applications, case.keras_name)(
         weights=None, classifier_activation=None, input_shape=(size, size, 3), **case.options
     )
     random = np.random.default_rng(7)
-    gain = 2.2 if case.theirs.startswith("Efficient") else 2  # swish and the gates of squeeze-and-excitation attenuate
+    # Swish and the gates of squeeze-and-excitation attenuate.
+    gain = 2.2 if case.keras_name.startswith("Efficient") else 2
     for layer in model.layers:
         values = layer.get_weights()
         if not values:
@@ -103,9 +104,9 @@ def write(model: keras.Model, path: Path) -> None:
         legacy.save_weights_to_hdf5_group(file, model)
 
 
-def their_pixels(case: Case, pixels: np.ndarray) -> np.ndarray:
+def preprocessed(case: Case, pixels: np.ndarray) -> np.ndarray:
     """The preprocessing of pixels in keras.applications' documentation."""
-    module = "mobilenet" if case.theirs == "MobileNet" else case.name.split("_b")[0].removesuffix("_small")
+    module = "mobilenet" if case.keras_name == "MobileNet" else case.name.split("_b")[0].removesuffix("_small")
     module = module.removesuffix("_large")
     return getattr(keras.applications, module).preprocess_input(pixels.copy())
 
@@ -124,14 +125,14 @@ def float64():
 
 
 def relative_error(case: Case, size: int, path: Path) -> float:
-    theirs = reference(case, size)
-    write(theirs, path)
-    ours = models.build(case.name, image_size=size, **case.options)
-    weight_layouts.assign_keras(ours, keras_files.read_keras(path), head=True)
+    published = reference(case, size)
+    write(published, path)
+    model = models.build(case.name, image_size=size, **case.options)
+    weight_layouts.assign_keras(model, keras_files.read_keras(path), head=True)
     pixels = photos(size, seed=2)
-    expected = logits_of(theirs, their_pixels(case, pixels))
+    expected = logits_of(published, preprocessed(case, pixels))
     seen = np.abs(expected[0] - expected[1]).max()  # the part of the logits that depends on the image
-    error = np.abs(logits_of(ours, pixels) - expected).max()
+    error = np.abs(logits_of(model, pixels) - expected).max()
     assert error <= 1e-3 * seen, "the image must change the logits by more than the error"
     return float(error / np.abs(expected).max())
 
@@ -161,17 +162,17 @@ def test_weights_of_another_form_do_not_fit(tmp_path):
 
 
 def test_normalization_must_be_that_of_imagenet_or_the_published_form_with_deviations(tmp_path):
-    theirs = keras.applications.EfficientNetB0(weights=None, classes=7, input_shape=(32, 32, 3))
-    ours = models.build("efficientnet_b0", classes=7, image_size=32)
-    write(theirs, tmp_path / "plain.h5")
+    published = keras.applications.EfficientNetB0(weights=None, classes=7, input_shape=(32, 32, 3))
+    model = models.build("efficientnet_b0", classes=7, image_size=32)
+    write(published, tmp_path / "plain.h5")
     with pytest.raises(InputError, match=r"that normalizes with the mean \[0.485, 0.456, 0.406\]"):
-        weight_layouts.assign_keras(ours, keras_files.read_keras(tmp_path / "plain.h5"), head=True)
+        weight_layouts.assign_keras(model, keras_files.read_keras(tmp_path / "plain.h5"), head=True)
 
-    normalization = next(layer for layer in theirs.layers if isinstance(layer, keras.layers.Normalization))
+    normalization = next(layer for layer in published.layers if isinstance(layer, keras.layers.Normalization))
     normalization.set_weights([np.array(efficientnet.IMAGENET_MEAN), np.array(efficientnet.IMAGENET_STD), np.array(0)])
-    write(theirs, tmp_path / "published.h5")
-    weight_layouts.assign_keras(ours, keras_files.read_keras(tmp_path / "published.h5"), head=True)
-    np.testing.assert_array_equal(ours.get_weights()[0], theirs.get_layer("stem_conv").get_weights()[0])
+    write(published, tmp_path / "published.h5")
+    weight_layouts.assign_keras(model, keras_files.read_keras(tmp_path / "published.h5"), head=True)
+    np.testing.assert_array_equal(model.get_weights()[0], published.get_layer("stem_conv").get_weights()[0])
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n" + b"0" * 500, b"<html>404</html>"])
@@ -207,9 +208,9 @@ def home(published_v1, tmp_path, monkeypatch) -> Path:
 
 def test_manually_copied_file_is_used(published_v1, home: Path):
     model = models.build("mobilenet_v1", alpha=0.25, image_size=128, weights="imagenet")
-    theirs, _ = published_v1
+    published, _ = published_v1
     np.testing.assert_array_equal(
-        model.get_layer("stem_conv").get_weights()[0], theirs.get_layer("conv1").get_weights()[0]
+        model.get_layer("stem_conv").get_weights()[0], published.get_layer("conv1").get_weights()[0]
     )
 
 
@@ -227,8 +228,8 @@ def test_other_classes_load_the_backbone_and_log_a_warning(home: Path, caplog):
     full = models.build("mobilenet_v1", alpha=0.25, image_size=128, weights="imagenet")
 
     assert "the layer 'logits' of 10 classes is initialized randomly" in caplog.text
-    for ours, theirs in zip(ten.get_weights()[:-2], full.get_weights()[:-2], strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for weight, expected in zip(ten.get_weights()[:-2], full.get_weights()[:-2], strict=True):
+        np.testing.assert_array_equal(weight, expected)
 
 
 def test_file_with_another_digest_is_refused(home: Path):

@@ -309,8 +309,8 @@ def test_own_file_with_another_head_loads_the_backbone_with_a_warning(
 
     assert "without the head, which has another size in the file; the layer 'logits' of 5 classes" in caplog.text
     assert five.output_shape == (None, 5)
-    for ours, theirs in zip(five.get_weights()[:-2], small.get_weights()[:-2], strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for weight, expected in zip(five.get_weights()[:-2], small.get_weights()[:-2], strict=True):
+        np.testing.assert_array_equal(weight, expected)
 
 
 def test_imagenet_weights_with_other_classes_load_the_backbone_and_log_a_warning(caplog):

@@ -207,7 +207,7 @@ class FakeQuantizer:
         )
 
     def _output(self, tensors: list[str]) -> OutputQuantizer | None:
-        """The quantizer of a layer whose output is these tensors, preferably with a range of its own."""
+        """The quantizer of a layer whose output is these tensors, preferably with a trainable range."""
         output: OutputQuantizer | None = None
         for tensor in sorted(tensors, key=lambda tensor: self._ranges[tensor].follows is not None):
             follows = self._ranges[tensor].follows

@@ -17,7 +17,7 @@ class Kernel(NamedTuple):
 
     Attributes:
         attribute: its name in Keras 3.
-        depthwise: whether each input channel has filters of its own, instead of all channels being combined.
+        depthwise: whether the filters apply to single channels instead of combining all channels.
     """
 
     attribute: str
