@@ -1,4 +1,4 @@
-"""The operations on pixels against Pillow's own and closed forms; the random numbers against what they should be."""
+"""The operations on pixels against Pillow and closed forms; the random numbers against their distributions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_hue_turns_by_the_part_of_a_turn(photo, turn):
 
 
 def test_affine_is_pillows(photo):
-    angle = np.radians(-20)  # Pillow counts against the clock
+    angle = np.radians(-20)  # Pillow's angles are anticlockwise
     matrix = np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)
     result = applied(image_operations.affine, photo, matrix)
     expected = np.asarray(Image.fromarray(photo).rotate(20, Image.Resampling.BILINEAR, fillcolor=(128, 128, 128)))
@@ -110,7 +110,7 @@ def test_solarize_and_posterize_are_pillows(photo):
 def test_lighting_adds_along_the_principal_components(photo):
     augment = Augment(crop_scale=None, flip=0.0, lighting=0.1)
     added = draw(augment, Sampler(4000, 4000, 1), 0, 0, 8)["lighting"]
-    # covariance of the added colour: 255^2 0.1^2 V diag(l^2) V', with what Krizhevsky's network was trained with
+    # covariance of the added colour: 255^2 0.1^2 V diag(l^2) V', as in Krizhevsky's training
     values, vectors = np.linalg.eigh(np.cov(added.T.astype(float)))
     assert np.allclose(np.sqrt(values[::-1]), 25.5 * np.array([0.2175, 0.0188, 0.0045]), rtol=0.05)
     assert abs(vectors[:, -1] @ np.array([0.5675, 0.5808, 0.5836])) > 0.999
@@ -138,7 +138,7 @@ def test_erased_areas_have_the_papers_sizes():
     assert ((top + height <= 100) & (left + width <= 100)).all()
 
 
-def test_windows_have_the_area_and_aspect_ratio_that_is_asked_for():
+def test_windows_have_the_requested_area_and_aspect_ratio():
     uniform = np.random.default_rng(0).random((20000, 11, 2))
     top, left, height, width = random_windows(uniform, (0.08, 1.0), (3 / 4, 4 / 3), 375, 500).T
     assert ((top >= 0) & (left >= 0) & (top + height <= 375) & (left + width <= 500)).all()
@@ -153,7 +153,7 @@ def test_windows_have_the_area_and_aspect_ratio_that_is_asked_for():
     assert abs((top / (375 - height + 1))[small].mean() - 0.5) < 0.01
 
 
-def test_a_photo_that_no_window_fits_gives_its_largest_central_one():
+def test_a_photo_that_no_window_fits_is_cropped_to_the_largest_central_one():
     windows = random_windows(np.full((1, 11, 2), 0.5), (0.9, 1.0), (1.0, 1.0), 100, 1000)
     assert windows.tolist() == [[0, 450, 100, 100]]
 
@@ -168,7 +168,7 @@ def test_mixup_shares_pixels_and_targets_alike():
     assert np.allclose(mixed[0], (images[0] / 2 + images[1] / 2), atol=0.5)
     assert np.allclose(mixed[1], 0.25 * images[1] + 0.75 * images[0], atol=0.51)
     assert (mixed[2] == images[2]).all()
-    assert (mixed[4] == images[4]).all()  # the last of an odd number has no partner
+    assert (mixed[4] == images[4]).all()  # the last image of an odd number has no partner
     assert np.allclose(shares[1], [0.75, 0.25, 0, 0, 0])
     assert np.allclose(shares[4], targets[4])
 
@@ -182,11 +182,11 @@ def test_cutmix_targets_are_the_shares_of_the_pixels():
     shares = np.stack([(mixed[:, :, :, 0] == k).mean((1, 2)) for k in range(count)], 1)
     assert np.allclose(shares, targets, atol=1e-6)
     assert 0.3 < numbers["kept"].mean() < 0.75
-    assert len(np.unique(numbers["kept"])) > count / 4  # a share of its own for each pair
+    assert len(np.unique(numbers["kept"])) > count / 4  # each pair has its own share
     assert (numbers["kept"][::2] == numbers["kept"][1::2]).all()
 
 
-def test_with_both_each_image_gets_one_of_mixup_and_cutmix():
+def test_each_image_gets_either_mixup_or_cutmix():
     numbers = draw(Augment(mixup=0.2, cutmix=1.0), Sampler(2000, 2000, 3), 0, 0, 32)
     cut = (numbers["box"][:, 2:] > 0).all(1)
     assert 0.4 < cut.mean() < 0.55  # some boxes are empty
@@ -199,7 +199,7 @@ def test_smoothed_targets_sum_to_one_and_keep_their_class():
     assert np.allclose(smooth(np.array([[1, 0, 1]], np.float32), 0.1, multi_label=True), [[0.95, 0.05, 0.95]])
 
 
-def test_an_operation_more_leaves_the_others_numbers_alone():
+def test_another_operation_does_not_change_the_numbers_of_the_others():
     sampler = Sampler(8, 8, 5)
     few, many = (
         draw(Augment(), sampler, 1, 2, 32),
@@ -209,7 +209,7 @@ def test_an_operation_more_leaves_the_others_numbers_alone():
     assert all((few[name] == many[name]).all() for name in few)
 
 
-def test_hosts_draw_the_parts_of_what_one_host_draws():
+def test_several_hosts_draw_the_numbers_of_one():
     augment = Augment(randaugment=2, hue=0.1, erasing=0.5, mixup=1.0)
     whole = draw(augment, Sampler(64, 8, 5), 1, 2, 32)
     parts = [draw(augment, Sampler(64, 4, 5, index, 2), 1, 2, 32) for index in range(2)]

@@ -33,7 +33,7 @@ PLAIN = Augment(crop_scale=None, flip=0.0)
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """Encoded images in memory, as a source of samples."""
+    """Encoded images in memory, used like `Samples`."""
 
     contents: tuple[bytes, ...]
     labels: np.ndarray
@@ -52,7 +52,7 @@ class Memory:
 
 
 def scene(number: int, width: int = 80, height: int = 60) -> Image.Image:
-    """Smooth seeded colours, so that decoders and resamplings differ by little."""
+    """Smooth seeded colours, for which decoders and resamplers differ little."""
     rng = np.random.default_rng(number)
     small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8))
     return small.resize((width, height), Image.Resampling.BICUBIC)
@@ -102,12 +102,12 @@ def test_a_batch_depends_on_seed_epoch_and_step_alone(memory, monkeypatch):
 
 
 @pytest.mark.parametrize("first_step", [1, 4, 6])
-def test_an_epoch_goes_on_in_its_middle(memory, first_step):
+def test_an_epoch_can_start_at_any_step(memory, first_step):
     batches = make(memory)
     assert same(taken(batches, 1, first_step), taken(batches, 1)[first_step:])
 
 
-def test_what_is_skipped_is_not_read(memory):
+def test_skipped_steps_are_not_read(memory):
     class Counting(Memory):
         read: list[int] = []  # noqa: RUF012
 
@@ -121,7 +121,7 @@ def test_what_is_skipped_is_not_read(memory):
     assert sorted(Counting.read) == sorted(batches.plan.sampler.indices(0, len(batches) - 1).tolist())
 
 
-def test_an_epoch_that_is_left_can_be_followed_by_another(memory):
+def test_an_unfinished_epoch_can_be_followed_by_another(memory):
     batches = make(memory)
     whole = taken(batches)
     for images, _ in batches.epoch(0):
@@ -132,7 +132,8 @@ def test_an_epoch_that_is_left_can_be_followed_by_another(memory):
     assert same([(np.asarray(i), np.asarray(t)) for (i, t), _ in pairs], whole)
 
 
-def test_a_program_ends_that_leaves_an_epoch_open():
+@pytest.mark.slow  # imports TensorFlow again
+def test_a_program_with_an_unfinished_epoch_exits():
     code = """
 import numpy as np
 import test_batches as tests
@@ -145,7 +146,7 @@ next(epoch)
     assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=120).returncode == 0
 
 
-def test_the_hosts_batches_together_are_those_of_one_host(memory):
+def test_the_batches_of_several_hosts_are_those_of_one(memory):
     parts = [taken(make(memory, shard_index=index, shard_count=2)) for index in range(2)]
     one = taken(make(memory, batch_size=8))
     assert len(parts[0]) == len(parts[1]) == len(one)
@@ -155,13 +156,13 @@ def test_the_hosts_batches_together_are_those_of_one_host(memory):
 
 
 @pytest.mark.parametrize("size", [(80, 60), (60, 80), (700, 500), (20, 15)])
-def test_tensorflow_and_pillow_take_the_same_part_of_each_photo(size):
+def test_tensorflow_and_pillow_crop_alike(size):
     samples = Memory(tuple(stored(scene(n, *size)) for n in range(8)), np.zeros(8, np.int32))
     batches = make(samples, Augment())
     for (ours, _), (pillows, _) in zip(taken(batches), by_pillow(batches), strict=True):
         difference = np.abs(ours.astype(int) - pillows)
         assert difference.mean() < 3.5
-        assert np.abs(ours[:, :, ::-1].astype(int) - pillows).mean() > 5  # the measure sees a flip
+        assert np.abs(ours[:, :, ::-1].astype(int) - pillows).mean() > 5  # a flip makes a difference
 
 
 def test_without_random_crop_and_flip_the_central_square_is_taken():
@@ -174,7 +175,7 @@ def test_without_random_crop_and_flip_the_central_square_is_taken():
 
 
 @pytest.mark.parametrize("augment", [PLAIN, Augment()])
-def test_photos_are_turned_upright(augment):
+def test_exif_orientation_is_applied(augment):
     photo, contents = scene(1, 90, 60), []
     for orientation in range(1, 9):
         exif = Image.Exif()
@@ -217,7 +218,7 @@ def hostile(photo: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("run", [taken, by_pillow])
-def test_a_broken_image_is_named_counted_and_replaced_by_the_next_one(memory, run, caplog):
+def test_a_broken_image_is_reported_and_replaced_by_the_next_one(memory, run, caplog):
     contents = list(memory.contents)
     broken = dict(zip((2, 3, 7, 11, 21), hostile(contents[0]).values(), strict=True))
     for index, content in broken.items():
@@ -251,7 +252,7 @@ def test_large_photos_are_reduced_while_they_are_decoded():
     samples = Memory((stored(scene(1, 1200, 1000)),) * 4, np.zeros(4, np.int32))
     batches = make(samples, Augment(crop_scale=(0.9, 1.0)))
     for (ours, _), (pillows, _) in zip(taken(batches), by_pillow(batches), strict=True):
-        assert np.abs(ours.astype(int) - pillows).mean() < 3.5  # windows of the reduced photo are whole pixels
+        assert np.abs(ours.astype(int) - pillows).mean() < 3.5  # crops of the reduced photo are whole pixels
 
 
 def test_several_labels_an_image_stay_multi_hot(memory):
@@ -302,7 +303,7 @@ def test_memory_stays_flat(memory):
     assert resident_bytes() - before < 20e6  # one epoch's images are 3.3 MB
 
 
-def test_arrays_are_taken_as_they_are_without_augmentation():
+def test_arrays_are_unchanged_without_augmentation():
     images = np.random.default_rng(0).random((10, 8, 8, 3)).astype(np.float32)
     batches = array_batches(images, np.arange(10) % 3, classes="abc", batch_size=4, seed=1)
     (first, targets), *_ = batches.epoch(0)
@@ -340,7 +341,7 @@ def test_arrays_that_cannot_be_used_are_refused(changed, message):
         array_batches(**{**arguments, "batch_size": 2, "seed": 1, **changed})
 
 
-def test_evaluation_sees_what_the_evaluation_of_artifacts_sees(tmp_path, memory, caplog):
+def test_evaluation_batches_have_the_pixels_of_samples(tmp_path, memory, caplog):
     preprocessing = Preprocessing(24, resize_to=27)
     for index, content in enumerate(memory.contents[:7]):
         (tmp_path / f"{index}.jpg").write_bytes(content)
@@ -387,6 +388,7 @@ print(json.dumps({"backend": keras.backend.backend(), "tensorflow": "tensorflow"
 """
 
 
+@pytest.mark.slow  # compiles for JAX in a process without TensorFlow
 @pytest.mark.skipif(find_spec("jax") is None or find_spec("grain") is None, reason="jax and grain are an extra")
 def test_without_tensorflow_jax_and_grain_make_the_same_batches(tmp_path, memory):
     environment = {
@@ -406,7 +408,7 @@ def test_without_tensorflow_jax_and_grain_make_the_same_batches(tmp_path, memory
         for name, augment in (("crops", Augment()), ("everything", EVERYTHING)):
             for step, (images, targets) in enumerate(by_pillow(make(memory, augment))):
                 difference = np.abs(theirs[f"{name}_{step}_images"].astype(int) - images)
-                assert (difference > 2).mean() < 0.001  # two backends round alike but for a few borders
+                assert (difference > 2).mean() < 0.001  # two backends round differently at a few borders
                 assert np.allclose(theirs[f"{name}_{step}_targets"], targets, atol=1e-6)
 
 

@@ -30,7 +30,7 @@ def said(found: Check, what: str) -> list[tuple[str, int, bool]]:
     return [(finding.part, finding.count, finding.harms) for finding in found.findings if what in finding.what]
 
 
-def test_a_sound_set_has_no_findings(tmp_path):
+def test_a_clean_data_set_has_no_findings(tmp_path):
     photos(tmp_path / "train")
     photos(tmp_path / "val", 100)
     found = check(tmp_path)
@@ -73,7 +73,7 @@ def plain(colour: str, size: tuple[int, int] = SIZE) -> bytes:
         ("x.jpg", encoded(54, size=(400, 40)), "are longer than 4 : 1", False),
     ],
 )
-def test_an_odd_image_is_found_and_named(tmp_path, name, content, what, harms):
+def test_an_odd_image_is_reported(tmp_path, name, content, what, harms):
     photos(tmp_path)
     write(tmp_path / "ant nest" / name, content)
     found = check(tmp_path)
@@ -112,7 +112,7 @@ def test_another_source_is_compared(tmp_path):
     assert said(found, "are in both") == [("a, b", 6, True)]
 
 
-def test_a_validation_set_that_is_the_training_set_is_called_so(tmp_path):
+def test_a_validation_set_that_is_the_training_set_is_reported(tmp_path):
     photos(tmp_path / "a")
     photos(tmp_path / "b")
     found = check(tmp_path / "a", tmp_path / "b")
@@ -163,7 +163,7 @@ def test_several_labels_an_image(tmp_path):
     assert (found.findings, found.parts[0]["largest_class"]) == ((), 6)
 
 
-def test_groups_of_look_alikes_are_those_of_comparing_all():
+def test_groups_of_look_alikes_equal_those_of_a_full_comparison():
     from edge_cv.data.check import NEAR_BITS, _look_alikes
 
     rng = np.random.default_rng(0)
@@ -180,7 +180,7 @@ def test_groups_of_look_alikes_are_those_of_comparing_all():
     assert ((groups[3:, None] == groups[3:]) == expected).all()
 
 
-def test_the_command_says_it_as_a_table_as_json_and_by_its_exit_code(tmp_path):
+def test_the_command_prints_a_table_or_json_and_sets_the_exit_code(tmp_path):
     def run(*arguments):
         command = [sys.executable, "-m", "edge_cv.cli", "data", "check", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True)

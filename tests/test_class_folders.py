@@ -8,7 +8,7 @@ from edge_cv.data import open_samples
 from edge_cv.data.formats.imagenet_validation import open_imagenet_validation
 
 
-def test_folders_of_wnids_get_imagenets_indices(tmp_path):
+def test_folders_named_by_wnids_get_the_indices_of_imagenet(tmp_path):
     save(tmp_path / "n02099601" / "b.png")
     save(tmp_path / "n02099601" / "a.JPG")
     save(tmp_path / "n01440764" / "c.png")
@@ -19,13 +19,13 @@ def test_folders_of_wnids_get_imagenets_indices(tmp_path):
     assert source.classes[207] == "golden retriever"
 
 
-def test_folders_of_imagenet_names_get_imagenets_indices(tmp_path):
+def test_folders_named_by_imagenet_names_get_the_indices_of_imagenet(tmp_path):
     save(tmp_path / "Golden_Retriever" / "a.png")
     save(tmp_path / "banana" / "b.png")
     assert names_and_labels(open_samples(tmp_path)) == [("a.png", 207), ("b.png", 954)]
 
 
-def test_other_folders_count_in_sorted_order_with_the_empty_ones(tmp_path):
+def test_other_folders_are_indexed_in_sorted_order_including_empty_ones(tmp_path):
     save(tmp_path / "zebra fish" / "z.png")
     (tmp_path / "middle").mkdir()
     save(tmp_path / "aardvark house" / "a.png")
@@ -49,14 +49,14 @@ def test_a_name_of_two_imagenet_classes_is_refused(tmp_path):
         open_samples(tmp_path)
 
 
-def test_a_stranger_among_wnids_is_refused(tmp_path):
+def test_an_unknown_wnid_is_refused(tmp_path):
     save(tmp_path / "n02099601" / "a.png")
     save(tmp_path / "n99999999" / "a.png")
     with pytest.raises(InputError, match="n99999999"):
         open_samples(tmp_path)
 
 
-def test_a_folder_of_photos_alone_has_no_labels(tmp_path):
+def test_a_folder_of_photos_has_no_labels(tmp_path):
     save(tmp_path / "b.png")
     save(tmp_path / "a.webp")
     save(tmp_path / ".hidden.png")
@@ -65,14 +65,14 @@ def test_a_folder_of_photos_alone_has_no_labels(tmp_path):
     assert source.classes == ()
 
 
-def test_photos_beside_class_folders_are_mentioned(tmp_path, caplog):
+def test_photos_beside_class_folders_are_logged(tmp_path, caplog):
     save(tmp_path / "own" / "a.png")
     save(tmp_path / "loose.png")
     assert len(open_samples(tmp_path)) == 1
     assert "1 images beside the class folders" in caplog.text
 
 
-def test_links_back_are_not_followed(tmp_path):
+def test_links_to_parent_folders_are_not_followed(tmp_path):
     save(tmp_path / "photos" / "own class" / "a.png")
     save(tmp_path / "elsewhere" / "b.png")
     photos = tmp_path / "photos"

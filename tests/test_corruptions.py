@@ -1,4 +1,4 @@
-"""The common corruptions: what the paper says of them, and that a seed decides all."""
+"""The common corruptions: the strengths of the paper, and their dependence on the seed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from edge_cv.data.corruptions import NAMES, corrupt
 def photo() -> np.ndarray:
     from sklearn.datasets import load_sample_image
 
-    return np.ascontiguousarray(load_sample_image("flower.jpg")[100:260, 200:360])
+    return np.ascontiguousarray(load_sample_image("flower.jpg")[100:196, 200:296])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_seed_decides_all_and_harder_is_farther(photo, name):
+def test_a_corruption_depends_on_its_seed_and_grows_with_severity(photo, name):
     before = np.random.get_state()[1].copy()
     mild, hard = (corrupt(photo, name, severity, seed=3) for severity in (1, 5))
     assert mild.shape == hard.shape == photo.shape
     assert mild.dtype == np.uint8
     np.testing.assert_array_equal(corrupt(photo, name, 5, seed=3), hard)
-    np.testing.assert_array_equal(np.random.get_state()[1], before)  # nobody else's numbers change
-    mild, hard = ([corrupt(photo, name, severity, seed=seed) for seed in range(8)] for severity in (1, 5))
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # numpy's global generator is unchanged
+    mild, hard = ([corrupt(photo, name, severity, seed=seed) for seed in range(3)] for severity in (1, 5))
     assert (
         0 < np.abs(np.subtract(mild, photo, dtype=float)).mean() < np.abs(np.subtract(hard, photo, dtype=float)).mean()
     )

@@ -72,7 +72,7 @@ def test_changed_bytes_are_read_or_refused(tmp_path, make):
     read, refused = 0, []
     for attempt in range(TRIES):
         path.write_bytes(changed(whole, rng))
-        os.utime(path, ns=(attempt, attempt))  # changes come faster than the file system's clock
+        os.utime(path, ns=(attempt, attempt))  # changes are faster than the file system's clock
         try:
             for split in splits_of(place) or (None,):
                 samples = open_samples(place, split)

@@ -27,13 +27,13 @@ def test_there_are_1000_classes_in_the_order_of_their_wnids():
         (999, "n15075141", "toilet tissue"),
     ],
 )
-def test_known_classes_have_their_known_index(index, wnid, name):
+def test_known_classes_have_their_index(index, wnid, name):
     label = imagenet_labels()[index]
     assert (label.index, label.wnid, label.name) == (index, wnid, name)
     assert wnid_to_index()[wnid] == index
 
 
-def test_the_classes_whose_name_repeats_are_told_apart_by_wnid():
+def test_classes_with_the_same_name_differ_in_wnid():
     labels = imagenet_labels()
     repeated = {name for name, count in Counter(label.name for label in labels).items() if count > 1}
     assert repeated == {"crane", "maillot"}

@@ -19,7 +19,7 @@ def write_table(path: Path, table: str = TABLE) -> Path:
     return path
 
 
-def test_a_table_says_labels_and_splits(tmp_path):
+def test_a_table_gives_labels_and_splits(tmp_path):
     write_table(tmp_path)
     assert names_and_labels(open_samples(tmp_path)) == [("a.png", 0), ("b.png", 207), ("c.png", 1)]
     test = open_samples(tmp_path, split="test")

@@ -1,4 +1,4 @@
-"""Each layout that labelled images come in, as a tiny real instance of it."""
+"""Each layout of labelled images, opened from a tiny real instance."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_imagenet_as_downloaded(tmp_path):
     assert train.labels.tolist() == [0, 207]
     assert validation.labels.tolist() == [65, 970, 230]
     assert train.classes == validation.classes == tuple(label.name for label in imagenet_labels())
-    # the folder's own classes, of which the validation photos show none
+    # the folder's classes, which no validation photo has
     own = open_samples(tmp_path, "train", classes=())
     assert (own.classes, own.labels.tolist()) == (("n01440764", "n02099601"), [0, 1])
     with pytest.raises(InputError, match="at least one photo"):
@@ -122,7 +122,7 @@ def test_imagenet_as_downloaded(tmp_path):
     data.check_trainable(own)
 
 
-def test_own_classes_take_their_part_of_imagenets_validation_photos(tmp_path):
+def test_given_classes_select_their_imagenet_validation_photos(tmp_path):
     from edge_cv.data.labels import imagenet_labels
 
     wnids = [imagenet_labels()[index].wnid for index in (230, 65)]
@@ -176,7 +176,7 @@ def test_a_validation_set_that_is_the_training_set_is_refused(tmp_path):
         check_disjoint(train.select(np.arange(4)), train.select(np.arange(3, 9)))
 
 
-def test_splits_of_what_cannot_be_split_are_refused(tmp_path):
+def test_splits_of_sources_that_cannot_be_split_are_refused(tmp_path):
     write(tmp_path / "a.jpg", encoded(1))
     with pytest.raises(InputError, match=r"be drawn from images with labels"):
         open_samples(tmp_path, "train")
@@ -202,7 +202,7 @@ def test_evaluation_sees_the_same_photos_as_training(tmp_path):
 
 
 def test_a_million_names_stay_flat():
-    """A sample is its path, an end of it and two numbers: also what a worker process is sent."""
+    """A pickled sample is its path, an offset and two numbers."""
     import pickle
 
     from edge_cv.data.places import Files, Packed
@@ -262,10 +262,15 @@ def test_broken_tables_of_names_are_refused(tmp_path, text, message):
         open_samples(table(tmp_path, text))
 
 
-def test_indices_count_the_classes_that_are_given(tmp_path):
+def test_indices_refer_to_the_given_classes(tmp_path):
     table(tmp_path, "file,index\na.jpg,1\nb.jpg,0\n")
     samples = open_samples(tmp_path, classes=("x", "y"))
     assert (samples.classes, samples.labels.tolist()) == (("x", "y"), [1, 0])
     table(tmp_path, "file,index\na.jpg,2\n")
     with pytest.raises(InputError, match=r"index must be a whole number in 0\.\.1"):
         open_samples(tmp_path, classes=("x", "y"))
+
+
+def test_the_old_name_of_open_samples_still_works():
+    with pytest.warns(DeprecationWarning, match="use edge_cv.data.open_samples"):
+        assert data.open is open_samples

@@ -1,4 +1,4 @@
-"""Shards that `edge-cv data prepare` writes, read back by TensorFlow and by us, stopped and gone on with."""
+"""Shards of `edge-cv data prepare`: read by TensorFlow, Grain and `open_samples`, and resumed after interruptions."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_every_image_comes_back_byte_for_byte_with_its_label(photos, shards):
     assert not list(shards.glob(".*"))
 
 
-def test_a_shard_is_mixed(shards):
+def test_a_shard_is_shuffled(shards):
     assert (np.diff(open_samples(shards, "train").labels[:12]) != 0).sum() > 3
 
 
@@ -116,7 +116,7 @@ def test_the_bytes_do_not_depend_on_the_processes(photos, shards, tmp_path, monk
     assert hashes(tmp_path / "photos") == hashes(shards)
 
 
-def test_a_finished_set_is_left_alone_and_another_is_refused(photos, shards):
+def test_a_finished_data_set_is_kept_and_another_is_refused(photos, shards):
     before = {path: path.stat().st_mtime_ns for path in shards.iterdir()}
     prepare(photos, shards, ShardingOptions(shards.name, shards=2))
     assert {path: path.stat().st_mtime_ns for path in shards.iterdir()} == before
@@ -129,7 +129,7 @@ def test_a_finished_set_is_left_alone_and_another_is_refused(photos, shards):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """Enough photos that work on them can be stopped."""
+    """Enough photos to interrupt the work on them."""
     folder = tmp_path_factory.mktemp("many") / "photos"
     content = encoded(1, size=(900, 700))
     for number in range(240):
@@ -138,7 +138,7 @@ def many(tmp_path_factory):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_work_goes_on_and_ends_alike(many, tmp_path, how):
+def test_interrupted_work_is_resumed_with_the_same_result(many, tmp_path, how):
     command = [sys.executable, "-m", "edge_cv.cli", "data", "prepare", str(many), str(tmp_path / "a")]
     command += ["--shards", "24", "--split", "train"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -147,7 +147,7 @@ def test_stopped_work_goes_on_and_ends_alike(many, tmp_path, how):
     while len(list(records.glob("*.npz"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.005)
     if how == signal.SIGINT:
-        os.killpg(process.pid, how)  # what a terminal does
+        os.killpg(process.pid, how)  # as a terminal does
     else:
         process.kill()
     _, errors = process.communicate(timeout=30)
@@ -159,7 +159,7 @@ def test_stopped_work_goes_on_and_ends_alike(many, tmp_path, how):
     assert not (tmp_path / "a" / "manifest.json").exists()
     with pytest.raises(InputError, match="with other images or options; resume with those"):
         prepare(many, tmp_path / "a", ShardingOptions(shards=25), split="train")
-    time.sleep(0.5)  # what a killed process's children had begun
+    time.sleep(0.5)  # the children of a killed process end
     kept = {path.stem for path in records.glob("*.npz")}
     done = subprocess.run(command, capture_output=True, check=True)
     assert b"train" in done.stdout
@@ -202,7 +202,7 @@ def test_what_decoders_read_differently_is_stored_as_upright_rgb(tmp_path):
         assert np.abs(decode(stored[name]).astype(int) - decode(content)).mean() < 6
 
 
-def test_large_images_are_made_smaller(tmp_path):
+def test_large_images_are_resized(tmp_path):
     class_folders(tmp_path / "in", ("ant nest", "bee hive"), 3)
     write(tmp_path / "in" / "ant nest" / "large.jpg", encoded(9, size=(800, 400)))
     prepare(tmp_path / "in", tmp_path / "out", ShardingOptions(max_side=100))
@@ -213,7 +213,7 @@ def test_large_images_are_made_smaller(tmp_path):
     assert sizes == {(24, 32, 3), (50, 100, 3)}
 
 
-def test_broken_images_are_named_and_skipped_or_refused(photos, tmp_path):
+def test_broken_images_are_reported_and_skipped_or_refused(photos, tmp_path):
     folder = tmp_path / "in"
     class_folders(folder, CLASSES, 3)
     write(folder / "ant nest" / "cut.jpg", encoded(1)[:300])
@@ -290,7 +290,7 @@ def test_verifying_finds_what_changed(photos, tmp_path, damage, message):
 
 
 @pytest.mark.parametrize("file", ["../../etc/passwd", "/etc/passwd", "", "."])
-def test_a_manifest_cannot_lead_elsewhere(photos, tmp_path, file):
+def test_a_manifest_cannot_refer_to_another_folder(photos, tmp_path, file):
     prepare(photos, tmp_path, ShardingOptions(shards=1), split="train")
     fields = json.loads((tmp_path / "manifest.json").read_text())
     fields["splits"]["train"]["shards"][0]["file"] = file
@@ -313,7 +313,7 @@ def test_an_index_that_points_outside_is_refused(photos, tmp_path):
         open_samples(tmp_path, "train")
 
 
-def test_a_folder_of_something_else_is_not_written_into(photos, tmp_path):
+def test_a_folder_with_other_files_is_not_written_to(photos, tmp_path):
     write(tmp_path / "diary.txt", b"dear diary")
     with pytest.raises(InputError, match="must be empty, or hold shards"):
         prepare(photos, tmp_path)
@@ -337,7 +337,7 @@ def test_a_test_part_without_labels_keeps_them_unknown(tmp_path):
     assert open_samples(tmp_path / "out", "validation").classes == CLASSES
 
 
-def test_a_shard_that_was_damaged_before_the_end_is_written_again(photos, tmp_path, monkeypatch):
+def test_a_shard_that_is_damaged_before_verification_is_rewritten(photos, tmp_path, monkeypatch):
     def damaged(out, update, name, manifest):
         if not (tmp_path / "damaged").exists():
             (tmp_path / "damaged").touch()
@@ -353,7 +353,7 @@ def test_a_shard_that_was_damaged_before_the_end_is_written_again(photos, tmp_pa
     assert (tmp_path / "out" / "train-00000-of-00003.tfrecord").stat().st_mtime_ns == first
 
 
-def test_a_split_whose_name_leads_elsewhere_is_refused(tmp_path):
+def test_a_split_name_that_refers_to_another_folder_is_refused(tmp_path):
     for seed in range(2):
         write(tmp_path / "in" / f"{seed}.jpg", encoded(seed))
     (tmp_path / "in" / "labels.csv").write_text("file,label,split\n0.jpg,a b,../../x\n1.jpg,c d,../../x\n")
@@ -362,15 +362,15 @@ def test_a_split_whose_name_leads_elsewhere_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_part_of_imagenet_is_a_set_of_its_own(tmp_path):
+def test_a_part_of_imagenet_gets_its_own_classes(tmp_path):
     for wnid in ("n01440764", "n02099601"):
         for i in range(2):
             write(tmp_path / "in" / wnid / f"{i}.JPEG", encoded(i))
     assert prepare(tmp_path / "in", tmp_path / "out").classes == ("n01440764", "n02099601")
 
 
-def test_a_full_disk_is_said_in_one_line(photos, tmp_path):
-    """The limit on a file's size stands for the disk's end."""
+def test_a_full_disk_is_reported_in_one_line(photos, tmp_path):
+    """A limit on the file size simulates the full disk."""
     program = (
         "import resource, signal, sys; from edge_cv.cli import app as cli\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

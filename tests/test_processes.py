@@ -16,34 +16,35 @@ def die(task: int) -> int:
     return task
 
 
-def slowly(task: int) -> int:
+def slowly_with_process(task: int) -> tuple[int, int]:
     time.sleep(0.02 * (task % 3))
-    return task
+    return task, os.getpid()
 
 
 def refuse(task: int) -> int:
-    raise InputError(f"task {task} must be another")
-
-
-def test_results_come_in_order():
-    assert list(map_in_processes(slowly, range(30))) == list(range(30))
-
-
-def test_small_work_is_done_here():
-    assert set(map_in_processes(process, range(3), small=True)) == {os.getpid()}
-    assert os.getpid() not in set(map_in_processes(process, range(3)))
-    assert list(map_in_processes(operator.neg, [])) == []
+    raise InputError(f"task {task} is invalid")
 
 
 def process(task: int) -> int:
     return os.getpid()
 
 
-def test_a_process_that_dies_is_an_error_and_no_traceback_of_ours():
+def test_results_come_in_order_from_other_processes():
+    results = list(map_in_processes(slowly_with_process, range(30)))
+    assert [task for task, _ in results] == list(range(30))
+    assert os.getpid() not in {process for _, process in results}
+
+
+def test_small_work_is_done_in_this_process():
+    assert set(map_in_processes(process, range(3), small=True)) == {os.getpid()}
+    assert list(map_in_processes(operator.neg, [])) == []
+
+
+def test_a_process_that_dies_is_an_input_error():
     with pytest.raises(InputError, match="a worker process died"):
         list(map_in_processes(die, range(8)))
 
 
-def test_what_the_work_refuses_is_refused():
-    with pytest.raises(InputError, match="task 0 must be another"):
+def test_an_error_of_the_function_is_raised():
+    with pytest.raises(InputError, match="task 0 is invalid"):
         list(map_in_processes(refuse, range(8)))

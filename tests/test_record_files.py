@@ -49,7 +49,7 @@ def tensorflow_file(path: Path, examples: list[dict], options: str | None = None
 
 
 def slim(seed: int, label: int | list[int], **more) -> dict:
-    """As tf/slim's converters write them."""
+    """An Example with the features of tf/slim."""
     return {
         "image/encoded": encoded(seed),
         "image/class/label": label,
@@ -65,7 +65,7 @@ def contents(samples) -> list[tuple[bytes, int]]:
     return [(samples.encoded(i), int(samples.labels[i])) for i in range(len(samples))]
 
 
-def test_what_we_frame_and_encode_tensorflow_reads(tmp_path):
+def test_tensorflow_reads_the_records_that_we_write(tmp_path):
     import tensorflow as tf
 
     features = {"name": "Zürich", "image": encoded(3), "one": 7, "many": [0, -1, 2**40, 127, 128], "none": []}
@@ -82,7 +82,7 @@ def test_what_we_frame_and_encode_tensorflow_reads(tmp_path):
     assert tfrecord.check_data(path) == 3
 
 
-def test_what_tensorflow_serializes_we_find():
+def test_features_that_tensorflow_serializes_are_found():
     rng = random.Random(0)
     for _ in range(100):
         features = {}
@@ -109,7 +109,7 @@ def test_what_tensorflow_serializes_we_find():
                 assert example.integers(window, span) == example.byte_strings(window, span) == []
 
 
-def test_broken_examples_are_malformed_or_read_and_nothing_else():
+def test_broken_examples_are_read_or_malformed():
     whole = tensorflow_example(slim(1, [5]))
     rng = random.Random(1)
     names = {b"image/encoded", b"image/class/label"}
@@ -158,7 +158,7 @@ def test_shards_of_tf_slim(tmp_path):
         open_samples(tmp_path, "train")
 
 
-def test_imagenets_shards_count_from_one_and_say_wnids(tmp_path):
+def test_imagenet_shards_count_from_one_and_have_wnids(tmp_path):
     examples = [
         slim(i, label, **{"image/class/synset": wnid})
         for i, (label, wnid) in enumerate([(1, b"n01440764"), (208, b"n02099601"), (1, b"n01440764")])
@@ -169,7 +169,7 @@ def test_imagenets_shards_count_from_one_and_say_wnids(tmp_path):
     assert samples.classes[207] == "golden retriever"
 
 
-def test_labels_from_one_are_told_by_the_class_names(tmp_path):
+def test_labels_from_one_are_recognized_by_the_number_of_class_names(tmp_path):
     path = tensorflow_file(tmp_path / "data.tfrecords", [slim(i, i + 1) for i in range(3)])
     assert open_samples(path, classes=("a", "b", "c")).labels.tolist() == [0, 1, 2]
     assert open_samples(path).classes == ("0", "1", "2", "3")
@@ -307,7 +307,7 @@ def huge(length: int) -> bytes:
     return header + tfrecord._masked_crc(header) + b"x" * 100
 
 
-def test_data_that_do_not_fit_their_checksum_are_found(tmp_path):
+def test_data_that_does_not_match_its_checksum_is_found(tmp_path):
     path = tmp_path / "a.tfrecord"
     whole = bytearray(small_file(path))
     whole[len(whole) // 2] ^= 1
@@ -332,7 +332,7 @@ def test_a_file_that_shrinks_after_it_was_opened_is_an_image_error(tmp_path):
         samples.encoded(1)
 
 
-def test_files_of_two_kinds_are_refused(tmp_path):
+def test_files_of_two_formats_are_refused(tmp_path):
     write(tmp_path / "a.tfrecord", b"")
     write(tmp_path / "a.array_record", b"")
     with pytest.raises(InputError, match="record files of one format"):

@@ -21,7 +21,7 @@ from edge_cv.data.places import CroppedPhoto
 SMALL = Preprocessing(4, rule="stretch", interpolation="nearest")
 
 
-def test_the_sample_is_foolboxs_twenty_photos():
+def test_the_sample_is_the_twenty_photos_of_foolbox():
     source = open_samples("sample")
     assert len(source) == 20
     assert names_and_labels(source)[:3] == [
@@ -32,7 +32,7 @@ def test_the_sample_is_foolboxs_twenty_photos():
     assert source.classes[243] == "bull mastiff"
 
 
-def test_calibration_crops_are_many_and_none_is_measured_on():
+def test_calibration_crops_are_distinct_and_share_no_photo_with_the_sample():
     source = data.sample_calibration()
     assert len(source) >= 64
     assert len(set(source.paths())) == len(source)
@@ -48,7 +48,7 @@ def test_calibration_crops_are_many_and_none_is_measured_on():
         open_samples("sample_calibration", "train")
 
 
-def test_a_missing_package_is_named_with_the_extra():
+def test_the_error_for_a_missing_package_names_the_extra():
     program = (
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name in ('foolbox', 'skimage') else find(name, *a)\n"
@@ -74,7 +74,7 @@ def test_importing_and_opening_load_no_framework_and_no_package_of_samples():
     assert done.stdout.strip() == "[]"
 
 
-def test_a_cropped_photo_is_cut_flipped_and_resized(tmp_path):
+def test_a_cropped_photo_is_cropped_flipped_and_resized(tmp_path):
     rows, columns = np.mgrid[:40, :80]
     Image.fromarray(np.stack([rows, columns, rows * 0], -1).astype(np.uint8)).save(tmp_path / "a.png")
     place = CroppedPhoto(str(tmp_path / "a.png"), (0.5, 0.25, 0.55, 0.35))

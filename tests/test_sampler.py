@@ -31,7 +31,7 @@ def test_fewer_images_than_a_batch_are_repeated():
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_the_hosts_parts_together_are_what_one_host_would_have(balanced):
+def test_the_batches_of_several_hosts_are_those_of_one_host(balanced):
     labels = np.arange(53) % 5 if balanced else None
     parts = [Sampler(53, 4, 7, index, 3, labels) for index in range(3)]
     one = Sampler(53, 12, 7, balanced=labels)
@@ -49,7 +49,7 @@ def test_balanced_takes_all_classes_equally_often_and_all_their_images():
     assert len(set(taken[labels[taken] == 0])) == np.count_nonzero(labels[taken] == 0)
 
 
-def test_the_stand_ins_of_an_image_are_those_after_it():
+def test_an_image_is_replaced_by_the_following_ones():
     sampler = Sampler(10, 4, seed=1)
     taken = epoch(sampler)
     assert [sampler.following(0, 1, 2, nth) for nth in range(3)] == list(taken[6:9])
@@ -58,6 +58,6 @@ def test_the_stand_ins_of_an_image_are_those_after_it():
 @pytest.mark.parametrize(
     "arguments", [(0, 4, 1), (4, 0, 1), (4, 4, -1), (4, 4, 1.5), (4, 4, 1, 2, 2), (4, 4, 1, -1, 2)]
 )
-def test_what_cannot_be_is_refused(arguments):
+def test_invalid_arguments_are_refused(arguments):
     with pytest.raises(InputError, match="must be"):
         Sampler(*arguments)

@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         ([0, -1], ("a", "b"), "must have a label. Received: .*/1 without one"),
     ],
 )
-def test_what_nothing_can_be_learned_from_is_refused(tmp_path, labels, classes, message):
+def test_samples_that_cannot_be_trained_on_are_refused(tmp_path, labels, classes, message):
     samples = files(tmp_path, [b"", b""], labels, classes)
     with pytest.raises(InputError, match=message):
         check_trainable(samples)
@@ -110,14 +110,14 @@ def test_labels_outside_the_classes_are_refused():
 
 
 def test_pixels_come_in_order_with_their_labels(tmp_path):
-    # every third is large, so that it is decoded last of its neighbours
+    # every third photo is large, so that its neighbours are decoded before it
     files = [save(tmp_path / f"{i:03d}.png", (i, 0, 0), (600, 600) if i % 3 == 0 else (8, 8)) for i in range(60)]
     source = Samples.from_files("mine", files, range(60), tuple(map(str, range(60))))
     seen = [(int(pixels[0, 0, 0]), label) for pixels, label in source.pixels(SMALL)]
     assert seen == [(i, i) for i in range(60)]
 
 
-def test_broken_photos_are_named_left_out_and_counted(tmp_path, caplog):
+def test_broken_photos_are_reported_skipped_and_counted(tmp_path, caplog):
     files = [save(tmp_path / f"{i}.png", (i, 0, 0)) for i in range(6)]
     files[2].write_bytes(files[2].read_bytes()[:50])
     files[4].unlink()
@@ -135,13 +135,13 @@ def test_broken_photos_are_named_left_out_and_counted(tmp_path, caplog):
     assert "4.png" in caplog.text
 
 
-def test_a_source_of_which_nothing_can_be_read_is_refused(tmp_path):
+def test_samples_without_a_readable_photo_are_refused(tmp_path):
     source = Samples.from_files("mine", [tmp_path / "a.png", tmp_path / "b.png"])
     with pytest.raises(InputError, match="none of the 2 photos of mine can be read"):
         list(source.pixels(SMALL, on_skip=lambda file, why: None))
 
 
-def test_a_limit_takes_photos_spread_over_all_classes(tmp_path):
+def test_a_limit_takes_evenly_spaced_photos(tmp_path):
     files = [save(tmp_path / f"{i}.png") for i in range(40)]
     source = Samples.from_files("mine", files, [i // 10 for i in range(40)], tuple("abcd"))
     assert [label for _, label in source.pixels(SMALL, limit=4)] == [0, 1, 2, 3]
@@ -156,12 +156,12 @@ def test_decoding_runs_a_bounded_distance_ahead(tmp_path):
     pixels = Samples.from_files("mine", paths).pixels(SMALL, on_skip=lambda file, why: None)
     next(pixels)
     ahead = 4 * len(os.sched_getaffinity(0)) + 1
-    for path in paths[ahead:]:  # nothing has looked at these, so that they are missed when their turn comes
+    for path in paths[ahead:]:  # not read yet, and missing when they are
         path.unlink()
     assert 1 + sum(1 for _ in pixels) == ahead
 
 
-def test_a_loop_that_is_left_leaves_no_threads(tmp_path):
+def test_closing_an_iteration_ends_its_threads(tmp_path):
     source = Samples.from_files("mine", [save(tmp_path / f"{i}.png") for i in range(100)])
     pixels = source.pixels(SMALL)
     next(pixels)

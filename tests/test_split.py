@@ -21,7 +21,7 @@ def split_for_both(*arguments, **options):
     return splits.test, splits.calibration
 
 
-def test_one_folder_gives_two_sets_that_share_no_photo(tmp_path):
+def test_one_folder_is_split_into_disjoint_test_and_calibration_photos(tmp_path):
     for name in ("ant", "bee"):
         photos(tmp_path / "pictures" / name, [f"{i}.png" for i in range(10)])
     test, calibration = split_for_both(str(tmp_path / "pictures"), None, 100, classes=())
@@ -53,14 +53,14 @@ def test_too_few_photos_to_share_are_refused(tmp_path):
 
 
 def pictures(folder, images=20, classes=("ant", "bee")):
-    """A class folder each; no two pictures alike, in this folder or another."""
+    """Class folders of distinct pictures."""
     for name in classes:
         photos(folder / name, [f"{i}.png" for i in range(images)])
     return str(folder)
 
 
 def assert_disjoint(shares: Splits) -> None:
-    """Photos to train on, to validate on and to measure on share none; those to calibrate on were trained on."""
+    """Training, validation and test photos are disjoint; calibration photos are training photos."""
     train, validation, test, calibration = (
         set(samples.paths()) for samples in (shares.train, shares.validation, shares.test, shares.calibration)
     )
@@ -74,7 +74,7 @@ def assert_disjoint(shares: Splits) -> None:
     assert shares.train.classes == shares.validation.classes == shares.test.classes == ("ant", "bee")
 
 
-def test_a_source_of_three_splits_is_used_as_it_is(tmp_path):
+def test_three_splits_of_a_source_are_used_unchanged(tmp_path):
     for split, images in (("train", 20), ("val", 5), ("test", 7)):
         pictures(tmp_path / split, images)
     shares = split_for_training(str(tmp_path), None, 10)
@@ -102,7 +102,7 @@ def test_a_source_without_splits_is_divided_in_three(tmp_path):
     assert len(shares.train) > 40
 
 
-def test_training_and_measuring_may_have_sources_of_their_own(tmp_path):
+def test_training_and_test_photos_may_come_from_different_sources(tmp_path):
     learned, measured, validation = (pictures(tmp_path / name) for name in ("learned", "measured", "validated"))
     shares = split_for_training(measured, None, 10, train=learned, validation=validation)
     assert_disjoint(shares)

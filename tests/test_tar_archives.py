@@ -41,7 +41,7 @@ def member(name: str, size: int = 0, **fields) -> tarfile.TarInfo:
     return made
 
 
-def test_imagenets_archive_of_class_archives_is_read_in_place(tmp_path):
+def test_the_imagenet_archive_of_class_archives_is_read_in_place(tmp_path):
     inner = {}
     for wnid in ("n02099601", "n01440764"):
         photos = {f"{wnid}_{i}.JPEG": encoded(int(wnid[1:]) + i) for i in range(3)}
@@ -64,7 +64,7 @@ def test_imagenets_archive_of_class_archives_is_read_in_place(tmp_path):
     assert [label for _, label in measured.pixels(data.Preprocessing(8))] == [65, 970]
 
 
-def test_the_same_images_of_an_archive_are_told_from_others(tmp_path):
+def test_shared_images_of_an_archive_are_recognized(tmp_path):
     photos = {f"{name}/{i}.jpg": encoded(i) for name in ("a b", "c d") for i in range(3)}
     samples = open_samples(archive(tmp_path / "photos.tar", photos))
     (tmp_path / "again.tar").symlink_to("photos.tar")
@@ -99,7 +99,7 @@ def test_an_archive_of_class_folders_in_each_format(tmp_path, format):
     ]
 
 
-def test_what_gnu_tar_writes_is_read(tmp_path):
+def test_archives_of_gnu_tar_are_read(tmp_path):
     for name in ("ant nest", "bee hive"):
         write(tmp_path / "in" / name / "a.jpg", encoded(len(name)))
     subprocess.run(["tar", "-cf", tmp_path / "photos.tar", "-C", tmp_path / "in", "."], check=True)
@@ -138,7 +138,7 @@ def test_hostile_members_are_refused(tmp_path, hostile, message):
 
 
 @pytest.mark.parametrize("size", [-512, -1024, -(2**40)])
-def test_negative_sizes_do_not_lead_in_circles(tmp_path, size):
+def test_negative_sizes_do_not_loop(tmp_path, size):
     hostile = bytearray(member("b c/b.jpg").tobuf(tarfile.GNU_FORMAT))
     hostile[124:136] = b"\xff" + size.to_bytes(11, "big", signed=True)
     hostile[148:156] = b" " * 8

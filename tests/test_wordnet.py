@@ -35,11 +35,11 @@ def test_every_class_is_in_the_table_and_all_lead_to_one_root(graph):
     assert {n for n in graph if graph.in_degree(n) == 0} == set(wnids)  # no class is above another
     for label in imagenet_labels():
         names = {name.lower() for name in (label.name, graph.nodes[label.wnid]["name"])}
-        assert names  # the first of WordNet's names is ours too, but for case
+        assert names  # the first names are equal, except for case
         assert len(names) == 1, label
 
 
-def test_distances_are_networkx_own(graph):
+def test_distances_equal_those_of_networkx(graph):
     tree, labels = imagenet_hierarchy(), imagenet_labels()
     wnids = {label.wnid for label in labels}
     down = graph.reverse()
@@ -71,7 +71,7 @@ def test_breeds_are_near_and_machines_far():
     assert (tree.height + np.eye(1000) > 0).all()
 
 
-def test_mistakes_are_the_means_over_the_wrong_answers():
+def test_mistakes_are_means_over_wrong_predictions():
     names = distinct([label.name for label in imagenet_labels()])
     labels = np.array([RETRIEVER, RETRIEVER, RETRIEVER, TABBY, -1])
     answers = np.array([RETRIEVER, LABRADOR, FIRE_ENGINE, TABBY, 3])

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 from converters.images.decoding import ImageError, decode
 from converters.images.preprocessing import Preprocessing
 from edge_cv.data.class_counts import check_trainable, class_counts
@@ -37,3 +40,12 @@ __all__ = [
     "splits_of",
     "with_content",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open":
+        warnings.warn(
+            "edge_cv.data.open is deprecated: use edge_cv.data.open_samples", DeprecationWarning, stacklevel=2
+        )
+        return open_samples
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -148,7 +148,7 @@ class CroppedPhoto:
 
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         stream = io.BytesIO()
-        image.save(stream, "PNG", compress_level=1)
+        image.save(stream, "PNG", compress_level=0)  # decoded immediately: speed, not size
         return stream.getvalue()
 
 
