@@ -1,4 +1,4 @@
-"""Whether calibration images are enough and the right ones: repeats, leakage, stability, likeness to other images."""
+"""The quality of calibration images: duplicates, leakage, stability, and coverage of other images."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from converters.sources import open_source
 from converters.tflite.runtime import predict
 
 ENOUGH_IMAGES = 64
-MOST_LOST_DB = 4.0  # on images that a model was not made with
-BEYOND = 0.2  # of a range: what is farther out was not foreseen
+MOST_LOST_DB = 4.0  # between images that calibrated a model and other images
+BEYOND = 0.2  # of a range: the distance outside it that counts
 UNLIKE_TIMES, UNLIKE_SHARE = 2.0, 0.1
 
 
 @dataclass(frozen=True)
 class CalibrationQuality:
-    """What can be said of calibration images.
+    """The assessment of calibration images.
 
     Attributes:
-        images: how many there are.
-        repeats: places `(i, j)` of images that show the same.
-        leaked: places `(i, j)` of a calibration image and an evaluation image that show the same.
-        stability_db: two int8 files, each made with half of the images: the SQNR of one's logits against the other's.
-        seen_db: the SQNR of their logits against the float model on the half that each was made with.
+        images: the number of images.
+        repeats: indices `(i, j)` of near-duplicate calibration images.
+        leaked: indices `(i, j)` of a calibration image and a near-duplicate evaluation image.
+        stability_db: of two int8 files, each calibrated with half of the images: the SQNR between their logits.
+        seen_db: the SQNR of their logits against the float model on the half that calibrated them.
         unseen_db: the same on the other half.
-        beyond: share of the evaluation images, 0..1, on which an activation leaves its calibrated range by more than
-            a fifth of it; None without evaluation images.
-        beyond_within: the same of one half of the calibration images against the other half's ranges: what to expect.
-        advice: a sentence for each thing that should be better; empty when all is well.
+        beyond: share of the evaluation images, 0..1, on which an activation is outside its calibrated range by more
+            than a fifth of the range; None without evaluation images.
+        beyond_within: the same for one half of the calibration images against the other half's ranges, for comparison.
+        advice: one sentence for each problem; empty when there is none.
     """
 
     images: int
@@ -58,8 +58,8 @@ def assess_calibration(
     """Measure calibration images, alone and against evaluation images.
 
     Args:
-        model, calibration, preprocessing: as `converters.to_tflite` takes them; at least 2 images.
-        evaluation: images as `calibration`, those that one will measure on; None leaves out what needs them.
+        model, calibration, preprocessing: as in `converters.to_tflite`; at least 2 images.
+        evaluation: the images of the evaluation, given as `calibration`; None skips the comparisons with them.
 
     Raises:
         InputError: the model or the images cannot be used.
@@ -81,29 +81,29 @@ def assess_calibration(
     beyond_within, beyond = _beyond(float_model, mine, theirs)
     advice = []
     if len(mine) < ENOUGH_IMAGES:
-        advice.append(f"{len(mine)} calibration images are few: take {ENOUGH_IMAGES} or more.")
+        advice.append(f"{len(mine)} calibration images are few: use {ENOUGH_IMAGES} or more.")
     if repeats:
-        advice.append(f"{len(repeats)} pairs of calibration images show the same: replace one of each.")
+        advice.append(f"{len(repeats)} pairs of calibration images are near-duplicates: replace one of each.")
     if leaked:
         advice.append(
-            f"{len({i for i, _ in leaked})} calibration images are among those that are measured, which flatters the "
-            "result: take them out."
+            f"{len({i for i, _ in leaked})} calibration images are also evaluation images, which makes the result too "
+            "good: remove them."
         )
     if seen - unseen > MOST_LOST_DB:
         advice.append(
-            f"A model made with half of the images has {seen:.1f} dB on them and {unseen:.1f} dB on the others: take "
-            "more images."
+            f"A model calibrated with half of the images has {seen:.1f} dB on them and {unseen:.1f} dB on the others: "
+            "use more images."
         )
     if beyond is not None and beyond > max(UNLIKE_TIMES * beyond_within, UNLIKE_SHARE):
         advice.append(
-            f"On {beyond:.0%} of the measured images activations leave their calibrated range, {beyond_within:.0%} "
-            "were to be expected: calibrate on images like those."
+            f"On {beyond:.0%} of the evaluation images activations are outside their calibrated range, where "
+            f"{beyond_within:.0%} is normal: calibrate on images like those."
         )
     return CalibrationQuality(len(mine), repeats, leaked, stability, seen, unseen, beyond, beyond_within, tuple(advice))
 
 
 def _hashes(images: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
-    """The hash of each image, uint64 `(n,)`; `ends` are the values that are black and white."""
+    """The hash of each image, uint64 `(n,)`; `ends` are the values of black and white."""
     span = max(ends[1] - ends[0], 1e-9)
     grey = np.clip((images - ends[0]) * (255 / span), 0, 255).astype(np.uint8)
     return np.fromiter((image_hash(image) for image in grey), np.uint64, len(grey))

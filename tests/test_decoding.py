@@ -226,7 +226,7 @@ def test_what_is_no_image_is_refused(tmp_path):
     (tmp_path / "postscript.eps").write_bytes(encoded(Image.new("RGB", (4, 4)), "EPS"))
     os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for ever
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
-    reasons = {"empty.jpg": "empty", "text.jpg": "no JPEG", "postscript.eps": "no JPEG", "pipe.jpg": "not a regular"}
+    reasons = {"empty.jpg": "empty", "text.jpg": "not JPEG", "postscript.eps": "not JPEG", "pipe.jpg": "not a regular"}
     reasons |= {"none.jpg": "no such", "loop.jpg": "no such", ".": "not a regular", "a\0b.jpg": r"no such|null"}
     for name, reason in reasons.items():
         with pytest.raises(ImageError, match=reason):

@@ -1,9 +1,8 @@
-"""From an image file of any origin to upright RGB pixels, or to an error that names the file and says why.
+"""Decoding image files to upright RGB pixels, with an error that names the file and the reason.
 
-Strangers' images are hostile: only raster formats that Pillow reads by itself are opened (never EPS, which starts
-Ghostscript), and an image of more than `MAX_PIXELS` is refused from its header, before anything is allocated.
-ICC profiles are ignored: the stored numbers are taken as sRGB, as TensorFlow's and Android's decoders of plain photos
-do. Of an image with several frames the first is read.
+Images are untrusted: only raster formats that Pillow decodes itself are opened (never EPS, which starts Ghostscript),
+and an image of more than `MAX_PIXELS` is rejected by its header, before memory is allocated. ICC profiles are ignored:
+the stored numbers are read as sRGB, as TensorFlow's and Android's decoders do. Of several frames the first is read.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from PIL import Image
 from converters.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-SUFFIXES = (  # in lower case, of the files that folders are searched for
+SUFFIXES = (  # of image files in folders, in lower case
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
-MAX_PIXELS = 89_478_485  # width x height; where Pillow begins to warn: 256 MiB of 8-bit RGB
+MAX_PIXELS = 89_478_485  # width x height, where Pillow begins to warn: 256 MiB of 8-bit RGB
 
-# How the stored rows and columns are turned upright, by the value of the EXIF tag Orientation (Exif 3.0, 4.6.5.1.6).
+# The transposition for each value of the EXIF tag Orientation (Exif 3.0, 4.6.5.1.6).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -41,11 +40,11 @@ _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 
 
 class ImageError(InputError):
-    """A file that cannot be read as an image.
+    """A file cannot be read as an image.
 
     Attributes:
-        file: the file's name, or `<bytes>`.
-        why: the reason, one line.
+        file: the name of the file, or `<bytes>`.
+        why: the reason in one line.
     """
 
     def __init__(self, file: str, why: str) -> None:
@@ -53,15 +52,15 @@ class ImageError(InputError):
         self.file = file
         self.why = why
 
-    def __reduce__(self) -> tuple:  # an exception with two arguments crosses processes only with this
+    def __reduce__(self) -> tuple:  # required to send an exception with two arguments to another process
         return ImageError, (self.file, self.why)
 
 
 def decode(file: str | os.PathLike | bytes) -> np.ndarray:
-    """The upright photo in a file, as RGB pixels.
+    """Decode an image file to upright RGB pixels.
 
-    EXIF orientation is applied; CMYK, grey and palettes become RGB; transparent parts are laid on white; 16 bits keep
-    their high 8.
+    The EXIF orientation is applied; CMYK, grey and palettes become RGB; transparent parts are composited on white; of
+    16 bits the high 8 are kept.
 
     Args:
         file: a path, or the content of an image file.
@@ -70,17 +69,17 @@ def decode(file: str | os.PathLike | bytes) -> np.ndarray:
         uint8 array `(height, width, 3)`, read-only.
 
     Raises:
-        ImageError: missing, no image, truncated, of an unknown format, or of more than `MAX_PIXELS`.
+        ImageError: the file is missing, not an image, truncated, of an unknown format, or larger than `MAX_PIXELS`.
     """
     return np.asarray(decode_image(file))
 
 
 def decode_image(file: str | os.PathLike | bytes, *, reduce: int = 1) -> Image.Image:
-    """As `decode`, but a Pillow image of mode RGB: what `Preprocessing.crop_and_resize` takes without a copy.
+    """Decode as `decode` does, to a Pillow image of mode RGB; `crop_and_resize` accepts it without a copy.
 
     Args:
         file: a path, or the content of an image file.
-        reduce: 2, 4 or 8 decodes a JPEG at that part of its size, rounded up, in a fraction of the time.
+        reduce: 2, 4 or 8 decodes a JPEG at 1/2, 1/4 or 1/8 of its size, rounded up, in a fraction of the time.
 
     Raises:
         ImageError: as `decode`.
@@ -98,9 +97,7 @@ def decode_image(file: str | os.PathLike | bytes, *, reduce: int = 1) -> Image.I
         with Image.open(opened, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise ImageError(
-                    name, f"its {width} x {height} pixels are more than the {MAX_PIXELS} that are accepted"
-                )
+                raise ImageError(name, f"its {width} x {height} pixels are more than the {MAX_PIXELS} allowed")
             if width < 1 or height < 1:
                 raise ImageError(name, f"it has no pixels ({width} x {height})")
             if reduce > 1:
@@ -112,17 +109,17 @@ def decode_image(file: str | os.PathLike | bytes, *, reduce: int = 1) -> Image.I
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
-        raise ImageError(name, f"its pixels are more than the {MAX_PIXELS} that are accepted") from None
+        raise ImageError(name, f"its pixels are more than the {MAX_PIXELS} allowed") from None
     except Image.UnidentifiedImageError:
         formats = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise ImageError(name, "it is empty" if not size else f"no {formats}, or its header is broken") from None
-    except Exception as error:  # Pillow's readers raise whatever a broken file leads them into
+        raise ImageError(name, "it is empty" if not size else f"it is not {formats}, or its header is broken") from None
+    except Exception as error:  # Pillow raises exceptions of many kinds for broken files
         raise ImageError(name, " ".join(str(error).split()) or type(error).__name__) from error
 
 
 @functools.cache
 def _prepare_pillow() -> None:
-    """Register the readers of FORMATS only, and silence Pillow's remarks on odd but readable metadata."""
+    """Register the readers of FORMATS only, and ignore Pillow's warnings about unusual but readable metadata."""
     from PIL import (  # noqa: F401
         BmpImagePlugin,
         GifImagePlugin,
@@ -133,12 +130,12 @@ def _prepare_pillow() -> None:
         WebPImagePlugin,
     )
 
-    # Not warnings.catch_warnings around each call: it is not safe where several threads decode.
+    # Not warnings.catch_warnings around each call, which is not thread-safe.
     warnings.filterwarnings("ignore", module=r"PIL\.(\w+ImagePlugin|Image)$")
 
 
 def _check_regular_file(name: str) -> None:
-    """Raise ImageError where opening would fail, or would wait for ever (a pipe, a device)."""
+    """Raise ImageError where opening would fail, or block forever (a pipe, a device)."""
     try:
         regular = os.path.isfile(name)
         exists = regular or os.path.exists(name)
@@ -149,23 +146,23 @@ def _check_regular_file(name: str) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The orientation 1..8 of a loaded image; 1 where none is said, or where what is said cannot be read."""
+    """The orientation 1..8 of a loaded image; 1 where it is missing or unreadable."""
     if not any(carrier in image.info for carrier in _ORIENTATION_CARRIERS) or image.format == "TIFF":
-        return 1  # the common case costs four look-ups; Pillow's TIFF reader turns the image itself
+        return 1  # the common case costs four look-ups; Pillow's TIFF reader applies the orientation itself
     try:
         return image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # a photo is worth more than its broken EXIF
+    except Exception:  # broken EXIF data does not make the photo unreadable
         return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """An RGB image of a loaded image of any other mode, or of RGB with a transparent colour."""
+    """Convert a loaded image of another mode, or of RGB with a transparent colour, to RGB."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _deep_grey_to_rgb(image)
     if image.mode == "La":  # premultiplied; Pillow converts it to LA only
         image = image.convert("LA")
     if image.mode == "RGB" and max(image.info["transparency"]) > 255:
-        return image  # a transparent colour of 16 bits, of which the pixels hold 8: it cannot be found again
+        return image  # the transparent colour has 16 bits, the pixels 8: it cannot be matched
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
@@ -175,7 +172,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
-    """An RGB image of one band of more than 8 bits: Pillow's own conversion would clip at 255."""
+    """Convert an image of one band of more than 8 bits to RGB; Pillow's conversion would clip at 255."""
     values = np.asarray(image)
     key = image.info.get("transparency")
     transparent = values == key if isinstance(key, int) else None
@@ -193,7 +190,7 @@ def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
             values = values.view(np.uint32)
         white = _white(values, (255.0, 65535.0, 4294967295.0))
     values = np.clip(values, 0, white)
-    # The high 8 bits, as Pillow and libpng take them of 16-bit RGB: white becomes 255, and 257 * v becomes v.
+    # The high 8 bits, as in Pillow's and libpng's 16-bit RGB: white becomes 255, and 257 * v becomes v.
     grey = np.floor(values * (256 / (white + 1))) if white > 255 else np.round(values * (255 / white))
     if tags.get(_TIFF_PHOTOMETRIC) == 0:  # white is zero; Pillow inverts only up to 8 bits
         grey = 255 - grey
@@ -203,9 +200,9 @@ def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _white(values: np.ndarray, candidates: tuple[float, ...]) -> float:
-    """The value of white where the file does not say it: the least candidate that no pixel exceeds."""
+    """The value of white where the file does not define it: the least candidate that no pixel exceeds."""
     brightest = values.max()
     for white in candidates:
         if brightest <= white:
             return white
-    raise ValueError(f"its brightest value is {brightest:g}, and what value is white is not known")
+    raise ValueError(f"its brightest value is {brightest:g}, and the value of white is not known")

@@ -1,8 +1,8 @@
-"""Photos that look the same: a 64-bit perceptual hash, and the pairs of near hashes among millions.
+"""Near-duplicate photos: a 64-bit perceptual hash, and the search for similar hashes among millions.
 
 The hash is the sign pattern of a photo's lowest frequencies (Zauner, Implementation and Benchmarking of Perceptual
-Image Hash Functions, 2010, "pHash"). It survives another size, format and compression and small changes of brightness
-and colour; it does not survive mirroring, turning or cropping. On 500 photos of different ImageNet classes JPEG of
+Image Hash Functions, 2010, "pHash"). It is stable under resizing, another format, compression and small changes of
+brightness and colour; not under mirroring, rotation or cropping. On 500 photos of different ImageNet classes JPEG of
 quality 20, half the size, a squeezed square of 256 pixels, and a side of 128 pixels at quality 75 each changed at most
 4 bits; 15 % more brightness changed more in 1 photo of 80; the 124,750 pairs of photos differed in 14 bits or more.
 """
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from PIL import Image
 
 HASH_BITS = 64
-MAX_DISTANCE = 15  # bits; beyond a quarter of them unlike photos are near as well
+MAX_DISTANCE = 15  # bits; above a quarter of all bits, different photos match too
 
 _SIDE = 32  # pixels of the grey image that is transformed
-_BLOCK = 1 << 22  # pairs that are compared at once: 100 MB
-# Below this a coefficient of pixels 0..255 is rounding: a photo of one colour has the hash 0, whatever the colour.
+_BLOCK = 1 << 22  # pairs compared at once: 100 MB
+# A smaller coefficient of pixels 0..255 is rounding: a photo of one colour has the hash 0, whatever the colour.
 _NOTHING = 1e-3
 
 
 def image_hash(pixels: np.ndarray | Image.Image) -> int:
-    """The perceptual hash of an upright photo, 0..2**64 - 1; look-alikes differ in few bits, strangers in about 32.
+    """The perceptual hash of an upright photo, 0..2**64 - 1. Duplicates differ in few bits, other photos in about 32.
 
     Args:
         pixels: uint8 array `(height, width, 3)`, RGB, or a Pillow image, which saves a copy.
 
     Raises:
-        InputError: the array is something else.
+        InputError: the array is of another shape or type.
     """
     from PIL import Image
 
@@ -55,17 +55,17 @@ def image_hash(pixels: np.ndarray | Image.Image) -> int:
 def near_duplicates(hashes_a: np.ndarray, hashes_b: np.ndarray | None = None, max_distance: int = 4) -> np.ndarray:
     """The pairs of hashes that differ in at most `max_distance` bits.
 
-    Multi-index hashing (Norouzi et al., 2012): of `max_distance + 1` pieces of two such hashes one is equal, so that
-    only the hashes that share a piece are compared.
+    Multi-index hashing (Norouzi et al., 2012): such hashes agree in at least one of `max_distance + 1` pieces, so that
+    only hashes that share a piece are compared.
 
     Args:
         hashes_a: uint64 `(n,)`.
-        hashes_b: uint64 `(m,)`; None looks for pairs within `hashes_a`.
+        hashes_b: uint64 `(m,)`; None searches pairs within `hashes_a`.
         max_distance: bits, 0..15.
 
     Returns:
-        int64 `(pairs, 2)`, places in `hashes_a` and `hashes_b`, sorted; within one set the smaller place first, and
-        none with itself. k equal hashes make k (k - 1) / 2 pairs: give `numpy.unique` of them where there may be many.
+        int64 `(pairs, 2)`, indices into `hashes_a` and `hashes_b`, sorted; within one set the smaller index comes
+        first. k equal hashes give k (k - 1) / 2 pairs: pass `numpy.unique` of the hashes where many may be equal.
 
     Raises:
         InputError: `max_distance` is outside 0..15.
@@ -91,7 +91,7 @@ def near_duplicates(hashes_a: np.ndarray, hashes_b: np.ndarray | None = None, ma
                 rows, columns = rows[rows < columns], columns[rows < columns]
             difference = a[rows] ^ b[columns]
             near = np.bitwise_count(difference) <= max_distance
-            for earlier in masks[:piece]:  # the pair was met there already
+            for earlier in masks[:piece]:  # already found by this piece
                 near &= (difference & earlier) != 0
             found.append(np.stack([rows[near], columns[near]], axis=1))
     pairs = np.concatenate(found)
@@ -99,7 +99,7 @@ def near_duplicates(hashes_a: np.ndarray, hashes_b: np.ndarray | None = None, ma
 
 
 def _blocks(counts: np.ndarray) -> list[tuple[int, int]]:
-    """Ranges of rows with at most `_BLOCK` pairs together, or of one row."""
+    """Ranges of rows with at most `_BLOCK` pairs in total, or of one row."""
     totals = np.concatenate([[0], np.cumsum(counts)])
     blocks, start = [], 0
     while start < len(counts):
@@ -111,7 +111,7 @@ def _blocks(counts: np.ndarray) -> list[tuple[int, int]]:
 
 @functools.cache
 def _transform() -> tuple[np.ndarray, np.ndarray]:
-    """The cosines of the discrete cosine transform (II), and the places of the 64 lowest frequencies but the mean."""
+    """The cosines of the discrete cosine transform (II), and the indices of its 64 lowest frequencies but the mean."""
     k, x = np.mgrid[:_SIDE, :_SIDE]
     cosines = np.cos(np.pi * k * (2 * x + 1) / (2 * _SIDE))
     vertical, horizontal = np.mgrid[:_SIDE, :_SIDE]

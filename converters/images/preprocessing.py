@@ -1,7 +1,7 @@
-"""What happens to a photo before a model sees it: one definition for calibration, evaluation, artifacts and apps.
+"""Resizing and cropping of photos: one definition for calibration, evaluation, files and apps.
 
-Decoding and EXIF orientation come before (`converters.images.decoding`); the model's own normalization comes after and
-belongs to the model. In between stand the resize and the crop, which this value describes.
+Decoding and EXIF orientation come before (`converters.images.decoding`); normalization comes after and belongs to the
+model.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 RULES = ("crop_then_resize", "resize_then_crop", "stretch")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
-# `resize_then_crop` cuts a longer photo to this many times its short side first: the result never reaches out there,
-# and a strip of 1 x 80,000,000 pixels would otherwise be resized to hundreds of times its size.
+# `resize_then_crop` first crops a longer photo to this multiple of its short side: the result never uses the rest, and
+# a strip of 1 x 80,000,000 pixels would otherwise be resized to hundreds of times its size.
 _LONGEST_ASPECT = 16
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From a decoded photo of any size to the array that a model takes.
+    """How a decoded photo of any size becomes the input of a model.
 
     Attributes:
         image_size: height and width of the result, in pixels.
-        resize_to: length, in pixels, that the photo's short side has when the central `image_size` square is cut out;
-            None is `image_size`: the largest central square. Not used by `stretch`.
-        rule: `crop_then_resize` cuts the central square of `image_size / resize_to` of the short side and resizes it;
-            `resize_then_crop` resizes the short side to `resize_to` and cuts the central square;
-            `stretch` resizes the whole photo and lets its aspect ratio go.
-        interpolation: `nearest`, `bilinear`, `bicubic` or `lanczos`, each antialiased as Pillow does it.
-        mean, std: a model's input is `(pixel - mean) / std` per channel, pixel in 0..255. The defaults are the pixels
-            themselves, as every model of edge_cv takes them; other values are for models from elsewhere.
+        resize_to: the length of the photo's short side, in pixels, from which the central `image_size` square is
+            cropped; None is `image_size`: the largest central square. Not used by `stretch`.
+        rule: `crop_then_resize` crops the central square of `image_size / resize_to` of the short side and resizes it;
+            `resize_then_crop` resizes the short side to `resize_to` and crops the central square;
+            `stretch` resizes the whole photo without keeping its aspect ratio.
+        interpolation: `nearest`, `bilinear`, `bicubic` or `lanczos`, with Pillow's antialiasing.
+        mean, std: the model's input is `(pixel - mean) / std` for each channel, with pixels 0..255. The defaults leave
+            pixels unchanged, as every model of edge_cv takes them; other values are for third-party models.
     """
 
     image_size: int
@@ -72,21 +72,20 @@ class Preprocessing:
 
     @property
     def takes_pixels(self) -> bool:
-        """Whether the model's input is the RGB pixels 0..255 themselves."""
+        """Whether the model's input is RGB pixels 0..255."""
         return self.mean == (0.0, 0.0, 0.0) and self.std == (1.0, 1.0, 1.0)
 
     def crop_and_resize(self, photo: np.ndarray | Image.Image) -> np.ndarray:
-        """The part of a photo that the model sees, in the model's size.
+        """Crop and resize a photo to the model's input size.
 
         Args:
-            photo: an upright RGB photo: uint8 array `(height, width, 3)`, or a Pillow image of mode RGB, which saves
-                a copy.
+            photo: upright, RGB: a uint8 array `(height, width, 3)`, or a Pillow image, which saves a copy.
 
         Returns:
             uint8 array `(image_size, image_size, 3)`, read-only.
 
         Raises:
-            InputError: the photo is something else, or has no pixels.
+            InputError: the photo is of another type or shape, or has no pixels.
         """
         from PIL import Image
 
@@ -125,7 +124,7 @@ class Preprocessing:
         return np.asarray(image)
 
     def to_input(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels 0..255 `(..., height, width, 3)` in the range that the model takes, float32."""
+        """Normalize pixels 0..255 `(..., height, width, 3)` to the model's input, float32."""
         values = np.asarray(pixels, np.float32)
         if self.takes_pixels:
             return values
@@ -136,7 +135,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
-        """The value that `to_dict` wrote; raises InputError for fields that are not its own."""
+        """The value that `to_dict` wrote; InputError for other fields."""
         values: dict[str, Any]
         try:
             values = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}

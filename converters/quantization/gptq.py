@@ -17,6 +17,8 @@ Operators, scales, size and latency stay those of the plain file.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -48,19 +50,31 @@ def correct(float_content: bytes, content: bytes, inputs: np.ndarray, *, damping
     float_graph, graph = Graph(float_content), Graph(content)
     detail = interpreter(content).get_input_details()[0]
     reference, walk = Walk(float_graph, inputs), Walk(graph, to_input(inputs, detail, None))
-    twins = {float_graph.name(twin.outputs[0]): twin for twin in reference.operators}
-    for operator in walk.operators:
-        twin = twins.get(graph.name(operator.outputs[0]))
-        if twin is not None and operator.name == twin.name and operator.name in WEIGHTED:
-            reference.run_until(twin.index)
+    pairs = _matching_layers(walk.operators, graph, reference.operators, float_graph)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        # The float graph runs up to the next layer while the current layer's integers are computed.
+        ahead = [pool.submit(reference.run_until, twin.index) for _, twin in pairs[:1]]
+        for place, (operator, twin) in enumerate(pairs):
+            walk.run_until(operator.index)
+            ahead[place].result()
             layer = quantized_layer(graph, operator, float_graph, twin)
             quantized, target = walk.values.get(operator.inputs[0]), reference.values.get(twin.inputs[0])
-            if layer is not None and quantized is not None and target is not None:
-                for position, values in _integers(operator, layer, quantized, target, damping).items():
-                    walk.set_constant(operator.index, position, values)
-                    graph.set_constant(_exclusive(graph, operator, position), values)
-        walk.run_until(operator.index + 1)
+            ahead += [pool.submit(reference.run_until, after.index) for _, after in pairs[place + 1 : place + 2]]
+            if layer is None or quantized is None or target is None:
+                continue
+            for position, values in _integers(operator, layer, quantized, target, damping).items():
+                walk.set_constant(operator.index, position, values)
+                graph.set_constant(_exclusive(graph, operator, position), values)
     return graph.to_bytes()
+
+
+def _matching_layers(
+    operators: Sequence[Operator], graph: Graph, float_operators: Sequence[Operator], float_graph: Graph
+) -> list[tuple[Operator, Operator]]:
+    """The weighted operators of a graph, each with the float graph's operator of the same output."""
+    twins = {float_graph.name(twin.outputs[0]): twin for twin in float_operators}
+    pairs = [(operator, twins.get(graph.name(operator.outputs[0]))) for operator in operators]
+    return [(o, twin) for o, twin in pairs if twin is not None and o.name == twin.name and o.name in WEIGHTED]
 
 
 def _integers(
