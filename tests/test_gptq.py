@@ -109,6 +109,11 @@ def test_mean_patch_is_the_mean_of_all_patches(size: int, window: int, stride: i
         np.testing.assert_allclose(geometry.mean_patch(values, Dequantizer())[:, 0], patches.mean(1), atol=1e-5)
 
 
+def test_the_former_name_of_gptq_is_accepted_with_a_warning():
+    with pytest.warns(DeprecationWarning, match='correction="gptq"'):
+        assert converters.Int8(correction="rounding") == converters.Int8()
+
+
 def test_unknown_corrections_are_named():
     with pytest.raises(InputError, match="gptq"):
         converters.Int8(correction="gpt")
