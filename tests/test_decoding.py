@@ -195,7 +195,7 @@ def test_float_is_scaled_by_the_least_white_that_holds_it(brightest, white):
     assert np.abs(decoded - expected).max() <= 1
 
 
-def test_float_of_unknown_range_is_refused():
+def test_float_of_unknown_range_is_rejected():
     with pytest.raises(ImageError, match="white is not known"):
         decode(encoded(Image.fromarray(np.array([[1e9]], np.float32)), "TIFF"))
 
@@ -207,7 +207,7 @@ def test_of_an_animation_the_first_frame_is_read():
         assert np.abs(decode(content)[0, 0].astype(int) - RED).max() <= 3, format
 
 
-def test_a_truncated_file_is_refused_and_named(tmp_path):
+def test_a_truncated_file_is_rejected_and_named(tmp_path):
     image = Image.fromarray(noise(64, 64))
     for format in ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM"):
         path = tmp_path / f"half.{format.lower()}"
@@ -220,7 +220,7 @@ def test_a_truncated_file_is_refused_and_named(tmp_path):
             assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_image_is_refused(tmp_path):
+def test_what_is_not_an_image_is_rejected(tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("not a photo")
     (tmp_path / "postscript.eps").write_bytes(encoded(Image.new("RGB", (4, 4)), "EPS"))
@@ -235,7 +235,7 @@ def test_what_is_no_image_is_refused(tmp_path):
         decode(b"")
 
 
-def test_bombs_are_refused_from_their_headers():
+def test_bombs_are_rejected_from_their_headers():
     side = int(MAX_PIXELS**0.5) + 2
     for width, height in ((side, side), (1, MAX_PIXELS + 1), (2**31 - 1, 2**31 - 1)):
         with pytest.raises(ImageError, match=f"more than the {MAX_PIXELS}"):

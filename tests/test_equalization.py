@@ -1,4 +1,4 @@
-"""Equalization: the answers stay, the channels come nearer to each other, and RELU6 is left alone."""
+"""Equalization: outputs stay the same, channels get similar ranges, and RELU6 is left alone."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_tensor_that_a_padded_window_reads_is_scaled_but_not_shifted(pixels):
     assert np.ptp(maps["a"].gain) > 0
 
 
-def test_an_equalized_file_says_how_its_channels_were_mapped_and_answers_better(pixels):
+def test_an_equalized_file_stores_its_channel_maps_and_is_more_accurate(pixels):
     model = _residual("relu")
     made, without = (
         to_tflite(model, Int8(equalization=equalization, ranges="minmax"), calibration=pixels)
@@ -105,4 +105,4 @@ def test_an_equalized_file_says_how_its_channels_were_mapped_and_answers_better(
     assert made.parity.sqnr_db > without.parity.sqnr_db
     graph = Graph(made.content)
     channels = {graph.name(t): graph.shape(t)[-1] for op in graph.operators() for t in op.outputs}
-    assert all(len(one.gain) == len(one.shift) == channels[name] for name, one in maps.items())
+    assert all(len(map_.gain) == len(map_.shift) == channels[name] for name, map_ in maps.items())

@@ -188,7 +188,7 @@ def test_scaling_then_normalization_by_channel_takes_pixels(small_network):
     assert convert_float(open_source(network)).takes_pixels
 
 
-def test_explicit_padding_before_the_first_convolution_keeps_the_answers(pixels):
+def test_explicit_padding_before_the_first_convolution_keeps_the_outputs(pixels):
     """Padding with the normalized zero is not padding with the pixel zero."""
     import keras
 

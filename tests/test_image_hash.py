@@ -51,7 +51,7 @@ def test_a_copy_in_another_form_is_near(change):
     assert max(distance(photo(seed), change(photo(seed))) for seed in range(20)) <= 4
 
 
-def test_strangers_are_far():
+def test_different_photos_are_far_apart():
     hashes = np.array([image_hash(photo(seed)) for seed in range(200)], np.uint64)
     assert len(near_duplicates(hashes, max_distance=8)) == 0
 
@@ -89,7 +89,7 @@ def test_nothing_has_no_pairs():
         near_duplicates(np.empty(0, np.uint64), max_distance=16)
 
 
-def test_what_is_no_photo_is_refused():
+def test_what_is_not_a_photo_is_rejected():
     with pytest.raises(InputError, match=r"Received: float64 \(4, 4, 3\)"):
         image_hash(np.zeros((4, 4, 3)))
 

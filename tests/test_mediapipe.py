@@ -1,4 +1,4 @@
-"""A client of our files: MediaPipe's ImageClassifier, in a virtual environment of its own beside the project's.
+"""A client of our files: MediaPipe's ImageClassifier, in a separate virtual environment.
 
 It pins other versions of what TensorFlow needs, so it cannot live in the same environment. Its library is linked
 against OpenGL ES, which a bare Debian lacks: `apt-get install libegl1 libgles2`.

@@ -19,7 +19,7 @@ NAMES = [f"Katze {i}, größer" for i in range(10)]
 
 
 class Table:
-    """A flatbuffer table read by the format's own rules: https://flatbuffers.dev/internals/"""
+    """A flatbuffer table read by the format's rules: https://flatbuffers.dev/internals/"""
 
     def __init__(self, data: bytes, at: int) -> None:
         self.data, self.at = data, at
@@ -122,7 +122,7 @@ def test_our_record_stands_in_the_file(conversion):
     assert len(record["source_sha256"]) == 64
 
 
-def test_the_metadata_changes_neither_answers_nor_size_much(conversion, pixels):
+def test_the_metadata_changes_neither_outputs_nor_size_much(conversion, pixels):
     bare = Graph(conversion.content).to_bytes()
     again = embed(Graph(bare), conversion.metadata, NAMES)
     assert again == conversion.content, "embedding again replaces, and gives the same bytes"

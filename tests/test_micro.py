@@ -82,7 +82,7 @@ def test_the_arena_is_large_enough_and_hardly_larger_than_the_runtime_needs(file
     assert _run_on_tflm(paths[key], images, found.activations_bytes + found.records_bytes * 9 // 10, tmp_path) is None
 
 
-def test_the_microcontrollers_runtime_answers_as_litert_reference_kernels_do(files, tmp_path):
+def test_the_microcontrollers_runtime_computes_what_litert_reference_kernels_do(files, tmp_path):
     pytest.importorskip("tflite_micro")
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -102,7 +102,7 @@ def test_memory_adds_up_to_the_arena():
     assert Memory(1000, 24, 5, "x").arena_bytes == 1024
 
 
-def test_what_is_no_tflite_file_is_refused():
+def test_what_is_not_a_tflite_file_is_rejected():
     with pytest.raises(InputError, match="TFL3"):
         memory(b"not a file")
 
@@ -127,6 +127,6 @@ def test_a_c_compiler_reads_the_same_bytes_back(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "1model", "a b", "x;", "größe"])
-def test_a_name_that_is_none_in_c_is_refused(name):
+def test_a_name_that_is_invalid_in_c_is_rejected(name):
     with pytest.raises(InputError, match="letters, digits and _"):
         c_array(b"x", name)

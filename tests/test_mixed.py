@@ -28,7 +28,7 @@ def _layers(content: bytes) -> list[str]:
     return [graph.name(op.outputs[0]) for op in graph.operators()]
 
 
-def test_all_layers_wide_answer_as_the_float_model(files):
+def test_all_layers_wide_predict_as_the_float_model(files):
     float_content, int8, inputs = files
     wide = widened(float_content, int8, _layers(float_content))
     assert sqnr_db(predict(float_content, inputs), predict(wide, inputs)) > sqnr_db(
@@ -91,7 +91,7 @@ def test_an_easy_budget_keeps_every_layer_int8(small_model, pixels):
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "message"),
     [
         ({"sqnr_db": None}, "must have a budget"),
         ({"agreement": 99.0}, r"share in 0..1. Received: 99"),
@@ -99,11 +99,11 @@ def test_an_easy_budget_keeps_every_layer_int8(small_model, pixels):
         ({"sqnr_db": float("nan")}, "number of decibels"),
     ],
 )
-def test_bad_budgets_are_refused(fields, says):
-    with pytest.raises(InputError, match=says):
+def test_bad_budgets_are_rejected(fields, message):
+    with pytest.raises(InputError, match=message):
         Mixed(**fields)
 
 
-def test_too_few_images_to_measure_on_are_refused(small_model, pixels):
+def test_too_few_images_to_measure_on_are_rejected(small_model, pixels):
     with pytest.raises(InputError, match=r"at least 8 images .* Received: 7"):
         to_tflite(small_model, "mixed", calibration=pixels[:7])

@@ -1,4 +1,4 @@
-"""What may be handed over as a model: accepted forms answer as the model itself, hostile ones are not run."""
+"""The sources of models: accepted forms predict as the model itself, unsafe ones are not run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def _one_line(error: pytest.ExceptionInfo) -> str:
     return text
 
 
-def _refused(model: Any, says: str) -> None:
-    with pytest.raises(InputError, match=says) as error:
+def _refused(model: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
         open_source(model)
     _one_line(error)
 
@@ -56,7 +56,7 @@ def test_an_h5_file_of_keras_3(small_model, expected, pixels, tmp_path):
     _same(tmp_path / "m.h5", expected, pixels[:5])
 
 
-def test_an_h5_file_of_weights_alone_is_refused(small_model, tmp_path):
+def test_an_h5_file_of_weights_alone_is_rejected(small_model, tmp_path):
     small_model.save_weights(tmp_path / "m.weights.h5")
     _refused(tmp_path / "m.weights.h5", "whole model, as model.save writes it, not weights alone")
 
@@ -91,7 +91,7 @@ def test_a_float_tflite_file(small_model, expected, pixels, tmp_path):
     )
 
 
-def test_a_quantized_tflite_file_is_refused_by_name(small_model, pixels, tmp_path):
+def test_a_quantized_tflite_file_is_rejected_by_name(small_model, pixels, tmp_path):
     for scheme in ("float16", "dynamic_int8", "int8"):
         path = to_tflite(small_model, scheme, calibration=pixels).save(tmp_path / f"{scheme}.tflite")
         _refused(path, rf"must be float32.*{scheme}\.tflite, which is quantized")
@@ -130,13 +130,13 @@ def test_a_sequential_model(library, pixels):
     _same(model, model.predict(pixels[:4].astype(np.float32), verbose=0), pixels[:4])
 
 
-def test_a_sequential_model_that_was_not_built_is_refused():
+def test_a_sequential_model_that_was_not_built_is_rejected():
     import keras
 
     _refused(keras.Sequential(_layers(keras.layers)), "so that its input is known")
 
 
-def test_a_subclassed_model_is_refused(pixels):
+def test_a_subclassed_model_is_rejected(pixels):
     import keras
 
     class Own(keras.Model):
@@ -183,7 +183,7 @@ def test_a_fixed_batch_of_one_is_fine(pixels):
 
 
 @pytest.mark.parametrize(
-    ("shape", "says"),
+    ("shape", "message"),
     [
         ((None, None, None, 3), r"one fixed size.*\(free, free, free, 3\)"),
         ((None, 32, None, 3), r"\(free, 32, free, 3\)"),
@@ -194,15 +194,15 @@ def test_a_fixed_batch_of_one_is_fine(pixels):
         ((None, 32), r"\(free, 32\)"),
     ],
 )
-def test_an_input_that_is_not_rgb_of_one_size_is_refused(shape, says):
+def test_an_input_that_is_not_rgb_of_one_size_is_rejected(shape, message):
     import keras
 
     image = keras.Input(batch_shape=shape)
     x = keras.layers.GlobalAveragePooling2D()(image) if len(shape) == 4 else image
-    _refused(keras.Model(image, x), says)
+    _refused(keras.Model(image, x), message)
 
 
-def test_two_inputs_or_outputs_are_refused(tmp_path):
+def test_two_inputs_or_outputs_are_rejected(tmp_path):
     import keras
 
     a, b = keras.Input((32, 32, 3)), keras.Input((32, 32, 3))
@@ -214,7 +214,7 @@ def test_two_inputs_or_outputs_are_refused(tmp_path):
     _refused(tmp_path / "two", "Received: 2 inputs and 1 outputs")
 
 
-def test_an_output_that_is_no_row_of_classes_is_refused():
+def test_an_output_that_is_no_row_of_classes_is_rejected():
     import keras
 
     image = keras.Input((32, 32, 3))
@@ -222,7 +222,7 @@ def test_an_output_that_is_no_row_of_classes_is_refused():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_not_finite_are_refused(small_network, tmp_path, value):
+def test_weights_that_are_not_finite_are_rejected(small_network, tmp_path, value):
     model = small_network()
     kernel = np.array(model.get_layer("logits").kernel)
     kernel[0, 0] = value
@@ -233,11 +233,11 @@ def test_weights_that_are_not_finite_are_refused(small_network, tmp_path, value)
 
 
 @pytest.mark.parametrize("thing", [None, 3, b"x", [1], object(), lambda x: x])
-def test_what_is_no_model_is_refused(thing):
+def test_what_is_not_a_model_is_rejected(thing):
     _refused(thing, "must be a Keras model or the path")
 
 
-def test_files_that_are_no_models_are_refused(tmp_path):
+def test_files_that_are_no_models_are_rejected(tmp_path):
     (tmp_path / "empty.keras").write_bytes(b"")
     (tmp_path / "junk.keras").write_bytes(np.random.default_rng(0).bytes(5000))
     (tmp_path / "lambda.keras").write_bytes(b"PK\x03\x04" + bytes(100))
@@ -264,7 +264,7 @@ def _rewrite(source: Path, target: Path, change: dict[str, bytes | None]) -> Pat
     return target
 
 
-def test_a_damaged_keras_file_is_refused(small_model, tmp_path):
+def test_a_damaged_keras_file_is_rejected(small_model, tmp_path):
     good = tmp_path / "lambda_m.keras"
     small_model.save(good)
     content = good.read_bytes()
@@ -288,7 +288,7 @@ def test_a_damaged_keras_file_is_refused(small_model, tmp_path):
         _refused(_rewrite(good, tmp_path / "lambda_bad.keras", change), "cannot be loaded as a Keras 3 model")
 
 
-def test_an_archive_that_unpacks_to_far_more_than_it_weighs_is_refused(small_model, tmp_path):
+def test_an_archive_that_unpacks_to_far_more_than_it_weighs_is_rejected(small_model, tmp_path):
     small_model.save(tmp_path / "m.keras")
     bomb = _rewrite(tmp_path / "m.keras", tmp_path / "bomb.keras", {"model.weights.h5": bytes(200_000_000)})
     assert bomb.stat().st_size < 1_000_000
@@ -369,7 +369,7 @@ def test_a_saved_model_that_reaches_outside_is_not_run(kind, tmp_path):
     assert not trace.exists()
 
 
-def test_hostile_code_under_the_name_of_the_saver_is_not_run(tmp_path):
+def test_unsafe_code_under_the_name_of_the_saver_is_not_run(tmp_path):
     """The functions that save and restore may touch files, but only while the model itself does not call them."""
     import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2
@@ -390,7 +390,7 @@ def test_hostile_code_under_the_name_of_the_saver_is_not_run(tmp_path):
     assert not trace.exists()
 
 
-def test_damaged_saved_models_are_refused(small_model, tmp_path):
+def test_damaged_saved_models_are_rejected(small_model, tmp_path):
     (tmp_path / "saved").mkdir()
     _refused(tmp_path / "saved", "must hold saved_model.pb")
     (tmp_path / "saved" / "saved_model.pb").write_bytes(b"")
@@ -405,9 +405,9 @@ def test_damaged_saved_models_are_refused(small_model, tmp_path):
 
 def test_the_preprocessing_beside_a_keras_file_is_the_models(small_model, tmp_path):
     small_model.save(tmp_path / "m.keras")
-    told = Preprocessing(32, resize_to=40, rule="resize_then_crop")
-    (tmp_path / "m.json").write_text(json.dumps({"preprocessing": told.to_dict()}))
-    assert open_source(tmp_path / "m.keras").preprocessing == told
+    beside = Preprocessing(32, resize_to=40, rule="resize_then_crop")
+    (tmp_path / "m.json").write_text(json.dumps({"preprocessing": beside.to_dict()}))
+    assert open_source(tmp_path / "m.keras").preprocessing == beside
     for other in ("no json", "[]", '{"preprocessing": 3}', '{"preprocessing": {"image_size": -1}}'):
         (tmp_path / "m.json").write_text(other)
         assert open_source(tmp_path / "m.keras").preprocessing is None

@@ -1,4 +1,4 @@
-"""ONNX files: what ONNX's own tools say of them."""
+"""ONNX files, checked with ONNX's own tools."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from converters.tflite.runtime import predict_onnx
 
 
 @pytest.mark.parametrize("opset", [MIN_OPSET, 17, max_opset()])
-def test_every_opset_is_valid_and_answers_as_keras_does(small_model, pixels, opset):
+def test_every_opset_is_valid_and_predicts_as_keras_does(small_model, pixels, opset):
     conversion = to_onnx(small_model, calibration=pixels, opset=opset)
     model = onnx.load_model_from_string(conversion.content)
     onnx.checker.check_model(model, full_check=True)
@@ -56,7 +56,7 @@ def test_a_pointwise_convolution_of_pooled_features_keeps_its_bias(pixels):
     assert to_onnx(model, calibration=pixels).parity.sqnr_db > 90
 
 
-def test_int8_is_qdq_of_a_quarter_of_the_size_and_answers_as_keras_does(small_model, pixels):
+def test_int8_is_qdq_of_a_quarter_of_the_size_and_predicts_as_keras_does(small_model, pixels):
     from converters.parity import sqnr_db
 
     conversion = to_onnx(small_model, "int8", calibration=pixels)
@@ -78,7 +78,7 @@ def test_int8_is_qdq_of_a_quarter_of_the_size_and_answers_as_keras_does(small_mo
     assert json.loads({p.key: p.value for p in model.metadata_props}["EDGE_CV_METADATA"])["scheme"] == "int8"
 
 
-def test_int8_without_calibration_and_unknown_schemes_are_refused(small_model):
+def test_int8_without_calibration_and_unknown_schemes_are_rejected(small_model):
     from converters import InputError
 
     with pytest.raises(InputError, match="calibration must be given"):

@@ -15,7 +15,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
-    """A photo whose red is the row and whose green is the column, so that a crop says where it was cut."""
+    """A photo whose red is the row and whose green is the column, so that a crop shows its position."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, np.zeros_like(rows)], -1).astype(np.uint8)
 
@@ -92,7 +92,7 @@ def test_a_pillow_image_and_its_pixels_give_the_same():
         None,
     ],
 )
-def test_what_is_no_rgb_photo_is_refused(photo):
+def test_what_is_not_an_rgb_photo_is_rejected(photo):
     with pytest.raises(InputError, match="a photo must"):
         Preprocessing(4).crop_and_resize(photo)
 
@@ -132,6 +132,6 @@ def test_it_survives_json():
         ([1], "must have the fields"),
     ],
 )
-def test_bad_fields_are_refused(fields, message):
+def test_bad_fields_are_rejected(fields, message):
     with pytest.raises(InputError, match=message):
         Preprocessing.from_dict(fields)

@@ -1,4 +1,4 @@
-"""The quantized graphs: what is integer, which scales weights and activations have, what stands at the ends."""
+"""The quantized graphs: integer operators, scales of weights and activations, types of input and output."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_activations_hold_the_calibrated_ranges(small_model, pixels):
     assert seen >= 3
 
 
-def test_other_ends_give_the_answers_of_int8(small_model, int8, pixels):
+def test_other_io_types_give_the_outputs_of_int8(small_model, int8, pixels):
     wanted = predict(int8.content, pixels, pixel_offset=-128)
     for io, dtype in (("uint8", "uint8"), ("float32", "float32")):
         conversion = to_tflite(small_model, Int8(io=io), calibration=pixels)

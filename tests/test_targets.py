@@ -1,4 +1,4 @@
-"""Targets' rules: a table of what each scheme's file is told, and faults put in by hand."""
+"""Targets' rules: the diagnostics of each scheme's file, and of faults inserted by hand."""
 
 from __future__ import annotations
 
@@ -102,6 +102,6 @@ def test_a_conversion_for_a_target_has_its_ends_or_fails(small_model, pixels):
 
 
 @pytest.mark.parametrize("name", ["edgetp", "", "tflite-3.1", None, "tflite-2.x"])
-def test_an_unknown_target_is_refused_with_the_known_ones(contents, name):
+def test_an_unknown_target_is_rejected_with_the_known_ones(contents, name):
     with pytest.raises(InputError, match=r"unknown target.*nnapi"):
         targets.check(contents["int8"], name)

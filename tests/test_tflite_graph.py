@@ -22,7 +22,7 @@ def test_a_round_trip_computes_the_same(content, pixels):
 
 
 def test_every_buffer_is_aligned_to_16_bytes(content):
-    """Found by its content in the file, not by our own reading."""
+    """The buffers are located by their content in the file, not by our reader."""
     graph = Graph(content)
     weights = [graph.constant(t) for op in graph.operators() for t in op.inputs if t >= 0]
     weights = [w for w in weights if w is not None and w.nbytes > 16]
@@ -33,7 +33,7 @@ def test_every_buffer_is_aligned_to_16_bytes(content):
         assert at % 16 == 0
 
 
-def test_what_nobody_reads_is_dropped(content):
+def test_unused_tensors_and_buffers_are_dropped(content):
     graph = Graph(content)
     before = len(graph.tensors), len(graph.model.buffers)
     graph.add_tensor("unused", "FLOAT32", (1000,), values=np.zeros(1000, np.float32))
@@ -72,13 +72,13 @@ def test_weights_behind_the_flatbuffer_are_read(content, pixels):
 
 
 @pytest.mark.parametrize("size", [0, 7, 8, 30, 500])
-def test_a_cut_file_is_refused(content, size):
+def test_a_cut_file_is_rejected(content, size):
     with pytest.raises(InputError, match=r"TFL3|corrupt") as error:
         Graph(content[:size])
     assert "\n" not in str(error.value)
 
 
-def test_junk_behind_the_identifier_is_refused():
+def test_junk_behind_the_identifier_is_rejected():
     rng = np.random.default_rng(0)
     for _ in range(20):
         with pytest.raises(InputError):

@@ -1,4 +1,4 @@
-"""Operator versions of our files against those that TensorFlow's own converter writes."""
+"""Operator versions of our files, compared with those that TensorFlow's converter writes."""
 
 from __future__ import annotations
 
