@@ -1,11 +1,11 @@
-"""The main job against TensorFlow's own converter, in one run: answers, latency, size, time, and the cost of measuring.
+"""The main job against TensorFlow's converter, in one run: accuracy, latency, size, time, and the cost of measuring.
 
     python benchmarks/main_job.py --data FOLDER              a folder with a labels.csv of calibration and test photos
     python benchmarks/main_job.py                            the photos of packages (20: too few for figures)
 
 The peer is `tf.lite.TFLiteConverter` with full-integer int8 on the same model without its normalization, calibrated on
-the same photos: what a careful user does by hand. Latencies of two files are taken alternately in one process, so that
-what else the machine does falls on both.
+the same photos: what a careful user does by hand. Latencies of two files are measured alternately in one process, so
+that other load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
     model = models.build(arguments.model, weights="imagenet")
     with tempfile.TemporaryDirectory(prefix="edge_cv_") as name:
         folder = Path(name)
-        # Both once before the clock starts: the first conversion of a process also loads the converter.
+        # Once before the clock starts: the first conversion of a process also loads the converter.
         tensorflow_int8(model, calibration_pixels[:2])
         start = time.perf_counter()
         peer = tensorflow_int8(model, calibration_pixels)
@@ -59,7 +59,7 @@ def main() -> None:
         plain = folder / "tensorflow_int8.tflite"
         plain.write_bytes(peer)
         print_time(our_seconds, peer_seconds)
-        print_answers(files, plain, test, preprocessing)
+        print_accuracy(files, plain, test, preprocessing)
         print_latency(files["int8"], plain)
         print_throughput(files, test, preprocessing)
     print_decoding(test, preprocessing)
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def tensorflow_int8(model, pixels: np.ndarray) -> bytes:
-    """TensorFlow's own int8 file of the model without its normalization."""
+    """TensorFlow's int8 file of the model without its normalization."""
     import keras
     import tensorflow as tf
 
@@ -87,7 +87,7 @@ def tensorflow_int8(model, pixels: np.ndarray) -> bytes:
 
 
 def ours(model, pixels: np.ndarray, folder: Path) -> dict[str, Path]:
-    """All five files, each verified, from a cold start of the conversion."""
+    """All five files, each verified, without a kept float conversion."""
     from converters import float_model, to_onnx, to_tflite
 
     float_model._kept.clear()
@@ -101,11 +101,11 @@ def ours(model, pixels: np.ndarray, folder: Path) -> dict[str, Path]:
 def print_time(our_seconds: float, peer_seconds: float) -> None:
     print("conversion                       seconds")
     print(f"  TensorFlow, one int8 file      {peer_seconds:7.1f}")
-    print(f"  ours, five files, verified     {our_seconds:7.1f}   {our_seconds / peer_seconds:.2f} x (limit 2)\n")
+    print(f"  ours, five files, verified     {our_seconds:7.1f}   {our_seconds / peer_seconds:.2f} x (limit 1.3)\n")
 
 
-def print_answers(files: dict[str, Path], plain: Path, test, preprocessing) -> None:
-    """Top-1, agreement and SQNR of ours and of the peer's, against the float32 file."""
+def print_accuracy(files: dict[str, Path], plain: Path, test, preprocessing) -> None:
+    """Top-1, agreement and SQNR of our files and the peer's, against the float32 file."""
     from converters.parity import sqnr_db
     from converters.tflite.graph import Graph, count_operators
     from converters.tflite.runtime import predict
@@ -133,7 +133,7 @@ def print_answers(files: dict[str, Path], plain: Path, test, preprocessing) -> N
 
 
 def print_latency(our_file: Path, plain: Path) -> None:
-    """Median latency at one thread, the two files taken alternately."""
+    """Median latency at one thread, the two files measured alternately."""
     own, peer = medians_ms([our_file.read_bytes(), plain.read_bytes()])
     print(f"int8 latency, 1 thread, median of {ROUNDS * INFERENCES} each, alternately")
     print(f"  ours {own:.3f} ms, TensorFlow's {peer:.3f} ms: {own / peer:.3f} x (limit 1.02)\n")
