@@ -76,8 +76,8 @@ def grad_cam(model: Any, images: np.ndarray, classes: Sequence[int]) -> np.ndarr
     import numpy as np
 
     features = _last_feature_map(model)
-    body, head = keras.Model(model.inputs[0], features), keras.Model(features, model.outputs[0])
-    maps = body(np.asarray(images, np.float32), training=False)
+    extractor, head = keras.Model(model.inputs[0], features), keras.Model(features, model.outputs[0])
+    maps = extractor(np.asarray(images, np.float32), training=False)
     gradients = np.asarray(_gradients(head, maps, np.asarray(classes, np.int32)), np.float32)
     weights = gradients.mean(axis=(1, 2), keepdims=True)
     heat = np.maximum((weights * keras.ops.convert_to_numpy(maps)).sum(axis=-1), 0)

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ def map_in_processes(
     initializer: Callable[..., None] | None = None,
     initargs: tuple = (),
     small: bool = False,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Apply a function to each task on all cores, with a bounded number of results waiting.
 
     Args:
