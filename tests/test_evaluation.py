@@ -13,10 +13,8 @@ import pytest
 
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
-from edge_cv.data import Sample, Samples
-from edge_cv.data.places import FilePart
+from edge_cv.data import Samples
 from edge_cv.evaluation import chunk_results, evaluate, inference, open_model, worker
-from edge_cv.evaluation.confidence import TEMPERATURES
 from edge_cv.evaluation.predictions import Predictions
 from edge_cv.parallel.processes import process_pool
 
@@ -177,24 +175,6 @@ def test_onnx_artifacts_are_classified_by_onnxruntime(models, source):
     assert result.runtimes["onnx"].startswith("onnxruntime ")
 
 
-def test_an_encoder_uses_the_models_own_range(models, source):
-    """Pixels are encoded as (pixel - 100) / 50, and quantized by the tensor's scale and zero point."""
-    normalized = Preprocessing(image_size=SIZE, mean=(100,) * 3, std=(50,) * 3)
-    encoder = open_model.InputEncoder("float32", None, None, None, normalized)
-    pixels = np.arange(2 * SIZE * SIZE * 3).reshape(2, SIZE, SIZE, 3).astype(np.uint8)
-    np.testing.assert_allclose(encoder(pixels), (pixels.astype(np.float64) - 100) / 50, rtol=1e-6)
-    int8 = open_model.InputEncoder("int8", 0.02, -28, None, normalized)
-    np.testing.assert_array_equal(int8(pixels), pixels.astype(int) - 128)
-
-
-def test_a_pixel_offset_precedes_the_tensors_scale(source):
-    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-    for dtype, offset in (("int8", -128), ("uint8", 0)):
-        encoder = open_model.InputEncoder(dtype, 1 / 128, -1, offset, PREPROCESSING)
-        np.testing.assert_array_equal(encoder(pixels), pixels.astype(int) + offset)
-        assert encoder(pixels).dtype == dtype
-
-
 def test_preprocessing_and_range_are_read_from_metadata(models, source, tmp_path):
     import json
 
@@ -279,26 +259,6 @@ def test_multi_label_images_keep_all_outputs_and_have_no_top1(models, source, tm
     outside = Samples.from_files("outside", [source.path(0)], wide, ("a",) * (CLASSES + 2))
     with pytest.raises(InputError, match=rf"labels must be in 0\.\..*Received: {CLASSES + 1} for .*00.png"):
         evaluate(artifacts, outside, PREPROCESSING)
-
-
-def test_losses_and_confidences_at_each_temperature_equal_the_scaled_softmax(source):
-    rng = np.random.default_rng(0)
-    logits = rng.normal(0, 4, (6, CLASSES)).astype(np.float32)
-    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    photos = [Sample(FilePart(f"{n}.jpg"), label) for n, label in enumerate((3, 0, None, 9, 9, 1))]
-    logits_and_chances = tuple(("file", open_model.IOMetadata(None, None, are)) for are in (False, True))
-    task = worker.Task(logits_and_chances, None, PREPROCESSING)
-    losses, confidences = chunk_results.at_temperatures(task, [logits, chances], photos)
-    for row, photo in enumerate(photos):
-        for place, temperature in enumerate(TEMPERATURES):
-            powers = np.exp(logits[row].astype(np.float64) / temperature)
-            shares = powers / powers.sum()
-            for column in range(2):  # from logits and from probabilities alike
-                if photo.label is None:
-                    assert losses[row, column, place] == confidences[row, column, place] == 0
-                    continue
-                assert losses[row, column, place] == pytest.approx(-math.log(shares[photo.label]), rel=1e-4, abs=1e-5)
-                assert confidences[row, column, place] == pytest.approx(shares.max(), rel=1e-4)
 
 
 def test_invalid_arguments_are_one_line_errors(models, source, tmp_path):

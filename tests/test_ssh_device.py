@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import json
 import os
@@ -24,7 +23,7 @@ from edge_cv.cli import app as cli
 from edge_cv.data import Samples
 from edge_cv.evaluation import evaluate, runner
 from edge_cv.evaluation.measurement import Measurement
-from edge_cv.evaluation.remote import agent, board, evaluating, measure_on, measuring, parse, ssh
+from edge_cv.evaluation.remote import board, evaluating, measure_on, measuring, parse
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="sshd is not installed (apt-get install openssh-server)")
 
@@ -368,44 +367,6 @@ def test_the_path_of_python_is_never_run_by_a_shell(device, artifacts, tmp_path)
         with pytest.raises(InputError, match="must have"):
             measure_on(device(python=python), artifacts["int8"])
     assert not (tmp_path / "here").exists()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "ssh://-oProxyCommand=touch",
-        "ssh://-l@host",
-        "ssh://a b",
-        "ssh://host;ls",
-        "ssh://$(x)@host",
-        "ssh://host:0",
-        "ssh://host:65536",
-        "ssh://host?python=-c",
-        "ssh://host?config=x",
-        "ssh://",
-        "adb:-s",
-        "adb:a b",
-        "adb?delegate=npu",
-        "phone",
-        "",
-    ],
-)
-def test_invalid_addresses_are_refused(text):
-    with pytest.raises(InputError, match=r"(must be|Received)"):
-        parse(text)
-
-
-def test_addresses_are_parsed():
-    assert parse("ssh://pi@raspberrypi.local") == ssh.Ssh("raspberrypi.local", "pi")
-    assert parse("ssh://MyPi:2222?python=venv/bin/python3") == ssh.Ssh("MyPi", None, 2222, "venv/bin/python3")
-    assert parse("ssh://pi@[fe80::1%eth0]:22") == ssh.Ssh("fe80::1%eth0", "pi", 22)
-    assert str(parse("ssh://pi@[::1]:22")) == "ssh://pi@[::1]:22"
-    assert str(parse("adb:192.168.0.2:5555?delegate=gpu")) == "adb:192.168.0.2:5555"
-
-
-def test_copied_scripts_are_python_3_8():
-    for module in (agent, runner):
-        ast.parse(Path(module.__file__).read_text(), feature_version=(3, 8))
 
 
 def test_the_report_has_the_latencies_of_host_and_device(device, artifacts, source, tmp_path, monkeypatch, capsys):
