@@ -1,10 +1,10 @@
-"""int8 against every post-training quantizer at hand: the same model, calibration and measuring photos, in one run.
+"""int8 against other post-training quantizers: the same model, calibration photos and test photos, in one run.
 
     python benchmarks/quantization.py --data FOLDER --model efficientnet_lite0
     python benchmarks/quantization.py --data FOLDER --openvino ENV/bin/python     with OpenVINO and NNCF as well
 
 FOLDER has a labels.csv of calibration and test photos. Peers: TensorFlow's converter, ai-edge-quantizer (min-max and
-MSE), ONNX Runtime's quantizer, and OpenVINO with NNCF, which wants an environment of its own (python -m venv ENV;
+MSE), ONNX Runtime's quantizer, and OpenVINO with NNCF, which needs a separate environment (python -m venv ENV;
 ENV/bin/pip install nncf openvino onnx). Each gets the model in the form that suits it best: without its normalization
 where it would quantize that. SQNR is that of the logits against the float model's on the test photos; agreement is with
 its top-1, with the 95 % interval.
@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--openvino", help="the Python of an environment that has openvino, nncf and numpy")
     arguments = parser.parse_args()
 
-    from converters import schemes, to_onnx, to_tflite
+    from converters import to_onnx, to_tflite
     from converters.float_model import convert_float
     from converters.quantization.normalization import strip_normalization
     from converters.sources import open_source
@@ -58,7 +59,6 @@ def main() -> None:
     from edge_cv.data.split import split_for_evaluation
     from edge_cv.evaluation import describe_environment
 
-    ours = [schemes.parse(name) for name in arguments.schemes.split(",")]
     machine = describe_environment()
     print(f"{machine['cpu']}, {machine['cores']} cores, VNNI: {machine['int8_dot_product']}; {machine['versions']}")
     splits = split_for_evaluation(arguments.data, None, 100)
@@ -73,14 +73,9 @@ def main() -> None:
     source = open_source(model)
     float_model = convert_float(source)
     normalized = strip_normalization(float_model, preprocessing)
-    wanted = predict(float_model.content, pixels)
-    table = Table(wanted, labels)
-    table.row("float32", 0, float_model.content, wanted)
-
-    def timed(make: Callable[[], bytes]) -> tuple[float, bytes]:
-        start = time.perf_counter()
-        made = make()
-        return time.perf_counter() - start, made
+    reference = predict(float_model.content, pixels)
+    table = Table(reference, labels)
+    table.row("float32", 0, float_model.content, reference)
 
     seconds, plain = timed(lambda: tensorflow_int8(model, calibration_pixels))
     table.row("TensorFlow", seconds, plain, predict(plain, pixels, pixel_offset=-128))
@@ -96,25 +91,30 @@ def main() -> None:
         seconds, outputs = openvino_int8(arguments.openvino, onnx, calibration_pixels, pixels)
         table.row("OpenVINO, NNCF", seconds, b"", outputs)
     files = {"TensorFlow int8": plain}
-    for scheme in ours:
-        start = time.perf_counter()
-        made = to_tflite(source, scheme, calibration=calibration_pixels)
-        outputs = predict(made.content, pixels, pixel_offset=made.pixel_offset)
-        table.row(f"ours {scheme.name}", time.perf_counter() - start, made.content, outputs)
-        files[f"ours {scheme.name}"] = made.content
-        for point in made.metadata.get("mixed", {}).get("curve", ()):
+    for name in arguments.schemes.split(","):
+        seconds, conversion = timed(lambda name=name: to_tflite(source, name, calibration=calibration_pixels))
+        outputs = predict(conversion.content, pixels, pixel_offset=conversion.pixel_offset)
+        table.row(f"ours {name}", seconds, conversion.content, outputs)
+        files[f"ours {name}"] = conversion.content
+        for point in (conversion.record.mixed or {}).get("curve", ()):
             print(f"    {point}")
     print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB, of all of this process")
-    print("latency at one thread, medians of single inferences taken in turns")
+    print("latency at one thread, medians of single inferences, measured alternately")
     for name, milliseconds in zip(files, medians_ms(list(files.values())), strict=True):
         print(f"  {name:18} {milliseconds:8.3f} ms")
+
+
+def timed(make: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    made = make()
+    return time.perf_counter() - start, made
 
 
 class Table:
     """Prints a row as soon as it is measured."""
 
-    def __init__(self, wanted: np.ndarray, labels: np.ndarray) -> None:
-        self._wanted, self._labels = wanted, labels
+    def __init__(self, reference: np.ndarray, labels: np.ndarray) -> None:
+        self._reference, self._labels = reference, labels
         print("made by             SQNR      agreement (95 % interval)   top-1     bytes        integer     seconds")
 
     def row(self, name: str, seconds: float, content: bytes, outputs: np.ndarray) -> None:
@@ -122,11 +122,11 @@ class Table:
         from converters.tflite.graph import Graph, count_operators
         from edge_cv.evaluation import wilson_interval
 
-        agreed = int((outputs.argmax(1) == self._wanted.argmax(1)).sum())
+        agreed = int((outputs.argmax(1) == self._reference.argmax(1)).sum())
         low, high = wilson_interval(agreed, len(outputs))
         integer = "{}/{}".format(*count_operators(Graph(content))) if content[4:8] == b"TFL3" else ""
         print(
-            f"{name:18} {sqnr_db(self._wanted, outputs):6.2f} dB  {agreed / len(outputs):7.2%} "
+            f"{name:18} {sqnr_db(self._reference, outputs):6.2f} dB  {agreed / len(outputs):7.2%} "
             f"({low:.1%} to {high:.1%})   {np.mean(outputs.argmax(1) == self._labels):7.2%}  {len(content):10,}  "
             f"{integer:>9} {seconds:9.1f}",
             flush=True,

@@ -88,8 +88,6 @@ class Graph:
         except Exception as error:  # the generated reader raises whatever struct and numpy raise
             raise InputError(f"the TFLite file is corrupt ({type(error).__name__} while reading it)") from error
 
-    # reading
-
     @property
     def tensors(self) -> list[Any]:
         return self.subgraph.tensors
@@ -173,8 +171,6 @@ class Graph:
     def options(self, operator: Operator) -> Any:
         """The operator's options table of the schema; None where it has none."""
         return self.subgraph.operators[operator.index].builtinOptions
-
-    # editing
 
     def set_constant(self, tensor: int, values: np.ndarray) -> None:
         """Store the values in a new buffer of the tensor."""
