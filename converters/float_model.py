@@ -248,7 +248,7 @@ def _input_scale(graph: Any) -> tuple[float, ...] | None:
                 break
             try:
                 values = np.asarray(parts.prune([], other)(), np.float64).reshape(-1)
-            except Exception:  # it depends on the input, which TensorFlow says in several ways
+            except Exception:  # it depends on the input; TensorFlow raises exceptions of several kinds
                 break
             if values.size not in (1, 3):
                 break

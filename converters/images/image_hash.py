@@ -76,7 +76,7 @@ def near_duplicates(hashes_a: np.ndarray, hashes_b: np.ndarray | None = None, ma
     b = a if hashes_b is None else np.asarray(hashes_b, np.uint64)
     edges = [HASH_BITS * i // (max_distance + 1) for i in range(max_distance + 2)]
     masks = [np.uint64((1 << high) - (1 << low)) for low, high in zip(edges, edges[1:])]  # noqa: B905, RUF007
-    found = [np.empty((0, 2), np.int64)]
+    matches = [np.empty((0, 2), np.int64)]
     for piece, mask in enumerate(masks):
         order = np.argsort(b & mask, kind="stable")
         keys = (b & mask)[order]
@@ -93,8 +93,8 @@ def near_duplicates(hashes_a: np.ndarray, hashes_b: np.ndarray | None = None, ma
             near = np.bitwise_count(difference) <= max_distance
             for earlier in masks[:piece]:  # already found by this piece
                 near &= (difference & earlier) != 0
-            found.append(np.stack([rows[near], columns[near]], axis=1))
-    pairs = np.concatenate(found)
+            matches.append(np.stack([rows[near], columns[near]], axis=1))
+    pairs = np.concatenate(matches)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 

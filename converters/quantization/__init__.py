@@ -1,1 +1,1 @@
-"""From a float TFLite graph to integer ones."""
+"""Quantization of float TFLite graphs."""

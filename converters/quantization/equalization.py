@@ -31,18 +31,18 @@ class _Group:
     """Tensors whose channels can only be scaled together.
 
     Attributes:
-        makers: the operators that write them, in order.
+        writers: the operators that write them, in order.
         readers: the layers that read them.
         shiftable: whether the channels' means may be shifted too.
     """
 
-    makers: tuple[Operator, ...]
+    writers: tuple[Operator, ...]
     readers: tuple[Operator, ...]
     shiftable: bool
 
     @property
     def tensors(self) -> tuple[int, ...]:
-        return tuple(maker.outputs[0] for maker in self.makers)
+        return tuple(writer.outputs[0] for writer in self.writers)
 
 
 def equalizable(content: bytes) -> frozenset[str]:
@@ -91,31 +91,31 @@ def _groups(graph: Graph) -> list[_Group]:
     for operator in operators:
         options = graph.subgraph.operators[operator.index].builtinOptions
         activation = getattr(options, "fusedActivationFunction", _NONE)
-        given, made = [t for t in operator.inputs if t in computed], operator.outputs[0]
+        read, output = [t for t in operator.inputs if t in computed], operator.outputs[0]
         if activation != _NONE or operator.name in ("PAD", "RELU"):
-            unshiftable.add(made)
+            unshiftable.add(output)
         if activation not in (_NONE, _RELU):
-            fixed.add(made)
+            fixed.add(output)
         if operator.name in WEIGHTED and _plain(graph, operator):
-            for tensor in given:
+            for tensor in read:
                 readers.setdefault(tensor, []).append(operator)
                 unshiftable.update([tensor] if _pads(graph, operator) else [])
-        elif _by_channel(graph, operator) and len(given) == (2 if operator.name == "ADD" else 1):
-            for tensor in given:
-                joined[root(tensor)] = root(made)
+        elif _by_channel(graph, operator) and len(read) == (2 if operator.name == "ADD" else 1):
+            for tensor in read:
+                joined[root(tensor)] = root(output)
         else:
-            fixed.update(given, operator.outputs)
+            fixed.update(read, operator.outputs)
     members: dict[int, list[Operator]] = {}
     for operator in operators:
         for tensor in operator.outputs:
             members.setdefault(root(tensor), []).append(operator)
-    found = []
-    for makers in members.values():
-        tensors = [maker.outputs[0] for maker in makers]
+    groups = []
+    for writers in members.values():
+        tensors = [writer.outputs[0] for writer in writers]
         reading = tuple(reader for t in tensors for reader in readers.get(t, ()))
         if fixed.isdisjoint(tensors) and reading:
-            found.append(_Group(tuple(makers), reading, unshiftable.isdisjoint(tensors)))
-    return found
+            groups.append(_Group(tuple(writers), reading, unshiftable.isdisjoint(tensors)))
+    return groups
 
 
 def _plain(graph: Graph, operator: Operator) -> bool:
@@ -141,28 +141,28 @@ def _pads(graph: Graph, operator: Operator) -> bool:
 
 def _by_channel(graph: Graph, operator: Operator) -> bool:
     """Whether each channel of the operator's output is proportional to that channel of its inputs."""
-    made = graph.shape(operator.outputs[0])
+    output = graph.shape(operator.outputs[0])
     if operator.name == "ADD":
-        return all(graph.shape(t) == made for t in operator.inputs)
+        return all(graph.shape(t) == output for t in operator.inputs)
     if operator.name == "MEAN":
         axes, rank = graph.constant(operator.inputs[1]), len(graph.shape(operator.inputs[0]))
         return axes is not None and all(0 < axis % rank < rank - 1 for axis in axes.reshape(-1))
     if operator.name == "PAD":
-        return graph.shape(operator.inputs[0])[-1] == made[-1]
+        return graph.shape(operator.inputs[0])[-1] == output[-1]
     return operator.name in ("AVERAGE_POOL_2D", "MAX_POOL_2D", "RELU")
 
 
 def _maps(graph: Graph, group: _Group, statistics: Mapping[int, ChannelStatistics]) -> dict[int, ChannelMap]:
     """The gain of a group with the least expected noise after its readers, and each tensor's shift."""
     centre: dict[int, np.ndarray] = {}
-    for maker in group.makers:
-        made = maker.outputs[0]
+    for writer in group.writers:
+        output = writer.outputs[0]
         if not group.shiftable:
-            centre[made] = np.zeros_like(statistics[made].mean)
-        elif maker.name in WEIGHTED:
-            centre[made] = statistics[made].mean
+            centre[output] = np.zeros_like(statistics[output].mean)
+        elif writer.name in WEIGHTED:
+            centre[output] = statistics[output].mean
         else:
-            centre[made] = np.sum([centre[t] for t in maker.inputs if t in centre], axis=0)
+            centre[output] = np.sum([centre[t] for t in writer.inputs if t in centre], axis=0)
     low = {t: np.minimum(statistics[t].low - centre[t], 0) for t in group.tensors}
     high = {t: np.maximum(statistics[t].high - centre[t], 0) for t in group.tensors}
     room = np.full(len(statistics[group.tensors[0]].mean), MAX_GAIN)
@@ -194,20 +194,20 @@ def _maps(graph: Graph, group: _Group, statistics: Mapping[int, ChannelStatistic
     return {t: ChannelMap(gain, -gain * centre[t]) for t in group.tensors}
 
 
-def _rewrite(graph: Graph, operator: Operator, given: ChannelMap | None, made: ChannelMap | None) -> None:
+def _rewrite(graph: Graph, operator: Operator, of_input: ChannelMap | None, of_output: ChannelMap | None) -> None:
     """Change a layer's weights and bias for its mapped input and its mapped output."""
-    if given is None and made is None:
+    if of_input is None and of_output is None:
         return
     constants = [graph.constant(t) for t in operator.inputs[1:3]]
     weights, bias = (np.asarray(values, np.float64) for values in constants)
     depthwise = operator.name == "DEPTHWISE_CONV_2D"
-    if given is not None:
-        weights = weights / given.gain
-        moved = weights * given.shift
+    if of_input is not None:
+        weights = weights / of_input.gain
+        moved = weights * of_input.shift
         bias = bias - (moved.sum((0, 1, 2)) if depthwise else moved.reshape(len(bias), -1).sum(1))
-    if made is not None:
-        weights = weights * (made.gain if depthwise else made.gain.reshape(-1, *[1] * (weights.ndim - 1)))
-        bias = bias * made.gain + made.shift
+    if of_output is not None:
+        weights = weights * (of_output.gain if depthwise else of_output.gain.reshape(-1, *[1] * (weights.ndim - 1)))
+        bias = bias * of_output.gain + of_output.shift
     inputs = [operator.inputs[0]]
     for old, values in zip(operator.inputs[1:3], (weights, bias), strict=True):
         name = f"{graph.name(old)}/equalized_{operator.index}"  # layers may share a constant

@@ -65,7 +65,7 @@ def observe(
                 image_ranges[name] = float(image_sums[name][0].min()), float(image_sums[name][1].max())
             elif values.dtype.kind == "f" and values.size:
                 image_ranges[name] = float(values.min()), float(values.max())
-            del values  # a view into the interpreter, which refuses to run while one is alive
+            del values  # a view into the interpreter, which does not run while one is alive
         with lock:
             for name, (low, high) in image_ranges.items():
                 earlier = ranges.get(name, (low, high))

@@ -23,13 +23,13 @@ def interpreter(content: bytes, *, threads: int = 1) -> Any:
 
     global _announced
     try:
-        made = Interpreter(model_content=content, num_threads=threads)
+        allocated = Interpreter(model_content=content, num_threads=threads)
         with contextlib.nullcontext() if _announced else suppress_native_logs():
-            made.allocate_tensors()
+            allocated.allocate_tensors()
         _announced = True
     except (ValueError, RuntimeError) as error:
         raise InputError(f"the TFLite runtime rejects the model: {str(error).strip().splitlines()[0][:200]}") from error
-    return made
+    return allocated
 
 
 def dequantize(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
