@@ -519,12 +519,13 @@ def test_search_prints_the_best_trial_first_and_its_command(edge_cv, tmp_path):
         (("train", "alexnet", "--data", "digits", "--set", "fit.epoch=1"), "field of Fit"),
         (("train", "alexnet", "--data", "digits", "--set", "fit.optimizer=adam"), "unknown Fit.optimizer"),
         (("train", str(ROOT / "recipes/digits.py"), "--weights", "imagenet"), "--weights is for a model's name"),
-        (("train", str(ROOT / "recipes/demo.py")), "the recipe demo must have a part fit. Received: none"),
+        (("train", "demo"), "the recipe demo must have a part fit. Received: none"),
         (("train", "nowhere.py"), "the recipe must be a file that exists"),
         (("search", str(ROOT / "recipes/demo.py"), "--over", "fit.epochs=1,2"), "must have a part fit"),
-        (("search", str(ROOT / "recipes/digits.py"), "--over", "fit.epochs"), "a field to search must be FIELD=SPACE"),
+        (("search", "digits", "--over", "fit.epochs"), "a field to search must be FIELD=SPACE"),
         (("search", str(ROOT / "recipes/digits.py"), "--over", "fit.epochs=2..1"), "a range must be LEAST..MOST"),
-        (("search", str(ROOT / "recipes/digits.py")), "Missing option"),
+        (("search", "digits"), "Missing option"),
+        (("sweep", "demo", "digit"), "Did you mean 'digits'"),
     ],
 )
 def test_bad_input_of_a_training_is_refused_in_one_line(edge_cv, arguments, message, tmp_path, monkeypatch):

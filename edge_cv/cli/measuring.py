@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import typer
 from converters.errors import InputError
 from edge_cv.cli.exits import BAD_INPUT, fail
 from edge_cv.cli.options import Device, Json, Ray, Split, ray_cluster, remote_device, thread_counts
-from edge_cv.cli.tables import print_evaluation_details, print_json, print_rows
+from edge_cv.cli.tables import print_evaluation, print_measurement
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -48,7 +47,7 @@ def evaluate(
     from edge_cv.evaluation.remote import evaluating
     from edge_cv.pipeline.evaluate import evaluate_files, named_files, open_for_files
     from edge_cv.progress import shown
-    from edge_cv.report.files import save, to_dict
+    from edge_cv.report.files import save
 
     remote = remote_device(device)
     if remote is not None and (corruptions or workers is not None or ray is not None):
@@ -77,28 +76,7 @@ def evaluate(
         )
     for file, why in evaluated.evaluation.skipped:
         print(f"skipped: {file}: {why}", file=sys.stderr)
-    rows = [
-        {
-            "file": str(files[row.scheme]),
-            "images": row.images,
-            "top1": row.top1,
-            "top1_ci95": row.top1_ci95,
-            "top5": row.top5,
-            "agreement": row.agreement,
-            "sqnr_db": row.sqnr_db,
-            "balanced_accuracy": row.classes and row.classes.balanced_accuracy,
-            "ece": row.confidence and row.confidence.ece,
-        }
-        | ({"mAP": row.multi_label.mean_average_precision} if row.multi_label else {})
-        for row in evaluated.report.rows
-    ]
-    if as_json:
-        details = ("groups", "robustness", "multi_label")
-        full = to_dict(evaluated.report)["rows"]
-        print_json([r | {d: f[d] for d in details if f[d]} for r, f in zip(rows, full, strict=True)])
-    else:
-        print_rows(rows, as_json)
-        print_evaluation_details(evaluated.report.rows)
+    print_evaluation(evaluated.report, files, as_json)
     if out is not None:
         print(f"report: {save(evaluated.report, out)}", file=sys.stderr)
     if evaluated.evaluation.error is not None:
@@ -134,29 +112,7 @@ def benchmark(
     address, counts = parse(device), thread_counts(threads)
     with shown(f"measuring {artifact.name}") as update:
         measured = measure_on(address, artifact, threads=counts, runs=runs, warmup=warmup, on_progress=update)
-    rows = [
-        {
-            "threads": latency.threads,
-            "p50_ms": _rounded(latency.p50_ms),
-            "p90_ms": _rounded(latency.p90_ms),
-            "p99_ms": _rounded(latency.p99_ms),
-            "runs": latency.runs,
-            "peak_memory_bytes": measured.peak_memory_bytes,
-            "host": latency.host,
-            "runtime": latency.runtime,
-        }
-        | ({"temperature_c": measured.temperature_c} if measured.temperature_c else {})
-        | ({"clock_mhz": measured.clock_mhz} if measured.clock_mhz else {})
-        | ({"golden": dataclasses.asdict(measured.likeness)} if as_json and measured.likeness else {})
-        for latency in measured.latency
-    ]
-    print_rows(rows, as_json)
-    if measured.likeness is not None and not as_json:
-        print(f"\n{measured.likeness.sentence()}")
+    print_measurement(measured, as_json)
     if out is not None:
         print(f"measurement: {measured.save(out)}", file=sys.stderr)
     return 0 if measured.error is None else fail(measured.error, BAD_INPUT)
-
-
-def _rounded(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else round(milliseconds, 3)

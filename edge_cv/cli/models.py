@@ -12,7 +12,7 @@ import typer
 from converters.errors import InputError
 from edge_cv.cli.exits import BROKEN, fail
 from edge_cv.cli.options import Augment, Json, Resize, Unsafe, label_file, preprocessing_fields
-from edge_cv.cli.tables import print_json, print_rows
+from edge_cv.cli.tables import compressed_row, conversion_row, print_json, print_rows
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -63,18 +63,7 @@ def convert(
         unsafe=unsafe,
     )
     converted = convert_model(request, out, progress=shown)
-    rows = [
-        {
-            "file": str(file.path),
-            "scheme": file.conversion.scheme,
-            "size_bytes": file.conversion.size_bytes,
-            "agreement": file.conversion.parity.top1_agreement,
-            "sqnr_db": round(file.conversion.parity.sqnr_db, 2),
-            "images": file.conversion.parity.images,
-        }
-        for file in converted
-    ]
-    print_rows(rows, as_json)
+    print_rows([conversion_row(file) for file in converted], as_json)
     missed = [file.best_sqnr_db for file in converted if file.best_sqnr_db is not None]
     for best in missed:
         fail(f"mixed must have {min_sqnr:g} dB. The best file found has {best:.1f} dB; it was written", BROKEN)
@@ -137,22 +126,7 @@ def compress(
         unsafe=unsafe,
         progress=shown,
     )
-    table = [
-        {
-            "model": row.scheme,
-            "top1": row.top1,
-            "top1_ci95": row.top1_ci95,
-            "images": row.images,
-            "agreement": row.agreement,
-            "sparsity": row.total_sparsity and round(row.total_sparsity, 4),
-            "macs": row.macs,
-            "size_bytes": row.size_bytes,
-            "gzip_bytes": row.gzip_bytes,
-            "file": str(out / row.file),
-        }
-        for row in rows
-    ]
-    print_rows(table, as_json)
+    print_rows([compressed_row(row, out) for row in rows], as_json)
     return 0
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edge_cv.evaluation.measurement import Measurement
+    from edge_cv.pipeline.convert import Converted
     from edge_cv.report import Report, Row
 
 
@@ -45,8 +49,95 @@ def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     (console if console.is_terminal else Console(highlight=False, width=200)).print(table)
 
 
-def print_evaluation_details(rows: Sequence[Row]) -> None:
-    """Print the accuracy of each group and at each severity of corruption, if they were evaluated."""
+def conversion_row(file: Converted) -> dict[str, Any]:
+    """The row of a converted file."""
+    conversion = file.conversion
+    return {
+        "file": str(file.path),
+        "scheme": conversion.scheme,
+        "size_bytes": conversion.size_bytes,
+        "agreement": conversion.parity.top1_agreement,
+        "sqnr_db": round(conversion.parity.sqnr_db, 2),
+        "images": conversion.parity.images,
+    }
+
+
+def compressed_row(row: Row, folder: Path) -> dict[str, Any]:
+    """The row of a file in a folder, converted after a stage of compression."""
+    return {
+        "model": row.scheme,
+        "top1": row.top1,
+        "top1_ci95": row.top1_ci95,
+        "images": row.images,
+        "agreement": row.agreement,
+        "sparsity": row.total_sparsity and round(row.total_sparsity, 4),
+        "macs": row.macs,
+        "size_bytes": row.size_bytes,
+        "gzip_bytes": row.gzip_bytes,
+        "file": str(folder / row.file),
+    }
+
+
+def print_evaluation(report: Report, files: Mapping[str, Path], as_json: bool) -> None:
+    """Print the scores of each file, and its accuracy by group and by severity of corruption if evaluated.
+
+    Args:
+        report: the report of `edge_cv.pipeline.evaluate.evaluate_files`.
+        files: the files by the names of their rows.
+        as_json: print JSON.
+    """
+    from edge_cv.report.files import to_dict
+
+    rows: list[dict[str, Any]] = [
+        {
+            "file": str(files[row.scheme]),
+            "images": row.images,
+            "top1": row.top1,
+            "top1_ci95": row.top1_ci95,
+            "top5": row.top5,
+            "agreement": row.agreement,
+            "sqnr_db": row.sqnr_db,
+            "balanced_accuracy": row.classes and row.classes.balanced_accuracy,
+            "ece": row.confidence and row.confidence.ece,
+        }
+        | ({"mAP": row.multi_label.mean_average_precision} if row.multi_label else {})
+        for row in report.rows
+    ]
+    if not as_json:
+        print_rows(rows, as_json)
+        _print_groups(report.rows)
+        return
+    for row, fields in zip(rows, to_dict(report)["rows"], strict=True):
+        row.update((name, fields[name]) for name in ("groups", "robustness", "multi_label") if fields[name])
+    print_json(rows)
+
+
+def print_measurement(measured: Measurement, as_json: bool) -> None:
+    """Print the latency for each thread count, and how the outputs compare with this machine's."""
+    match = measured.likeness
+    rows = [
+        {
+            "threads": latency.threads,
+            "p50_ms": _milliseconds(latency.p50_ms),
+            "p90_ms": _milliseconds(latency.p90_ms),
+            "p99_ms": _milliseconds(latency.p99_ms),
+            "runs": latency.runs,
+            "peak_memory_bytes": measured.peak_memory_bytes,
+            "host": latency.host,
+            "runtime": latency.runtime,
+        }
+        | ({"temperature_c": measured.temperature_c} if measured.temperature_c else {})
+        | ({"clock_mhz": measured.clock_mhz} if measured.clock_mhz else {})
+        | ({"golden": dataclasses.asdict(match)} if as_json and match else {})
+        for latency in measured.latency
+    ]
+    print_rows(rows, as_json)
+    if match is not None and not as_json:
+        print(f"\n{match.sentence()}")
+
+
+def _print_groups(rows: Sequence[Row]) -> None:
+    """Print the accuracy of each group and at each severity of corruption, if evaluated."""
     from edge_cv.report.sections.groups import gaps
 
     groups = [
@@ -70,6 +161,10 @@ def print_evaluation_details(rows: Sequence[Row]) -> None:
     sentences = [gaps(row.name, grouping) for row in rows for grouping in row.groups]
     if sentences:
         print("", *sentences, sep="\n")
+
+
+def _milliseconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def _text(value: Any) -> str:
