@@ -138,7 +138,7 @@ def test_results_before_a_phone_disconnects_are_kept(plugged, artifact, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"authorized": False}, "has not authorized this computer: unlock it"),
         ({"installed": False}, "must have the demo app: adb install"),
@@ -146,9 +146,9 @@ def test_results_before_a_phone_disconnects_are_kept(plugged, artifact, tmp_path
         ({"corrupts": True}, r"small_int8\.tflite must arrive unchanged on adb:.*try again"),
     ],
 )
-def test_an_unusable_phone_is_a_one_line_error(plugged, artifact, settings, says):
+def test_an_unusable_phone_is_a_one_line_error(plugged, artifact, settings, message):
     fake = plugged(**settings)
-    with pytest.raises(InputError, match=says) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         measure_on("adb", artifact, runs=1)
     assert "\n" not in str(caught.value)
     assert fake.files == []
@@ -202,9 +202,9 @@ def test_the_command_reports_a_missing_phone_and_a_missing_adb(plugged, artifact
         monkeypatch.setattr(sys, "argv", ["edge-cv", "benchmark", str(artifact), "--device", device])
         with pytest.raises(SystemExit) as stopped:
             cli.main()
-        said = capsys.readouterr().err.splitlines()
+        output = capsys.readouterr().err.splitlines()
         assert stopped.value.code == 2
-        return said[-1]
+        return output[-1]
 
     assert run("adb") == "edge-cv: a phone must be connected, with USB debugging on. Received: none in `adb devices`"
     fake = plugged()

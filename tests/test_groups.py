@@ -106,7 +106,7 @@ def test_many_distinct_numbers_are_divided_into_quarters(table):
 
 
 @pytest.mark.parametrize(
-    ("text", "columns", "says"),
+    ("text", "columns", "message"),
     [
         ("file,sex\ncat/0.jpg,f\n", ["sexx"], "unknown column of .*'sexx'. Did you mean 'sex'"),
         ("file,sex\ncat/0.jpg,f\n", ["file"], "unknown column"),
@@ -126,8 +126,8 @@ def test_many_distinct_numbers_are_divided_into_quarters(table):
         (b'file,sex\n"cat/0.jpg,f\n' + b"x" * 200_000, ["sex"], "must be a readable CSV"),
     ],
 )
-def test_an_error_of_a_table_is_one_line(table, text, columns, says):
-    with pytest.raises(InputError, match=says) as caught:
+def test_an_error_of_a_table_is_one_line(table, text, columns, message):
+    with pytest.raises(InputError, match=message) as caught:
         read_columns(table(text), columns, FILES)
     assert "\n" not in str(caught.value)
 

@@ -197,14 +197,14 @@ def test_results_before_the_device_disconnects_are_kept(device, server, artifact
     monkeypatch.setattr(sys, "argv", ["edge-cv", *arguments, "--out", str(out)])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert stopped.value.code == 2
-    assert f"edge-cv: ssh://127.0.0.1:{wire.port} disconnected before it finished" in said.err.splitlines()[-1]
-    assert "Traceback" not in said.err
+    assert f"edge-cv: ssh://127.0.0.1:{wire.port} disconnected before it finished" in output.err.splitlines()[-1]
+    assert "Traceback" not in output.err
     kept = Measurement.load(out)
     assert kept.latency[0].runs > 100
     assert kept.error.startswith("ssh://")
-    assert f"{kept.latency[0].runs:,}" in said.out
+    assert f"{kept.latency[0].runs:,}" in output.out
     assert server.left() == []
 
 
@@ -284,14 +284,14 @@ def test_a_silent_device_is_noticed(device, server, artifacts):
 
 
 def test_unknown_and_changed_host_keys_are_refused(device, server, artifacts, tmp_path, monkeypatch):
-    for known, says in (
+    for known, message in (
         ("", "has an unknown host key: connect once by hand, ssh -p"),
         (f"{ALIAS} {_other_key(tmp_path)}", r"has a different host key than before: .*ssh-keygen -R '\[127"),
     ):
         before = server.known_hosts.read_text()
         server.known_hosts.write_text(known)
         try:
-            with pytest.raises(InputError, match=says):
+            with pytest.raises(InputError, match=message):
                 measure_on(device(), artifacts["int8"])
             assert server.known_hosts.read_text() == known
         finally:
@@ -331,7 +331,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_an_unusable_python_is_a_one_line_error(device, server, artifacts, python, what):
-    script, says = BROKEN[what]
+    script, message = BROKEN[what]
     their = python(script)
     blocked = Path(f"{their}.d")
     blocked.mkdir()
@@ -342,7 +342,7 @@ def test_an_unusable_python_is_a_one_line_error(device, server, artifacts, pytho
         f"        if name == 'ai_edge_litert' and {what == 'broken runtime'}: raise ImportError('no GLIBC')\n"
         "sys.meta_path.insert(0, Refuse())\n"
     )
-    with pytest.raises(InputError, match=says) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         measure_on(device(python=their), artifacts["int8"], runs=1)
     assert "\n" not in str(caught.value)
     assert "\033" not in str(caught.value)
@@ -383,28 +383,28 @@ def test_the_report_has_the_latencies_of_host_and_device(device, artifacts, sour
         (folder / f"class {photo.label % 2}").mkdir(parents=True, exist_ok=True)
         (folder / f"class {photo.label % 2}" / photo.path.name).write_bytes(photo.place.read())
     files = [artifacts["float32"], artifacts["int8"]]
-    code, said = run("evaluate", *files, "--data", folder, "--device", device(), "--out", tmp_path / "run")
-    assert code == 0, said.err
+    code, output = run("evaluate", *files, "--data", folder, "--device", device(), "--out", tmp_path / "run")
+    assert code == 0, output.err
     assert not (tmp_path / "run" / "answers").exists()
     out = tmp_path / "pi.json"
-    code, said = run("benchmark", artifacts["int8"], "--device", device(), "--out", out, "--runs", 3)
-    assert code == 0, said.err
-    assert "the same top-1 on 8 of 8 golden inputs" in said.out
+    code, output = run("benchmark", artifacts["int8"], "--device", device(), "--out", out, "--runs", 3)
+    assert code == 0, output.err
+    assert "the same top-1 on 8 of 8 golden inputs" in output.out
     fields = json.loads(out.read_text())
     fields["device"]["host"] = fields["latency"][0]["host"] = "Raspberry Pi 5 (4 cores)"
     out.write_text(json.dumps(fields))
-    code, said = run("report", tmp_path / "run", out, "--out", tmp_path / "merged", "--json")
-    assert code == 0, said.err
-    merged = json.loads(said.out)
+    code, output = run("report", tmp_path / "run", out, "--out", tmp_path / "merged", "--json")
+    assert code == 0, output.err
+    merged = json.loads(output.out)
     assert [len(row["latency"]) for row in merged["rows"]] == [0, 1]
     assert merged["rows"][1]["latency"][0]["host"] == "Raspberry Pi 5 (4 cores)"
     assert any("Raspberry Pi 5 (4 cores): the same top-1 on 8 of 8" in note for note in merged["notes"])
     assert "Raspberry Pi 5" in (tmp_path / "merged" / "report.html").read_text()
     fields["artifact"]["sha256"] = "0" * 64
     out.write_text(json.dumps(fields))
-    code, said = run("report", tmp_path / "run", out)
+    code, output = run("report", tmp_path / "run", out)
     assert code == 2
-    assert "a measurement must be of a file that the report contains" in said.err
+    assert "a measurement must be of a file that the report contains" in output.err
 
 
 @pytest.mark.slow
