@@ -6,7 +6,17 @@ The names are imported on first use, so that a worker process of `evaluate` load
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_cv.evaluation.accuracy import Evaluation, evaluate
+    from edge_cv.evaluation.benchmark import Performance, measure, measure_in_turns
+    from edge_cv.evaluation.environment import describe_environment
+    from edge_cv.evaluation.latency import Latency
+    from edge_cv.evaluation.measurement import Measurement
+    from edge_cv.evaluation.predictions import Prediction, Predictions
+    from edge_cv.evaluation.remote import measure_on
+    from edge_cv.evaluation.scores import Score, wilson_interval
 
 _HOMES = {
     "Evaluation": "accuracy",
@@ -24,7 +34,21 @@ _HOMES = {
     "wilson_interval": "scores",
 }
 
-__all__ = list(_HOMES)
+__all__ = [
+    "Evaluation",
+    "Latency",
+    "Measurement",
+    "Performance",
+    "Prediction",
+    "Predictions",
+    "Score",
+    "describe_environment",
+    "evaluate",
+    "measure",
+    "measure_in_turns",
+    "measure_on",
+    "wilson_interval",
+]
 
 
 def __getattr__(name: str) -> Any:

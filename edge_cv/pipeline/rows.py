@@ -15,6 +15,7 @@ from edge_cv.report import Row
 
 if TYPE_CHECKING:
     from edge_cv.data import Samples
+    from edge_cv.evaluation import Performance
     from edge_cv.evaluation.measurement import Measurement
 
 BUSY_SHARE = 0.9  # of wall time; a lower share means that other programs used the processor
@@ -33,7 +34,7 @@ class Results:
     """
 
     evaluation: EvaluationResult
-    performance: Mapping[str, Any]
+    performance: Mapping[str, Performance]
     analysis: Mapping[str, Any]
     layers: Mapping[str, Any]
     robustness: Mapping[str, Any]
@@ -52,8 +53,8 @@ def run_row(file: ModelFile, model: Convertible, results: Results) -> Row:
         gzip_bytes=file.gzip_bytes,
         parameters=model.parameters,
         macs=file.macs,
-        latency=tuple(performance["latency"]),
-        peak_memory_bytes=performance["peak_memory_bytes"],
+        latency=performance.latency,
+        peak_memory_bytes=performance.peak_memory_bytes,
         layers=results.layers.get(file.name, ()),
         robustness=results.robustness.get(file.name),
         sparsity=stage and stage.sparsity,

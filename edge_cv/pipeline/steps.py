@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from converters.images.preprocessing import Preprocessing
     from converters.schemes import Scheme
     from edge_cv.data import Samples
+    from edge_cv.evaluation import Performance
     from edge_cv.evaluation.grad_cam import Explained
     from edge_cv.evaluation.measurement import Measurement
     from edge_cv.evaluation.predictions import Predictions
@@ -297,9 +298,10 @@ def grad_cam(
     return typed(tuple[Explained, ...], job.steps.cached("attention", inputs, work)[0], "Grad-CAM maps")
 
 
-def measure(job: Job, files: Sequence[ModelFile]) -> dict[str, Any]:
+def measure(job: Job, files: Sequence[ModelFile]) -> dict[str, Performance]:
     """Measure latency and memory, by the row's name; if one file is new, all are measured, so that they compare."""
-    from edge_cv.evaluation import describe_environment, measure_in_turns
+    from edge_cv.evaluation import Performance, describe_environment, measure_in_turns
+    from edge_cv.strict_json import typed
 
     part = job.recipe.measure
 
@@ -312,17 +314,11 @@ def measure(job: Job, files: Sequence[ModelFile]) -> dict[str, Any]:
                 warmup=part.warmup,
                 on_progress=update,
             )
-        return {
-            name: {
-                "latency": [entry.to_json() for entry in performance.latency],
-                "peak_memory_bytes": performance.peak_memory_bytes,
-            }
-            for name, performance in measured.items()
-        }, []
+        return {name: asdict(performance) for name, performance in measured.items()}, []
 
     machine = describe_environment()
     inputs = [[(file.name, file.sha256) for file in files], asdict(part), machine["cpu"], machine["cores"]]
-    return job.steps.cached("measure", inputs, work)[0]
+    return typed(dict[str, Performance], job.steps.cached("measure", inputs, work)[0], "the latencies")
 
 
 def measure_on_device(job: Job, files: Sequence[ModelFile], device: Ssh | Adb) -> list[Measurement]:
