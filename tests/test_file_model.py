@@ -73,6 +73,7 @@ def test_only_a_keras_model_has_parameters_and_grad_cam_maps(reports):
         keras = name in ("digits.keras", "digits.h5")
         assert bool(report.explained) == keras, name
         assert (report.rows[0].parameters is not None) == keras, name
+        assert any("not a Keras model" in note for note in report.notes) != keras, name
 
 
 def test_a_second_run_does_not_load_the_file_again(reports, models, monkeypatch):

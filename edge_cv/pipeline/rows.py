@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_cv.pipeline.model import CompressedModel, Convertible
-from edge_cv.pipeline.steps import EvaluationResult, ModelFile
+from edge_cv.pipeline.steps import FLOAT32, EvaluationResult, ModelFile
 from edge_cv.recipe import Limits, Output
 from edge_cv.report import Row
 
@@ -88,8 +88,8 @@ def broken_limits(limits: Sequence[Limits], rows: Sequence[Row]) -> tuple[str, .
 
 
 def _broken(limits: Limits, rows: Sequence[Row]) -> list[str]:
-    by_name = {row.scheme: row for row in rows}
-    row, reference = by_name[limits.scheme], by_name.get("float32")
+    (row,) = (row for row in rows if row.scheme == limits.scheme)
+    reference = next((row for row in rows if row.output == FLOAT32), None)
     checks = (
         ("size in bytes", row.size_bytes, limits.max_size_bytes, "at most"),
         ("arena in bytes", row.arena_bytes, limits.max_arena_bytes, "at most"),

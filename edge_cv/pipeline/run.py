@@ -26,7 +26,7 @@ from edge_cv.pipeline.model import (
     compressed_models,
     model_of_output,
 )
-from edge_cv.pipeline.steps import PREDICTIONS, Job, ModelFile
+from edge_cv.pipeline.steps import FLOAT32, PREDICTIONS, Job, ModelFile
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import Output, Recipe
 from edge_cv.report import Report, save
@@ -154,11 +154,21 @@ def _report(
         violations=rows.broken_limits(recipe.limits, table),
         rows=tuple(table),
         photos=photo_results(predictions, classes, test),
-        notes=(*recipe.notes, *rows.notes(test, photos.calibration, evaluation, table, machine, duplicates)),
+        notes=(
+            *recipe.notes,
+            *rows.notes(test, photos.calibration, evaluation, table, machine, duplicates),
+            *_model_notes(recipe, model),
+        ),
         explained=explained,
         training=typed(tuple[Epoch, ...], model.history, "the training's epochs"),
         delivery=package,
     )
+
+
+def _model_notes(recipe: Recipe, model: DenseModel) -> list[str]:
+    if isinstance(model, FileModel) and not model.is_keras and recipe.analysis.grad_cam:
+        return [f"{model.path.name} is not a Keras model, so there are no Grad-CAM maps and no count of parameters."]
+    return []
 
 
 def _layer_errors(job: Job, files: Sequence[ModelFile], calibration: CalibrationImages) -> dict[str, Any]:
@@ -166,7 +176,7 @@ def _layer_errors(job: Job, files: Sequence[ModelFile], calibration: Calibration
     from converters.schemes import parse
 
     reference = files[0]
-    if reference.name != "float32":
+    if reference.output != FLOAT32:
         return {}
     dense = [file for file in files if not file.output.stage and file.output.format == "tflite"]
     integer = [file for file in dense if parse(file.output.scheme).integer]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edge_cv.evaluation.remote import Adb, Ssh
 
 PREDICTIONS = "predictions.npz"
+FLOAT32, INT8 = Output("", "tflite", "float32"), Output("", "tflite", "int8")  # of the dense model
 COMPARED_PHOTOS = 1000  # test photos that are compared with the calibration photos
 
 
@@ -255,7 +256,7 @@ def robustness(job: Job, files: Sequence[ModelFile], test: Samples, preprocessin
     """
     if not job.recipe.analysis.corruptions:
         return {}
-    chosen = [file for file in files if file.name == "int8" or file is files[0]]
+    chosen = [file for file in files if file.output == INT8 or file is files[0]]
     test = test.take(job.recipe.analysis.corruptions)
 
     def work() -> tuple[Any, list[Path]]:
