@@ -56,7 +56,18 @@ def _to_measure(recipe: Recipe, file_model: FileModel | None) -> tuple[int, Spli
     if file_model is not None:
         classes, names = file_model.classes, file_model.labels or ()
     wanted = None if classes == IMAGENET_CLASSES else names
-    return classes, split_for_evaluation(data.measure, data.calibrate, data.calibration_images, classes=wanted)
+    photos = split_for_evaluation(data.measure, data.calibrate, data.calibration_images, classes=wanted)
+    _check_labels(photos.test, classes)
+    return classes, photos
+
+
+def _check_labels(samples: Samples, classes: int) -> None:
+    """Raise InputError if a photo shows a class that the model does not have."""
+    labels = samples.labels
+    if labels[:, classes:].any() if samples.multi_label else (labels >= classes).any():
+        raise InputError(
+            f"the photos must be of the model's {classes} classes. Received: {len(samples.classes)} in {samples.name}"
+        )
 
 
 def _to_train(recipe: Recipe, file_model: FileModel | None) -> tuple[int, Splits]:
