@@ -98,6 +98,16 @@ class FileModel:
 
         return load(self.path, unsafe=self._unsafe)
 
+    def check_logits(self) -> None:
+        """Raise InputError if the Keras model outputs probabilities, which the loss of a training does not take."""
+        from edge_cv.compression.fine_tuning import outputs_probabilities
+
+        if outputs_probabilities(self.model):
+            raise InputError(
+                "a model file to train must output logits, without a softmax or sigmoid at its end. "
+                f"Received: {self.path}"
+            )
+
     def _read(self) -> dict[str, Any]:
         import numpy as np
 
@@ -136,7 +146,7 @@ def check_file_model(recipe: Recipe) -> None:
 
 
 def check_trainable(model: FileModel) -> None:
-    """Raise InputError if the model cannot be trained on pixels 0..255 with a loss of logits."""
+    """Raise InputError if the model does not take pixels 0..255, as the training photos are."""
     if not model.preprocessing.takes_pixels:
         raise InputError(
             "a model file to train or compress must take pixels 0..255 and normalize them in a layer of its own, such "

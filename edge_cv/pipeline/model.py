@@ -211,7 +211,6 @@ def _train(
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def make() -> tuple[Any, dict[str, Any]]:
-        from edge_cv.compression.fine_tuning import outputs_probabilities
         from edge_cv.training import fit
         from edge_cv.training.devices import join_hosts
 
@@ -221,11 +220,8 @@ def _train(
             keras.utils.set_random_seed(settings.seed)
             model = file_model.model if file_model is not None else _built(recipe.model, len(train.classes))
             teacher = None if settings.teacher is None else _built(settings.teacher.model, len(train.classes))
-        if file_model is not None and outputs_probabilities(model):
-            raise InputError(
-                "a model file to train must output logits, without a softmax or sigmoid at its end. "
-                f"Received: {recipe.model.name}"
-            )
+        if file_model is not None:
+            file_model.check_logits()
         _check_compression(recipe, model, progress)
         batches, validation = _batches_of_this_host(photos, settings, model.preprocessing)
         fitted = fit(
