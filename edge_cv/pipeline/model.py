@@ -211,10 +211,11 @@ def _train(
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def make() -> tuple[Any, dict[str, Any]]:
+        keras = _import_keras()  # first, so that TensorFlow's native logs are suppressed
+
         from edge_cv.training import fit
         from edge_cv.training.devices import join_hosts
 
-        keras = _import_keras()
         join_hosts()
         with progress(f"building {recipe.model.name}"):
             keras.utils.set_random_seed(settings.seed)
