@@ -108,7 +108,7 @@ def test_a_limit_on_the_arena_is_reported_when_broken_or_not_measured():
 
 
 def test_a_device_for_a_missing_row_or_with_an_unknown_form_is_refused():
-    with pytest.raises(InputError, match="scheme in Device"):
+    with pytest.raises(InputError, match="scheme in TargetDevice"):
         Recipe("r", Model("mobilenet_v1"), schemes=("float32",), device=TargetDevice("d", "p", "r"))
     with pytest.raises(InputError, match=r"TargetDevice\.package"):
         TargetDevice("d", "p", "r", package="floppy")
@@ -166,7 +166,7 @@ def test_the_android_app_gets_the_file_and_its_sidecar_and_a_quick_run_leaves_it
     device = TargetDevice("a phone", "arm64", "LiteRT", package="android")
     recipe = Recipe("r", Model("mobilenet_v1"), device=device)
     monkeypatch.setattr(android, "APP", tmp_path / "app")
-    with pytest.raises(InputError, match="must be there"):
+    with pytest.raises(InputError, match="needs a checkout"):
         check_package(recipe)
     assets = tmp_path / "app" / android.ASSETS
     assets.mkdir(parents=True)
