@@ -73,7 +73,7 @@ def test_the_schemes_of_a_model_share_one_float_conversion(small_model, pixels, 
     from converters import float_model
 
     to_tflite(small_model, "float32")
-    monkeypatch.setattr(float_model, "_to_tflite", lambda source: pytest.fail("converted again"))
+    monkeypatch.setattr(float_model, "_with_tensorflow", lambda source: pytest.fail("converted again"))
     for scheme in ("float16", "dynamic_int8", "int8"):
         to_tflite(small_model, scheme, calibration=pixels)
 
