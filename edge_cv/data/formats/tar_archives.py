@@ -77,15 +77,15 @@ class _Images:
 
 
 def _open(title: str, files: Sequence[Path], classes: Sequence[str] | None) -> Samples:
-    """The samples of one archive, or of several each of which is a class."""
+    """The samples of one archive, or of several that are a class each."""
     archives, images = _scan_all(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
-    counts = [len(of_one.names) for of_one in images]
+    counts = [len(part.names) for part in images]
     if not sum(counts):
         raise InputError(f"{title} must hold images ({', '.join(SUFFIXES)}), and there is none")
-    names = Packed(of_one.names[i] for of_one in images for i in range(len(of_one.names)))
+    names = Packed(part.names[i] for part in images for i in range(len(part.names)))
     paths = list(dict.fromkeys(archive.path for archive in archives))
     file = np.repeat(np.array([paths.index(archive.path) for archive in archives], np.int32), counts)
-    offset, length = (np.concatenate([getattr(of_one, name) for of_one in images]) for name in ("offset", "length"))
+    offset, length = (np.concatenate([getattr(part, name) for part in images]) for name in ("offset", "length"))
     labels, class_names = _labels(files[0], archives, counts, names, classes)
     kept = np.flatnonzero(labels != UNKNOWN) if class_names else np.arange(len(labels))
     return Samples(title, class_names, labels, Parts(tuple(paths), file, offset, length, names)).select(kept)
@@ -105,7 +105,7 @@ def _scan_all(files: tuple[tuple[str, int, int], ...]) -> tuple[list[_Archive], 
 def _labels(
     path: Path, archives: Sequence[_Archive], counts: Sequence[int], names: Packed, classes: Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The labels of all images and the class names, from the archive's, ImageNet's file or the folder's name."""
+    """The labels of all images and the class names: from the archives' names, ImageNet's file names or the folders'."""
     if archives[0].class_name:
         every = sorted({archive.class_name for archive in archives})
         used = sorted({archive.class_name for archive, count in zip(archives, counts, strict=True) if count})
