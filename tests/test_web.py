@@ -348,11 +348,11 @@ def pngs(pixels, tmp_path_factory) -> list[Path]:
 @pytest.mark.parametrize(("name", "isolated"), [("float32", False), ("uint8", False), ("float_io", True)])
 def test_the_page_predicts_what_python_predicts(browser, artifacts, pngs, tmp_path, name, isolated):
     """All decoders read a PNG alike, so the probabilities are equal too."""
-    from edge_cv import data as sources_of_photos
+    from edge_cv import data
     from edge_cv.evaluation import evaluate
 
     export(artifacts[name], tmp_path)
-    evaluation = evaluate({"it": artifacts[name]}, sources_of_photos.open(str(pngs[0].parent), classes=()), workers=1)
+    evaluation = evaluate({"it": artifacts[name]}, data.open_samples(str(pngs[0].parent), classes=()), workers=1)
     expected = {prediction.file.name: prediction.top5["it"][0] for prediction in evaluation.predictions}
     with served(tmp_path, isolated) as address, opened(browser, address) as page:
         found = classified(page, pngs)
