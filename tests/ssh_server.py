@@ -21,7 +21,7 @@ class Server:
 
     Args:
         folder: an empty folder for keys and configuration.
-        path: PATH of the sessions on the server; None keeps sshd's default.
+        path: PATH of the sessions on the server, whose home folder is then empty; None keeps sshd's defaults.
 
     Attributes:
         port: its port on 127.0.0.1.
@@ -53,7 +53,7 @@ class Server:
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nStrictModes no\n"
             f"AuthorizedKeysFile {folder}/authorized_keys\nUsePAM no\nPasswordAuthentication no\n"
             f"KbdInteractiveAuthentication no\nPermitRootLogin yes\n"
-            f"SetEnv TMPDIR={self.tmp}{f' PATH={path}' if path else ''}\n"
+            f"SetEnv TMPDIR={self.tmp}{f' PATH={path} HOME={self.tmp}' if path else ''}\n"
         )
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # which sshd requires and only its service creates
