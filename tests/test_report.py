@@ -431,3 +431,13 @@ def test_nothing_overflows_in_a_browser(tmp_path, width, kind):
     assert found["sheets"] == 1
     assert found["scroll"] <= width
     assert (found["past"], found["cut"], found["small"]) == ([], [], [])
+
+
+def test_previous_methods_of_a_report_name_the_function_to_use(tmp_path):
+    report = Report(
+        recipe={"name": "mine"}, environment={}, rows=(Row(Output("", "tflite", "int8"), "mine_int8.tflite"),)
+    )
+    with pytest.warns(DeprecationWarning, match=r"use edge_cv\.report\.save"):
+        report.save(tmp_path)
+    with pytest.warns(DeprecationWarning, match=r"use edge_cv\.report\.load"):
+        assert Report.load(tmp_path) == report

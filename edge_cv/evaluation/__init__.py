@@ -6,6 +6,7 @@ The names are imported on first use, so that a worker process of `evaluate` load
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,4 +55,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"edge_cv.evaluation.{_HOMES[name]}"), name)
+    if name == "sqnr_db":
+        from converters.parity import sqnr_db
+
+        warnings.warn(
+            "edge_cv.evaluation.sqnr_db is deprecated: use converters.parity.sqnr_db", DeprecationWarning, stacklevel=2
+        )
+        return sqnr_db
     raise AttributeError(f"module 'edge_cv.evaluation' has no attribute {name!r}")
