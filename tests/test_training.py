@@ -1,18 +1,14 @@
-"""The training loop: single steps, phases, and resuming an interrupted training with the same result."""
+"""The training loop: its results, averages, precision, phases, teachers and errors."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import json
-import os
-import shutil
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
+from tiny_training import CLASSES, Breaking, assert_equal, batches, coloured, network, quick, weights
 
 from converters.errors import InputError
 from edge_cv.data.input_pipeline.batches import array_batches
@@ -20,56 +16,9 @@ from edge_cv.recipe import Fit, Phase, Teacher
 from edge_cv.recipe import Model as ModelPart
 from edge_cv.training import fit
 from edge_cv.training.checkpoint import load
-from edge_cv.training.devices import join_hosts
 from edge_cv.training.layers import network_layers, precision, trainable_layers
-from edge_cv.training.optimizers import optimizer, schedule
+from edge_cv.training.optimizers import optimizer
 from edge_cv.training.training_model import TrainingModel, loss_and_metrics
-
-CLASSES = tuple("abc")
-
-
-def network(*, seed: int = 0, batch_norm: bool = True, dropout: float = 0.0, classes: int = 3) -> keras.Model:
-    """8x8 pixels to logits; 200-odd weights."""
-    keras.utils.set_random_seed(seed)
-    layers = keras.layers
-    pixels = keras.Input((8, 8, 3), name="pixels")
-    x = layers.Rescaling(1 / 127.5, -1, name="normalize")(pixels)
-    x = layers.Conv2D(6, 3, use_bias=not batch_norm, name="stem_conv")(x)
-    x = layers.BatchNormalization(name="stem_bn")(x) if batch_norm else x
-    x = layers.ReLU(name="stem_relu")(x)
-    x = layers.Conv2D(6, 1, name="block1_conv")(x)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    x = layers.Dropout(dropout, name="dropout")(x) if dropout else x
-    return keras.Model(pixels, layers.Dense(classes, name="logits")(x), name="tiny")
-
-
-def coloured(count: int = 48) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy images whose class is their brightest channel: uint8 `(count, 8, 8, 3)`, int `(count,)`."""
-    rng = np.random.default_rng(5)
-    labels = np.arange(count) % 3
-    images = rng.integers(0, 120, (count, 8, 8, 3))
-    images[np.arange(count), :, :, labels] += 60
-    return images.astype(np.uint8), labels
-
-
-def batches(batch_size: int = 8, seed: int = 0, count: int = 48):
-    return array_batches(*coloured(count), classes=CLASSES, batch_size=batch_size, seed=seed)
-
-
-def quick(**fields) -> Fit:
-    return Fit(
-        **{"epochs": 2, "batch_size": 8, "learning_rate": 0.1, "warmup_epochs": 0, "weight_decay": 0.0, **fields}
-    )
-
-
-def weights(model: keras.Model) -> list[np.ndarray]:
-    return [np.array(w) for w in model.get_weights()]
-
-
-def assert_equal(a: keras.Model, b: keras.Model, **tolerance) -> None:
-    for one, other in zip(weights(a), weights(b), strict=True):
-        np.testing.assert_allclose(one, other, **(tolerance or {"rtol": 0, "atol": 0}))
-
 
 # --- results ----------------------------------------------------------------------------------------------------------
 
@@ -115,120 +64,6 @@ def test_training_does_not_wait_for_each_step():
 
     for name in ("on_batch_end", "on_train_batch_end"):
         assert getattr(TrainingMonitor, name) is getattr(keras.callbacks.Callback, name)
-
-
-# --- one step, against the formula ------------------------------------------------------------------------------------
-
-
-def gradients(model: keras.Model, images: np.ndarray, targets: np.ndarray, factors: float | np.ndarray = 1.0):
-    """Gradients of the mean cross-entropy, weighted per image, computed with TensorFlow only."""
-    import tensorflow as tf
-
-    with tf.GradientTape() as tape:
-        logits = model(images.astype(np.float32), training=True)
-        loss = tf.reduce_mean(factors * tf.nn.softmax_cross_entropy_with_logits(targets, logits))
-    return [g.numpy() for g in tape.gradient(loss, [v.value for v in model.trainable_variables])]
-
-
-def one_step(**fields) -> tuple[keras.Model, list[np.ndarray], list[np.ndarray]]:
-    """The network after one step, its weights before the step, and their gradients."""
-    model = network(batch_norm=False)
-    before = weights(model)
-    every = batches(batch_size=48)
-    slopes = gradients(model, *next(iter(every.epoch(0))))
-    fit(model, every, quick(epochs=1, schedule="constant", **fields))
-    return model, before, slopes
-
-
-def test_sgd_moves_by_the_gradient_and_the_l2_penalty_of_kernels_alone():
-    model, before, slopes = one_step(weight_decay=0.01, batch_size=48)
-    for new, old, slope in zip(weights(model), before, slopes, strict=True):
-        decay = 0.01 * old if old.ndim > 1 else 0
-        np.testing.assert_allclose(new, old - 0.1 * (slope + decay), rtol=1e-4, atol=1e-6)
-
-
-def test_rmsprop_divides_by_the_root_of_the_mean_square_with_epsilon_under_the_root():
-    model, before, slopes = one_step(optimizer="rmsprop", learning_rate=0.01)
-    for new, old, slope in zip(weights(model), before, slopes, strict=True):
-        np.testing.assert_allclose(new, old - 0.01 * slope / np.sqrt(0.1 * slope**2 + 1e-3), rtol=1e-4, atol=1e-6)
-
-
-def test_adamw_decays_kernels_and_not_biases():
-    decayed, before, slopes = one_step(optimizer="adamw", learning_rate=0.01, weight_decay=0.5)
-    for new, old, slope in zip(weights(decayed), before, slopes, strict=True):
-        kept = old * (1 - 0.01 * 0.5) if old.ndim > 1 else old
-        epsilon = 1e-7 / np.sqrt(1 - 0.999)  # Keras adds 1e-7 before it corrects the second moment's bias
-        np.testing.assert_allclose(new, kept - 0.01 * slope / (np.abs(slope) + epsilon), rtol=1e-3, atol=1e-5)
-
-
-def test_gradients_are_clipped_by_their_common_norm():
-    model, before, slopes = one_step(clip_norm=0.01)
-    norm = np.sqrt(sum((slope**2).sum() for slope in slopes))
-    assert norm > 0.01
-    for new, old, slope in zip(weights(model), before, slopes, strict=True):
-        np.testing.assert_allclose(new, old - 0.1 * slope * 0.01 / norm, rtol=1e-4, atol=1e-7)
-
-
-def test_accumulated_gradients_of_small_batches_are_those_of_a_large_one():
-    large, small = network(batch_norm=False), network(batch_norm=False)
-    fit(large, batches(batch_size=48), quick(epochs=1, schedule="constant", batch_size=48))
-    fit(small, batches(batch_size=12), quick(epochs=1, schedule="constant", batch_size=12, accumulate=4))
-    assert_equal(large, small, rtol=1e-4, atol=1e-6)
-
-
-def test_class_weights_scale_the_loss_of_a_class():
-    """Weights of classes with 32, 12 and 4 images, with mean 1: 48 / (3 * count)."""
-    images, _ = coloured()
-    labels = np.repeat([0, 1, 2], [32, 12, 4])
-    every = array_batches(images, labels, classes=CLASSES, batch_size=48, seed=0)
-    model = network(batch_norm=False)
-    before, (pixels, targets) = weights(model), next(iter(every.epoch(0)))
-    factors = targets @ np.float32([48 / 96, 48 / 36, 48 / 12])
-    slopes = gradients(model, pixels, targets, factors)
-    settings = quick(epochs=1, schedule="constant", balance="loss", batch_size=48)
-    fit(model, every, settings, class_counts=[32, 12, 4])
-    for new, old, slope in zip(weights(model), before, slopes, strict=True):
-        np.testing.assert_allclose(new, old - 0.1 * slope, rtol=1e-4, atol=1e-6)
-
-
-# --- schedules --------------------------------------------------------------------------------------------------------
-
-
-def rates(steps: int, **fields) -> list[float]:
-    settings = Fit(**{"epochs": 10, "learning_rate": 0.4, "warmup_epochs": 2, **fields})
-    run = schedule(settings, settings, 5)
-    return [float(run(step)) for step in range(steps)]
-
-
-def test_cosine_warms_up_linearly_then_falls_to_zero():
-    found = rates(51)
-    np.testing.assert_allclose(found[:10], [0.4 * (step + 1) / 10 for step in range(10)], rtol=1e-6)
-    np.testing.assert_allclose(found[10:51], [0.2 * (1 + np.cos(np.pi * n / 40)) for n in range(41)], atol=1e-6)
-
-
-def test_step_decays_by_its_factor_every_decay_epochs():
-    found = rates(50, schedule="step", warmup_epochs=0, decay_rate=0.97, decay_epochs=2.4)
-    np.testing.assert_allclose(found, [0.4 * 0.97 ** (step // 12) for step in range(50)], rtol=1e-5)
-
-
-def test_constant_stays():
-    assert rates(20, schedule="constant", warmup_epochs=0) == pytest.approx([0.4] * 20)
-
-
-def test_plateau_lowers_the_rate_without_improvement(tmp_path):
-    model = network()
-    logits = model.get_layer("logits")
-    logits.set_weights([np.zeros_like(w) for w in logits.get_weights()])
-    settings = quick(epochs=5, schedule="plateau", learning_rate=1e-12, decay_epochs=1, decay_rate=0.5)
-    fitted = fit(model, batches(), settings, validation=list(batches(48).epoch(0)), folder=tmp_path)
-    found = [entry["learning_rate"] for entry in fitted.history]
-    np.testing.assert_allclose(found, [1e-12, 1e-12, 5e-13, 2.5e-13, 1.25e-13], rtol=1e-5)
-
-
-def test_early_stopping_ends_after_epochs_without_improvement():
-    settings = quick(epochs=50, learning_rate=1e-12, early_stopping=3)
-    fitted = fit(network(), batches(24), settings, validation=list(batches(48).epoch(0)))
-    assert len(fitted.history) == 4
 
 
 # --- averages, precision, phases, teachers ----------------------------------------------------------------------------
@@ -338,127 +173,6 @@ def test_several_labels_per_image_use_binary_cross_entropy_and_average_precision
     assert float(model.compute_loss(pixels, targets, logits)) == pytest.approx(wanted, rel=1e-4)
 
 
-# --- interrupted and resumed ------------------------------------------------------------------------------------------
-
-
-class Killed(Exception):
-    pass
-
-
-class Breaking:
-    """Batches that interrupt a training at one step of one epoch."""
-
-    def __init__(self, epoch: int, step: int) -> None:
-        self.whole, self.at = batches(), (epoch, step)
-        self.classes, self.batch_size, self.multi_label = CLASSES, 8, False
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def epoch(self, number: int, first_step: int = 0):
-        for step, batch in enumerate(self.whole.epoch(number, first_step), first_step):
-            if (number, step) == self.at:
-                raise Killed
-            yield batch
-
-
-@pytest.mark.parametrize(
-    ("fields", "killed_at"),
-    [
-        ({"optimizer": "adamw", "accumulate": 2}, (0, 4)),
-        ({}, (1, 0)),
-        ({"schedule": "plateau", "ema": 0.9}, (2, 3)),
-    ],
-    ids=str,
-)
-def test_an_interrupted_training_resumes_to_the_same_weights_and_history(fields: dict, killed_at, tmp_path):
-    settings = quick(epochs=2, phases=(Phase(1, 0.05, train="head"),), checkpoint_seconds=0.0, **fields)
-    validation = list(batches(16).epoch(0))
-    whole, parts = network(dropout=0.5), network(dropout=0.5)
-    wanted = fit(whole, batches(), settings, validation=validation, folder=tmp_path / "whole")
-    with pytest.raises(Exception):  # noqa: B017, PT011  what the backend makes of an error in a generator
-        fit(parts, Breaking(*killed_at), settings, validation=validation, folder=tmp_path / "parts")
-    assert load(tmp_path / "parts" / "checkpoint.npz").state["phase"] == int(killed_at[0] > 0)
-    again = network(dropout=0.5, seed=77)  # the initial weights do not matter
-    found = fit(again, batches(), settings, validation=validation, folder=tmp_path / "parts")
-    assert_equal(whole, again)
-    timing = {"seconds": 0, "images_per_second": 0}
-    assert [entry | timing for entry in found.history] == [entry | timing for entry in wanted.history]
-
-
-def test_a_finished_training_is_not_repeated(tmp_path):
-    first = network()
-    fitted = fit(first, batches(), quick(), validation=list(batches(16).epoch(0)), folder=tmp_path)
-    again = network(seed=3)
-    assert fit(again, Breaking(0, 0), quick(), validation=list(batches(16).epoch(0)), folder=tmp_path) == fitted
-    assert_equal(first, again)
-
-
-@pytest.mark.slow
-def test_a_killed_process_leaves_a_checkpoint_from_which_training_resumes(tmp_path):
-    """kill -9 in the middle of an epoch, in a separate process."""
-    code = f"""
-import os, signal, sys
-sys.path.insert(0, {os.path.dirname(__file__)!r})
-import test_training as t
-class Dying(t.Breaking):
-    def epoch(self, number, first_step=0):
-        for step, batch in enumerate(self.whole.epoch(number, first_step), first_step):
-            if (number, step) == self.at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield batch
-t.fit(t.network(), Dying(1, 3), t.quick(epochs=3, checkpoint_seconds=0.0), folder={str(tmp_path / "run")!r})
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
-    assert done.returncode == -9, done.stderr.decode()[-2000:]
-    state = load(tmp_path / "run" / "checkpoint.npz").state
-    assert state["epoch"] == 1
-    whole, again = network(), network(seed=4)
-    fit(whole, batches(), quick(epochs=3))
-    fit(again, batches(), quick(epochs=3, checkpoint_seconds=0.0), folder=tmp_path / "run")
-    assert_equal(whole, again)
-
-
-def test_folder_of_another_training_is_refused(tmp_path):
-    fit(network(), batches(), quick(), folder=tmp_path)
-    with pytest.raises(InputError, match=r"must be empty or contain a checkpoint of this training.*other settings"):
-        fit(network(), batches(), quick(learning_rate=0.2), folder=tmp_path)
-    with pytest.raises(InputError, match=r"contain a checkpoint of this training"):
-        fit(network(batch_norm=False), batches(), quick(), folder=tmp_path)
-
-
-def test_file_that_is_not_a_checkpoint_is_refused_and_nothing_in_it_runs(tmp_path):
-    fit(network(), batches(), quick(), folder=tmp_path)
-    place = tmp_path / "checkpoint.npz"
-    whole = place.read_bytes()
-    for content in (b"", b"junk", whole[: len(whole) // 2]):
-        place.write_bytes(content)
-        with pytest.raises(InputError, match=r"must be a checkpoint of a training; delete it to start over"):
-            fit(network(), batches(), quick(), folder=tmp_path)
-    np.savez(place, state=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(InputError, match="must be a checkpoint"):
-        load(place)
-
-
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    fit(network(), batches(), quick(epochs=2), folder=tmp_path / "run")
-    before = (tmp_path / "run" / "checkpoint.npz").read_bytes()
-    shutil.copytree(tmp_path / "run", tmp_path / "full")
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    from edge_cv.training import checkpoint
-
-    monkeypatch.setattr(checkpoint.np, "savez", full)
-    with pytest.raises(
-        InputError, match=r"checkpoint.npz cannot be written: No space left on device; the previous checkpoint"
-    ):
-        checkpoint.save(tmp_path / "full" / "checkpoint.npz", {}, {})
-    assert (tmp_path / "full" / "checkpoint.npz").read_bytes() == before
-    assert not list((tmp_path / "full").glob(".*part"))
-
-
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
@@ -529,96 +243,3 @@ def test_settings_that_do_not_fit_are_refused(settings: dict, named: dict, messa
 def test_invalid_fields_are_refused(fields: dict, message: str):
     with pytest.raises(InputError, match=message):
         Fit(**fields)
-
-
-# --- many devices -----------------------------------------------------------------------------------------------------
-
-DISTRIBUTED = """
-import os, sys
-HIDDEN = os.environ.get("HIDDEN")
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == HIDDEN:
-            raise ImportError(name + " is hidden")
-sys.meta_path.insert(0, Block())
-if os.environ.get("DEVICES"):
-    import tensorflow as tf
-    one = tf.config.LogicalDeviceConfiguration()
-    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [one, one])
-import keras, json
-import numpy as np
-from edge_cv.training.devices import join_hosts
-join_hosts()
-from edge_cv.data.input_pipeline.batches import array_batches
-from edge_cv.recipe import Fit
-from edge_cv.training import fit
-hosts = int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", "1"))
-index = int(os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", "0"))
-rng = np.random.default_rng(0)
-images, labels = rng.integers(0, 256, (64, 8, 8, 3)).astype("uint8"), rng.integers(0, 3, 64)
-keras.utils.set_random_seed(0)
-L = keras.layers
-model = keras.Sequential([
-    keras.Input((8, 8, 3)), L.Rescaling(1 / 255), L.Conv2D(8, 3, use_bias=False),
-    L.BatchNormalization(synchronized=keras.backend.backend() == "tensorflow"), L.ReLU(), L.GlobalAveragePooling2D(),
-    L.Dense(3)])
-batches = array_batches(images, labels, classes=tuple("abc"), batch_size=16 // hosts, seed=0, shard_index=index,
-                        shard_count=hosts)
-validation = list(array_batches(images, labels, classes=tuple("abc"), batch_size=24, seed=0).epoch(0))
-fitted = fit(model, batches, Fit(epochs=3, batch_size=16, learning_rate=0.1), validation=validation, folder=sys.argv[1])
-np.savez(sys.argv[2], *model.get_weights(), losses=[entry["loss"] for entry in fitted.history])
-"""
-
-
-def trained_in_processes(tmp_path, name: str, environments: list[dict[str, str]]) -> list[dict[str, np.ndarray]]:
-    """The final weights of each process of a common training."""
-    files = [tmp_path / f"{name}{i}.npz" for i in range(len(environments))]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", DISTRIBUTED, str(tmp_path / name), str(file)],
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
-            stderr=subprocess.PIPE,
-        )
-        for environment, file in zip(environments, files, strict=True)
-    ]
-    for process in processes:
-        _, messages = process.communicate(timeout=300)
-        assert process.returncode == 0, messages.decode()[-3000:]
-    return [dict(np.load(file)) for file in files]
-
-
-def free_addresses(count: int) -> str:
-    import socket
-
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = ",".join(f"127.0.0.1:{s.getsockname()[1]}" for s in sockets)
-    for s in sockets:
-        s.close()
-    return addresses
-
-
-@pytest.mark.slow
-def test_two_hosts_on_jax_reach_the_weights_of_one_with_twice_the_batch_without_tensorflow(tmp_path):
-    jax = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "HIDDEN": "tensorflow"}
-    together = {"KERAS_DISTRIBUTION_JOB_ADDRESSES": free_addresses(2), "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
-    (one,) = trained_in_processes(tmp_path, "one", [jax])
-    hosts = [jax | together | {"KERAS_DISTRIBUTION_PROCESS_ID": str(i)} for i in range(2)]
-    for two in trained_in_processes(tmp_path, "two", hosts):
-        assert len(one) == len(two) == 8
-        for name, value in one.items():
-            np.testing.assert_allclose(two[name], value, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_two_devices_on_tensorflow_reach_the_weights_of_one(tmp_path):
-    (one,) = trained_in_processes(tmp_path, "one", [{"KERAS_BACKEND": "tensorflow"}])
-    (two,) = trained_in_processes(tmp_path, "two", [{"KERAS_BACKEND": "tensorflow", "DEVICES": "2"}])
-    for name, value in one.items():
-        np.testing.assert_allclose(two[name], value, rtol=1e-4, atol=1e-4)
-
-
-def test_several_hosts_on_tensorflow_are_refused(monkeypatch):
-    config = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
-    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
-    with pytest.raises(InputError, match=r"needs KERAS_BACKEND=jax. Received: tensorflow"):
-        join_hosts.__wrapped__()

@@ -1,0 +1,115 @@
+"""Interrupted training: it resumes with the same result, and its checkpoints are whole or refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tiny_training import Breaking, assert_equal, batches, network, quick
+
+from converters.errors import InputError
+from edge_cv.recipe import Phase
+from edge_cv.training import fit
+from edge_cv.training.checkpoint import load
+
+
+@pytest.mark.parametrize(
+    ("fields", "killed_at"),
+    [
+        ({"optimizer": "adamw", "accumulate": 2}, (0, 4)),
+        ({}, (1, 0)),
+        ({"schedule": "plateau", "ema": 0.9}, (2, 3)),
+    ],
+    ids=str,
+)
+def test_an_interrupted_training_resumes_to_the_same_weights_and_history(fields: dict, killed_at, tmp_path):
+    settings = quick(epochs=2, phases=(Phase(1, 0.05, train="head"),), checkpoint_seconds=0.0, **fields)
+    validation = list(batches(16).epoch(0))
+    whole, parts = network(dropout=0.5), network(dropout=0.5)
+    wanted = fit(whole, batches(), settings, validation=validation, folder=tmp_path / "whole")
+    with pytest.raises(Exception):  # noqa: B017, PT011  what the backend makes of an error in a generator
+        fit(parts, Breaking(*killed_at), settings, validation=validation, folder=tmp_path / "parts")
+    assert load(tmp_path / "parts" / "checkpoint.npz").state["phase"] == int(killed_at[0] > 0)
+    again = network(dropout=0.5, seed=77)  # the initial weights do not matter
+    found = fit(again, batches(), settings, validation=validation, folder=tmp_path / "parts")
+    assert_equal(whole, again)
+    timing = {"seconds": 0, "images_per_second": 0}
+    assert [entry | timing for entry in found.history] == [entry | timing for entry in wanted.history]
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    first = network()
+    fitted = fit(first, batches(), quick(), validation=list(batches(16).epoch(0)), folder=tmp_path)
+    again = network(seed=3)
+    assert fit(again, Breaking(0, 0), quick(), validation=list(batches(16).epoch(0)), folder=tmp_path) == fitted
+    assert_equal(first, again)
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_a_checkpoint_from_which_training_resumes(tmp_path):
+    """kill -9 in the middle of an epoch, in a separate process."""
+    code = f"""
+import os, signal, sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+import tiny_training as t
+from edge_cv.training import fit
+class Dying(t.Breaking):
+    def epoch(self, number, first_step=0):
+        for step, batch in enumerate(self.whole.epoch(number, first_step), first_step):
+            if (number, step) == self.at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+fit(t.network(), Dying(1, 3), t.quick(epochs=3, checkpoint_seconds=0.0), folder={str(tmp_path / "run")!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert done.returncode == -9, done.stderr.decode()[-2000:]
+    state = load(tmp_path / "run" / "checkpoint.npz").state
+    assert state["epoch"] == 1
+    whole, again = network(), network(seed=4)
+    fit(whole, batches(), quick(epochs=3))
+    fit(again, batches(), quick(epochs=3, checkpoint_seconds=0.0), folder=tmp_path / "run")
+    assert_equal(whole, again)
+
+
+def test_folder_of_another_training_is_refused(tmp_path):
+    fit(network(), batches(), quick(), folder=tmp_path)
+    with pytest.raises(InputError, match=r"must be empty or contain a checkpoint of this training.*other settings"):
+        fit(network(), batches(), quick(learning_rate=0.2), folder=tmp_path)
+    with pytest.raises(InputError, match=r"contain a checkpoint of this training"):
+        fit(network(batch_norm=False), batches(), quick(), folder=tmp_path)
+
+
+def test_file_that_is_not_a_checkpoint_is_refused_and_nothing_in_it_runs(tmp_path):
+    fit(network(), batches(), quick(), folder=tmp_path)
+    place = tmp_path / "checkpoint.npz"
+    whole = place.read_bytes()
+    for content in (b"", b"junk", whole[: len(whole) // 2]):
+        place.write_bytes(content)
+        with pytest.raises(InputError, match=r"must be a checkpoint of a training; delete it to start over"):
+            fit(network(), batches(), quick(), folder=tmp_path)
+    np.savez(place, state=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(InputError, match="must be a checkpoint"):
+        load(place)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    fit(network(), batches(), quick(epochs=2), folder=tmp_path / "run")
+    before = (tmp_path / "run" / "checkpoint.npz").read_bytes()
+    shutil.copytree(tmp_path / "run", tmp_path / "full")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    from edge_cv.training import checkpoint
+
+    monkeypatch.setattr(checkpoint.np, "savez", full)
+    with pytest.raises(
+        InputError, match=r"checkpoint.npz cannot be written: No space left on device; the previous checkpoint"
+    ):
+        checkpoint.save(tmp_path / "full" / "checkpoint.npz", {}, {})
+    assert (tmp_path / "full" / "checkpoint.npz").read_bytes() == before
+    assert not list((tmp_path / "full").glob(".*part"))
