@@ -10,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     import keras
+    from image_batches import Memory
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -101,6 +102,14 @@ def small_files(
         conversion = to_tflite(small_model, scheme, calibration=pixels, preprocessing=Preprocessing(32))
         files[scheme] = conversion.save(folder / f"small_{scheme}.tflite")
     return files
+
+
+@pytest.fixture(scope="session")
+def memory() -> Memory:
+    """22 JPEG images of different sizes, in three classes."""
+    from image_batches import Memory, scene, stored
+
+    return Memory(tuple(stored(scene(n, 70 + n, 90 - n)) for n in range(22)), np.arange(22, dtype=np.int32) % 3)
 
 
 class DigitBatches:

@@ -1,89 +1,27 @@
+"""Batches: their order, steps, hosts, arrays and backends."""
+
 from __future__ import annotations
 
-import io
 import json
-import logging
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from image_batches import EVERYTHING, MIXED, Memory, by_pillow, make, same, scene, stored, taken
+from PIL import Image
 
 from converters.errors import InputError
 from edge_cv import data
 from edge_cv.data import Preprocessing
 from edge_cv.data.input_pipeline.batches import array_batches, evaluation_batches, sample_batches
-from edge_cv.data.input_pipeline.loading import reduction
 from edge_cv.data.input_pipeline.pillow_pipeline import PillowPipeline
-from edge_cv.data.places import FilePart
 from edge_cv.recipe import Augment
 
 ROOT = Path(__file__).parents[1]
-EVERYTHING = Augment(
-    randaugment=1, brightness=0.4, hue=0.1, lighting=0.1, erasing=0.3, label_smoothing=0.1, mixup=0.2, cutmix=1.0
-)
-MIXED = Augment(erasing=0.3, mixup=0.2, cutmix=1.0)
-PLAIN = Augment(crop_scale=None, flip=0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Memory:
-    """Encoded images in memory, used like `Samples`."""
-
-    contents: tuple[bytes, ...]
-    labels: np.ndarray
-    classes: tuple[str, ...] = ("a", "b", "c")
-    name: str = "memory"
-
-    @property
-    def multi_label(self) -> bool:
-        return self.labels.ndim == 2
-
-    def __len__(self) -> int:
-        return len(self.contents)
-
-    def encoded(self, index: int) -> bytes:
-        return self.contents[index]
-
-
-def scene(number: int, width: int = 80, height: int = 60) -> Image.Image:
-    """Smooth seeded colours, for which decoders and resamplers differ little."""
-    rng = np.random.default_rng(number)
-    small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8))
-    return small.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def stored(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **({"quality": 95} if kind == "JPEG" else {}), **options)
-    return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def memory() -> Memory:
-    return Memory(tuple(stored(scene(n, 70 + n, 90 - n)) for n in range(22)), np.arange(22, dtype=np.int32) % 3)
-
-
-def taken(batches, epoch: int = 0, first_step: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(np.asarray(images), np.asarray(targets)) for images, targets in batches.epoch(epoch, first_step)]
-
-
-def same(some, others) -> bool:
-    pairs = zip(some, others, strict=True)
-    return all((mine == other).all() for one, two in pairs for mine, other in zip(one, two, strict=True))
-
-
-def make(samples, augment: Augment = MIXED, batch_size: int = 4, **options):
-    return sample_batches(samples, image_size=32, batch_size=batch_size, seed=3, augment=augment, **options)
-
-
-def by_pillow(batches) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(np.asarray(i), np.asarray(t)) for i, t in PillowPipeline(batches.plan, batches._broken).epoch(0, 0)]
 
 
 def test_a_batch_depends_on_seed_epoch_and_step_alone(memory, monkeypatch):
@@ -136,7 +74,7 @@ def test_an_unfinished_epoch_can_be_followed_by_another(memory):
 def test_a_program_with_an_unfinished_epoch_exits():
     code = """
 import numpy as np
-import test_batches as tests
+import image_batches as tests
 samples = tests.Memory(tuple(tests.stored(tests.scene(n, 400, 300)) for n in range(8)) * 100, np.zeros(800, np.int32))
 batches = tests.make(samples, tests.Augment(), batch_size=16)
 epoch = batches.epoch(0)
@@ -155,106 +93,6 @@ def test_the_batches_of_several_hosts_are_those_of_one(memory):
         assert np.allclose(np.concatenate([left[1], right[1]]), whole[1])
 
 
-@pytest.mark.parametrize("size", [(80, 60), (60, 80), (700, 500), (20, 15)])
-def test_tensorflow_and_pillow_crop_alike(size):
-    samples = Memory(tuple(stored(scene(n, *size)) for n in range(8)), np.zeros(8, np.int32))
-    batches = make(samples, Augment())
-    for (ours, _), (pillows, _) in zip(taken(batches), by_pillow(batches), strict=True):
-        difference = np.abs(ours.astype(int) - pillows)
-        assert difference.mean() < 3.5
-        assert np.abs(ours[:, :, ::-1].astype(int) - pillows).mean() > 5  # a flip makes a difference
-
-
-def test_without_random_crop_and_flip_the_central_square_is_taken():
-    photos = [scene(n, 64, 48) for n in range(4)]
-    batches = make(Memory(tuple(map(stored, photos)), np.zeros(4, np.int32)), PLAIN)
-    ((images, _),) = taken(batches)
-    for index, image in zip(batches.plan.sampler.indices(0, 0), images, strict=True):
-        expected = photos[index].crop((8, 0, 56, 48)).resize((32, 32), Image.Resampling.BILINEAR)
-        assert np.abs(image.astype(int) - np.asarray(expected)).mean() < 3
-
-
-@pytest.mark.parametrize("augment", [PLAIN, Augment()])
-def test_exif_orientation_is_applied(augment):
-    photo, contents = scene(1, 90, 60), []
-    for orientation in range(1, 9):
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        contents.append(stored(photo, exif=exif))
-    upright = tuple(stored(ImageOps.exif_transpose(Image.open(io.BytesIO(c))), "PNG") for c in contents)
-    labels = np.zeros(8, np.int32)
-    turned, expected = (taken(make(Memory(c, labels), augment, batch_size=8)) for c in (tuple(contents), upright))
-    assert np.abs(turned[0][0].astype(int) - expected[0][0]).mean((1, 2, 3)).max() < 3
-
-
-def test_every_kind_of_image_is_decoded_as_the_evaluation_does(memory):
-    photo = scene(2)
-    deep = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
-    clear = photo.convert("RGBA")
-    clear.putalpha(Image.linear_gradient("L").resize(photo.size))
-    contents = (
-        *(stored(photo), stored(photo, progressive=True), stored(photo.convert("L")), stored(photo.convert("CMYK"))),
-        *(stored(photo, "PNG"), stored(deep, "PNG"), stored(clear, "PNG"), stored(photo.quantize(64), "GIF")),
-        *(stored(photo, "WEBP"), stored(photo, "BMP"), stored(photo) + b"\0trailing", stored(photo, keep_rgb=True)),
-    )
-    samples = Memory(contents, np.zeros(len(contents), np.int32))
-    batches = make(samples, PLAIN, batch_size=len(contents))
-    ((images, _),) = taken(batches)
-    for index, image in zip(batches.plan.sampler.indices(0, 0), images, strict=True):
-        upright = Image.fromarray(data.decode(contents[index])).crop((10, 0, 70, 60))
-        expected = np.asarray(upright.resize((32, 32), Image.Resampling.BILINEAR)).astype(int)
-        assert np.abs(image - expected).mean() < 3, index
-
-
-def hostile(photo: bytes) -> dict[str, bytes]:
-    table = photo.index(b"\xff\xc4") + 5
-    return {
-        "empty": b"",
-        "text": b"no image",
-        "cut": photo[: len(photo) // 2],
-        "header alone": photo[:300] + b"\xff\xd9",
-        "Huffman table": photo[:table] + b"\xff" * 16 + photo[table + 16 :],
-    }
-
-
-@pytest.mark.parametrize("run", [taken, by_pillow])
-def test_a_broken_image_is_reported_and_replaced_by_the_next_one(memory, run, caplog):
-    contents = list(memory.contents)
-    broken = dict(zip((2, 3, 7, 11, 21), hostile(contents[0]).values(), strict=True))
-    for index, content in broken.items():
-        contents[index] = content
-    batches = make(Memory(tuple(contents), memory.labels), Augment())
-    with caplog.at_level(logging.WARNING):
-        given = run(batches)
-    assert set(batches.broken) == set(broken)
-    assert sum("is replaced by another" in record.message for record in caplog.records) == len(broken)
-    whole = run(make(memory, Augment()))
-    order = [batches.plan.sampler.indices(0, step) for step in range(len(batches))]
-    for position, index in enumerate(np.concatenate(order)):
-        step, row = divmod(position, 4)
-        if index not in broken:
-            assert (given[step][0][row] == whole[step][0][row]).all()
-        following = (batches.plan.sampler.following(0, step, row, nth) for nth in range(22))
-        stand_in = next(index for index in following if index not in broken)
-        assert given[step][1][row].argmax() == memory.labels[stand_in]
-    assert same(run(batches), given)
-
-
-@pytest.mark.parametrize("run", [taken, by_pillow])
-def test_images_that_are_all_broken_are_an_error(memory, run):
-    samples = Memory(tuple(hostile(memory.contents[0]).values()), np.zeros(5, np.int32))
-    with pytest.raises(InputError, match="must hold images that can be read"):
-        run(make(samples, Augment(), batch_size=2))
-
-
-def test_large_photos_are_reduced_while_they_are_decoded():
-    assert [reduction((0, 0, side, side), 224) for side in (224, 895, 896, 1792, 3584, 9999)] == [1, 1, 2, 4, 8, 8]
-    samples = Memory((stored(scene(1, 1200, 1000)),) * 4, np.zeros(4, np.int32))
-    batches = make(samples, Augment(crop_scale=(0.9, 1.0)))
-    for (ours, _), (pillows, _) in zip(taken(batches), by_pillow(batches), strict=True):
-        assert np.abs(ours.astype(int) - pillows).mean() < 3.5  # crops of the reduced photo are whole pixels
-
-
 def test_several_labels_an_image_stay_multi_hot(memory):
     labels = (np.random.default_rng(0).random((22, 3)) < 0.5).astype(np.int32)
     batches = make(Memory(memory.contents, labels), Augment())
@@ -262,25 +100,6 @@ def test_several_labels_an_image_stay_multi_hot(memory):
     order = batches.plan.sampler
     for step, (_, targets) in enumerate(taken(batches)):
         assert (targets == labels[order.indices(0, step)]).all()
-
-
-def test_files_are_read_as_images_in_memory_are(memory, tmp_path):
-    class Files(Memory):
-        def encoded(self, index: int) -> bytes:
-            return Path(self.place(index).path).read_bytes()
-
-        def place(self, index: int) -> FilePart:
-            return FilePart(str(tmp_path / f"ä {index}.jpg"))
-
-    for index, content in enumerate(memory.contents):
-        (tmp_path / f"ä {index}.jpg").write_bytes(content)
-    batches = make(Files(memory.contents, memory.labels), Augment())
-    assert same(taken(batches), taken(make(memory, Augment())))
-    (tmp_path / "ä 7.jpg").unlink()
-    again = taken(batches, 1)
-    assert "No such file" in batches.broken[7]
-    contents = (*memory.contents[:7], b"", *memory.contents[8:])
-    assert same(again, taken(make(Memory(contents, memory.labels), Augment()), 1))
 
 
 def test_balanced_batches_have_all_classes_alike(memory):
@@ -370,17 +189,18 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 import numpy as np
-import test_batches as tests
+import image_batches as tests
+from edge_cv.data.input_pipeline.batches import array_batches
 
 memory = tests.Memory(tuple(tests.stored(tests.scene(n, 70 + n, 90 - n)) for n in range(22)), np.arange(22) % 3)
-tests.np.savez(sys.argv[1], **{
+np.savez(sys.argv[1], **{
     f"{name}_{step}_{part}": value
     for name, augment in (("crops", tests.Augment()), ("everything", tests.EVERYTHING))
     for step, batch in enumerate(tests.taken(tests.make(memory, augment)))
     for part, value in zip(("images", "targets"), batch)
 })
 photos = np.stack([np.asarray(tests.scene(n)) for n in range(6)])
-arrays = tests.array_batches(photos, np.arange(6) % 3, classes="abc", batch_size=2, seed=3, augment=tests.EVERYTHING)
+arrays = array_batches(photos, np.arange(6) % 3, classes="abc", batch_size=2, seed=3, augment=tests.EVERYTHING)
 first, second = tests.taken(arrays), tests.taken(arrays, 0, 1)
 assert tests.same(first[1:], second)
 import keras
