@@ -27,6 +27,9 @@ def tflite(scheme: str, stage: str = "") -> Output:
     return Output(stage, "tflite", scheme)
 
 
+FLOAT32, INT8 = tflite("float32"), tflite("int8")
+
+
 def latency(median_ms: float, threads: int = 1, *, samples: bool = True, seed: int = 0, host: str = HOST) -> Latency:
     """50 inferences around a median, or only their percentiles."""
     drawn = median_ms * np.random.default_rng(seed).gamma(8, 1 / 80, 50) + median_ms * 0.9
