@@ -1,23 +1,16 @@
 from __future__ import annotations
 
-import collections
-import io
-import pickle
-import sys
-import types
-import zipfile
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from torchvision_alexnet import torchvision_arrays, torchvision_forward
 
 from converters import to_onnx, to_tflite
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from edge_cv import models
-from edge_cv.models import alexnet, torch_files, weight_layouts
+from edge_cv.models import alexnet, weight_layouts
 
 SMALL = {"alexnet": {"image_size": 63, "alpha": 0.125}, "alexnet_2012": {"image_size": 67, "alpha": 0.125}}
 
@@ -216,47 +209,6 @@ def test_trains_and_converts_to_every_format(name: str, options: dict):
 # --- torchvision's weights --------------------------------------------------------------------------------------------
 
 
-def torchvision_arrays(width: float, classes: int) -> dict[str, np.ndarray]:
-    """Random arrays with the names and shapes of torchvision's AlexNet, its widths scaled."""
-    rng = np.random.default_rng(7)
-    c1, c2, c3, c4, c5, hidden = (int(width * n) for n in (64, 192, 384, 256, 256, 4096))
-    shapes = {
-        "features.0": (c1, 3, 11, 11),
-        "features.3": (c2, c1, 5, 5),
-        "features.6": (c3, c2, 3, 3),
-        "features.8": (c4, c3, 3, 3),
-        "features.10": (c5, c4, 3, 3),
-        "classifier.1": (hidden, c5 * 36),
-        "classifier.4": (hidden, hidden),
-        "classifier.6": (classes, hidden),
-    }
-    arrays = {}
-    for name, shape in shapes.items():
-        arrays[f"{name}.weight"] = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
-        arrays[f"{name}.bias"] = rng.normal(0, 0.1, shape[0]).astype(np.float32)
-    return arrays
-
-
-def torchvision_forward(arrays: dict[str, np.ndarray], pixels: np.ndarray) -> np.ndarray:
-    """AlexNet as torchvision defines it, from pixels 0..255 `(batch, size, size, 3)`."""
-    x = (pixels / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
-    x = x.astype(np.float32)
-    for index, stride, padding, pool in ((0, 4, 2, 1), (3, 1, 2, 1), (6, 1, 1, 0), (8, 1, 1, 0), (10, 1, 1, 1)):
-        kernel = arrays[f"features.{index}.weight"].transpose(2, 3, 1, 0)
-        x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-        x = tf.nn.relu(tf.nn.conv2d(x, kernel, stride, "VALID") + arrays[f"features.{index}.bias"]).numpy()
-        if pool:
-            x = tf.nn.max_pool2d(x, 3, 2, "VALID").numpy()
-    x = x.transpose(0, 3, 1, 2)  # NCHW from here on, the order in which torch flattens
-    steps = [(i * x.shape[2] // 6, -(-(i + 1) * x.shape[2] // 6)) for i in range(6)]
-    x = np.stack([np.stack([x[:, :, a:b, c:d].mean(axis=(2, 3)) for c, d in steps], -1) for a, b in steps], -2)
-    x = x.reshape(len(x), -1)
-    for index in (1, 4, 6):
-        x = x @ arrays[f"classifier.{index}.weight"].T + arrays[f"classifier.{index}.bias"]
-        x = np.maximum(x, 0) if index != 6 else x
-    return x
-
-
 @pytest.mark.parametrize("image_size", [224, 160])
 def test_torchvision_arrays_give_torchvisions_logits(image_size: int):
     arrays = torchvision_arrays(0.125, 7)
@@ -306,108 +258,3 @@ def test_other_file_in_the_place_of_torchvisions_is_refused_by_its_hash(tmp_path
     (tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"PK\x03\x04")
     with pytest.raises(InputError, match="must have the sha256 7be5be79"):
         models.build("alexnet", weights="imagenet")
-
-
-# --- torch's zip format -----------------------------------------------------------------------------------------------
-
-
-class Storage:
-    def __init__(self, kind: type, key: str, length: int):
-        self.identity = ("storage", kind, key, "cpu", length)
-
-
-class Rebuilt:
-    """Pickles as torch's tensors do: a call of `torch._utils._rebuild_tensor_v2`."""
-
-    def __init__(self, *call):
-        self.call = call[0], call[1:]
-
-    def __reduce__(self):
-        return self.call
-
-
-class TorchPickler(pickle.Pickler):
-    def persistent_id(self, value):
-        return value.identity if isinstance(value, Storage) else None
-
-
-@pytest.fixture
-def torch(monkeypatch) -> types.ModuleType:
-    """The parts of torch that its file format names, so that the tests write files without torch."""
-    module, internal = types.ModuleType("torch"), types.ModuleType("torch._utils")
-    module.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
-
-    def rebuild(*_):
-        raise AssertionError("must never be called")
-
-    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", *["_rebuild_tensor_v2"] * 2
-    internal._rebuild_tensor_v2 = module._rebuild = rebuild
-    monkeypatch.setitem(sys.modules, "torch", module)
-    monkeypatch.setitem(sys.modules, "torch._utils", internal)
-    return module
-
-
-def torch_zip(
-    torch: types.ModuleType,
-    path: Path,
-    arrays: dict[str, np.ndarray],
-    *,
-    declared: int = 0,
-    compression=zipfile.ZIP_STORED,
-) -> Path:
-    """What torch.save writes since version 1.6; `declared` is added to the lengths that the pickle states."""
-    state = collections.OrderedDict()
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        for key, (name, array) in enumerate(arrays.items()):
-            strides = tuple(step // array.itemsize for step in array.strides)
-            storage = Storage(torch.FloatStorage, str(key), array.size + declared)
-            unused = collections.OrderedDict()
-            state[name] = Rebuilt(torch._rebuild, storage, 0, array.shape, strides, False, unused)
-            archive.writestr(f"archive/data/{key}", array.tobytes())
-        stream = io.BytesIO()
-        TorchPickler(stream, 2).dump(state)
-        archive.writestr("archive/data.pkl", stream.getvalue())
-        archive.writestr("archive/version", "3\n")
-    return path
-
-
-def test_zip_holds_the_arrays_that_were_written(torch, tmp_path):
-    arrays = torchvision_arrays(0.03125, 3)
-    read = torch_files.read_torch(torch_zip(torch, tmp_path / "weights.pth", arrays))
-
-    assert list(read) == list(arrays)
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(read[name], array)
-
-
-def test_zip_that_is_compressed_too_short_truncated_or_big_endian_is_refused(torch, tmp_path):
-    arrays = {"a": np.arange(12, dtype=np.float32).reshape(3, 4)}
-    whole = torch_zip(torch, tmp_path / "whole.pth", arrays)
-    half = tmp_path / "half.pth"
-    half.write_bytes(whole.read_bytes()[:300])
-    big_endian = torch_zip(torch, tmp_path / "big.pth", arrays)
-    with zipfile.ZipFile(big_endian, "a") as archive:
-        archive.writestr("archive/byteorder", "big")
-    bad = [
-        torch_zip(torch, tmp_path / "bomb.pth", arrays, compression=zipfile.ZIP_DEFLATED),
-        torch_zip(torch, tmp_path / "short.pth", arrays, declared=1 << 40),
-        half,
-        big_endian,
-    ]
-    for path in bad:
-        with pytest.raises(InputError, match=rf"{path.name} must be a complete state dictionary"):
-            torch_files.read_torch(path)
-
-
-def test_zip_whose_pickle_calls_something_is_refused_and_not_run(tmp_path):
-    mark = tmp_path / "ran"
-
-    class Hostile:
-        def __reduce__(self):
-            return Path.touch, (mark,)
-
-    with zipfile.ZipFile(tmp_path / "hostile.pth", "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps(Hostile(), 2))
-    with pytest.raises(InputError, match=r"must contain only arrays\. Received: the global"):
-        torch_files.read_torch(tmp_path / "hostile.pth")
-    assert not mark.exists()
