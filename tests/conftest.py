@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,51 @@ def memory() -> Memory:
     from image_batches import Memory, scene, stored
 
     return Memory(tuple(stored(scene(n, 70 + n, 90 - n)) for n in range(22)), np.arange(22, dtype=np.int32) % 3)
+
+
+@pytest.fixture
+def edge_cv(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., tuple[Any, str, str]]:
+    """A function that runs a command in this process and returns its exit code, stdout and stderr."""
+    from edge_cv.cli import app as cli
+
+    def run(*arguments: object) -> tuple[Any, str, str]:
+        monkeypatch.setattr(sys, "argv", ["edge-cv", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        printed = capsys.readouterr()
+        return stopped.value.code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve photos in two class folders."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photos")
+    for index in range(12):
+        pixels = np.random.default_rng(index).integers(0, 256, (8, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+        place = folder / ("one", "two")[index % 2]
+        place.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def keras_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A third-party classifier of two classes with a Rescaling layer."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(5)
+    image = keras.Input((32, 32, 3))
+    x = layers.Rescaling(1 / 255)(image)
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    path = tmp_path_factory.mktemp("model") / "mine.keras"
+    keras.Model(image, layers.Dense(2)(x), name="mine").save(path)
+    return path
 
 
 class DigitBatches:
