@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 if TYPE_CHECKING:
     import keras
     from image_batches import Memory
+    from ssh_server import Server
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -156,6 +159,65 @@ def keras_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "mine.keras"
     keras.Model(image, layers.Dense(2)(x), name="mine").save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An OpenSSH server on loopback."""
+    from ssh_server import Server
+
+    server = Server(tmp_path_factory.mktemp("ssh"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `ssh` use the keys and known hosts of the server's client."""
+    monkeypatch.setenv("PATH", server.search_path)
+
+
+@pytest.fixture
+def device(server: Server) -> Callable[..., str]:
+    """Makes addresses of the server, with another port, Python or host if given."""
+
+    def address(port: int | None = None, python: str | Path = sys.executable, host: str = "127.0.0.1") -> str:
+        return f"ssh://{host}:{port or server.port}?python={quote(str(python))}"
+
+    return address
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a Python for the device: a shell script that runs commands before it runs Python."""
+
+    def make(script: str) -> Path:
+        file = tmp_path / "their python's"
+        file.write_text(f"#!/bin/sh\npython='{sys.executable}'\n{script}\n")
+        file.chmod(0o755)
+        return file
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cached_descriptions() -> dict[str, Callable[..., Any]]:
+    """The functions that describe a model file, each of which computes its result once per file."""
+    from edge_cv.evaluation.remote import measuring
+
+    return {name: functools.cache(getattr(measuring, name)) for name in ("describe", "golden_inputs", "golden_outputs")}
+
+
+@pytest.fixture(scope="module")
+def described_once(cached_descriptions: dict[str, Callable[..., Any]]) -> Iterator[None]:
+    """Describes each model file only once on this machine, because that takes a process and the files do not change."""
+    from edge_cv.evaluation.remote import evaluating, measuring
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, cached in cached_descriptions.items():
+            patch.setattr(measuring, name, cached)
+        patch.setattr(evaluating, "describe", cached_descriptions["describe"])
+        yield
 
 
 class DigitBatches:
