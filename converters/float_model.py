@@ -88,17 +88,16 @@ def convert_float(source: Source) -> FloatModel:
     with _converting:
         kept = _kept.get(source.digest)
         if kept is None:
-            convert = _with_tensorflow if source.tflite is None else _from_tflite
-            kept = _kept[source.digest] = convert(source)
+            kept = _with_tensorflow(source) if source.tflite is None else _from_tflite(source, source.tflite)
+            _kept[source.digest] = kept
             while len(_kept) > KEPT_CONVERSIONS:
                 _kept.popitem(last=False)
         _kept.move_to_end(source.digest)
         return kept
 
 
-def _from_tflite(source: Source) -> FloatModel:
-    assert source.tflite is not None
-    graph = Graph(source.tflite)
+def _from_tflite(source: Source, content: bytes) -> FloatModel:
+    graph = Graph(content)
     normalization = find_normalization(graph)
     scale: tuple[float, ...] | None = None
     if normalization is not None:
