@@ -24,8 +24,8 @@ class Geometry:
 
     def outputs(self, size: int, axis: int) -> tuple[int, int]:
         """The number of outputs along an axis for `size` inputs, and the padding before the first input."""
-        assert self.window is not None
-        extent = (self.window[axis] - 1) * self.dilation[axis] + 1
+        window = (1, 1) if self.window is None else self.window
+        extent = (window[axis] - 1) * self.dilation[axis] + 1
         if not self.same:
             return (size - extent) // self.stride[axis] + 1, 0
         count = -(-size // self.stride[axis])
