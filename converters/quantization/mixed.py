@@ -279,9 +279,7 @@ class _Widening:
         """Replace the operator's int32 bias with an int64 one for its int16 input."""
         graph = self._graph
         scale = graph.parameters(operator.inputs[1])[0] * graph.parameters(inputs[0])[0][0]
-        stored = graph.constant(operator.inputs[2])
-        assert stored is not None  # `_wide_type` requires it
-        values = stored * graph.parameters(operator.inputs[2])[0].astype(np.float64)
+        values = graph.values(operator.inputs[2]) * graph.parameters(operator.inputs[2])[0].astype(np.float64)
         name = f"{graph.name(operator.inputs[2])}/int64_{operator.index}"
         integers = np.rint(values / scale).astype(np.int64)
         inputs[2] = graph.add_tensor(name, "INT64", values.shape, scale=1.0, values=integers)

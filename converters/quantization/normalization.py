@@ -134,9 +134,7 @@ def _fold(graph: Graph, tensor: int, gain: np.ndarray, shift: np.ndarray) -> boo
     if not foldable:
         return False
     for reader in readers:
-        weights, bias = graph.constant(reader.inputs[1]), graph.constant(reader.inputs[2])
-        assert weights is not None
-        assert bias is not None
+        weights, bias = graph.values(reader.inputs[1]), graph.values(reader.inputs[2])
         shifted = graph.add_tensor(graph.name(reader.inputs[2]) + "/shifted", "FLOAT32", bias.shape)
         graph.set_constant(shifted, (bias + (weights * shift).sum(axis=(1, 2, 3))).astype(np.float32))
         inputs = [*reader.inputs[:2], shifted]

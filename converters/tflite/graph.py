@@ -136,6 +136,13 @@ class Graph:
             raise InputError(f"the tensor {self.name(tensor)!r} must be quantized. Received: {self.dtype(tensor)}")
         return parameters
 
+    def values(self, tensor: int) -> np.ndarray:
+        """A copy of a constant tensor's values; InputError for any other."""
+        values = self.constant(tensor)
+        if values is None:
+            raise InputError(f"the tensor {self.name(tensor)!r} must be a constant. Received: a computed tensor")
+        return values
+
     def constant(self, tensor: int) -> np.ndarray | None:
         """A copy of a constant tensor's values; None for a computed tensor, and for -1."""
         if tensor < 0:

@@ -95,14 +95,13 @@ class _Selection:
 
     def remove_step(self) -> bool:
         """Remove the best candidate; False if there is none."""
-        ratings = [(candidate[0], index) for index, candidate in enumerate(self._candidates) if candidate is not None]
-        if not ratings:
+        candidates = {index: candidate for index, candidate in enumerate(self._candidates) if candidate is not None}
+        if not candidates:
             return False
-        _, best = min(ratings)
-        candidate = self._candidates[best]
-        assert candidate is not None  # it has a rating
-        self.removed[candidate[1]] = True
-        self._counts[best] += len(candidate[1])
+        best = min(candidates, key=lambda index: (candidates[index][0], index))
+        _, channels = candidates[best]
+        self.removed[channels] = True
+        self._counts[best] += len(channels)
         for layer in self._layers[best]:
             self.macs -= self._costs[layer][0]
             self._costs[layer] = self._cost(layer, self.removed)

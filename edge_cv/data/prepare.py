@@ -78,7 +78,8 @@ def prepare(
         if not samples.classes:  # a test split without labels
             samples = dataclasses.replace(samples, classes=manifest.classes)
         manifest = _with_split(out, manifest, name or "all", samples, options, progress)
-    assert manifest is not None  # there is at least one split
+    if manifest is None:
+        raise InputError(f"{source} must have at least one split. Received: none")
     return manifest
 
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from converters.errors import InputError
 from edge_cv import strict_json
@@ -153,9 +153,9 @@ def runner_events(path: Path, *options: Any) -> Iterator[dict[str, Any]]:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
         )
-        assert process.stdout is not None
+        output = cast("IO[bytes]", process.stdout)  # a pipe, as the line above asks
         try:
-            for line in process.stdout:
+            for line in output:
                 event = json.loads(line)
                 if event["event"] == "error":
                     raise InputError(f"{path} cannot be run: {event['message']}")
@@ -164,7 +164,7 @@ def runner_events(path: Path, *options: Any) -> Iterator[dict[str, Any]]:
         finally:
             process.kill()
             process.wait()
-            process.stdout.close()
+            output.close()
         if status:
             errors.seek(0)
             lines = errors.read().decode(errors="replace").strip().splitlines()

@@ -109,7 +109,8 @@ def _to_train(recipe: Recipe, file_model: FileModel | None) -> tuple[int, Splits
 
 def training_photos(photos: Splits) -> Samples:
     """The training photos of a run that trains or compresses."""
-    assert photos.train is not None
+    if photos.train is None:
+        raise InputError("a run that trains or compresses must have training photos. Received: none")
     return photos.train
 
 

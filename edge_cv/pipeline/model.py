@@ -331,7 +331,8 @@ def batches_of(
     """Training and validation batches of one host."""
     from edge_cv.data.input_pipeline.batches import evaluation_batches, sample_batches
 
-    assert photos.validation is not None
+    if photos.validation is None:
+        raise InputError("a run that trains must have validation photos. Received: none")
     batch_size = settings.batch_size // hosts
     batches = sample_batches(
         training_photos(photos),

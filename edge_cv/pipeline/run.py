@@ -111,7 +111,8 @@ def train(
     file_model = FileModel(recipe.model, cache, progress) if recipe.model.is_file else None
     recipe, photos = open_photos(recipe, file_model)
     model = build_or_train(recipe, photos, cache, progress, file_model=file_model, on_epoch=on_epoch)
-    assert isinstance(model, RunModel)  # it has been trained
+    if not isinstance(model, RunModel):
+        raise InputError(f"to train, the model must be a Keras model. Received: {recipe.model.name}")
     return model
 
 

@@ -83,18 +83,17 @@ def _best_place(
 ) -> tuple[Rectangle, float]:
     """The cheapest place of a label and its distance from the point; the search ends at a place without conflicts."""
     (px, py), (width, height) = point, size
-    best: tuple[float, Rectangle, float] | None = None
+    best: tuple[float, Rectangle, float] = (math.inf, (px, py, px, py), 0.0)
     for far in _DISTANCES:
         for across, up in _SIDES:
             left = px + across * far * canvas.unit - width * (1 - across) / 2
             low = py + up * far * canvas.unit - height * (1 - up) / 2
             place = (left, low, left + width, low + height)
             cost = far / 20 + _cost(place, taken, canvas) + _ambiguity(place, point, canvas)
-            if best is None or cost < best[0]:
+            if cost < best[0]:
                 best = (cost, place, far)
-        if best is not None and best[0] < far / 20 + 0.5:
+        if best[0] < far / 20 + 0.5:
             break
-    assert best is not None
     return best[1], best[2]
 
 

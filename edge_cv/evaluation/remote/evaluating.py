@@ -122,7 +122,7 @@ def _file(folder: Path, start: int) -> Path:
     return folder / f"{start:08d}.npz"
 
 
-_task: Task | None = None  # in a worker process
+_task: Task  # of this worker process
 
 
 def _set_task(task: Task) -> None:
@@ -131,5 +131,4 @@ def _set_task(task: Task) -> None:
 
 
 def _decode(samples: tuple[Sample, ...]) -> tuple[np.ndarray, tuple[str | None, ...]]:
-    assert _task is not None
     return worker.decode(_task, samples)

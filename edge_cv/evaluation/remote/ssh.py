@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from converters.errors import InputError
 from edge_cv import strict_json
@@ -78,9 +78,8 @@ class Session:
             start_new_session=True,
             env={**os.environ, "LC_ALL": "C"},
         )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._stdin = cast("IO[bytes]", self._process.stdin)  # a pipe, as the line above asks
+        self._stdout = cast("IO[bytes]", self._process.stdout)
         try:
             with contextlib.suppress(BrokenPipeError):
                 self._send(agent)
