@@ -151,8 +151,8 @@ def test_the_dropout_of_a_scaling_is_that_of_the_variant_nearest_in_depth():
         ("efficientnet_b0", {"phi": 11}, r"phi must be at most 10. Received: 11"),
         ("efficientnet_b0", {"phi": -9}, r"keep 8 channels|alpha must keep"),
         ("efficientnet_b0", {"phi": "1"}, r"phi must be a finite number. Received: '1'"),
-        ("efficientnet_b1", {"phi": 1}, r"phi must be left out for a variant that is scaled already"),
-        ("efficientnet_lite0", {"lite": False}, r"lite must be left out for efficientnet_lite0"),
+        ("efficientnet_b1", {"phi": 1}, r"phi must be omitted for a variant that is already scaled"),
+        ("efficientnet_lite0", {"lite": False}, r"lite must be omitted for efficientnet_lite0"),
         ("mobilenet_v3_medium", {}, r"unknown model"),
     ],
 )
