@@ -19,8 +19,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from converters.quantization.layers import Dequantizer, QuantizedLayer, quantized_layer, ungrouped
 from converters.quantization.walk import Walk
@@ -51,21 +53,57 @@ def correct(float_content: bytes, content: bytes, inputs: np.ndarray, *, damping
     detail = interpreter(content).get_input_details()[0]
     reference, walk = Walk(float_graph, inputs), Walk(graph, to_input(inputs, detail, None))
     pairs = _matching_layers(walk.operators, graph, reference.operators, float_graph)
+
+    def prepare(operator: Operator, twin: Operator) -> tuple[QuantizedLayer | None, _Inputs | None]:
+        """The layer and its float input."""
+        reference.run_until(twin.index)
+        layer, values = quantized_layer(graph, operator, float_graph, twin), reference.values.get(twin.inputs[0])
+        if layer is None or values is None:
+            return None, None
+        return layer, _layer_inputs(operator, layer, values, Dequantizer(), samples=damping is not None)
+
+    libraries = ThreadpoolController()
     with ThreadPoolExecutor(max_workers=1) as pool:
         # The float graph runs up to the next layer while the current layer's integers are computed.
-        ahead = [pool.submit(reference.run_until, twin.index) for _, twin in pairs[:1]]
-        for place, (operator, twin) in enumerate(pairs):
+        ahead = [pool.submit(prepare, *pair) for pair in pairs[:1]]
+        for place, (operator, _) in enumerate(pairs):
             walk.run_until(operator.index)
-            ahead[place].result()
-            layer = quantized_layer(graph, operator, float_graph, twin)
-            quantized, target = walk.values.get(operator.inputs[0]), reference.values.get(twin.inputs[0])
-            ahead += [pool.submit(reference.run_until, after.index) for _, after in pairs[place + 1 : place + 2]]
-            if layer is None or quantized is None or target is None:
+            layer, target = ahead.pop().result()
+            ahead += [pool.submit(prepare, *pair) for pair in pairs[place + 1 : place + 2]]
+            quantized = walk.values.get(operator.inputs[0])
+            if layer is None or target is None or quantized is None:
                 continue
-            for position, values in _integers(operator, layer, quantized, target, damping).items():
+            # One thread of matrix products, which leaves the other cores to the float graph while that runs.
+            with libraries.limit(limits=1 if ahead else None, user_api="blas"):
+                constants = _integers(operator, layer, quantized, target, damping)
+            for position, values in constants.items():
                 walk.set_constant(operator.index, position, values)
                 graph.set_constant(_exclusive(graph, operator, position), values)
     return graph.to_bytes()
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """A layer's input on all images.
+
+    Attributes:
+        mean: the mean patch, `(groups, 1, patch)`.
+        patches: a sample of patches without their mean, `(groups, samples, patch)`; None where no weights are set.
+    """
+
+    mean: np.ndarray
+    patches: np.ndarray | None
+
+
+def _layer_inputs(
+    operator: Operator, layer: QuantizedLayer, values: np.ndarray, dequantize: Dequantizer, *, samples: bool
+) -> _Inputs:
+    """The mean of a layer's input `values` and, where `samples` is true and they are not too large, its patches."""
+    mean, patch = layer.geometry.mean_patch(values, dequantize), layer.weights.shape[2]
+    if not samples or patch > MAX_PATCH:
+        return _Inputs(mean, None)
+    count = max(MIN_SAMPLES, LEAST_PER_VALUE * patch, min(SAMPLES_PER_VALUE * patch, MANY_SAMPLES))
+    return _Inputs(mean, layer.geometry.patches(values, count, operator.index, dequantize) - mean)
 
 
 def _matching_layers(
@@ -78,36 +116,28 @@ def _matching_layers(
 
 
 def _integers(
-    operator: Operator, layer: QuantizedLayer, quantized: np.ndarray, target: np.ndarray, damping: float | None
+    operator: Operator, layer: QuantizedLayer, quantized: np.ndarray, target: _Inputs, damping: float | None
 ) -> dict[int, np.ndarray]:
     """Optimize one layer's weights and bias.
 
     Args:
         operator, layer: the layer.
         quantized: its int8 input on all images.
-        target: the float layer's input.
+        target: the float layer's input, changed in place.
         damping: see `correct`.
 
     Returns:
         New constants by their position among the operator's inputs.
     """
-    constants = {}
-    geometry, transposed = layer.geometry, layer.weights.transpose(0, 2, 1)
-    mean_quantized, mean_target = (
-        geometry.mean_patch(quantized, layer.dequantize),
-        geometry.mean_patch(target, Dequantizer()),
-    )
-    integers, patch = layer.integers, layer.weights.shape[2]
-    if damping is not None and patch <= MAX_PATCH:
-        count = max(MIN_SAMPLES, LEAST_PER_VALUE * patch, min(SAMPLES_PER_VALUE * patch, MANY_SAMPLES))
-        x = geometry.patches(quantized, count, operator.index, layer.dequantize)
-        x -= mean_quantized
-        difference = geometry.patches(target, count, operator.index, Dequantizer()) - mean_target
-        difference -= x
-        integers = gptq_round(x, difference, layer, damping * patch / len(quantized))
+    constants, integers, transposed = {}, layer.integers, layer.weights.transpose(0, 2, 1)
+    own = _layer_inputs(operator, layer, quantized, layer.dequantize, samples=damping is not None)
+    if damping is not None and own.patches is not None and target.patches is not None:
+        difference = np.subtract(target.patches, own.patches, out=target.patches)
+        share = damping * layer.weights.shape[2] / len(quantized)
+        integers = gptq_round(own.patches, difference, layer, share)
         constants[1] = ungrouped(integers, operator, layer.shape).astype(np.int8)
-    mean_output = np.matmul(mean_target, transposed) + layer.bias
-    bias = (mean_output - np.matmul(mean_quantized, (integers * layer.scale).transpose(0, 2, 1))).reshape(-1)
+    mean_output = np.matmul(target.mean, transposed) + layer.bias
+    bias = (mean_output - np.matmul(own.mean, (integers * layer.scale).transpose(0, 2, 1))).reshape(-1)
     bias = np.rint(bias / (layer.dequantize.scale * layer.scale.reshape(-1)))
     fits = np.abs(bias) < np.iinfo(layer.integer_bias.dtype).max / 2  # the products are added to it
     bias = np.where(fits, bias, layer.integer_bias)
