@@ -181,7 +181,7 @@ def test_dropout_stands_before_the_dense_layers_in_torchvisions_and_behind_them_
     [
         pytest.param("alexnet", {}, marks=pytest.mark.slow),
         pytest.param("alexnet", {"norm": "batch_norm"}, marks=pytest.mark.slow),
-        ("alexnet_2012", {}),
+        pytest.param("alexnet_2012", {}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -105,6 +105,7 @@ def test_evaluate_and_benchmark_measure_what_convert_made(edge_cv, converted, ph
     assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in rows)
 
 
+@pytest.mark.slow
 def test_evaluate_reports_groups_and_corruptions_and_writes_a_report(edge_cv, converted, photos, tmp_path):
     from edge_cv.report import load
 

@@ -74,6 +74,7 @@ TINY = ("model.alpha=0.125", "model.image_size=64", "model.preprocessing={'resiz
 TINY_SETTINGS = [part for setting in TINY for part in ("--set", setting)]
 
 
+@pytest.mark.slow
 def test_train_writes_a_model_and_its_history_and_convert_reads_it(edge_cv, tmp_path):
     out_dir = tmp_path / "run"
     command = ("train", "alexnet", "--data", "digits", "--quick", *TINY_SETTINGS, "--out", out_dir)

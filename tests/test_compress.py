@@ -59,6 +59,7 @@ def test_int8_of_a_pruned_model_keeps_its_zeros(digits, stages):
             assert zeros >= pruned.sparsity[graph.name(operator.outputs[0])] - 0.01
 
 
+@pytest.mark.slow
 def test_a_second_run_reuses_all_stages_and_a_changed_part_reruns_the_later_ones(digits, digits_model, stages):
     folder, parts, first = stages
     times = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.keras")}

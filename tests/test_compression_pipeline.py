@@ -40,6 +40,7 @@ RECIPE = Recipe(
 )
 
 
+@pytest.mark.slow
 def test_each_stage_has_rows_and_a_second_run_does_only_what_has_changed(tmp_path):
     report = run(RECIPE, tmp_path)
     rows = {row.scheme: row for row in report.rows}

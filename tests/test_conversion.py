@@ -188,6 +188,7 @@ def test_a_third_party_model_keeps_its_range_of_minus_one_to_one(small_network, 
         to_tflite(model, "int8", calibration=pixels, preprocessing=told)
 
 
+@pytest.mark.slow
 def test_threads_can_convert_at_once(small_network, pixels):
     models = [small_network(lambda layers, x, k=k: layers.Rescaling(1 / (255 - k))(x), name=f"m{k}") for k in range(2)]
     results, errors = {}, []
@@ -241,6 +242,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing_behind(small_model, tmp_path)
     assert json.loads((tmp_path / "out.json").read_text())["file"] == "out.tflite"
 
 
+@pytest.mark.slow
 def test_a_conversion_writes_nothing_to_the_terminal(small_model, tmp_path):
     small_model.save(tmp_path / "small.keras")
     script = textwrap.dedent(

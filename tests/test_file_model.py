@@ -16,7 +16,7 @@ from edge_cv.recipe import Analysis, Data, FineTuning, Fit, Measure, Model, Prun
 
 FILES = (
     "digits.keras",
-    "digits.tflite",
+    pytest.param("digits.tflite", marks=pytest.mark.slow),
     pytest.param("digits.h5", marks=pytest.mark.slow),
     pytest.param("digits_saved", marks=pytest.mark.slow),
 )

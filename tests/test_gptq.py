@@ -62,6 +62,7 @@ def test_few_images_are_enough_to_convert(small_model: keras.Model, pixels: np.n
     assert _sqnr(small_model, converters.Int8(), pixels[:count], pixels[32:]) > plain - 2
 
 
+@pytest.mark.slow
 def test_a_tensor_that_lost_its_batch_is_corrected_too(pixels: np.ndarray):
     """Where a sum is 1 x 1 pixel large the converter reshapes one summand to (channels,)."""
     import keras

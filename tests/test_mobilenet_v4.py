@@ -127,7 +127,7 @@ def test_pixels_become_minus_one_to_one():
     np.testing.assert_allclose(quick().get_layer("normalize")(np.array([0.0, 127.5, 255.0], np.float32)), [-1, 0, 1])
 
 
-@pytest.mark.parametrize("name", [SMALL, pytest.param(MEDIUM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in (SMALL, MEDIUM)])
 def test_trains_and_converts_to_every_format(name: str):
     model = quick.__wrapped__(name)
     images = photos(16)

@@ -63,6 +63,7 @@ def test_more_trials_continue_with_other_values(found):
     assert len({tuple(trial.fields.items()) for trial in more}) == 4
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_resumes(found, tmp_path):
     """Ctrl-C in the second epoch of the first trial: it resumes with the same values in the second epoch."""
     titles: list[str] = []

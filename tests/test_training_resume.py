@@ -20,9 +20,9 @@ from edge_cv.training.checkpoint import load
 @pytest.mark.parametrize(
     ("fields", "killed_at"),
     [
-        ({"optimizer": "adamw", "accumulate": 2}, (0, 4)),
+        pytest.param({"optimizer": "adamw", "accumulate": 2}, (0, 4), marks=pytest.mark.slow),
         ({}, (1, 0)),
-        ({"schedule": "plateau", "ema": 0.9}, (2, 3)),
+        pytest.param({"schedule": "plateau", "ema": 0.9}, (2, 3), marks=pytest.mark.slow),
     ],
     ids=str,
 )
