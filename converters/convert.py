@@ -7,6 +7,7 @@ import datetime
 import logging
 import platform
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -291,9 +292,11 @@ def _reference(job: _Job) -> tuple[np.ndarray, np.ndarray]:
     model = job.model
 
     def measure() -> tuple[np.ndarray, np.ndarray]:
-        outputs = predict(model.content, job.images)
         batch = max(1, min(SOURCE_IMAGES, BATCH_PIXELS // (model.source.input_shape[0] * model.source.input_shape[1])))
-        expected = model.source.predict(job.images[:SOURCE_IMAGES], batch=batch)
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            running = pool.submit(model.source.predict, job.images[:SOURCE_IMAGES], batch=batch)
+            outputs = predict(model.content, job.images)
+            expected = running.result()
         _checked(compare(expected, outputs[: len(expected)]), FLOAT_SQNR_DB, f"{model.source.name} as float32")
         return np.concatenate([expected, outputs[len(expected) :]]), outputs
 

@@ -5,13 +5,15 @@ TensorFlow's converter folds batch normalization and fuses activations.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import math
 import re
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,7 +120,7 @@ def _with_tensorflow(source: Source) -> FloatModel:
     module.variables_of_call = list(concrete.graph.variables)
     try:
         # Through a file: frozen in memory, AlexNet's 0.24 GB of weights took 6.3 GB and four times as long.
-        with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder, log_level("absl"):
+        with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder, log_level("absl"), _without_gc():
             tf.saved_model.save(module, folder, signatures=concrete)
             content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
     except Exception as error:  # the converter raises its own ConverterError and plain ones
@@ -131,6 +133,18 @@ def _with_tensorflow(source: Source) -> FloatModel:
     _name_layers(graph)
     _name_ends(graph, source)
     return FloatModel(graph.to_bytes(), source, _input_scale(concrete.graph))
+
+
+@contextlib.contextmanager
+def _without_gc() -> Iterator[None]:
+    """Pause the cyclic garbage collector, which would scan TensorFlow's many Python objects again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _name_layers(graph: Graph) -> None:
