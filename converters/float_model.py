@@ -12,7 +12,7 @@ import math
 import re
 import tempfile
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,14 +62,16 @@ class FloatModel:
     source: Source
     input_scale: tuple[float, ...] | None = None
     _measured: dict[tuple[str, tuple[int, ...], bytes], Any] = field(default_factory=dict, repr=False)
-    _measuring: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    _measuring: defaultdict[str, threading.RLock] = field(
+        default_factory=lambda: defaultdict(threading.RLock), repr=False
+    )
 
     def once(self, what: str, images: np.ndarray, measure: Callable[[], Any]) -> Any:
         """The result of `measure()`, kept for the same key and images, so that schemes share what they measure."""
         key = what, images.shape, hashlib.blake2b(np.ascontiguousarray(images).data).digest()
-        with self._measuring:
+        with self._measuring[what]:
             if key not in self._measured:
-                for old in [k for k in self._measured if k[0] == what]:
+                for old in [k for k in list(self._measured) if k[0] == what]:
                     del self._measured[old]
                 self._measured[key] = measure()
             return self._measured[key]

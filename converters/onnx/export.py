@@ -65,7 +65,7 @@ def _without_copies() -> Iterator[None]:
         yield
     finally:
         if before is None:
-            del os.environ[CATCH_ERRORS]
+            os.environ.pop(CATCH_ERRORS, None)
         else:
             os.environ[CATCH_ERRORS] = before
 

@@ -17,6 +17,7 @@ Operators, scales, size and latency stay those of the plain file.
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ MAX_PATCH = 4800  # values of a patch; the weights of a layer with larger ones a
 # Per value of the patch: keeps the Hessian's condition number below 1e5, within the precision of float32.
 LEAST_DAMPING = 1e-5
 BLOCK = 32  # columns whose errors are spread together
+_correcting = threading.Lock()  # the limit of BLAS threads is the process's
 
 
 def correct(float_content: bytes, content: bytes, inputs: np.ndarray, *, damping: float | None) -> bytes:
@@ -63,7 +65,7 @@ def correct(float_content: bytes, content: bytes, inputs: np.ndarray, *, damping
         return layer, _layer_inputs(operator, layer, values, Dequantizer(), samples=damping is not None)
 
     libraries = ThreadpoolController()
-    with ThreadPoolExecutor(max_workers=1) as pool:
+    with _correcting, ThreadPoolExecutor(max_workers=1) as pool:
         # The float graph runs up to the next layer while the current layer's integers are computed.
         ahead = [pool.submit(prepare, *pair) for pair in pairs[:1]]
         for place, (operator, _) in enumerate(pairs):
