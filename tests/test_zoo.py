@@ -6,12 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from converters import to_onnx, to_tflite
+from converters import Int8, to_onnx, to_tflite
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from edge_cv import models
 from edge_cv.models import efficientnet
 
+DEEP = (*(f"efficientnet_b{n}" for n in range(1, 8)), *(f"efficientnet_lite{n}" for n in range(1, 5)))
 CHAIN = (
     ("mobilenet_v1", {"alpha": 0.25}),
     ("mobilenet_v2", {"alpha": 0.35}),
@@ -21,8 +22,7 @@ CHAIN = (
     ("efficientnet_b0", {"alpha": 0.6, "phi": -1}),
     ("efficientnet_b0", {"alpha": 0.5, "lite": True}),
     # all blocks, few channels
-    *((f"efficientnet_b{n}", {"alpha": 0.5}) for n in range(1, 8)),
-    *((f"efficientnet_lite{n}", {"alpha": 0.5}) for n in range(1, 5)),
+    *((name, {"alpha": 0.5}) for name in DEEP),
 )
 
 
@@ -47,7 +47,8 @@ def test_trains_and_converts_to_every_format(name: str, options: dict):
     changed = [(old != new.numpy()).any() for old, new in zip(before, model.trainable_weights, strict=True)]
     assert np.mean(changed) > 0.7  # stochastic depth skips some blocks
     assert to_tflite(model, "float32", calibration=[images]).parity.sqnr_db > 60
-    int8 = to_tflite(model, "int8", calibration=[images])
+    # GPTQ takes minutes on the deep variants, whose layers are of the same kinds as the others'
+    int8 = to_tflite(model, Int8(correction="none") if name in DEEP else "int8", calibration=[images])
     assert int8.metadata["operators"]["integer"] == int8.metadata["operators"]["total"]
     assert int8.metadata["input"]["pixel_offset"] == -128
     assert int8.parity.sqnr_db > 10
