@@ -43,9 +43,17 @@ def from_float_tflite(content: bytes, opset: int) -> bytes:
     with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder:
         file = Path(folder) / "float.tflite"
         file.write_bytes(_with_flat_dense_layers(content))
+
+        def convert() -> Any:
+            return tf2onnx.convert.from_tflite(str(file), opset=opset)[0]
+
         try:
-            with suppress_native_logs(), log_level("tf2onnx"), _without_copies():
-                model, _ = tf2onnx.convert.from_tflite(str(file), opset=opset)
+            with suppress_native_logs(), log_level("tf2onnx"):
+                try:
+                    with _without_copies():
+                        model = convert()
+                except Exception:  # of an optimization: with the copies it is skipped
+                    model = convert()
                 onnx.checker.check_model(model)
         except Exception as error:  # tf2onnx raises exceptions of many kinds
             lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -57,7 +65,7 @@ def from_float_tflite(content: bytes, opset: int) -> bytes:
 def _without_copies() -> Iterator[None]:
     """Keep tf2onnx from copying the graph, weights included, before each of its optimizations: half of its time.
 
-    It would return to the copy when an optimization raises; without one, that fails the conversion.
+    It returns to the copy when an optimization raises an exception; without one, the conversion fails.
     """
     before = os.environ.get(CATCH_ERRORS)
     os.environ[CATCH_ERRORS] = "FALSE"
