@@ -126,8 +126,8 @@ def written(out: Path) -> dict[str, int]:
 
 
 def rows_without_timing(report: dict) -> list[dict]:
-    """The rows without latency, memory and gzip size, which differ between runs (the files contain a date)."""
-    other = ("latency", "peak_memory_bytes", "gzip_bytes")
+    """The rows without latency, memory, gzip size and hash, which differ between runs (the files contain a date)."""
+    other = ("latency", "peak_memory_bytes", "gzip_bytes", "sha256")
     return [{name: value for name, value in row.items() if name not in other} for row in report["rows"]]
 
 
