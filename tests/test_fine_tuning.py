@@ -27,7 +27,7 @@ def small_classifier(digits):
 
 
 class Stopped(Exception):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 def test_an_interrupted_training_resumes_to_the_same_weights(digits, small_classifier, tmp_path):

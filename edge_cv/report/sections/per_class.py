@@ -20,8 +20,8 @@ LISTED_PAIRS = 12
 FEW_PHOTOS, LISTED_PHOTOS = 10, 3
 """If no class has 10 photos the page warns that they are few; if none has 3, it lists no class."""
 
-COUNTED_CLASSES = 12  # up to so many, the cells of the matrix show their counts
-LABELLED_CLASSES = 26  # up to so many, every class has a label at the axes; else every second one
+COUNTED_CLASSES = 12  # with at most this many classes the cells show their counts
+LABELLED_CLASSES = 26  # with more classes only every second one is labelled
 
 NOTE = (
     "Recall is the share of a class's photos that are predicted as this class; precision is the share of the photos "
