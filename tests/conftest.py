@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -283,3 +284,19 @@ def digits_model(digits: tuple[DigitBatches, np.ndarray, np.ndarray]) -> keras.M
     update_statistics(model, batches)
     model.compiled = False
     return model
+
+
+@pytest.fixture
+def torch(monkeypatch) -> types.ModuleType:
+    """The parts of torch that its file format names, so that the tests write files without torch."""
+    module, internal = types.ModuleType("torch"), types.ModuleType("torch._utils")
+    module.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
+
+    def rebuild(*_):
+        raise AssertionError("must never be called")
+
+    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", *["_rebuild_tensor_v2"] * 2
+    internal._rebuild_tensor_v2 = module._rebuild = rebuild
+    monkeypatch.setitem(sys.modules, "torch", module)
+    monkeypatch.setitem(sys.modules, "torch._utils", internal)
+    return module

@@ -5,53 +5,22 @@ from __future__ import annotations
 import collections
 import io
 import pickle
-import sys
 import types
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch_pickles import Rebuilt, TorchPickler, TorchStorage
 from torchvision_alexnet import torchvision_arrays
 
 from converters.errors import InputError
 from edge_cv.models import torch_files
 
 
-class Storage:
+class Storage(TorchStorage):
     def __init__(self, kind: type, key: str, length: int):
         self.identity = ("storage", kind, key, "cpu", length)
-
-
-class Rebuilt:
-    """Pickles as torch's tensors do: a call of `torch._utils._rebuild_tensor_v2`."""
-
-    def __init__(self, *call):
-        self.call = call[0], call[1:]
-
-    def __reduce__(self):
-        return self.call
-
-
-class TorchPickler(pickle.Pickler):
-    def persistent_id(self, value):
-        return value.identity if isinstance(value, Storage) else None
-
-
-@pytest.fixture
-def torch(monkeypatch) -> types.ModuleType:
-    """The parts of torch that its file format names, so that the tests write files without torch."""
-    module, internal = types.ModuleType("torch"), types.ModuleType("torch._utils")
-    module.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
-
-    def rebuild(*_):
-        raise AssertionError("must never be called")
-
-    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", *["_rebuild_tensor_v2"] * 2
-    internal._rebuild_tensor_v2 = module._rebuild = rebuild
-    monkeypatch.setitem(sys.modules, "torch", module)
-    monkeypatch.setitem(sys.modules, "torch._utils", internal)
-    return module
 
 
 def torch_zip(

@@ -5,13 +5,13 @@ import io
 import os
 import pickle
 import struct
-import sys
 import types
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from torch_pickles import Rebuilt, TorchPickler, TorchStorage
 
 from converters.errors import InputError
 from edge_cv import models
@@ -84,40 +84,9 @@ def test_changed_file_in_a_package_is_refused_and_its_code_is_not_run(tmp_path, 
 # --- torch's legacy format --------------------------------------------------------------------------------------------
 
 
-class Storage:
+class Storage(TorchStorage):
     def __init__(self, kind: type, key: str, length: int, raw: bytes):
         self.identity, self.raw = ("storage", kind, key, "cpu", length, None), raw
-
-
-class Rebuilt:
-    """Pickles as torch's tensors do: a call of `torch._utils._rebuild_tensor_v2`."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-class TorchPickler(pickle.Pickler):
-    def persistent_id(self, value):
-        return value.identity if isinstance(value, Storage) else None
-
-
-@pytest.fixture
-def torch(monkeypatch) -> types.ModuleType:
-    """The parts of torch that its file format names, so that the tests write files without torch."""
-    module, internal = types.ModuleType("torch"), types.ModuleType("torch._utils")
-    module.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
-
-    def rebuild(*_):
-        raise AssertionError("must never be called")
-
-    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", *["_rebuild_tensor_v2"] * 2
-    internal._rebuild_tensor_v2 = module._rebuild = rebuild
-    monkeypatch.setitem(sys.modules, "torch", module)
-    monkeypatch.setitem(sys.modules, "torch._utils", internal)
-    return module
 
 
 def torch_file(torch, shape, strides, *, offset=0, length=12, declared=None, protocol=2, header=None) -> bytes:
