@@ -10,26 +10,25 @@ MISSING = "–"
 
 def size(bytes_: float | None) -> str:
     """A size in units of 1000 bytes with three significant digits, such as `4.99 MB`."""
-    if bytes_ is None:
-        return MISSING
-    if bytes_ < 999.5:
-        return f"{bytes_:.0f} B"
-    for unit, scale in (("kB", 1e3), ("MB", 1e6)):
-        if bytes_ < 999.5 * scale:
-            return f"{digits(bytes_ / scale)} {unit}"
-    return f"{digits(bytes_ / 1e9)} GB"
+    return _scaled(bytes_, (" B", " kB", " MB", " GB"))
 
 
 def count(number: float | None) -> str:
     """A count with three significant digits, such as `385 M`."""
+    return _scaled(number, ("", " k", " M", " G"))
+
+
+def _scaled(number: float | None, units: tuple[str, str, str, str]) -> str:
+    """The number in the smallest of the units, each 1000 times the one before, that gives three digits or fewer."""
     if number is None:
         return MISSING
+    one, thousand, million, billion = units
     if number < 999.5:
-        return f"{number:.0f}"
-    for unit, scale in (("k", 1e3), ("M", 1e6)):
+        return f"{number:.0f}{one}"
+    for unit, scale in ((thousand, 1e3), (million, 1e6)):
         if number < 999.5 * scale:
-            return f"{digits(number / scale)} {unit}"
-    return f"{digits(number / 1e9)} G"
+            return f"{digits(number / scale)}{unit}"
+    return f"{digits(number / 1e9)}{billion}"
 
 
 def digits(number: float) -> str:
