@@ -62,7 +62,7 @@ def load() -> tuple[Digits, np.ndarray, np.ndarray]:
 
 def print_row(name: str, outputs: np.ndarray, labels: np.ndarray, content: bytes | None) -> float:
     """Print the accuracy of the outputs and the size of the file; return the accuracy, 0..1."""
-    from edge_cv.evaluation.scores import wilson_interval
+    from edge_cv.intervals import wilson_interval
 
     hits = int((outputs.argmax(1) == labels).sum())
     low, high = wilson_interval(hits, len(labels))

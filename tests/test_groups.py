@@ -8,7 +8,7 @@ import pytest
 
 from converters.errors import InputError
 from edge_cv.evaluation.groups import group_scores, holm, read_columns
-from edge_cv.evaluation.scores import wilson_interval
+from edge_cv.intervals import wilson_interval
 
 FILES = [Path(f"/photos/{folder}/{n}.jpg") for folder in ("cat", "dog") for n in range(4)]
 

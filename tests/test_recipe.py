@@ -80,6 +80,21 @@ def test_a_setting_replaces_one_field(setting, path, value):
     assert dataclasses.replace(changed, **{path[0]: getattr(RECIPE, path[0])}) == RECIPE
 
 
+def test_a_setting_reaches_one_of_several_phases():
+    tuned = dataclasses.replace(RECIPE, fit=recipes.fine_tuning())
+    changed = tuned.with_settings(["fit.phases[0].epochs=5", "fit.phases[0].train=block12"]).fit
+    assert (changed.phases[0].epochs, changed.phases[0].train) == (5, "block12")
+    assert dataclasses.replace(changed, phases=tuned.fit.phases) == tuned.fit
+    assert tuned.with_settings(["fit.phases=()"]).fit.phases == ()
+
+
+@pytest.mark.parametrize("setting", ["fit.phases[1].epochs=5", "fit.phases.epochs=5", "fit.phases[0]=5"])
+def test_a_setting_of_a_phase_that_does_not_exist_lists_what_may_be_set(setting):
+    tuned = dataclasses.replace(RECIPE, fit=recipes.fine_tuning())
+    with pytest.raises(InputError, match=r"an index in 0\.\.0 and a field of Phase \(epochs, learning_rate, train, "):
+        tuned.with_settings([setting])
+
+
 @pytest.mark.parametrize("setting", ["measure.runs", "measure.rans=3", "measure.runs=many", "name.x=1", "measure=3"])
 def test_an_invalid_setting_is_refused(setting):
     with pytest.raises(InputError):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from edge_cv.evaluation.scores import wilson_interval
+from edge_cv.intervals import wilson_interval
 
 
 @pytest.mark.parametrize(

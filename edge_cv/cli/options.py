@@ -39,17 +39,25 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of the recipe; can be repeated."),
 ]
+Probe = Annotated[
+    bool,
+    typer.Option("--probe", help="Only fit a linear probe on the pretrained features: a usable model in a minute."),
+]
 Augment = Annotated[
     list[str] | None,
     typer.Option(metavar="FIELD=VALUE", help="Replace a field of the recipe part Augment; can be repeated."),
 ]
 
 
-def customized(recipe: Recipe, data: str | None, quick: bool, settings: list[str] | None) -> Recipe:
+def customized(
+    recipe: Recipe, data: str | None, quick: bool, settings: list[str] | None, probe: bool = False
+) -> Recipe:
     """The recipe with other data, then in its quick form, then with fields replaced."""
     recipe = recipe if data is None else recipe.with_data(data)
     recipe = recipe.quick() if quick else recipe
-    return recipe.with_settings(settings or ())
+    if probe and recipe.fit is None:
+        raise InputError(f"--probe needs a recipe with a part fit. Received: {recipe.name}")
+    return recipe.with_settings([*(settings or ()), *(["fit.probe=only"] if probe else [])])
 
 
 def run_folder(out: Path | None, name: str, quick: bool) -> Path:

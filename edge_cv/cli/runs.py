@@ -14,6 +14,7 @@ from edge_cv.cli.options import (
     RECIPE_HELP,
     Device,
     Json,
+    Probe,
     Quick,
     Ray,
     Settings,
@@ -36,6 +37,7 @@ def run(
     out: RunFolder = None,
     data: Annotated[str | None, typer.Option(help="Folder of labelled photos to measure and calibrate on.")] = None,
     quick: Quick = False,
+    probe: Probe = False,
     settings: Settings = None,
     device: Device = "host",
     as_json: Json = False,
@@ -49,7 +51,7 @@ def run(
     from edge_cv.progress import shown
 
     remote = remote_device(device)
-    chosen = customized(recipes.load(recipe), data, quick, settings)
+    chosen = customized(recipes.load(recipe), data, quick, settings, probe)
     folder = run_folder(out, chosen.name, quick)
     report = run_recipe(chosen, folder, device=remote, progress=shown)
     print_report(report, as_json)
@@ -67,37 +69,44 @@ def train(
         typer.Option(help="`imagenet`, or a .keras or .weights.h5 file of edge-cv. Default: random weights."),
     ] = None,
     quick: Quick = False,
+    probe: Probe = False,
     settings: Settings = None,
     as_json: Json = False,
 ) -> int:
     """Train or fine-tune a model. Writes model.keras, checkpoints, history.csv and TensorBoard logs.
 
-    An interrupted training resumes. With --weights, the head is trained first, then all layers at a lower rate.
+    An interrupted training resumes. With --weights, a linear probe is fitted, then the head is trained, then all
+    layers at a lower rate. The result is compared with the probe on test photos.
     `edge-cv run` with the same recipe and folder converts and measures the trained model.
     """
     from edge_cv import models
     from edge_cv import recipe as recipes
     from edge_cv.pipeline import train as train_recipe
     from edge_cv.progress import shown
+    from edge_cv.report.sentences import beside_probe
+    from edge_cv.report.values import ProbeResult
+    from edge_cv.strict_json import typed
 
     if model.endswith(".py") or (model in recipes.shipped() and model not in models.names()):
         if weights is not None:
             raise InputError(
                 f"--weights is for a model's name; a recipe names its own. Received: --weights {weights} with {model}"
             )
-        chosen = customized(recipes.load(model), data, quick, settings)
+        chosen = customized(recipes.load(model), data, quick, settings, probe)
     elif data is None:
         raise InputError(f"--data must name the photos to train on. Received: {model} without --data")
     else:
         fit = recipes.Fit() if weights is None else recipes.fine_tuning()
         source = recipes.Data(measure=data, calibrate=None)
         chosen = recipes.Recipe(model, recipes.Model(model, weights=weights), source, fit=fit)
-        chosen = customized(chosen, None, quick, settings)
+        chosen = customized(chosen, None, quick, settings, probe)
     trained = train_recipe(chosen, run_folder(out, chosen.name, quick), progress=shown)
     if as_json:
         print_json(trained.history)
-        return 0
-    print_rows(trained.history[-10:], as_json)
+    elif trained.history:
+        print_rows(trained.history[-10:], as_json)
+    for sentence in beside_probe(typed(ProbeResult | None, trained.probe, "the linear probe")):
+        print(sentence, file=sys.stderr)
     print(f"model: {trained.path}", file=sys.stderr)
     return 0
 

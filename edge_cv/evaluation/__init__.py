@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from edge_cv.evaluation.measurement import Measurement
     from edge_cv.evaluation.predictions import Prediction, Predictions
     from edge_cv.evaluation.remote import measure_on
-    from edge_cv.evaluation.scores import Score, wilson_interval
+    from edge_cv.evaluation.scores import Score
+    from edge_cv.intervals import wilson_interval
 
 _HOMES = {
     "Evaluation": "accuracy",
@@ -32,7 +33,7 @@ _HOMES = {
     "measure": "benchmark",
     "measure_in_turns": "benchmark",
     "measure_on": "remote",
-    "wilson_interval": "scores",
+    "wilson_interval": ".intervals",
 }
 
 __all__ = [
@@ -54,7 +55,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(f"edge_cv.evaluation.{_HOMES[name]}"), name)
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
     if name == "sqnr_db":
         from converters.parity import sqnr_db
 

@@ -24,7 +24,8 @@ from edge_cv.evaluation.chunk_results import ChunkResult, classify_chunk
 from edge_cv.evaluation.confidence import Temperature, temperature_of
 from edge_cv.evaluation.predictions import Predictions
 from edge_cv.evaluation.remote import evaluating
-from edge_cv.evaluation.scores import Score, wilson_interval
+from edge_cv.evaluation.scores import Score
+from edge_cv.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from edge_cv.data import Samples

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.errors import InputError, unknown
-from edge_cv.evaluation.scores import wilson_interval
+from edge_cv.intervals import wilson_interval
 
 FILE_COLUMNS = ("file", "path")
 MOST_VALUES = 12

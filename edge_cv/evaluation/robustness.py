@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from converters.errors import InputError
-from edge_cv.evaluation.scores import wilson_interval
+from edge_cv.intervals import wilson_interval
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,4 +1,4 @@
-"""The figures of one model in an evaluation, and the confidence interval of a share."""
+"""The figures of one model in an evaluation."""
 
 from __future__ import annotations
 
@@ -29,27 +29,3 @@ class Score:
     agreement_ci95: tuple[float, float] | None
     sqnr_db: float | None
     seconds_per_image: float = field(compare=False)
-
-
-def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of the share `hits / trials`.
-
-    Unlike the normal approximation, it stays inside 0..1 and has a width above 0 for 0 hits and for `trials` hits.
-    Source: Wilson (1927), Probable inference, the law of succession, and statistical inference, JASA 22.
-
-    Args:
-        hits: 0 to `trials`.
-        trials: 1 or more.
-
-    Returns:
-        The lower and the upper end, 0..1.
-
-    Raises:
-        ValueError: a count is out of range.
-    """
-    from scipy.stats import binomtest
-
-    if not 0 <= hits <= trials or not trials:
-        raise ValueError(f"hits must be in 0..trials, trials 1 or more. Received: hits={hits}, trials={trials}")
-    interval = binomtest(hits, trials).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)

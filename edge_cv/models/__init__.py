@@ -118,7 +118,7 @@ def build(
             layer.
         weights: None for random weights; "imagenet" for pretrained weights; or the path of a `.keras` or `.weights.h5`
             file of the same architecture and options. The head is loaded if its size fits (`classes=1000` for
-            "imagenet"); otherwise it is initialized randomly and a warning is logged. Only arrays are read from files.
+            "imagenet"); otherwise it starts at zeros and a warning is logged. Only arrays are read from files.
         **options: options of the family, such as `dropout` of EfficientNet.
 
     Returns:

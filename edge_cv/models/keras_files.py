@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.models.weight_layouts import HEAD
+from edge_cv.models.weight_layouts import HEAD, clear_head
 
 if TYPE_CHECKING:
     import h5py
@@ -72,7 +72,7 @@ def read_keras(path: str | os.PathLike) -> list[tuple[str, list[np.ndarray]]]:
 def load_file(model: keras.Model, path: str | os.PathLike) -> None:
     """Load the weights of a `.keras` or `.weights.h5` file of the same architecture into a model.
 
-    If the head in the file has another size, the model's head is not changed and a warning is logged.
+    If the head in the file has another size, the model's head starts at zeros and a warning is logged.
 
     Args:
         model: the model.
@@ -100,9 +100,10 @@ def load_file(model: keras.Model, path: str | os.PathLike) -> None:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path} must contain the weights of {model.name}. Received: {reason}") from error
     if other_head:
+        clear_head(model)
         log.warning(
             "%s: weights loaded from %s without the head, which has another size in the file; the layer %r of %d "
-            "classes is initialized randomly",
+            "classes starts at zeros",
             model.name,
             path,
             HEAD,

@@ -26,6 +26,16 @@ _BLOCK_PARTS = {
 _OUTER_PARTS = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "head_conv": "_conv_head", "head_bn": "_bn1", HEAD: "_fc"}
 
 
+def clear_head(model: keras.Model) -> None:
+    """Set a new head on pretrained features to zeros: every class is then equally likely, and no feature is disturbed.
+
+    A random head of few classes starts far above the loss of chance. For ten classes on EfficientNet's 1,280 features
+    its first loss is 4.4 where chance has 2.3.
+    """
+    head = model.get_layer(HEAD)
+    head.set_weights([np.zeros(w.shape, np.float32) for w in head.weights])
+
+
 def assign_torch_efficientnet(model: keras.Model, arrays: Mapping[str, np.ndarray], *, head: bool) -> None:
     """Assign a state dictionary of efficientnet-pytorch to an EfficientNet of this package, by name.
 

@@ -22,7 +22,13 @@ from converters.files import file_sha256
 from edge_cv.models.downloads import RemoteFile, download, stored
 from edge_cv.models.keras_files import read_keras
 from edge_cv.models.torch_files import read_torch
-from edge_cv.models.weight_layouts import HEAD, assign_keras, assign_torch_alexnet, assign_torch_efficientnet
+from edge_cv.models.weight_layouts import (
+    HEAD,
+    assign_keras,
+    assign_torch_alexnet,
+    assign_torch_efficientnet,
+    clear_head,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -77,7 +83,7 @@ def load_imagenet(model: keras.Model, name: str, file: RemoteFile | None, *, hea
         model: the network of the architecture, for any image size.
         name: the architecture.
         file: its published file of weights; None if there is none.
-        head: whether to load the last layer. Otherwise it is not changed and a warning is logged.
+        head: whether to load the last layer. Otherwise its weights become zeros and a warning is logged.
 
     Raises:
         InputError: if the architecture has no published weights, the package is not installed, or the file is neither
@@ -93,8 +99,9 @@ def load_imagenet(model: keras.Model, name: str, file: RemoteFile | None, *, hea
     else:
         assign_keras(model, read_keras(path or download(file, needed_for=name)), head=head)
     if not head:
+        clear_head(model)
         log.warning(
-            "%s: ImageNet weights loaded without the head; the layer %r of %d classes is initialized randomly",
+            "%s: ImageNet weights loaded without the head; the layer %r of %d classes starts at zeros",
             name,
             HEAD,
             model.output_shape[-1],

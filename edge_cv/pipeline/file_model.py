@@ -40,10 +40,12 @@ class FileModel:
         labels: the class names in order; None if they are not known.
         sha256: of the architecture and the weights.
         history: empty; the model was not trained here.
+        probe: None, for the same reason.
     """
 
     name = "model"
     history: tuple[dict[str, Any], ...] = ()
+    probe: dict[str, Any] | None = None
 
     def __init__(self, part: Model, steps: Steps, progress: Progress, *, unsafe: bool = False) -> None:
         """

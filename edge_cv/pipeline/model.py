@@ -17,6 +17,7 @@ from converters.errors import InputError
 from converters.files import beside, write_atomic
 from edge_cv.pipeline.file_model import FileModel, check_trainable
 from edge_cv.pipeline.inputs import samples_key, training_photos
+from edge_cv.pipeline.probe import fit_pipeline_probe
 from edge_cv.progress import Progress
 from edge_cv.recipe import Fit, Model, Output, Recipe
 from edge_cv.stages import Steps, fingerprint
@@ -45,6 +46,7 @@ class RunModel:
         labels: the class names in order; None if they are not known.
         sha256: of the file.
         history: one entry an epoch of its training; empty for a model that was not trained here.
+        probe: the fields of the report's `ProbeResult`; None without a linear probe.
     """
 
     def __init__(self, name: str, steps: Steps, inputs: Any, make: Callable[[], tuple[Any, dict[str, Any]]]) -> None:
@@ -66,6 +68,7 @@ class RunModel:
         self.parameters: int = record["parameters"]
         self.labels: list[str] | None = record["labels"]
         self.history: list[dict[str, Any]] = record["history"]
+        self.probe: dict[str, Any] | None = record.get("probe")
         self.sha256 = files[self.path.name]
 
     def _work(self) -> tuple[Any, list[Path]]:
@@ -77,6 +80,7 @@ class RunModel:
             "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
             "labels": None,
             "history": [],
+            "probe": None,
             **recorded,
         }
         with beside(self.path) as temporary:
@@ -224,6 +228,10 @@ def _train(
         if file_model is not None:
             file_model.check_logits()
         _check_compression(recipe, model, progress)
+        probe = fit_pipeline_probe(model, photos, settings, model.preprocessing, progress)
+        labels = list(train.classes)
+        if probe is not None and settings.probe == "only":
+            return model, {"labels": labels, "probe": probe.record(None)}
         batches, validation = _batches_of_this_host(photos, settings, model.preprocessing)
         fitted = fit(
             model,
@@ -236,7 +244,8 @@ def _train(
             progress=progress,
             on_epoch=on_epoch,
         )
-        return model, {"labels": list(train.classes), "history": list(fitted.history)}
+        record = None if probe is None else probe.record(model)
+        return model, {"labels": labels, "history": list(fitted.history), "probe": record}
 
     return RunModel("model", steps, inputs, make)
 

@@ -129,7 +129,7 @@ def _report(
     from edge_cv.evaluation.analysis import class_names
     from edge_cv.evaluation.predictions import Predictions
     from edge_cv.report.photos import photo_results
-    from edge_cv.report.values import Epoch
+    from edge_cv.report.values import Epoch, ProbeResult
     from edge_cv.strict_json import typed
 
     recipe, test = job.recipe, photos.test
@@ -163,6 +163,7 @@ def _report(
         explained=explained,
         training=typed(tuple[Epoch, ...], model.history, "the training's epochs"),
         delivery=package,
+        probe=typed(ProbeResult | None, model.probe, "the linear probe"),
     )
 
 

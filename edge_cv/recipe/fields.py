@@ -6,6 +6,7 @@ import ast
 import copy
 import dataclasses
 import functools
+import re
 import types
 import typing
 import warnings
@@ -113,7 +114,8 @@ def with_settings(part: PartT, settings: Iterable[str]) -> PartT:
 
     Args:
         part: the recipe or part.
-        settings: `FIELD=VALUE` each, such as `measure.runs=20` or `schemes=('float32','int8')`.
+        settings: `FIELD=VALUE` each, such as `measure.runs=20` or `schemes=('float32','int8')`. A number in brackets
+            selects one of several parts, counted from 0: `fit.phases[0].epochs=5`. `fit.phases=()` removes them all.
 
     Raises:
         InputError: there is no such field, or the field does not accept the value.
@@ -126,11 +128,14 @@ def with_settings(part: PartT, settings: Iterable[str]) -> PartT:
             value = ast.literal_eval(text.strip())
         except (ValueError, SyntaxError):
             value = text.strip()  # plain words need no quotes
-        part = _replace(part, path.strip().split("."), value, setting)
+        steps = re.sub(r"\[(\d+)\]", r".\1", path.strip()).split(".")  # phases[0] is the step phases and the step 0
+        part = _replace(part, steps, value, setting)
     return part
 
 
 def _replace(part: Any, path: list[str], value: Any, setting: str) -> Any:
+    if isinstance(part, tuple) and part and isinstance(part[0], Part):
+        return _replace_item(part, path, value, setting)
     if not isinstance(part, Part):
         raise InputError(f"a setting must lead to a field of the recipe. Received: {setting!r}")
     names = [part_field.name for part_field in dataclasses.fields(part)]  # type: ignore[arg-type]  # see __post_init__
@@ -142,6 +147,18 @@ def _replace(part: Any, path: list[str], value: Any, setting: str) -> Any:
     elif isinstance(getattr(part, name), tuple) and not isinstance(value, tuple | list):
         value = (value,)
     return dataclasses.replace(part, **{name: value})  # type: ignore[type-var]  # see __post_init__
+
+
+def _replace_item(parts: tuple[Part, ...], path: list[str], value: Any, setting: str) -> tuple[Part, ...]:
+    """The parts with a field of one of them replaced; the path begins with its index."""
+    fields = ", ".join(part_field.name for part_field in dataclasses.fields(parts[0]))  # type: ignore[arg-type]
+    if not path[0].isdigit() or int(path[0]) >= len(parts) or len(path) < 2:
+        raise InputError(
+            f"a setting of one of {len(parts)} parts must be NAME[INDEX].FIELD=VALUE with an index in "
+            f"0..{len(parts) - 1} and a field of {type(parts[0]).__name__} ({fields}). Received: {setting!r}"
+        )
+    index = int(path[0])
+    return (*parts[:index], _replace(parts[index], path[1:], value, setting), *parts[index + 1 :])
 
 
 def _has_type(value: Any, hint: Any) -> bool:

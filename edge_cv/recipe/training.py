@@ -13,6 +13,7 @@ from edge_cv.recipe.model import Model
 OPTIMIZERS = ("sgd", "rmsprop", "adamw")
 SCHEDULES = ("cosine", "step", "plateau", "constant")
 PRECISIONS = ("float32", "bfloat16", "float16")
+PROBES = ("compare", "start", "only")
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,24 @@ class Phase(Part):
         train: the layers to train: `all`; `head`, the layers after the backbone only; or the beginning of a layer's
             name, such as `block12`, for the first layer whose name begins so and all layers after it.
         freeze_batch_norm: keep the statistics, scales and offsets of batch normalization.
+        views: number of augmented views of each image in a phase that trains only the head. The features of the frozen
+            layers are computed once for each view, and the epochs take the views in turn. None augments, and computes
+            the features, in every epoch.
     """
 
     epochs: int
     learning_rate: float
     train: str = "all"
     freeze_batch_norm: bool = False
+    views: int | None = None
 
     def check(self) -> None:
-        self.check_at_least(1, "epochs")
+        self.check_at_least(1, "epochs", "views")
+        if self.views is not None and self.train != "head":
+            raise InputError(
+                f"{type(self).__name__}.views must be None unless train is head. Received: {self.views} with "
+                f"train={self.train!r}"
+            )
         if not 0 < self.learning_rate < float("inf"):
             raise InputError(f"{type(self).__name__}.learning_rate must be above 0. Received: {self.learning_rate}")
         if not self.train.strip():
@@ -157,6 +167,9 @@ class Fit(Phase):
             all classes equally often. None does nothing.
         augment: augmentation of the training images.
         teacher: a model to distill from.
+        probe: use of a linear probe, a logistic regression on the features of the untrained backbone: `compare` reports
+            it beside the result, `start` also begins the training from its weights, and `only` makes it the model,
+            without any training. It needs scikit-learn. None does without.
         data: the labelled images to train on, by name or folder. None means those of `Data.measure`'s source.
         validation: images that select the best epoch. None means the source's own, or a part of the training images.
         images: largest number of training images, spread evenly. None means all.
@@ -187,6 +200,7 @@ class Fit(Phase):
     batch_norm_momentum: float | None = None
     augment: Augment = Augment()
     teacher: Teacher | None = None
+    probe: str | None = None
     data: str | None = None
     validation: str | None = None
     images: int | None = None
@@ -200,6 +214,8 @@ class Fit(Phase):
         for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in allowed:
                 raise unknown(f"Fit.{name}", getattr(self, name), allowed)
+        if self.probe not in (None, *PROBES):
+            raise unknown("Fit.probe", self.probe, PROBES)
         if self.balance not in (None, "loss", "sampling"):
             raise unknown("Fit.balance", self.balance, ("loss", "sampling"))
         for name in ("momentum", "ema", "batch_norm_momentum"):
@@ -230,10 +246,10 @@ class Fit(Phase):
 
 
 def fine_tuning(**fields: Any) -> Fit:
-    """Fine-tuning of a pretrained model on other images: first its head, then all layers with a low learning rate.
+    """Fine-tuning of a pretrained model on other images: first its new head, then all layers with a low learning rate.
 
-    The gradients of a head with random weights would damage the pretrained backbone, so it is trained first. Batch
-    normalization is trained too, with a momentum for few steps, because the images may differ from the pretraining's.
+    Batch normalization keeps its statistics, scales and offsets: a few hundred images estimate them worse than the
+    millions of the pretraining.
 
     Args:
         fields: fields of `Fit` that replace the defaults of this function.
@@ -242,13 +258,14 @@ def fine_tuning(**fields: Any) -> Fit:
         The part for `Recipe.fit`.
     """
     defaults: dict[str, Any] = {
-        "phases": (Phase(epochs=5, learning_rate=1e-2, train="head"),),
-        "epochs": 15,
+        "phases": (Phase(epochs=10, learning_rate=1e-3, train="head", freeze_batch_norm=True, views=2),),
+        "epochs": 10,
         "learning_rate": 3e-4,
-        "batch_norm_momentum": 0.9,
+        "freeze_batch_norm": True,
         "optimizer": "adamw",
         "weight_decay": 0.01,
         "batch_size": 32,
         "augment": Augment(crop_scale=(0.35, 1.0), label_smoothing=0.1),
+        "probe": "compare",
     }
     return Fit(**defaults | fields)

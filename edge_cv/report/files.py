@@ -95,6 +95,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "explained": report.explained,
             "training": report.training,
             "delivery": report.delivery,
+            "probe": report.probe,
         }
     )
 
@@ -120,6 +121,7 @@ def from_dict(fields: Any) -> Report:
         explained=fields.get("explained", ()),
         training=fields.get("training", ()),
         delivery=fields.get("delivery"),
+        probe=fields.get("probe"),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edge_cv.report import formats
 from edge_cv.report.comparison import latency_on, main_rows, reference_of, settings, size_ratio, speed_up
-from edge_cv.report.values import Row
+from edge_cv.report.values import ProbeResult, Row
 
 SIGN_TEST_PHOTOS = 6
 """Fewest photos that two models must judge differently, all in favour of one, for a two-sided exact sign test
@@ -48,6 +48,36 @@ def verdicts(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """The name and the headline of each run, if there are several runs."""
     runs = list(dict.fromkeys(r.run for r in rows))
     return [(run, headline([r for r in rows if r.run == run])) for run in runs] if len(runs) > 1 else []
+
+
+def beside_probe(probe: ProbeResult | None) -> list[str]:
+    """The fine-tuned model beside the linear probe, and what to try if it ends below; nothing without a probe."""
+    if probe is None:
+        return []
+    share = f"{formats.percent(probe.top1, probe.images)}{_interval(probe.top1_ci95, probe.images)}"
+    if probe.fine_tuned is None:
+        folds = ""
+        if probe.cross_validated is not None:
+            folds = f"; cross-validated on its {probe.training_images:,} training photos it has "
+            folds += formats.percent(probe.cross_validated, probe.training_images)
+        return [
+            f"The model is a linear probe on frozen features: top-1 {share} on {probe.images:,} test photos{folds}."
+        ]
+    tuned = f"{formats.percent(probe.fine_tuned, probe.images)}{_interval(probe.fine_tuned_ci95, probe.images)}"
+    points = 100 * (probe.fine_tuned - probe.top1)
+    verdict = f"{abs(points):.1f} points {'above' if points > 0 else 'below'}" if abs(points) >= 0.05 else "equal to"
+    text = (
+        f"The fine-tuned model has a top-1 of {tuned} on {probe.images:,} test photos, {verdict} a linear probe on the "
+        f"frozen features, {share}."
+    )
+    if points > -0.05:
+        return [text]
+    return [
+        text,
+        "Fine-tuning ended below the probe: it damaged the pretrained features, or did not reach the optimum. Try the "
+        "probe itself (--probe), a lower rate (--set fit.learning_rate=1e-4), more epochs (--set fit.epochs=30), or "
+        "more photos per class.",
+    ]
 
 
 def agreement(row: Row) -> str:

@@ -32,7 +32,8 @@ def show(report: Report, file: IO[str] | None = None) -> None:
     console.print(Text(printable(sentences.headline(rows)), style="bold"))
     console.print()
     _print_figures(rows, console)
-    for sentence in sentences.accuracy_details(rows) + sentences.slower(rows) + sentences.sample_size(rows):
+    details = sentences.accuracy_details(rows) + sentences.slower(rows) + sentences.sample_size(rows)
+    for sentence in sentences.beside_probe(report.probe) + details:
         console.print()
         console.print(Text(printable(sentence)))
 

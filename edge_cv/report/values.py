@@ -170,6 +170,7 @@ class Epoch:
         loss, validation_loss: cross-entropy; None where it was not measured, or was not finite.
         score, validation_score: top-1 as a share 0..1, or mean average precision for images with several labels.
         images_per_second, seconds: of training, without validation.
+        validation_images: number of images behind a top-1 `validation_score`; None for a mean average precision.
     """
 
     epoch: int
@@ -180,6 +181,33 @@ class Epoch:
     validation_loss: float | None
     validation_score: float | None
     images_per_second: float
+    seconds: float
+    validation_images: int | None = None
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """A linear probe on the untrained features, beside the fine-tuned model, on the same test photos.
+
+    Attributes:
+        images: number of these photos; neither model was chosen by them.
+        top1, top1_ci95: of the probe, with its 95 % interval.
+        fine_tuned, fine_tuned_ci95: of the fine-tuned model; None if the probe itself is the model.
+        cross_validated, cross_validated_ci95: of the probe on its training photos, in folds.
+        training_images: number of photos that the probe was fitted on.
+        inverse_penalty: scikit-learn's C, chosen in these folds.
+        seconds: duration of the probe.
+    """
+
+    images: int
+    top1: float
+    top1_ci95: tuple[float, float]
+    fine_tuned: float | None
+    fine_tuned_ci95: tuple[float, float] | None
+    cross_validated: float | None
+    cross_validated_ci95: tuple[float, float] | None
+    training_images: int
+    inverse_penalty: float
     seconds: float
 
 
@@ -197,6 +225,7 @@ class Report:
         explained: photos with Grad-CAM maps.
         training: the epochs of the model's training; empty where there was none.
         delivery: the package for the recipe's target device; None where the recipe has no device.
+        probe: the linear probe beside the fine-tuned model; None where there was none.
     """
 
     recipe: dict[str, Any]
@@ -208,6 +237,7 @@ class Report:
     explained: tuple[Explained, ...] = ()
     training: tuple[Epoch, ...] = ()
     delivery: Package | None = None
+    probe: ProbeResult | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -225,6 +255,7 @@ class Report:
         put("explained", typed(tuple[Explained, ...], self.explained, "a report's explained photos"))
         put("training", typed(tuple[Epoch, ...], self.training, "a report's training"))
         put("delivery", typed(Package | None, self.delivery, "a report's delivery"))
+        put("probe", typed(ProbeResult | None, self.probe, "a report's probe"))
 
     @property
     def name(self) -> str:

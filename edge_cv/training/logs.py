@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.files import write_atomic
+from edge_cv.training.kept_epoch import kept_epoch
 
 COLUMNS = (
     "epoch",
@@ -19,17 +20,20 @@ COLUMNS = (
     "score",
     "validation_loss",
     "validation_score",
+    "validation_images",
     "images_per_second",
     "seconds",
 )
+KEPT = "kept"  # the last column: 1 for the epoch whose weights are kept, else 0
 
 
 def write_csv(path: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Write one line per epoch, with `COLUMNS`. The file is replaced as a whole."""
+    """Write one line per epoch, with `COLUMNS` and `KEPT`. The file is replaced as a whole."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, (*COLUMNS, KEPT), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(history)
+    kept = kept_epoch(history)
+    writer.writerows({**entry, KEPT: int(entry is kept)} for entry in history)
     write_atomic(path, text.getvalue())
 
 
@@ -47,7 +51,7 @@ class TensorBoard:
     def add(self, entry: dict[str, Any]) -> None:
         """Write the values of one epoch."""
         for name in COLUMNS[2:]:
-            if entry[name] is not None:
+            if entry.get(name) is not None:
                 self._writer.add_scalar(name, entry[name], entry["epoch"])
         self._writer.flush()
 

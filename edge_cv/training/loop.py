@@ -18,6 +18,7 @@ from edge_cv.recipe import Fit
 from edge_cv.training import checkpoint
 from edge_cv.training.checkpoint import Checkpoint
 from edge_cv.training.devices import all_devices
+from edge_cv.training.kept_epoch import why_kept
 from edge_cv.training.logs import TensorBoard, write_csv
 from edge_cv.training.state import Fitted, TrainingState
 
@@ -48,7 +49,8 @@ def fit(
 ) -> Fitted:
     """Train a model in place; afterwards it has the weights of the best epoch.
 
-    The best epoch is the one with the highest score on `validation`, or the last epoch without validation images.
+    The best epoch is the one with the highest score on `validation`, of equal ones that with the lower loss, and the
+    last epoch without validation images.
     With a folder, a training that was interrupted resumes from its last checkpoint and reaches the same result.
 
     Args:
@@ -132,7 +134,11 @@ class TrainingLoop:
                         resumed = None
                     self._run_phase(trainer, board)
         self._restore_best()
-        return Fitted(tuple(self.state.history), self.state.best_epoch, self.state.best)
+        state = self.state
+        kept = why_kept(state.history)
+        with self.job.progress("training") as update:
+            update(len(state.history), len(state.history), kept)
+        return Fitted(tuple(state.history), state.best_epoch, state.best, kept)
 
     def _run_phase(self, trainer: PhaseTrainer, board: TensorBoard | None) -> None:
         state = self.state

@@ -18,6 +18,8 @@ from edge_cv.recipe import Fit, Phase
 from edge_cv.training import checkpoint
 from edge_cv.training.callbacks import TrainingMonitor
 from edge_cv.training.devices import Devices, distribute, divisible
+from edge_cv.training.features import FeatureBatches, compute_features, head_network, split_network
+from edge_cv.training.kept_epoch import validation_interval
 from edge_cv.training.optimizers import l2_penalty, optimizer
 from edge_cv.training.state import TrainingState
 from edge_cv.training.training_model import TrainingModel, loss_and_metrics
@@ -67,8 +69,10 @@ class PhaseTrainer:
         self.number = number
         self.phase: Phase = job.settings.all_phases()[number]
         self.metrics: list[np.ndarray] = []  # restored values of an interrupted epoch
+        self.network, self.batches, self.validation = job.network, job.batches, job.validation
+        self._use_features()
         self.model = TrainingModel(
-            job.network,
+            self.network,
             multi_label=job.batches.multi_label,
             l2=l2_penalty(job.settings),
             class_weights=job.class_weights,
@@ -88,6 +92,19 @@ class PhaseTrainer:
         shape = (1, len(job.batches.classes))
         # The first call creates the variables of the metrics.
         self.model.compute_metrics(None, np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+
+    def _use_features(self) -> None:
+        """Train the head on features that are computed once, if the phase asks for it and they fit into memory."""
+        job, views = self.job, self.phase.views
+        split = split_network(job.network) if views is not None and job.teacher is None else None
+        if split is None or views is None or job.devices.replicas > 1:
+            return
+        batches = FeatureBatches(split, job.batches, views, job.settings.seed)
+        if not batches.in_memory:
+            return
+        self.network, self.batches = head_network(split), batches
+        if job.validation is not None:
+            self.validation = _Computed(split.backbone, job.validation)
 
     def restore(self, arrays: dict[str, list[np.ndarray]], where: str) -> None:
         """Assign the arrays of a checkpoint to the network, the optimizer and the metrics.
@@ -125,7 +142,7 @@ class PhaseTrainer:
                 update=update,
             )
             self.model.fit(
-                distribute(functools.partial(job.batches.epoch, epoch, state.step)),
+                distribute(functools.partial(self.batches.epoch, epoch, state.step)),
                 epochs=1,
                 steps_per_epoch=steps - state.step,
                 shuffle=False,
@@ -176,20 +193,54 @@ class PhaseTrainer:
             "score": _finite(monitor.logs["score"]),
             "validation_loss": _finite(validated["cross_entropy"]),
             "validation_score": _finite(validated["score"]),
+            "validation_images": validated["images"],
             "images_per_second": round(monitor.images_per_second, 1),
             "seconds": round(monitor.seconds, 3),
         }
 
-    def _validate(self) -> dict[str, float | None]:
-        """Cross-entropy and score of the averaged weights on the validation images."""
-        batches = self.job.validation
+    def _validate(self) -> dict[str, Any]:
+        """Cross-entropy and score of the averaged weights on the validation images, and the number of these.
+
+        The number is None with several labels per image, where the score is no share of images.
+        """
+        batches = self.validation
         if batches is None:
-            return {"cross_entropy": None, "score": None}
+            return {"cross_entropy": None, "score": None, "images": None}
+        counted = _Counted(batches)
         with self.averaged_weights(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Your input ran out of data")  # the end of the batches
-            return self.model.evaluate(
-                distribute(lambda: divisible(batches, self.job.devices.replicas)), verbose=0, return_dict=True
+            scores = self.model.evaluate(
+                distribute(lambda: divisible(counted, self.job.devices.replicas)), verbose=0, return_dict=True
             )
+        return {**scores, "images": None if self.job.batches.multi_label else counted.images}
+
+
+class _Computed:
+    """The features of batches of images, computed at the first iteration."""
+
+    def __init__(self, backbone: keras.Model, batches: Iterable[Any]) -> None:
+        self._backbone = backbone
+        self._batches = batches
+        self._features: list[Any] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self._features:
+            self._features = [compute_features(self._backbone, [batch]) for batch in self._batches]
+        return iter(self._features)
+
+
+class _Counted:
+    """Batches that count the images of their last iteration."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self.batches = batches
+        self.images = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.images = 0
+        for batch in self.batches:
+            self.images += len(batch[0])
+            yield batch
 
 
 def _uses_xla() -> bool:
@@ -211,5 +262,5 @@ def _summary(entry: dict[str, Any], multi_label: bool) -> str:
     name = "mAP" if multi_label else "top-1"
     parts = [f"loss {entry['loss']:.4f}", f"{name} {entry['score']:.1%}"] if entry["loss"] is not None else []
     if entry["validation_score"] is not None:
-        parts.append(f"validation {entry['validation_score']:.1%}")
+        parts.append(f"validation {entry['validation_score']:.1%}{validation_interval(entry)}")
     return ", ".join([*parts, f"{entry['images_per_second']:,.0f} images/s"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_cv.recipe import Fit
+from edge_cv.training.kept_epoch import kept_epoch
 
 
 @dataclass(frozen=True)
@@ -15,13 +16,15 @@ class Fitted:
     Attributes:
         history: one entry per epoch, with the keys of `logs.COLUMNS`. `loss` is the cross-entropy; `score` is the
             top-1 accuracy 0..1, or the mean average precision with several labels per image.
-        best_epoch: the epoch whose weights were kept, counted from 1.
+        best_epoch: the epoch whose weights were kept, counted from 1 (see `kept_epoch`).
         score: validation score of that epoch; None without validation images.
+        kept: one sentence that names the epoch and says why it was kept.
     """
 
     history: tuple[dict[str, Any], ...]
     best_epoch: int
     score: float | None
+    kept: str = ""
 
 
 @dataclass
@@ -62,7 +65,7 @@ class TrainingState:
         """
         self.history.append(entry)
         score = entry["validation_score"]
-        best = score is None or self.best is None or score > self.best
+        best = kept_epoch(self.history) is entry
         if score is None:
             losses = [e["loss"] for e in self.history if e["loss"] is not None]
             improved = len(losses) < 2 or losses[-1] < min(losses[:-1])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from edge_cv.report import sentences
 from edge_cv.report.drawing import MUTED, SERIES, legend, locator, svg
 from edge_cv.report.sections.section import Figure, Section
 from edge_cv.report.values import Epoch, Report
+from edge_cv.training.kept_epoch import why_kept
 
 NOTE = (
     "Training images are augmented, and their scores are taken while the weights still change; validation images are "
@@ -19,12 +22,12 @@ NOTE = (
 
 def section(report: Report) -> Section | None:
     """Loss and score of each epoch, and the duration of the training."""
-    epochs = report.training
+    epochs, probe = report.training, sentences.beside_probe(report.probe)
     if not epochs:
-        return None
+        return Section("Training", sentences=tuple(probe)) if probe else None
     return Section(
         "Training",
-        sentences=(_summary(epochs),),
+        sentences=(_summary(epochs), *probe),
         figures=tuple(
             Figure(title, caption, f"{title}: {_in_words(epochs, what)}", plot(epochs, what))
             for what, title, caption in (
@@ -36,12 +39,6 @@ def section(report: Report) -> Section | None:
     )
 
 
-def best(epochs: Sequence[Epoch]) -> Epoch:
-    """The epoch whose weights were kept: the first with the highest validation score, or the last epoch."""
-    scored = [(epoch.validation_score, -epoch.epoch, epoch) for epoch in epochs if epoch.validation_score is not None]
-    return max(scored, key=lambda entry: entry[:2])[2] if scored else epochs[-1]
-
-
 def _summary(epochs: Sequence[Epoch]) -> str:
     seconds = sum(epoch.seconds for epoch in epochs)
     speeds = sorted(epoch.images_per_second for epoch in epochs)
@@ -50,11 +47,7 @@ def _summary(epochs: Sequence[Epoch]) -> str:
         f"{len(epochs)} epoch{'s' if len(epochs) > 1 else ''}{f' in {phases} phases' if phases > 1 else ''} took "
         f"{_time(seconds)} at {speeds[len(speeds) // 2]:,.0f} images per second."
     )
-    kept = best(epochs)
-    if kept.validation_score is not None:
-        score = f"{100 * kept.validation_score:.1f} %"
-        text += f" The weights of epoch {kept.epoch} were kept, with a validation score of {score}."
-    return text
+    return f"{text} {why_kept([dataclasses.asdict(epoch) for epoch in epochs])}"
 
 
 def _in_words(epochs: Sequence[Epoch], what: str) -> str:

@@ -1,0 +1,118 @@
+"""Features of a frozen backbone, computed once: for the linear probe, and for phases that train the head alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+if TYPE_CHECKING:
+    from edge_cv.data.input_pipeline.batches import Batches
+
+MOST_BYTES = 2**30  # of features in memory
+
+
+@dataclass(frozen=True)
+class SplitNetwork:
+    """A network as a backbone and a head.
+
+    Attributes:
+        backbone: model from pixels to features `(batch, features)`; it shares the network's layers.
+        head: the dense layer from features to logits `(batch, classes)`.
+        dropout: rate of the dropout between both; 0 if there is none.
+    """
+
+    backbone: keras.Model
+    head: keras.layers.Dense
+    dropout: float
+
+
+def split_network(network: keras.Model) -> SplitNetwork | None:
+    """Split a network before its last layer.
+
+    Args:
+        network: a functional or sequential model from pixels to logits.
+
+    Returns:
+        Backbone and head; None if the network does not end in a linear dense layer on a vector of features.
+    """
+    head = network.layers[-1]
+    if not isinstance(head, keras.layers.Dense) or head.activation is not keras.activations.linear:
+        return None
+    if len(network.inputs) != 1 or network.outputs[0] is not head.output or len(head.input.shape) != 2:
+        return None
+    features, dropout = head.input, 0.0
+    while isinstance(layer := features._keras_history.operation, keras.layers.Dropout):
+        features, dropout = layer.input, layer.rate
+    return SplitNetwork(keras.Model(network.inputs[0], features, name="backbone"), head, dropout)
+
+
+def compute_features(backbone: keras.Model, batches: Iterable[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """The features of images, in batches that use all cores.
+
+    Args:
+        backbone: model from pixels to features.
+        batches: images `(batch, height, width, 3)` and targets `(batch, classes)`.
+
+    Returns:
+        Features, float32 `(n, features)`, and targets, float32 `(n, classes)`, in the order of the batches.
+    """
+    features, targets = [], []
+    for images, target in batches:
+        pixels = keras.ops.cast(images, "float32")
+        features.append(np.asarray(backbone.predict_on_batch(pixels), np.float32))
+        targets.append(np.asarray(target, np.float32))
+    return np.concatenate(features), np.concatenate(targets)
+
+
+class FeatureBatches:
+    """`Batches` of features instead of images. The images of each augmented view pass through the backbone once.
+
+    Epoch e takes view e modulo `views`, and its images in an order of its own.
+
+    Attributes:
+        classes, batch_size, multi_label: as in `Batches`.
+    """
+
+    def __init__(self, split: SplitNetwork, batches: Batches, views: int, seed: int) -> None:
+        """
+        Args:
+            split: the network; its backbone must not change while this object is used.
+            batches: the images.
+            views: number of augmented views of each image, at least 1.
+            seed: of the order of the images.
+        """
+        self.classes, self.batch_size, self.multi_label = batches.classes, batches.batch_size, batches.multi_label
+        self.seed = seed
+        self._split, self._batches, self._count = split, batches, views
+        self._views: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all views fit into `MOST_BYTES`."""
+        images = len(self._batches) * self.batch_size
+        return images * self._count * self._split.backbone.output_shape[-1] * 4 <= MOST_BYTES
+
+    def epoch(self, number: int, first_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of features `(batch, features)` and targets `(batch, classes)`, from `first_step` on."""
+        view = number % self._count
+        if view not in self._views:
+            self._views[view] = compute_features(self._split.backbone, self._batches.epoch(view))
+        features, targets = self._views[view]
+        order = np.random.default_rng([self.seed, number]).permutation(len(features))
+        for step in range(first_step, len(self)):
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield features[chosen], targets[chosen]
+
+
+def head_network(split: SplitNetwork) -> keras.Model:
+    """The network from features to logits; it shares the head, and drops features out as the whole network does."""
+    features = keras.Input(split.backbone.output_shape[1:], name="features")
+    dropped = keras.layers.Dropout(split.dropout)(features) if split.dropout else features
+    return keras.Model(features, split.head(dropped), name="head")

@@ -1,0 +1,98 @@
+"""The epoch whose weights a training keeps: ties, phases without effect, and the sentence about it."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from tiny_training import batches, coloured, network, quick
+
+from edge_cv.recipe import Phase
+from edge_cv.report.sections.training import section
+from edge_cv.report.values import Epoch, Report
+from edge_cv.training import fit
+from edge_cv.training.kept_epoch import kept_epoch, why_kept
+from edge_cv.training.state import TrainingState
+
+
+def history(*scores_and_losses: tuple[float | None, float | None], phases: tuple[int, ...] = ()) -> list[dict]:
+    return [
+        {
+            "epoch": number,
+            "phase": phases[number - 1] if phases else 1,
+            "learning_rate": 0.1,
+            "loss": 1.0,
+            "score": 0.5,
+            "validation_score": score,
+            "validation_loss": loss,
+            "validation_images": None if score is None else 5,
+            "images_per_second": 1.0,
+            "seconds": 1.0,
+        }
+        for number, (score, loss) in enumerate(scores_and_losses, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "kept"),
+    [
+        (((0.6, 0.9), (0.8, 0.7), (0.6, 0.1)), 2),  # the score decides before the loss
+        (((0.8, 0.9), (0.8, 0.5), (0.8, 0.6)), 2),  # of a tie the lower loss
+        (((0.8, 0.5), (0.8, 0.5)), 2),  # of equal losses the later epoch
+        (((0.8, None), (0.8, 0.5)), 2),  # a loss that was not finite is the worst
+        (((None, None), (None, None), (None, None)), 3),
+    ],
+)
+def test_the_best_score_is_kept_and_of_a_tie_the_lower_loss_and_the_later_epoch(epochs, kept):
+    entries = history(*epochs)
+    assert kept_epoch(entries)["epoch"] == kept
+    state = TrainingState()
+    best = [entry["epoch"] for entry in entries if state.record(entry)]
+    assert (best[-1], state.best_epoch, state.best) == (kept, kept, epochs[kept - 1][0])
+
+
+def test_the_sentence_says_which_epoch_and_why_with_an_interval():
+    text = why_kept(history((0.8, 0.9), (0.8, 0.5), (0.6, 0.6)))
+    # Wilson's interval of 4 of 5, by hand: (0.8 + 0.384 -+ 0.587) / 1.768
+    assert text == (
+        "The weights of epoch 2 were kept: the highest validation score, 80.0 % (37.6 to 96.4, n = 5), and of the 2 "
+        "epochs that reach it the lowest validation loss, 0.5000."
+    )
+    assert "no validation images" in why_kept(history((None, None)))
+
+
+def test_a_phase_that_changed_nothing_is_named():
+    assert "Phase 2 of 2 was discarded whole" in why_kept(history((0.8, 0.5), (0.6, 0.6), phases=(1, 2)))
+    assert "discarded" not in why_kept(history((0.6, 0.5), (0.8, 0.6), phases=(1, 2)))
+
+
+def test_history_and_model_have_the_kept_epoch_and_the_progress_says_it(tmp_path):
+    images, labels = coloured()
+    validation = [(images[:6], np.eye(3, dtype=np.float32)[labels[:6]])]
+    notes: list[str] = []
+
+    class Noted:
+        def __init__(self, title: str) -> None: ...
+        def __enter__(self):
+            return lambda done, total, note="": notes.append(note)
+
+        def __exit__(self, *error) -> None: ...
+
+    model = network()
+    settings = quick(epochs=6, learning_rate=0.3, phases=(Phase(1, 0.01, train="head"),))
+    fitted = fit(model, batches(), settings, validation=validation, folder=tmp_path, progress=Noted)
+    lines = list(csv.DictReader((tmp_path / "history.csv").open()))
+    assert [int(line["epoch"]) for line in lines if line["kept"] == "1"] == [fitted.best_epoch]
+    assert {line["validation_images"] for line in lines} == {"6"}
+    assert notes[-1] == fitted.kept == why_kept(fitted.history)
+    kept = fitted.history[fitted.best_epoch - 1]
+    logits = model.predict(images[:6].astype(np.float32), verbose=0)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    assert kept["validation_loss"] == pytest.approx(-log_p[np.arange(6), labels[:6]].mean(), abs=1e-4)
+
+
+def test_the_report_says_the_same_sentence():
+    entries = history((0.8, 0.9), (0.8, 0.5))
+    report = Report({}, {}, training=tuple(Epoch(**entry) for entry in entries))
+    assert why_kept(entries) in section(report).sentences[0]
