@@ -65,10 +65,10 @@ class Task:
         """The network with ImageNet weights and a new head."""
         import keras
 
-        from edge_cv.pipeline.model import _built
+        from edge_cv.pipeline.training import built
 
         keras.utils.set_random_seed(self.seed)
-        return _built(self.model, len(self.splits.train.classes))
+        return built(self.model, len(self.splits.train.classes))
 
     def arrays(self, samples: Any, preprocessing: Any) -> tuple[np.ndarray, np.ndarray]:
         """Pixels and labels of photos."""

@@ -4,7 +4,11 @@
 
 DIR holds a folder of photos for each class, or another layout that `edge-cv data check` opens. One fifth of the photos
 is measured, one tenth of the rest selects the best epoch, and all others are trained on. Start with about fifty photos
-per class. Another model: --set model.name=mobilenet_v2. Another number of epochs: --set fit.epochs=30.
+per class. First a linear probe is fitted on the pretrained features, and the report compares the result with it; with
+`--probe` the probe itself is the model, in a minute.
+
+Another model: --set model.name=mobilenet_v2. Longer: --set fit.epochs=30. Another first phase:
+--set "fit.phases[0].epochs=5". Photos that must not be mirrored, such as letters: --set fit.augment.flip=0.
 """
 
 from edge_cv.recipe import Data, Limits, Model, Recipe, fine_tuning

@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,6 +38,32 @@ def test_compress_evaluates_each_stage_and_resumes(edge_cv, digits_model, tmp_pa
     again = {row["model"]: row for row in json.loads(edge_cv(*command)[1])}
     assert {name: row["top1"] for name, row in again.items()} == {name: row["top1"] for name, row in rows.items()}
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
+
+
+def test_probe_makes_a_model_without_training_and_says_how_good_it_is(edge_cv, tmp_path):
+    """On photos of two colours, which every feature separates."""
+    rng = np.random.default_rng(0)
+    for name, channel in (("red", 0), ("blue", 2)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 90, (40, 40, 3), dtype=np.uint8)
+            pixels[..., channel] += 150
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    code, out, err = edge_cv(
+        *("train", "efficientnet_lite0", "--weights", "imagenet", "--data", tmp_path / "photos", "--probe"),
+        *("--set", "model.image_size=32", "--out", tmp_path / "run"),
+    )
+    assert (code, out) == (0, ""), err
+    assert "The model is a linear probe on frozen features: top-1 100" in err
+    record = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert record["labels"] == ["blue", "red"]
+    assert (record["history"], record["probe"]["fine_tuned"]) == ([], None)
+
+
+def test_probe_needs_a_recipe_that_trains(edge_cv, tmp_path):
+    code, _, err = edge_cv("run", "demo", "--probe", "--out", tmp_path / "run")
+    assert code == 2
+    assert "--probe needs a recipe with a part fit. Received: demo" in err
 
 
 @pytest.mark.slow

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import InputError
 from converters.files import beside, write_atomic
 from edge_cv.pipeline.file_model import FileModel, check_trainable
 from edge_cv.pipeline.inputs import samples_key, training_photos
-from edge_cv.pipeline.probe import fit_pipeline_probe
+from edge_cv.pipeline.training import OnEpoch, TrainingRun, batches_of, built
 from edge_cv.progress import Progress
-from edge_cv.recipe import Fit, Model, Output, Recipe
+from edge_cv.recipe import Fit, Output, Recipe
 from edge_cv.stages import Steps, fingerprint
 
 if TYPE_CHECKING:
@@ -28,12 +25,9 @@ if TYPE_CHECKING:
     from converters.images.preprocessing import Preprocessing
     from converters.sources import Source
     from edge_cv.compression.compression_stages import StageResult
-    from edge_cv.data import Samples
-    from edge_cv.data.input_pipeline.batches import EvaluationBatches, SampleBatches
     from edge_cv.data.split import Splits
 
 TRAINING = "training"  # the folder of checkpoints and logs, within the run's
-OnEpoch = Callable[[dict[str, Any]], None]
 
 
 class RunModel:
@@ -47,6 +41,7 @@ class RunModel:
         sha256: of the file.
         history: one entry an epoch of its training; empty for a model that was not trained here.
         probe: the fields of the report's `ProbeResult`; None without a linear probe.
+        notes: sentences about the training, for the report.
     """
 
     def __init__(self, name: str, steps: Steps, inputs: Any, make: Callable[[], tuple[Any, dict[str, Any]]]) -> None:
@@ -69,6 +64,7 @@ class RunModel:
         self.labels: list[str] | None = record["labels"]
         self.history: list[dict[str, Any]] = record["history"]
         self.probe: dict[str, Any] | None = record.get("probe")
+        self.notes: list[str] = record.get("notes", [])
         self.sha256 = files[self.path.name]
 
     def _work(self) -> tuple[Any, list[Path]]:
@@ -81,6 +77,7 @@ class RunModel:
             "labels": None,
             "history": [],
             "probe": None,
+            "notes": [],
             **recorded,
         }
         with beside(self.path) as temporary:
@@ -191,7 +188,7 @@ def _build(recipe: Recipe, steps: Steps, progress: Progress) -> RunModel:
 
     def make() -> tuple[Any, dict[str, Any]]:
         with progress(f"building {recipe.model.name}"):
-            return _built(recipe.model, classes), {"labels": _imagenet_names(classes)}
+            return built(recipe.model, classes), {"labels": _imagenet_names(classes)}
 
     return RunModel("model", steps, _inputs(recipe), make)
 
@@ -215,69 +212,10 @@ def _train(
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def make() -> tuple[Any, dict[str, Any]]:
-        keras = _import_keras()  # first, so that TensorFlow's native logs are suppressed
-
-        from edge_cv.training import fit
-        from edge_cv.training.devices import join_hosts
-
-        join_hosts()
-        with progress(f"building {recipe.model.name}"):
-            keras.utils.set_random_seed(settings.seed)
-            model = file_model.model if file_model is not None else _built(recipe.model, len(train.classes))
-            teacher = None if settings.teacher is None else _built(settings.teacher.model, len(train.classes))
-        if file_model is not None:
-            file_model.check_logits()
-        _check_compression(recipe, model, progress)
-        probe = fit_pipeline_probe(model, photos, settings, model.preprocessing, progress)
-        labels = list(train.classes)
-        if probe is not None and settings.probe == "only":
-            return model, {"labels": labels, "probe": probe.record(None)}
-        batches, validation = _batches_of_this_host(photos, settings, model.preprocessing)
-        fitted = fit(
-            model,
-            batches,
-            settings,
-            validation=validation,
-            teacher=teacher,
-            class_counts=_class_counts(train),
-            folder=steps.folder / TRAINING / key,
-            progress=progress,
-            on_epoch=on_epoch,
-        )
-        record = None if probe is None else probe.record(model)
-        return model, {"labels": labels, "history": list(fitted.history), "probe": record}
+        job = TrainingRun(recipe, settings, photos, steps.folder / TRAINING / key, progress, file_model, on_epoch)
+        return job.train()
 
     return RunModel("model", steps, inputs, make)
-
-
-def _check_compression(recipe: Recipe, model: keras.Model, progress: Progress) -> None:
-    """Raise InputError before the training if the model cannot be compressed by the recipe's stages."""
-    import keras
-
-    if recipe.compression() and keras.backend.backend() == "tensorflow":  # compression needs TensorFlow
-        from edge_cv.compression.compression_stages import check
-
-        with progress("checking that the model can be compressed"):
-            check(
-                model,
-                channel_prune=recipe.channel_prune,
-                prune=recipe.prune,
-                cluster=recipe.cluster,
-                qat=recipe.qat,
-            )
-
-
-def _batches_of_this_host(
-    photos: Splits, settings: Fit, preprocessing: Preprocessing
-) -> tuple[SampleBatches, EvaluationBatches]:
-    from edge_cv.training.devices import all_devices
-
-    with all_devices() as devices:
-        if settings.batch_size % devices.hosts:
-            raise InputError(
-                f"fit.batch_size must be a multiple of the {devices.hosts} hosts. Received: {settings.batch_size}"
-            )
-        return batches_of(photos, settings, preprocessing, devices.host_index, devices.hosts)
 
 
 def compressed_models(
@@ -334,28 +272,6 @@ def model_of_output(
     return {output: by_stage[output.stage] for output in recipe.outputs()}
 
 
-def batches_of(
-    photos: Splits, settings: Fit, preprocessing: Preprocessing, host_index: int = 0, hosts: int = 1
-) -> tuple[SampleBatches, EvaluationBatches]:
-    """Training and validation batches of one host."""
-    from edge_cv.data.input_pipeline.batches import evaluation_batches, sample_batches
-
-    if photos.validation is None:
-        raise InputError("a run that trains must have validation photos. Received: none")
-    batch_size = settings.batch_size // hosts
-    batches = sample_batches(
-        training_photos(photos),
-        image_size=preprocessing.image_size,
-        batch_size=batch_size,
-        seed=settings.seed,
-        augment=settings.augment,
-        balanced=settings.balance == "sampling",
-        shard_index=host_index,
-        shard_count=hosts,
-    )
-    return batches, evaluation_batches(photos.validation, preprocessing, batch_size)
-
-
 def _inputs(recipe: Recipe, file_model: FileModel | None = None) -> dict[str, Any]:
     inputs: dict[str, Any] = {"model": recipe.to_dict()["model"]}
     if file_model is not None:
@@ -365,34 +281,6 @@ def _inputs(recipe: Recipe, file_model: FileModel | None = None) -> dict[str, An
         if part.weights not in (None, "imagenet") and Path(part.weights).is_file():
             inputs.setdefault("weights", []).append(fingerprint([Path(part.weights)]))
     return inputs
-
-
-def _built(part: Model, classes: int) -> Any:
-    from edge_cv import models
-
-    _import_keras()
-    model = models.build(
-        part.name, classes=classes, image_size=part.image_size, alpha=part.alpha, weights=part.weights, **part.options
-    )
-    model.preprocessing = dataclasses.replace(model.preprocessing, **part.preprocessing)
-    return model
-
-
-def _import_keras() -> Any:
-    """Import Keras; if its backend is TensorFlow, import that first with its native logs suppressed."""
-    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
-        from converters.native_logs import import_tensorflow
-
-        import_tensorflow()
-    import keras
-
-    return keras
-
-
-def _class_counts(samples: Samples) -> Sequence[int] | None:
-    from edge_cv.data import class_counts
-
-    return None if samples.multi_label else class_counts(samples).tolist()
 
 
 def _imagenet_names(classes: int) -> list[str] | None:

@@ -170,7 +170,7 @@ def _report(
 def _model_notes(recipe: Recipe, model: DenseModel) -> list[str]:
     if isinstance(model, FileModel) and not model.is_keras and recipe.analysis.grad_cam:
         return [f"{model.path.name} is not a Keras model, so there are no Grad-CAM maps and no count of parameters."]
-    return []
+    return list(model.notes) if isinstance(model, RunModel) else []
 
 
 def _layer_errors(job: Job, files: Sequence[ModelFile], calibration: CalibrationImages) -> dict[str, Any]:

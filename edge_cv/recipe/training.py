@@ -170,6 +170,9 @@ class Fit(Phase):
         probe: use of a linear probe, a logistic regression on the features of the untrained backbone: `compare` reports
             it beside the result, `start` also begins the training from its weights, and `only` makes it the model,
             without any training. It needs scikit-learn. None does without.
+        folds: train this many more models, each on all but one fold of the training images, and report the accuracy on
+            the images left out: a score with a usable interval where the validation images are few. At least 2; None
+            does without.
         data: the labelled images to train on, by name or folder. None means those of `Data.measure`'s source.
         validation: images that select the best epoch. None means the source's own, or a part of the training images.
         images: largest number of training images, spread evenly. None means all.
@@ -201,6 +204,7 @@ class Fit(Phase):
     augment: Augment = Augment()
     teacher: Teacher | None = None
     probe: str | None = None
+    folds: int | None = None
     data: str | None = None
     validation: str | None = None
     images: int | None = None
@@ -210,6 +214,7 @@ class Fit(Phase):
     def check(self) -> None:
         super().check()
         self.check_at_least(1, "batch_size", "accumulate", "early_stopping", "images")
+        self.check_at_least(2, "folds")
         self.check_at_least(0, "weight_decay", "warmup_epochs", "seed", "checkpoint_seconds")
         for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in allowed:
