@@ -54,7 +54,7 @@ def test_the_best_score_is_kept_and_of_a_tie_the_lower_loss_and_the_later_epoch(
 
 def test_the_sentence_says_which_epoch_and_why_with_an_interval():
     text = why_kept(history((0.8, 0.9), (0.8, 0.5), (0.6, 0.6)))
-    # Wilson's interval of 4 of 5, by hand: (0.8 + 0.384 -+ 0.587) / 1.768
+    # Wilson's interval of 4 of 5, by hand: (0.8 + 0.384 -+ 0.520) / 1.768
     assert text == (
         "The weights of epoch 2 were kept: the highest validation score, 80.0 % (37.6 to 96.4, n = 5), and of the 2 "
         "epochs that reach it the lowest validation loss, 0.5000."

@@ -11,7 +11,6 @@ import pytest
 from tiny_training import batches, coloured, network, quick
 
 from converters.errors import InputError
-from edge_cv.recipe import Phase
 from edge_cv.report.files import from_dict, to_dict
 from edge_cv.report.sections.training import section
 from edge_cv.report.sentences import beside_probe
@@ -88,11 +87,6 @@ def test_a_head_phase_on_features_trains_the_head_as_one_on_images_does():
     assert [e["validation_loss"] for e in found.history] == pytest.approx(
         [e["validation_loss"] for e in wanted.history], abs=1e-4
     )
-
-
-def test_views_are_for_phases_that_train_the_head():
-    with pytest.raises(InputError, match="views must be None unless train is head"):
-        Phase(1, 0.1, views=2)
 
 
 # --- the probe --------------------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ class Phase(Part):
         train: the layers to train: `all`; `head`, the layers after the backbone only; or the beginning of a layer's
             name, such as `block12`, for the first layer whose name begins so and all layers after it.
         freeze_batch_norm: keep the statistics, scales and offsets of batch normalization.
-        views: number of augmented views of each image in a phase that trains only the head. The features of the frozen
+        views: number of augmented views of each image, where `train` is `head`. The features of the frozen
             layers are computed once for each view, and the epochs take the views in turn. None augments, and computes
             the features, in every epoch.
     """
@@ -104,11 +104,6 @@ class Phase(Part):
 
     def check(self) -> None:
         self.check_at_least(1, "epochs", "views")
-        if self.views is not None and self.train != "head":
-            raise InputError(
-                f"{type(self).__name__}.views must be None unless train is head. Received: {self.views} with "
-                f"train={self.train!r}"
-            )
         if not 0 < self.learning_rate < float("inf"):
             raise InputError(f"{type(self).__name__}.learning_rate must be above 0. Received: {self.learning_rate}")
         if not self.train.strip():

@@ -94,6 +94,15 @@ def divisible(batches: Iterable[Any], replicas: int) -> Iterator[Any]:
             yield tuple(array[:kept] for array in arrays)
 
 
+def uses_xla() -> bool:
+    """Whether XLA compiles the steps: always on JAX, on TensorFlow with a GPU. On CPUs TensorFlow is faster without."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return keras.backend.backend() == "jax"
+    return bool(keras.distribution.list_devices("gpu"))
+
+
 @contextlib.contextmanager
 def all_devices() -> Iterator[Devices]:
     """Context in which new models are replicated on all devices, and each device computes its part of a batch."""

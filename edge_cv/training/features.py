@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from edge_cv.training.devices import uses_xla
+
 if TYPE_CHECKING:
     from edge_cv.data.input_pipeline.batches import Batches
 
@@ -47,14 +49,14 @@ def split_network(network: keras.Model) -> SplitNetwork | None:
     features, dropout = head.input, 0.0
     while isinstance(layer := features._keras_history.operation, keras.layers.Dropout):
         features, dropout = layer.input, layer.rate
-    return SplitNetwork(keras.Model(network.inputs[0], features, name="backbone"), head, dropout)
+    return SplitNetwork(_inference(network.inputs[0], features), head, dropout)
 
 
 def compute_features(backbone: keras.Model, batches: Iterable[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """The features of images, in batches that use all cores.
 
     Args:
-        backbone: model from pixels to features.
+        backbone: of `split_network`.
         batches: images `(batch, height, width, 3)` and targets `(batch, classes)`.
 
     Returns:
@@ -64,8 +66,20 @@ def compute_features(backbone: keras.Model, batches: Iterable[tuple[Any, Any]]) 
     for images, target in batches:
         pixels = keras.ops.cast(images, "float32")
         features.append(np.asarray(backbone.predict_on_batch(pixels), np.float32))
-        targets.append(np.asarray(target, np.float32))
+        targets.append(keras.ops.convert_to_numpy(target))
     return np.concatenate(features), np.concatenate(targets)
+
+
+def compute_logits(network: keras.Model, batches: Iterable[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """The logits of images, and their targets, as `compute_features` returns features."""
+    return compute_features(_inference(network.inputs[0], network.outputs[0]), batches)
+
+
+def _inference(inputs: keras.KerasTensor, outputs: keras.KerasTensor) -> keras.Model:
+    """A model for prediction. It is compiled, so that Keras does not choose XLA where that is slower."""
+    model = keras.Model(inputs, outputs)
+    model.compile(jit_compile=uses_xla())
+    return model
 
 
 class FeatureBatches:

@@ -136,7 +136,7 @@ class TrainingLoop:
         self._restore_best()
         state = self.state
         kept = why_kept(state.history)
-        with self.job.progress("training") as update:
+        with self.job.progress("choosing the epoch") as update:
             update(len(state.history), len(state.history), kept)
         return Fitted(tuple(state.history), state.best_epoch, state.best, kept)
 

@@ -17,7 +17,7 @@ from edge_cv.progress import Progress
 from edge_cv.recipe import Fit, Phase
 from edge_cv.training import checkpoint
 from edge_cv.training.callbacks import TrainingMonitor
-from edge_cv.training.devices import Devices, distribute, divisible
+from edge_cv.training.devices import Devices, distribute, divisible, uses_xla
 from edge_cv.training.features import FeatureBatches, compute_features, head_network, split_network
 from edge_cv.training.kept_epoch import validation_interval
 from edge_cv.training.optimizers import l2_penalty, optimizer
@@ -85,7 +85,7 @@ class PhaseTrainer:
         self.optimizer.finalize_variable_values = lambda variables: None
         self.model.compile(
             optimizer=self.optimizer,
-            jit_compile=_uses_xla(),
+            jit_compile=uses_xla(),
             **loss_and_metrics(job.batches.multi_label, len(job.batches.classes)),
         )
         self.optimizer.build(self.model.trainable_variables)
@@ -241,13 +241,6 @@ class _Counted:
         for batch in self.batches:
             self.images += len(batch[0])
             yield batch
-
-
-def _uses_xla() -> bool:
-    """Whether XLA compiles the steps: always on JAX, on TensorFlow with a GPU. On CPUs TensorFlow is faster without."""
-    if keras.backend.backend() != "tensorflow":
-        return keras.backend.backend() == "jax"
-    return bool(keras.distribution.list_devices("gpu"))
 
 
 def _scalar(value: Any) -> float:
