@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import subprocess
@@ -32,17 +34,25 @@ COMMANDS = (
 )
 
 
-@pytest.fixture(scope="module")
-def converted(keras_file, photos, tmp_path_factory):
-    """The folder of its float32 and int8 files, and the finished process that converted them."""
-    folder = tmp_path_factory.mktemp("converted")
+def convert_command(keras_file: Path, photos: Path, folder: Path) -> list[str]:
     labels = folder / "labels.txt"
     labels.write_text("one\ntwo\n")
-    command = [sys.executable, "-m", "edge_cv.cli", "convert", keras_file, "--scheme", "float32", "--scheme", "int8"]
-    command += ["--calibration", photos, "--labels", labels, "--out", folder, "--json"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    command = ["convert", keras_file, "--scheme", "float32", "--scheme", "int8", "--calibration", photos]
+    return list(map(str, [*command, "--labels", labels, "--out", folder, "--json"]))
+
+
+@pytest.fixture(scope="module")
+def converted(keras_file, photos, tmp_path_factory):
+    """The folder of its float32 and int8 files, and what the command that converted them printed: stdout, stderr."""
+    from edge_cv.cli import app
+
+    folder, out, err = tmp_path_factory.mktemp("converted"), io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["edge-cv", *convert_command(keras_file, photos, folder)])
+        with pytest.raises(SystemExit) as stopped:
+            app.main()
+    assert stopped.value.code == 0, err.getvalue()
+    return folder, out.getvalue(), err.getvalue()
 
 
 def test_the_version_is_printed(edge_cv):
@@ -69,8 +79,7 @@ def test_models_lists_every_architecture(edge_cv):
 
 
 def test_convert_writes_checked_files_with_a_sidecar_each(converted):
-    _, done = converted
-    rows = json.loads(done.stdout)
+    rows = json.loads(converted[1])
     assert [row["scheme"] for row in rows] == ["float32", "int8"]
     for row in rows:
         path = Path(row["file"])
@@ -82,14 +91,27 @@ def test_convert_writes_checked_files_with_a_sidecar_each(converted):
     assert rows[1]["sqnr_db"] > 15
 
 
-def test_stderr_has_only_progress(converted):
-    lines = converted[1].stderr.splitlines()
+def assert_only_progress(err: str) -> None:
     remark = "the model does not declare how photos"
+    lines = err.splitlines()
     assert all(line.endswith(" s)") or line.startswith(remark) for line in lines), lines
 
 
+def test_stderr_has_only_progress(converted):
+    assert_only_progress(converted[2])
+
+
+@pytest.mark.slow  # imports TensorFlow again
+def test_stderr_of_a_process_has_only_progress(keras_file, photos, tmp_path):
+    command = [sys.executable, "-m", "edge_cv.cli", *convert_command(keras_file, photos, tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_only_progress(done.stderr)
+    assert [row["scheme"] for row in json.loads(done.stdout)] == ["float32", "int8"]
+
+
 def test_evaluate_and_benchmark_measure_what_convert_made(edge_cv, converted, photos):
-    folder, _ = converted
+    folder = converted[0]
     code, out, _ = edge_cv(
         "evaluate", folder / "mine_float32.tflite", folder / "mine_int8.tflite", "--data", photos, "--json"
     )
