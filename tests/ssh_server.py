@@ -60,7 +60,7 @@ class Server:
         self._log = (folder / "sshd.log").open("wb")
         command = [SSHD, "-D", "-e", "-f", folder / "sshd_config"]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
-        for _ in range(100):
+        for _ in range(600):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
             time.sleep(0.1)
@@ -71,7 +71,7 @@ class Server:
         self._process.wait()
         self._log.close()
 
-    def left(self, seconds: float = 10) -> list[str]:
+    def left(self, seconds: float = 60) -> list[str]:
         """Names in `tmp`; waits at most `seconds` for it to become empty."""
         end = time.monotonic() + seconds
         while (names := os.listdir(self.tmp)) and time.monotonic() < end:

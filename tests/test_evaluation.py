@@ -324,7 +324,7 @@ def test_interrupting_stops_the_workers_promptly(models, source, tmp_path):
         "from converters.images.preprocessing import Preprocessing\n"
         "from edge_cv.data import Samples\n"
         "from edge_cv.evaluation import evaluate\n"
-        "photos = Samples.from_files('long', [sys.argv[2]] * 30_000, [0] * 30_000, ('a',))\n"
+        "photos = Samples.from_files('long', [sys.argv[2]] * 300_000, [0] * 300_000, ('a',))  # for minutes\n"
         "report = lambda done, total: print(done, flush=True)\n"
         f"pre = Preprocessing(image_size={SIZE})\n"
         "evaluate({'a': sys.argv[1]}, photos, pre, workers=2, on_progress=report)\n"
@@ -339,11 +339,11 @@ def test_interrupting_stops_the_workers_promptly(models, source, tmp_path):
         assert len(workers) >= 2
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         started = time.monotonic()
-        _, errors = process.communicate(timeout=20)
-        assert time.monotonic() - started < 10
+        _, errors = process.communicate(timeout=60)
+        assert time.monotonic() - started < 30
         assert process.returncode not in (0, None)
         assert errors.count("KeyboardInterrupt") <= 2  # the caller's own traceback, none from the workers
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while any(_alive(pid) for pid in workers) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not any(_alive(pid) for pid in workers)

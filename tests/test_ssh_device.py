@@ -173,7 +173,7 @@ def _running(server):
     return any((server.tmp / name / "golden.bin").exists() for name in os.listdir(server.tmp))
 
 
-def _until(condition, seconds=20):
+def _until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)
