@@ -253,11 +253,29 @@ def digits() -> tuple[DigitBatches, np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def digits_model(digits: tuple[DigitBatches, np.ndarray, np.ndarray]) -> keras.Model:
-    """A small network trained on digits, with a residual, squeeze-and-excitation, swish and ReLU6."""
+def digits_model(
+    digits: tuple[DigitBatches, np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> keras.Model:
+    """A small network trained on digits, with a residual, squeeze-and-excitation, swish and ReLU6.
+
+    The first worker that needs it trains it, and the others load it.
+    """
     from converters.native_logs import import_tensorflow
 
     import_tensorflow()
+    import keras
+
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return _trained_on_digits(digits[0])
+    file = tmp_path_factory.getbasetemp().parent / "digits.keras"
+    if not file.exists():
+        unfinished = tmp_path_factory.mktemp("digits") / file.name
+        _trained_on_digits(digits[0]).save(unfinished)
+        unfinished.replace(file)
+    return keras.models.load_model(file, compile=False)
+
+
+def _trained_on_digits(batches: DigitBatches) -> keras.Model:
     import keras
 
     from edge_cv.compression.fine_tuning import update_statistics
@@ -275,7 +293,7 @@ def digits_model(digits: tuple[DigitBatches, np.ndarray, np.ndarray]) -> keras.M
     x = blocks.conv(x, 64, kernel=3, stride=2, activation="hard_swish", name="head")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     model = keras.Model(pixels, keras.layers.Dense(10, name="logits")(x), name="digits")
-    batches, epochs = digits[0], 8
+    epochs = 8
     rate = keras.optimizers.schedules.CosineDecay(5e-3, epochs * len(batches))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)  # compiling by XLA takes longer than training
