@@ -26,7 +26,7 @@ def _sqnr(reference: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def logits(small_model, pixels) -> np.ndarray:
-    return small_model.predict(pixels.astype(np.float32), verbose=0)
+    return np.asarray(small_model(pixels.astype(np.float32), training=False))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_model_whose_weights_changed_is_converted_again(small_network, pixels)
     kernel = model.get_layer("logits").kernel
     kernel.assign(-kernel)
     after = predict(to_tflite(model, "float32").content, x)
-    np.testing.assert_allclose(after, model.predict(x, verbose=0), atol=1e-4)
+    np.testing.assert_allclose(after, np.asarray(model(x, training=False)), atol=1e-4)
     assert np.abs(before - after).max() > 0.1
 
 
@@ -182,7 +182,7 @@ def test_a_third_party_model_keeps_its_range_of_minus_one_to_one(small_network, 
     for preprocessing in (None, told):
         conversion = to_tflite(model, "int8", calibration=x, preprocessing=preprocessing)
         assert conversion.pixel_offset is None
-        assert _sqnr(model.predict(x, verbose=0), predict(conversion.content, x)) > 20
+        assert _sqnr(np.asarray(model(x, training=False)), predict(conversion.content, x)) > 20
     assert conversion.metadata["preprocessing"]["mean"] == (127.5,) * 3
     with pytest.raises(InputError, match=r"-1\.\.1, as the model's preprocessing makes them. Received: 0\.\.255"):
         to_tflite(model, "int8", calibration=pixels, preprocessing=told)

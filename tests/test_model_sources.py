@@ -24,7 +24,7 @@ def _same(model: Any, expected: np.ndarray, images: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def expected(small_model, pixels) -> np.ndarray:
-    return small_model.predict(pixels[:5].astype(np.float32), verbose=0)
+    return np.asarray(small_model(pixels[:5].astype(np.float32), training=False))
 
 
 def test_a_functional_keras_3_model(small_model, expected, pixels):
@@ -78,7 +78,7 @@ def test_a_saved_model_of_keras_3(small_model, expected, pixels, tmp_path):
 
 
 def test_tf_keras_as_a_model_and_as_a_saved_model(small_legacy_model, pixels, tmp_path):
-    expected = small_legacy_model.predict(pixels[:5].astype(np.float32), verbose=0)
+    expected = np.asarray(small_legacy_model(pixels[:5].astype(np.float32), training=False))
     _same(small_legacy_model, expected, pixels[:5])
     small_legacy_model.save(tmp_path / "saved", save_format="tf")
     _same(tmp_path / "saved", expected, pixels[:5])
@@ -99,7 +99,7 @@ def _layers(layers: Any) -> list:
 def test_a_sequential_model(library, pixels):
     keras = pytest.importorskip(library)
     model = keras.Sequential([keras.layers.InputLayer((32, 32, 3)), *_layers(keras.layers)])
-    _same(model, model.predict(pixels[:4].astype(np.float32), verbose=0), pixels[:4])
+    _same(model, np.asarray(model(pixels[:4].astype(np.float32), training=False)), pixels[:4])
 
 
 def test_a_sequential_model_that_was_not_built_is_rejected():
