@@ -9,7 +9,7 @@ import pytest
 from tiny_training import batches, coloured, network, quick
 
 from edge_cv.recipe import Phase
-from edge_cv.report.sections.training import section
+from edge_cv.report.sections.training import intervals, plot, section
 from edge_cv.report.values import Epoch, Report
 from edge_cv.training import fit
 from edge_cv.training.kept_epoch import kept_epoch, why_kept
@@ -96,3 +96,14 @@ def test_the_report_says_the_same_sentence():
     entries = history((0.8, 0.9), (0.8, 0.5))
     report = Report({}, {}, training=tuple(Epoch(**entry) for entry in entries))
     assert why_kept(entries) in section(report).sentences[0]
+
+
+def test_the_curve_of_the_validation_score_has_the_interval_of_each_epoch():
+    entries = history((0.8, 0.9), (None, None), (0.4, 0.5))
+    epochs = [Epoch(**entry) for entry in entries]
+    # Wilson's intervals of 4 and 2 of 5, by hand: (0.6696 -+ 0.2941) and (0.4435 -+ 0.3260)
+    assert intervals(epochs) == [
+        (1, pytest.approx(37.55, abs=0.05), pytest.approx(96.38, abs=0.05)),
+        (3, pytest.approx(11.76, abs=0.05), pytest.approx(76.93, abs=0.05)),
+    ]
+    assert "<svg" in plot(epochs, "score")

@@ -62,10 +62,14 @@ def compute_features(backbone: keras.Model, batches: Iterable[tuple[Any, Any]]) 
     Returns:
         Features, float32 `(n, features)`, and targets, float32 `(n, classes)`, in the order of the batches.
     """
-    features, targets = [], []
+    features, targets, size = [], [], 0
     for images, target in batches:
         pixels = keras.ops.cast(images, "float32")
-        features.append(np.asarray(backbone.predict_on_batch(pixels), np.float32))
+        count = len(pixels)
+        size = size or count
+        if count < size:  # a smaller last batch is filled up, because a new shape would be traced anew
+            pixels = keras.ops.pad(pixels, ((0, size - count), (0, 0), (0, 0), (0, 0)))
+        features.append(np.asarray(backbone.predict_on_batch(pixels), np.float32)[:count])
         targets.append(keras.ops.convert_to_numpy(target))
     return np.concatenate(features), np.concatenate(targets)
 

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from edge_cv.intervals import wilson_interval
 from edge_cv.report import sentences
 from edge_cv.report.drawing import MUTED, SERIES, legend, locator, svg
 from edge_cv.report.sections.section import Figure, Section
@@ -32,7 +33,12 @@ def section(report: Report) -> Section | None:
             Figure(title, caption, f"{title}: {_in_words(epochs, what)}", plot(epochs, what))
             for what, title, caption in (
                 ("loss", "Loss", "Cross-entropy without weight decay; lower is better."),
-                ("score", "Score", "Top-1, or mean average precision for images with several labels."),
+                (
+                    "score",
+                    "Score",
+                    "Top-1, or mean average precision for images with several labels. The band is the 95 % interval of "
+                    "the validation score; epochs within it cannot be told apart.",
+                ),
             )
         ),
         notes=(NOTE,),
@@ -70,6 +76,17 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
+def intervals(epochs: Sequence[Epoch]) -> list[tuple[int, float, float]]:
+    """Epoch, and the ends of Wilson's 95 % interval of its validation score in percent, where it is a share."""
+    ends = []
+    for epoch in epochs:
+        if epoch.validation_images and epoch.validation_score is not None:
+            hits = round(epoch.validation_score * epoch.validation_images)
+            low, high = wilson_interval(hits, epoch.validation_images)
+            ends.append((epoch.epoch, 100 * low, 100 * high))
+    return ends
+
+
 def plot(epochs: Sequence[Epoch], what: str) -> str:
     """`loss` or `score` of the training images and, if any, of the validation images, as SVG."""
     scale = 100 if what == "score" else 1
@@ -81,6 +98,10 @@ def plot(epochs: Sequence[Epoch], what: str) -> str:
             if points:
                 marker = "o" if len(points) == 1 else ""
                 axes.plot(*zip(*points, strict=True), marker=marker, color=colour, label=name)
+        band = intervals(epochs) if what == "score" else []
+        if len(band) > 1:
+            numbers, low, high = zip(*band, strict=True)
+            axes.fill_between(numbers, low, high, color=SERIES[3], alpha=0.15, linewidth=0)
         for before, after in itertools.pairwise(epochs):
             if after.phase != before.phase:
                 axes.axvline(before.epoch + 0.5, color=MUTED, linestyle=":", linewidth=1)
