@@ -12,7 +12,6 @@ from edge_cv.report import sentences
 from edge_cv.report.drawing import MUTED, SERIES, legend, locator, svg
 from edge_cv.report.sections.section import Figure, Section
 from edge_cv.report.values import Epoch, Report
-from edge_cv.training.kept_epoch import why_kept
 
 NOTE = (
     "Training images are augmented, and their scores are taken while the weights still change; validation images are "
@@ -46,6 +45,8 @@ def section(report: Report) -> Section | None:
 
 
 def _summary(epochs: Sequence[Epoch]) -> str:
+    from edge_cv.training.kept_epoch import why_kept  # imports NumPy
+
     seconds = sum(epoch.seconds for epoch in epochs)
     speeds = sorted(epoch.images_per_second for epoch in epochs)
     phases = epochs[-1].phase
