@@ -88,6 +88,16 @@ def test_a_setting_reaches_one_of_several_phases():
     assert tuned.with_settings(["fit.phases=()"]).fit.phases == ()
 
 
+def test_few_images_get_more_epochs_unless_the_epochs_are_set():
+    tuned = recipes.fine_tuning()
+    assert [phase.epochs for phase in tuned.for_steps(4).all_phases()] == [25, 25]  # 100 steps
+    assert [phase.epochs for phase in tuned.for_steps(50).all_phases()] == [10, 10]
+    recipe = dataclasses.replace(RECIPE, fit=tuned).with_settings(["fit.epochs=3", "fit.phases[0].epochs=2"])
+    assert [phase.epochs for phase in recipe.fit.for_steps(4).all_phases()] == [2, 3]
+    assert recipes.fine_tuning(epochs=3).for_steps(4).epochs == 3
+    assert [phase.epochs for phase in tuned.quick().for_steps(4).all_phases()] == [1, 1]
+
+
 @pytest.mark.parametrize("setting", ["fit.phases[1].epochs=5", "fit.phases.epochs=5", "fit.phases[0]=5"])
 def test_a_setting_of_a_phase_that_does_not_exist_lists_what_may_be_set(setting):
     tuned = dataclasses.replace(RECIPE, fit=recipes.fine_tuning())

@@ -55,6 +55,10 @@ class Part:
                 if number is not None and number < minimum:
                     raise InputError(f"{type(self).__name__}.{name} must be at least {minimum:g}. Received: {value!r}")
 
+    def with_field(self: PartT, name: str, value: Any) -> PartT:
+        """The part with one field replaced by a setting."""
+        return dataclasses.replace(self, **{name: value})  # type: ignore[type-var]  # see __post_init__
+
     @classmethod
     def _current_name(cls, name: str, stacklevel: int) -> str:
         """The current name of a field; warns if the given name is deprecated."""
@@ -146,7 +150,7 @@ def _replace(part: Any, path: list[str], value: Any, setting: str) -> Any:
         value = _replace(getattr(part, name), path[1:], value, setting)
     elif isinstance(getattr(part, name), tuple) and not isinstance(value, tuple | list):
         value = (value,)
-    return dataclasses.replace(part, **{name: value})  # type: ignore[type-var]  # see __post_init__
+    return part.with_field(name, value)
 
 
 def _replace_item(parts: tuple[Part, ...], path: list[str], value: Any, setting: str) -> tuple[Part, ...]:

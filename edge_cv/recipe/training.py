@@ -94,6 +94,8 @@ class Phase(Part):
         views: number of augmented views of each image, where `train` is `head`. The features of the frozen
             layers are computed once for each view, and the epochs take the views in turn. None augments, and computes
             the features, in every epoch.
+        least_steps: where `epochs` have fewer steps, because there are few images, as many more epochs are trained. A
+            setting of `epochs` by `with_settings` disables it.
     """
 
     epochs: int
@@ -101,9 +103,19 @@ class Phase(Part):
     train: str = "all"
     freeze_batch_norm: bool = False
     views: int | None = None
+    least_steps: int = 0
+
+    def with_field(self, name: str, value: Any) -> Phase:
+        changed = super().with_field(name, value)
+        return dataclasses.replace(changed, least_steps=0) if name == "epochs" else changed
+
+    def epochs_of(self, steps: int) -> int:
+        """The number of epochs of `steps` steps each."""
+        return max(self.epochs, -(-self.least_steps // steps))
 
     def check(self) -> None:
         self.check_at_least(1, "epochs", "views")
+        self.check_at_least(0, "least_steps")
         if not 0 < self.learning_rate < float("inf"):
             raise InputError(f"{type(self).__name__}.learning_rate must be above 0. Received: {self.learning_rate}")
         if not self.train.strip():
@@ -141,7 +153,7 @@ class Fit(Phase):
     """How the model is trained, or fine-tuned if it has weights.
 
     Attributes:
-        epochs, learning_rate, train, freeze_batch_norm: of the last or only phase, as in `Phase`.
+        epochs, learning_rate, train, freeze_batch_norm, least_steps: of the last or only phase, as in `Phase`.
         phases: phases before it, in order, such as one that trains only the head.
         batch_size: images per step, over all devices and hosts together.
         optimizer: `sgd` (with momentum), `rmsprop` as in the MobileNet and EfficientNet papers, or `adamw`.
@@ -236,9 +248,18 @@ class Fit(Phase):
 
     def quick(self) -> Fit:
         """The same phases with one epoch each, on at most 256 images."""
-        phases = tuple(dataclasses.replace(phase, epochs=1) for phase in self.phases)
-        images = min(256, self.images or 256)
-        return dataclasses.replace(self, phases=phases, epochs=1, images=images, batch_size=min(32, self.batch_size))
+        phases = tuple(dataclasses.replace(phase, epochs=1, least_steps=0) for phase in self.phases)
+        images, batch_size = min(256, self.images or 256), min(32, self.batch_size)
+        return dataclasses.replace(self, phases=phases, epochs=1, least_steps=0, images=images, batch_size=batch_size)
+
+    def for_steps(self, steps: int) -> Fit:
+        """The same settings with the `epochs` that `least_steps` makes of them.
+
+        Args:
+            steps: steps of an epoch, at least 1.
+        """
+        phases = tuple(dataclasses.replace(phase, epochs=phase.epochs_of(steps)) for phase in self.phases)
+        return dataclasses.replace(self, phases=phases, epochs=self.epochs_of(steps))
 
     def all_phases(self) -> tuple[Phase, ...]:
         """All phases in order; this part is the last one."""
@@ -258,8 +279,11 @@ def fine_tuning(**fields: Any) -> Fit:
         The part for `Recipe.fit`.
     """
     defaults: dict[str, Any] = {
-        "phases": (Phase(epochs=10, learning_rate=1e-3, train="head", freeze_batch_norm=True, views=2),),
+        "phases": (
+            Phase(epochs=10, learning_rate=1e-3, train="head", freeze_batch_norm=True, views=2, least_steps=100),
+        ),
         "epochs": 10,
+        "least_steps": 0 if "epochs" in fields else 100,
         "learning_rate": 3e-4,
         "freeze_batch_norm": True,
         "optimizer": "adamw",

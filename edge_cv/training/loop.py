@@ -74,6 +74,7 @@ def fit(
             training, the loss is not finite, memory is exhausted, or a file cannot be written.
     """
     _check(model, batches, settings, teacher, class_counts)
+    settings = settings.for_steps(len(batches))
     with all_devices() as devices:
         devices.check_batch_size(batches.batch_size)
         from edge_cv.training.phase_trainer import TrainingJob
