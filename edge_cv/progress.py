@@ -74,6 +74,14 @@ def _lines(title: str) -> Iterator[Update]:
     _end(title, last_note, start)
 
 
+def duration(seconds: float) -> str:
+    """A duration as text: `40 s`, `3 min`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def _end(title: str, note: str, start: float) -> None:
     seconds = time.monotonic() - start
     print(f"{title}{f': {note}' if note else ''} ({seconds:.1f} s)", file=sys.stderr, flush=True)

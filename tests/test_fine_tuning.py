@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
+import re
+
 import numpy as np
 import pytest
 
@@ -22,7 +26,7 @@ def small_classifier(digits):
         x = layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization()(x))
     model = keras.Model(image, layers.Dense(10, name="logits")(layers.Flatten()(x)))
-    fine_tune(model, digits[0], FineTuning(epochs=3, learning_rate=5e-3))
+    fine_tune(model, digits[0], FineTuning(epochs=3, learning_rate=5e-3, freeze_statistics=False))
     return model
 
 
@@ -128,3 +132,65 @@ def test_the_model_keeps_its_momentum_and_can_be_saved(digits, small_classifier,
     assert [layer.momentum for layer in normalizations] == [0.99, 0.99]
     model.save(tmp_path / "model.keras")
     keras.models.load_model(tmp_path / "model.keras")
+
+
+def test_a_training_of_some_steps_ends_within_an_epoch_and_tells_the_time_that_remains(digits, small_classifier):
+    steps, notes = [], []
+
+    @contextlib.contextmanager
+    def progress(title):
+        yield lambda done, total, note="": notes.append((done, total, note))
+
+    count = len(digits[0]) + 5
+    options = {"callbacks": [counting(steps)], "progress": progress}
+    fine_tune(clone(small_classifier), digits[0], FineTuning(steps=count), **options)
+    assert len(steps) == count == len(notes)
+    assert notes[-1] == (count, count, "")
+    assert re.fullmatch(r"\d+ (s|min) left", notes[4][2])
+
+
+class FewBatches:
+    """The first two batches of the digits, as a small set has them."""
+
+    def __init__(self, batches):
+        self.batches, self.classes, self.multi_label = batches, batches.classes, batches.multi_label
+        self.epochs = []
+
+    def __len__(self):
+        return 2
+
+    def epoch(self, number, first_step=0):
+        self.epochs.append(number)
+        yield from itertools.islice(self.batches.epoch(number), 2)
+
+
+def test_short_epochs_are_trained_in_rounds_each_with_its_own_images(digits, small_classifier):
+    few, asked, steps = FewBatches(digits[0]), [], []
+    fine_tune(
+        clone(small_classifier),
+        few,
+        FineTuning(epochs=15),
+        before_epoch=lambda epoch: bool(asked.append(epoch)),
+        callbacks=[counting(steps)],
+    )
+    assert asked == few.epochs == list(range(15))
+    assert len(steps) == 30
+
+
+def test_frozen_statistics_stay_while_scales_and_offsets_are_trained(digits, small_classifier):
+    frozen, trained = clone(small_classifier), clone(small_classifier)
+    fine_tune(frozen, digits[0], FineTuning(steps=10))
+    fine_tune(trained, digits[0], FineTuning(steps=10, freeze_statistics=False))
+    for before, kept, changed in zip(
+        *(map(weights_of_normalization, (small_classifier, frozen, trained))), strict=True
+    ):
+        np.testing.assert_array_equal(kept[2:], before[2:])
+        assert np.abs(kept[:2] - before[:2]).max() > 1e-4
+        assert np.abs(changed[2:] - before[2:]).max() > 1e-4
+    outputs = [np.asarray(frozen(digits[1][:8].astype(np.float32), training=mode)) for mode in (True, False)]
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-3  # afterwards the layers normalize a batch again in training
+
+
+def weights_of_normalization(model):
+    layers = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
+    return [np.stack(layer.get_weights()) for layer in layers]

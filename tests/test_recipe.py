@@ -241,7 +241,9 @@ def test_a_recipe_file_with_previous_names_still_loads_and_the_warning_names_its
 
 
 def test_the_json_of_a_recipe_has_the_previous_names_too():
-    recipe = dataclasses.replace(RECIPE, prune=recipes.Prune(), device=recipes.TargetDevice("d", "p", "r"))
+    recipe = dataclasses.replace(
+        RECIPE, prune=recipes.Prune(fine_tuning=recipes.FineTuning(5)), device=recipes.TargetDevice("d", "p", "r")
+    )
     written = recipe.to_dict()
     assert written["explain"] == written["analysis"]
     assert written["explain"]["attention"] == written["analysis"]["grad_cam"] == 9

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -13,7 +14,9 @@ from converters.errors import InputError
 
 if TYPE_CHECKING:
     from edge_cv.evaluation.remote import Adb, Ssh
-    from edge_cv.recipe import Recipe
+    from edge_cv.recipe import ChannelPrune, Prune, Qat, Recipe, WeightClustering
+
+StageT = TypeVar("StageT", bound="ChannelPrune | Prune | WeightClustering | Qat")
 
 RECIPE_HELP = "A recipe's name, such as demo, or a Python file that ends in RECIPE = Recipe(...)."
 IMAGES_HELP = "Labelled images: a folder, .tar, .csv or shards, or `digits`."
@@ -96,6 +99,17 @@ def preprocessing_fields(resize: str | None, mean: str | None, std: str | None) 
             raise InputError(f"--{name} must be one number, or three with commas. Received: {text!r}")
         fields[name] = numbers * 3 if len(numbers) == 1 else numbers
     return fields
+
+
+def fine_tuned(part: StageT, epochs: int | None, steps: int | None, learning_rate: float | None) -> StageT:
+    """A stage of compression with `--epochs`, `--steps` and `--learning-rate`, where they are given."""
+    from edge_cv.recipe import Qat, WeightClustering
+
+    if learning_rate is not None:
+        learning_rate *= 0.1 if isinstance(part, Qat | WeightClustering) else 1.0
+    given: dict[str, Any] = {"epochs": epochs, "steps": steps, "learning_rate": learning_rate}
+    fields = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(part, fine_tuning=dataclasses.replace(part.fine_tuning, **fields))
 
 
 def label_file(path: Path | None) -> list[str] | None:

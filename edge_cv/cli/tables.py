@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge_cv.evaluation.measurement import Measurement
+    from edge_cv.pipeline.compress import Compressed
     from edge_cv.pipeline.convert import Converted
     from edge_cv.report import Report, Row
 
@@ -62,7 +65,17 @@ def conversion_row(file: Converted) -> dict[str, Any]:
     }
 
 
-def compressed_row(row: Row, folder: Path) -> dict[str, Any]:
+def print_compressed(compressed: Compressed, folder: Path, as_json: bool) -> None:
+    """Print the rows of a compressed model file; the warnings on stderr, and with the rows in JSON."""
+    rows = [_compressed_row(row, folder) for row in compressed.rows]
+    if as_json:
+        rows = [row | {"warnings": list(compressed.warnings.get(row["model"], ()))} for row in rows]
+    print_rows(rows, as_json)
+    for warning in itertools.chain.from_iterable(compressed.warnings.values()):
+        print(f"edge-cv: warning: {warning}", file=sys.stderr)
+
+
+def _compressed_row(row: Row, folder: Path) -> dict[str, Any]:
     """The row of a file in a folder, converted after a stage of compression."""
     return {
         "model": row.scheme,

@@ -25,7 +25,7 @@ DEPTHWISE_COST = 8.0
 VALUE_COST = 48.0
 
 
-def select_channels(graph: ChannelGraph, keep: float, importance: str, name: str) -> np.ndarray:
+def select_channels(graph: ChannelGraph, keep: float, importance: str | np.ndarray, name: str) -> np.ndarray:
     """Choose channels to remove until the MACs fall to a share of the original.
 
     Each step removes the eight least important channels of the group that loses the least importance per saved time.
@@ -33,7 +33,7 @@ def select_channels(graph: ChannelGraph, keep: float, importance: str, name: str
     Args:
         graph: the dependent channels of a model.
         keep: share of the MACs that may remain, between 0 and 1.
-        importance: `batch_norm` or `l1`.
+        importance: `batch_norm` or `l1`, or a value for each channel.
         name: the model's name, for messages.
 
     Returns:
@@ -62,14 +62,14 @@ class _Selection:
         total_macs: the same at the beginning.
     """
 
-    def __init__(self, graph: ChannelGraph, importance: str, name: str) -> None:
+    def __init__(self, graph: ChannelGraph, importance: str | np.ndarray, name: str) -> None:
         groups = [group for group in graph.groups() if len(group) > CHANNEL_STEP]
         if not groups:
             raise InputError(
                 f"channel pruning needs layers of more than {CHANNEL_STEP} channels. Received: {name!r} without one"
             )
         self.removed = np.zeros(graph.size, bool)
-        self._importance = channel_importance(graph, importance)
+        self._importance = channel_importance(graph, importance) if isinstance(importance, str) else importance
         self._cost = _Cost(graph)
         self._layers = [self._cost.layers_with(group) for group in groups]  # of each group
         self._queues = [group[np.argsort(self._importance[group], kind="stable")] for group in groups]

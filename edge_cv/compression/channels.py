@@ -15,11 +15,13 @@ from converters.errors import InputError
 from edge_cv.compression.channel_graph import ChannelGraph
 from edge_cv.compression.channel_removal import without_channels
 from edge_cv.compression.channel_selection import select_channels
+from edge_cv.compression.channel_sensitivity import channel_sensitivity
 from edge_cv.compression.fine_tuning import fine_tune, update_statistics
 from edge_cv.progress import silent
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from edge_cv.data.input_pipeline.batches import Batches
     from edge_cv.progress import Progress
@@ -30,7 +32,7 @@ LATENCY_STEPS = 6  # bisections of the share of MACs
 
 
 def remove_channels(
-    model: keras.Model, keep: float, *, importance: str = "batch_norm", exclude: Sequence[str] = ()
+    model: keras.Model, keep: float, *, importance: str | np.ndarray = "batch_norm", exclude: Sequence[str] = ()
 ) -> keras.Model:
     """Remove the least important channels until the MACs fall to a share of the original. Nothing is trained.
 
@@ -39,7 +41,7 @@ def remove_channels(
     Args:
         model: a Keras 3 model; it is not changed.
         keep: share of multiply-accumulates that may remain, above 0 and under 1.
-        importance: `batch_norm` or `l1`; see `ChannelPrune`.
+        importance: `batch_norm` or `l1`, see `ChannelPrune`; or the result of `channel_sensitivity`.
         exclude: patterns of names of layers that keep all their output channels.
 
     Returns:
@@ -77,24 +79,37 @@ def channel_prune(
     Raises:
         InputError: as `remove_channels`, or if the target latency cannot be reached.
     """
-    keep = part.keep
-    if part.target == "latency":
-        keep = _keep_for_latency(model, part, progress)
-    smaller = remove_channels(model, keep, importance=part.importance, exclude=part.exclude)
+    importance = _importance(model, part, batches, progress)
+    keep = _keep_for_latency(model, part, importance, progress) if part.target == "latency" else part.keep
+    smaller = remove_channels(model, keep, importance=importance, exclude=part.exclude)
+    update_statistics(smaller, batches)
     fine_tune(
         smaller,
         batches,
         part.fine_tuning,
+        steps=part.steps(len(batches)),
         teacher=teacher or model,
         checkpoint=checkpoint,
         title="fine-tuning without the removed channels",
         progress=progress,
     )
-    update_statistics(smaller, batches)
+    if not part.fine_tuning.freeze_statistics:
+        update_statistics(smaller, batches)
     return smaller
 
 
-def _keep_for_latency(model: keras.Model, part: ChannelPrune, progress: Progress | None) -> float:
+def _importance(
+    model: keras.Model, part: ChannelPrune, batches: Batches, progress: Progress | None
+) -> str | np.ndarray:
+    if part.importance != "sensitivity":
+        return part.importance
+    with (progress or silent)("measuring how much the outputs depend on each channel"):
+        return channel_sensitivity(model, ChannelGraph(model, part.exclude), batches)
+
+
+def _keep_for_latency(
+    model: keras.Model, part: ChannelPrune, importance: str | np.ndarray, progress: Progress | None
+) -> float:
     """Bisect for the largest share of MACs whose measured latency is within the part's share of the original."""
     from converters import to_tflite
 
@@ -106,7 +121,7 @@ def _keep_for_latency(model: keras.Model, part: ChannelPrune, progress: Progress
         for step in range(LATENCY_STEPS):
             share = part.keep if step == 0 else (low + high) / 2
             try:
-                smaller = remove_channels(model, share, importance=part.importance, exclude=part.exclude)
+                smaller = remove_channels(model, share, importance=importance, exclude=part.exclude)
             except InputError:
                 if step == 0 or high - low < 0.05:
                     raise

@@ -66,6 +66,7 @@ def cluster(
         twin.model,
         batches,
         part.fine_tuning,
+        steps=part.steps(len(batches)),
         teacher=teacher or model,
         checkpoint=checkpoint,
         title=f"clustering to {part.clusters} values",
@@ -76,7 +77,8 @@ def cluster(
         for name, variable in wrapper.original_clusterable_weights.items():
             variable.assign(getattr(wrapper.layer, name))
     clustered = twin.to_keras()
-    update_statistics(clustered, batches)
+    if not part.fine_tuning.freeze_statistics:
+        update_statistics(clustered, batches)
     return clustered
 
 

@@ -146,7 +146,8 @@ def check(
 
     check_float(model)
     if channel_prune is not None and channel_prune.target == "macs":
-        remove_channels(model, channel_prune.keep, importance=channel_prune.importance, exclude=channel_prune.exclude)
+        # whether the share can be reached hardly depends on the ranking, and this one needs no images
+        remove_channels(model, channel_prune.keep, importance="l1", exclude=channel_prune.exclude)
     for part in (prune, cluster):
         if part is not None:
             prunable(model, part.exclude)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,16 +20,18 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.files import write_atomic
-from edge_cv.progress import silent
+from edge_cv.progress import duration, silent
 
 if TYPE_CHECKING:
     from edge_cv.data.input_pipeline.batches import Batches
-    from edge_cv.progress import Progress
+    from edge_cv.progress import Progress, Update
     from edge_cv.recipe import FineTuning
 
 TEMPERATURE = 2.0  # divides the logits of student and teacher for distillation
 STATISTICS_STEPS = 32  # batches from which `update_statistics` computes batch normalization's statistics
 DECAY_EXPONENT = 10.0  # e^-10 of the initial moving mean is left after fine-tuning
+ROUND_STEPS = 20  # of a round, at least: whole epochs between two checkpoints, which take as long as a few steps
+WARM_UP_STEPS = 20  # at most, and at most a tenth of the training: Adam's first steps have the size of its rate
 
 
 def fine_tune(
@@ -35,6 +39,7 @@ def fine_tune(
     batches: Batches,
     settings: FineTuning,
     *,
+    steps: int | None = None,
     teacher: Any = None,
     callbacks: Sequence[Any] = (),
     before_epoch: Callable[[int], bool] = lambda epoch: False,
@@ -48,12 +53,13 @@ def fine_tune(
         model: a Keras 3 or tf_keras model from pixels `(batch, height, width, 3)` to logits or probabilities
             `(batch, classes)`.
         batches: the training images, with the model's classes.
-        settings: epochs, learning rate and share of distillation.
+        settings: length, learning rate, share of distillation, and whether batch normalization's statistics change.
+        steps: the length of the training, in batches. Default: `settings.total_steps(len(batches))`.
         teacher: a Keras 3 model with the same classes; None, or a distillation of 0, uses the labels only.
         callbacks: callbacks of the model's Keras version.
         before_epoch: called with the number of the next epoch; returns whether it changed which variables are
             trainable.
-        checkpoint: file that is written after each epoch and deleted at the end. If it exists, training resumes from
+        checkpoint: file that is written every some epochs and deleted at the end. If it exists, training resumes from
             it.
         title: title of the progress.
         progress: reports the steps.
@@ -62,32 +68,34 @@ def fine_tune(
         InputError: if data and model have a different number of classes, or the loss becomes NaN or infinite.
     """
     _check_classes(model, batches)
-    keras, steps = _keras_of(model), len(batches)
-    total = steps * settings.epochs
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings.learning_rate, max(1, total)))
+    keras = _keras_of(model)
+    total = settings.total_steps(len(batches)) if steps is None else steps
+    optimizer = keras.optimizers.Adam(_schedule(keras, settings.learning_rate, total))
     if settings.distillation == 0:
         teacher = None
     distillation = 0.0 if teacher is None else settings.distillation
     loss = _loss(len(batches.classes), distillation, batches.multi_label, outputs_probabilities(model))
-    model.compile(optimizer, loss=loss)
-    optimizer.build(model.trainable_variables)
-    first = _restore(checkpoint, model, optimizer)
-    with _faster_statistics(model, total), (progress or silent)(title) as update:
-        for epoch in range(settings.epochs):
-            if before_epoch(epoch):
+    targets = _Targets(teacher, batches.multi_label)
+    with _statistics(model, total, frozen=settings.freeze_statistics), (progress or silent)(title) as update:
+        model.compile(optimizer, loss=loss)
+        optimizer.build(model.trainable_variables)
+        first = _restore(checkpoint, model, optimizer)
+        timer = _Timer(update, total)
+        for epochs in _rounds(total, len(batches)):
+            if any(before_epoch(epoch) for epoch in epochs):
                 model.compile(optimizer, loss=loss)
-            if epoch < first:
+            if epochs.start < first:
                 continue
-            report = keras.callbacks.LambdaCallback(
-                on_batch_end=lambda batch, logs, before=epoch * steps: update(before + batch + 1, total)
-            )
-            value = _train_epoch(model, _dataset(batches, epoch, model, teacher), epoch, [*callbacks, report])
+            done = epochs.start * len(batches)
+            report = keras.callbacks.LambdaCallback(on_batch_end=lambda batch, logs, done=done: timer(done + batch + 1))
+            images = _dataset(batches, epochs, total - done, model, targets)
+            value = _train_round(model, images, epochs.start, [*callbacks, report])
             if not math.isfinite(value):
                 raise InputError(
                     f"{title}: the loss must stay finite; lower the learning rate of {settings.learning_rate:g}. "
-                    f"Received: {value} in epoch {epoch + 1}"
+                    f"Received: {value} in epoch {epochs.stop}"
                 )
-            _save(checkpoint, model, optimizer, epoch + 1)
+            _save(checkpoint, model, optimizer, epochs.stop)
     model.compiled = False  # so that the model can be saved and cloned without this loss
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -101,11 +109,44 @@ def _check_classes(model: Any, batches: Batches) -> None:
         )
 
 
-def _train_epoch(model: Any, images: Any, epoch: int, callbacks: list[Any]) -> float:
-    """The training loss of one epoch."""
-    with warnings.catch_warnings():  # the dataset ends with the epoch
+def _schedule(keras: Any, learning_rate: float, total: int) -> Any:
+    """A linear warm-up, then a cosine down to 0."""
+    warm_up = min(WARM_UP_STEPS, total // 10)
+    if not warm_up:
+        return keras.optimizers.schedules.CosineDecay(learning_rate, max(1, total))
+    return keras.optimizers.schedules.CosineDecay(
+        learning_rate / warm_up, total - warm_up, warmup_target=learning_rate, warmup_steps=warm_up
+    )
+
+
+def _rounds(total: int, steps_per_epoch: int) -> list[range]:
+    """The epochs of a number of steps, in rounds of at least ROUND_STEPS steps; the last one may be cut short."""
+    epochs = -(-total // steps_per_epoch)
+    size = -(-ROUND_STEPS // steps_per_epoch)
+    return [range(start, min(start + size, epochs)) for start in range(0, epochs, size)]
+
+
+class _Timer:
+    """Reports steps with the time that remains."""
+
+    def __init__(self, update: Update, total: int) -> None:
+        self._update, self._total = update, total
+        self._first: tuple[int, float] | None = None  # the first step took longer: it was compiled
+
+    def __call__(self, done: int) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done, now
+        first, start = self._first
+        left = (now - start) / (done - first) * (self._total - done) if done > first else None
+        self._update(done, self._total, "" if left is None or done == self._total else f"{duration(left)} left")
+
+
+def _train_round(model: Any, images: Any, number: int, callbacks: list[Any]) -> float:
+    """The mean training loss of the images."""
+    with warnings.catch_warnings():  # the dataset ends with the round
         warnings.filterwarnings("ignore", message=".*(ran out of data|shuffle=True).*")
-        history = model.fit(images, epochs=epoch + 1, initial_epoch=epoch, verbose=0, callbacks=callbacks)
+        history = model.fit(images, epochs=number + 1, initial_epoch=number, verbose=0, callbacks=callbacks)
     return history.history["loss"][-1]
 
 
@@ -133,20 +174,33 @@ def update_statistics(model: Any, batches: Batches) -> None:
 
 
 @contextlib.contextmanager
-def _faster_statistics(model: Any, steps: int) -> Iterator[None]:
-    """Context in which batch normalization's momentum is low enough to replace its statistics within some steps.
+def _statistics(model: Any, steps: int, *, frozen: bool) -> Iterator[None]:
+    """Context in which training keeps batch normalization's statistics, or replaces them within its steps.
 
-    Compression changes the activations. With the usual momentum of 0.99 the statistics are wrong for hundreds of steps.
+    Frozen statistics normalize as in inference, while scales and offsets are trained. Otherwise the momentum is low
+    enough: with the usual 0.99 the statistics are wrong for hundreds of steps after the activations changed.
     """
     layers = [layer for layer in inner_layers(model) if type(layer).__name__ == "BatchNormalization"]
     before = [layer.momentum for layer in layers]
     for layer in layers:
-        layer.momentum = min(layer.momentum, max(0.0, 1 - DECAY_EXPONENT / max(steps, 1)))
+        if frozen:
+            layer.call = _call_in_inference(layer.call)
+        else:
+            layer.momentum = min(layer.momentum, max(0.0, 1 - DECAY_EXPONENT / max(steps, 1)))
     try:
         yield
     finally:
         for layer, momentum in zip(layers, before, strict=True):
+            if frozen:
+                del layer.call
             layer.momentum = momentum
+
+
+def _call_in_inference(call: Callable[..., Any]) -> Callable[..., Any]:
+    def in_inference(inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        return call(inputs, training=False)
+
+    return in_inference
 
 
 def inner_layers(model: Any) -> Iterator[Any]:
@@ -206,30 +260,43 @@ def _logits(probabilities: Any, multi_label: bool) -> Any:
     return tf.math.log(p) - tf.math.log(1 - p) if multi_label else tf.math.log(p)
 
 
-def _dataset(batches: Batches, epoch: int, model: Any, teacher: Any) -> Any:
-    """One epoch as a TensorFlow dataset of images and targets, the teacher's logits appended to the targets."""
+class _Targets:
+    """Appends the teacher's logits, if there is one, to the targets of a batch."""
+
+    def __init__(self, teacher: Any, multi_label: bool) -> None:
+        import tensorflow as tf
+
+        self.columns = 1 if teacher is None else 2  # of the model's number of classes
+        needs_logits = teacher is not None and outputs_probabilities(teacher)
+
+        @tf.function(reduce_retracing=True)
+        def logits(images: Any) -> Any:
+            outputs = teacher(images, training=False)
+            return _logits(outputs, multi_label) if needs_logits else outputs
+
+        self._logits = None if teacher is None else logits
+
+    def __call__(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        if self._logits is None:
+            return targets
+        return np.concatenate([targets, self._logits(images).numpy()], axis=1)
+
+
+def _dataset(batches: Batches, epochs: range, steps: int, model: Any, targets: _Targets) -> Any:
+    """At most `steps` batches of some epochs as a TensorFlow dataset of images and targets."""
     import tensorflow as tf
 
     shape, classes = model.inputs[0].shape, int(model.outputs[0].shape[-1])
-    width = classes if teacher is None else 2 * classes
-    if teacher is not None:
-        needs_logits = outputs_probabilities(teacher)
-
-        @tf.function(reduce_retracing=True)
-        def teacher_logits(images: Any) -> Any:
-            outputs = teacher(images, training=False)
-            return _logits(outputs, batches.multi_label) if needs_logits else outputs
 
     def stream() -> Iterable[tuple[Any, Any]]:
-        for images, targets in batches.epoch(epoch):
-            images, targets = np.asarray(images, np.float32), np.asarray(targets, np.float32)
-            if teacher is not None:
-                targets = np.concatenate([targets, teacher_logits(images).numpy()], axis=1)
-            yield images, targets
+        every = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in epochs)
+        for images, labels in itertools.islice(every, steps):
+            images, labels = np.asarray(images, np.float32), np.asarray(labels, np.float32)
+            yield images, targets(images, labels)
 
     signature = (
         tf.TensorSpec((None, *shape[1:]), tf.float32),
-        tf.TensorSpec((None, width), tf.float32),
+        tf.TensorSpec((None, targets.columns * classes), tf.float32),
     )
     return tf.data.Dataset.from_generator(stream, output_signature=signature).prefetch(2)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import InputError
+from converters.native_logs import import_tensorflow
 from edge_cv.compression.fine_tuning import fine_tune, update_statistics
 from edge_cv.compression.keras_graph import leaf_layers
 from edge_cv.compression.tf_keras_bridge import to_tf_keras
@@ -59,6 +60,7 @@ def prune(
         InputError: if there is nothing to prune, an exclusion matches no layer, or the model is not supported.
     """
     selected = prunable(model, part.exclude)
+    steps, schedule = part.steps(len(batches)), _schedule(part, len(batches))
     wrappers: dict[str, Any] = {}
 
     def wrap(layer: Any, name: str) -> Any:
@@ -67,7 +69,7 @@ def prune(
         if name.removesuffix(".pointwise") not in selected or not hasattr(layer, "kernel"):
             return layer
         pattern = {"sparsity_m_by_n": (2, 4)} if part.pattern == "2:4" else {}
-        wrappers[name] = tfmot.sparsity.keras.prune_low_magnitude(layer, _schedule(part, len(batches)), **pattern)
+        wrappers[name] = tfmot.sparsity.keras.prune_low_magnitude(layer, schedule, **pattern)
         return wrappers[name]
 
     twin = to_tf_keras(model, wrap=wrap, check=False)
@@ -77,6 +79,7 @@ def prune(
         twin.model,
         batches,
         part.fine_tuning,
+        steps=steps,
         teacher=teacher or model,
         callbacks=[tfmot.sparsity.keras.UpdatePruningStep()],
         checkpoint=checkpoint,
@@ -87,14 +90,16 @@ def prune(
         for weight, mask, _ in wrapper.pruning_vars:  # the last training step changed the zeros
             weight.assign(weight * mask)
     pruned = twin.to_keras()
-    update_statistics(pruned, batches)
+    if not part.fine_tuning.freeze_statistics:
+        update_statistics(pruned, batches)
     return pruned
 
 
-def _schedule(part: Prune, steps: int) -> Any:
+def _schedule(part: Prune, steps_per_epoch: int) -> Any:
+    import_tensorflow()
     import tensorflow_model_optimization as tfmot
 
-    begin, end = round(part.begin_epoch * steps), round(part.end() * steps)
+    begin, end = part.schedule_steps(steps_per_epoch)
     frequency = max(1, (end - begin) // MASK_UPDATES)
     if part.schedule == "constant":
         return tfmot.sparsity.keras.ConstantSparsity(part.sparsity, max(1, begin), frequency=frequency)

@@ -90,9 +90,10 @@ def quantization_aware(
         InputError: if the model is already quantized or not supported, or the data does not fit it.
     """
     twin, quantizers = simulate(model, calibration_images(batches, CALIBRATION_IMAGES), part.weight_values)
+    frozen_from = part.freeze(len(batches))
 
     def freeze(epoch: int) -> bool:
-        if epoch < part.freeze():
+        if epoch < frozen_from:
             return False
         changed = False
         for layer in inner_layers(twin.model):
@@ -107,6 +108,7 @@ def quantization_aware(
         twin.model,
         batches,
         part.fine_tuning,
+        steps=part.steps(len(batches)),
         teacher=teacher or model,
         before_epoch=freeze,
         checkpoint=checkpoint,

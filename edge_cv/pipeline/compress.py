@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from edge_cv.pipeline.file_model import FileModel, check_file_model, check_train
 from edge_cv.pipeline.inputs import CalibrationImages, open_photos
 from edge_cv.pipeline.model import CompressedModel, Convertible, build_or_train, compressed_models
 from edge_cv.pipeline.rows import evaluated_row
+from edge_cv.pipeline.stage_losses import DENSE, warnings_of_stages
 from edge_cv.pipeline.steps import EvaluationResult, Job, ModelFile
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import Analysis, Data, Fit, Model, Output, Recipe
@@ -23,6 +25,19 @@ CALIBRATION_IMAGES = 100
 SCHEMES = ("float32", "int8")
 
 
+@dataclass(frozen=True)
+class Compressed:
+    """A compressed model file.
+
+    Attributes:
+        rows: of the dense float32 and int8 files, then one for each stage.
+        warnings: sentences on the stages that cost more accuracy than they should, by the name of the row.
+    """
+
+    rows: tuple[Row, ...]
+    warnings: dict[str, tuple[str, ...]]
+
+
 def compress_file(
     model: str | os.PathLike,
     data: str,
@@ -33,7 +48,7 @@ def compress_file(
     preprocessing: dict[str, Any] | None = None,
     unsafe: bool = False,
     progress: Progress = silent,
-) -> tuple[Row, ...]:
+) -> Compressed:
     """Compress a model file; evaluate the int8 file of each stage beside the dense model.
 
     Args:
@@ -47,11 +62,13 @@ def compress_file(
         progress: shows what is being done.
 
     Returns:
-        A row for the dense float32 and int8 files, then one for each stage; the files are in `out_dir`.
+        The rows and the warnings; the files are in `out_dir`.
 
     Raises:
         InputError: before anything is trained, for what cannot be done.
     """
+    from edge_cv.evaluation.predictions import Predictions
+
     path = Path(model)
     recipe = Recipe(
         name=path.stem.lstrip(".") or "model",
@@ -69,11 +86,15 @@ def compress_file(
     dense = build_or_train(recipe, photos, job.steps, progress, file_model=file_model)
     compressed = compressed_models(recipe, photos, dense, job.steps, progress, settings=fit)
     calibration = CalibrationImages(photos.calibration, dense.preprocessing, progress)
-    models: dict[Output, Convertible] = {Output("dense", "tflite", scheme): dense for scheme in SCHEMES}
+    models: dict[Output, Convertible] = {Output(DENSE, "tflite", scheme): dense for scheme in SCHEMES}
     models |= {Output(made.name, "tflite", "int8"): made for made in compressed}
     files = [steps.convert(job, source, output, calibration) for output, source in models.items()]
     evaluation = steps.evaluate(job, files, photos.test, dense.preprocessing)
-    return tuple(_row(file, models[file.output], evaluation) for file in files)
+    predictions = Predictions.load(job.steps.folder / steps.PREDICTIONS)
+    return Compressed(
+        tuple(_row(file, models[file.output], evaluation) for file in files),
+        warnings_of_stages([file.output for file in files], predictions),
+    )
 
 
 def _row(file: ModelFile, model: Convertible, evaluation: EvaluationResult) -> Row:

@@ -7,6 +7,7 @@ build or train the model -> compress -> convert and check each output -> layer e
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from edge_cv.pipeline.model import (
     compressed_models,
     model_of_output,
 )
+from edge_cv.pipeline.stage_losses import warnings_of_stages
 from edge_cv.pipeline.steps import FLOAT32, PREDICTIONS, Job, ModelFile
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import Output, Recipe
@@ -153,6 +155,7 @@ def _report(
         recipe=recipe.to_dict(),
         environment=machine,
         violations=rows.broken_limits(recipe.limits, table),
+        warnings=tuple(itertools.chain(*warnings_of_stages([file.output for file in files], predictions).values())),
         rows=tuple(table),
         photos=photo_results(predictions, classes, test),
         notes=(

@@ -9,6 +9,15 @@ from converters.errors import InputError, unknown
 from edge_cv.recipe.fields import Part, renamed_fields
 
 INT8_VALUES = 255  # of a weight, -127..127
+IMPORTANCE = ("sensitivity", "batch_norm", "l1")  # of channels
+
+# The length of fine-tuning where the recipe does not say it.
+STEPS = 200  # of a stage on a small set; those with a rule of their own take more or less
+EPOCHS = 3  # at least
+MOST_EPOCHS = 100
+SPARSITY_STEPS = 600  # times the sparsity
+CHANNEL_STEPS = 1000  # times the removed share of the MACs
+SCHEDULE_STEPS = 1000  # of an epoch, to check a schedule in epochs before the images are known
 
 # The stages in their order, by their field of Recipe; the value is the stage of an Output.
 STAGES = {"channel_prune": "channel_pruned", "prune": "pruned", "cluster": "clustered", "qat": "qat"}
@@ -18,27 +27,53 @@ STAGES = {"channel_prune": "channel_pruned", "prune": "pruned", "cluster": "clus
 class FineTuning(Part):
     """How a model is trained during or after a stage of compression.
 
+    The length is counted in steps, because an epoch of a small set has only a few. Without `epochs` and `steps` a stage
+    takes the steps that it needs for what is asked of it, more for large sets (`EPOCHS` passes) and at most
+    `MOST_EPOCHS` passes.
+
     Attributes:
-        epochs: passes over the training images.
-        learning_rate: initial learning rate of Adam; it falls to 0 along a cosine.
+        epochs: passes over the training images. None: `steps`.
+        learning_rate: peak learning rate of Adam, after a short warm-up; it falls to 0 along a cosine.
         distillation: weight in the loss, 0..1, of the distance from the logits of the model before the stage. The rest
             is the loss on the labels.
+        steps: batches to train on, instead of `epochs`. None: the stage's own rule.
+        freeze_statistics: keep the means and variances of batch normalization; its scales and offsets are trained.
+            False trains them too, which needs thousands of images.
     """
 
-    epochs: int = 5
+    epochs: int | None = None
     learning_rate: float = 1e-3
     distillation: float = 0.5
+    steps: int | None = None
+    freeze_statistics: bool = True
 
     def check(self) -> None:
-        self.check_at_least(1, "epochs")
+        self.check_at_least(1, "epochs", "steps")
+        if self.epochs is not None and self.steps is not None:
+            raise InputError(
+                f"FineTuning takes epochs or steps, not both. Received: epochs={self.epochs} and steps={self.steps}"
+            )
         if not 0 < self.learning_rate < 1:
             raise InputError(f"FineTuning.learning_rate must be above 0 and under 1. Received: {self.learning_rate}")
         if not 0 <= self.distillation <= 1:
             raise InputError(f"FineTuning.distillation must be a share in 0..1. Received: {self.distillation}")
 
+    def total_steps(self, steps_per_epoch: int, needed: int = STEPS) -> int:
+        """The length of the training in steps.
+
+        Args:
+            steps_per_epoch: batches of a pass over the training images.
+            needed: steps that the stage needs on a small set.
+        """
+        if self.epochs is not None:
+            return self.epochs * steps_per_epoch
+        if self.steps is not None:
+            return self.steps
+        return min(max(needed, EPOCHS * steps_per_epoch), MOST_EPOCHS * steps_per_epoch)
+
     def quick(self) -> FineTuning:
         """The same with one epoch."""
-        return dataclasses.replace(self, epochs=1)
+        return dataclasses.replace(self, epochs=1, steps=None)
 
 
 @renamed_fields(tuning="fine_tuning")
@@ -49,8 +84,9 @@ class ChannelPrune(Part):
     Attributes:
         keep: the share of `target` to keep, above 0 and under 1.
         target: `macs`, or `latency`, measured with LiteRT with one thread on this machine.
-        importance: how channels are ranked: `l1`, the L1 norm of a channel's weights, or `batch_norm`, the absolute
-            scale of its batch normalization (`l1` for layers without one).
+        importance: how channels are ranked: `sensitivity`, the change of the outputs on training images when the
+            channel becomes zero; `l1`, the L1 norm of a channel's weights; or `batch_norm`, the absolute scale of its
+            batch normalization (`l1` for layers without one).
         exclude: patterns of names of layers whose output channels are all kept.
         fine_tuning: the training after the removal.
     """
@@ -61,6 +97,10 @@ class ChannelPrune(Part):
     exclude: tuple[str, ...] = ()
     fine_tuning: FineTuning = FineTuning()
 
+    def steps(self, steps_per_epoch: int) -> int:
+        """The length of the training in steps: the more is removed, the longer."""
+        return self.fine_tuning.total_steps(steps_per_epoch, round(CHANNEL_STEPS * (1 - self.keep)))
+
     def quick(self) -> ChannelPrune:
         """The same with one epoch of training."""
         return dataclasses.replace(self, fine_tuning=self.fine_tuning.quick())
@@ -69,8 +109,8 @@ class ChannelPrune(Part):
         _check_share(self, "keep")
         if self.target not in ("macs", "latency"):
             raise unknown("target of ChannelPrune", self.target, ("macs", "latency"))
-        if self.importance not in ("batch_norm", "l1"):
-            raise unknown("importance of ChannelPrune", self.importance, ("batch_norm", "l1"))
+        if self.importance not in IMPORTANCE:
+            raise unknown("importance of ChannelPrune", self.importance, IMPORTANCE)
 
 
 @renamed_fields(tuning="fine_tuning")
@@ -96,10 +136,25 @@ class Prune(Part):
     exclude: tuple[str, ...] = ()
     fine_tuning: FineTuning = FineTuning()
 
-    def end(self) -> float:
-        """When the schedule ends, in epochs."""
-        two_thirds = max(self.begin_epoch, self.fine_tuning.epochs * 2 / 3)
-        return two_thirds if self.end_epoch is None else self.end_epoch
+    def steps(self, steps_per_epoch: int) -> int:
+        """The length of the training in steps: the more weights are removed, the longer."""
+        return self.fine_tuning.total_steps(steps_per_epoch, round(SPARSITY_STEPS * self.sparsity))
+
+    def schedule_steps(self, steps_per_epoch: int) -> tuple[int, int]:
+        """The steps at which the schedule begins and ends.
+
+        Raises:
+            InputError: if they do not lie within the training.
+        """
+        total = self.steps(steps_per_epoch)
+        begin = round(self.begin_epoch * steps_per_epoch)
+        end = max(begin, round(total * 2 / 3)) if self.end_epoch is None else round(self.end_epoch * steps_per_epoch)
+        if not begin <= end <= total or begin >= total:
+            raise InputError(
+                f"Prune's schedule must lie within its training, 0..{total / steps_per_epoch:g} epochs. "
+                f"Received: {self.begin_epoch:g}..{end / steps_per_epoch:g}"
+            )
+        return begin, end
 
     def quick(self) -> Prune:
         """The same with one epoch of training."""
@@ -117,12 +172,8 @@ class Prune(Part):
                 "Prune with pattern='2:4' must have sparsity=0.5 and schedule='constant'. "
                 f"Received: sparsity={self.sparsity}, schedule={self.schedule!r}"
             )
-        epochs = self.fine_tuning.epochs
-        if self.end() < self.begin_epoch or self.end() > epochs or self.begin_epoch >= epochs:
-            raise InputError(
-                f"Prune's schedule must lie within its training, 0..{epochs} epochs. "
-                f"Received: {self.begin_epoch:g}..{self.end():g}"
-            )
+        if self.fine_tuning.epochs is not None:  # else it depends on the number of images
+            self.schedule_steps(SCHEDULE_STEPS)
 
 
 @renamed_fields(tuning="fine_tuning")
@@ -138,7 +189,11 @@ class WeightClustering(Part):
 
     clusters: int = 16
     exclude: tuple[str, ...] = ()
-    fine_tuning: FineTuning = FineTuning(epochs=2, learning_rate=1e-4)
+    fine_tuning: FineTuning = FineTuning(learning_rate=1e-4)
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """The length of the training in steps."""
+        return self.fine_tuning.total_steps(steps_per_epoch)
 
     def quick(self) -> WeightClustering:
         """The same with one epoch of training."""
@@ -163,11 +218,17 @@ class Qat(Part):
 
     freeze_epoch: int | None = None
     weight_values: int = INT8_VALUES
-    fine_tuning: FineTuning = FineTuning(epochs=3, learning_rate=1e-4)
+    fine_tuning: FineTuning = FineTuning(learning_rate=1e-4)
 
-    def freeze(self) -> int:
+    def steps(self, steps_per_epoch: int) -> int:
+        """The length of the training in steps."""
+        return self.fine_tuning.total_steps(steps_per_epoch)
+
+    def freeze(self, steps_per_epoch: int) -> int:
         """The epoch from which statistics and ranges are frozen."""
-        return -(-self.fine_tuning.epochs * 2 // 3) if self.freeze_epoch is None else self.freeze_epoch
+        if self.freeze_epoch is not None:
+            return self.freeze_epoch
+        return -(-self.steps(steps_per_epoch) * 2 // (3 * steps_per_epoch))
 
     def quick(self) -> Qat:
         """The same with one epoch of training."""
@@ -180,7 +241,7 @@ class Qat(Part):
                 f"Qat.weight_values must be an odd number in 3..{INT8_VALUES}. Received: {self.weight_values}"
             )
         epochs = self.fine_tuning.epochs
-        if self.freeze_epoch is not None and self.freeze_epoch > epochs:
+        if self.freeze_epoch is not None and epochs is not None and self.freeze_epoch > epochs:
             raise InputError(
                 f"Qat.freeze_epoch must lie within its training, 0..{epochs} epochs. Received: {self.freeze_epoch}"
             )

@@ -108,6 +108,7 @@ def merge(reports: Sequence[Report], names: Sequence[str] | None = None) -> Repo
             for row in report.rows
         ),
         notes=tuple(dict.fromkeys(note for _, report in pairs for note in report.notes)),
+        warnings=tuple(f"{name}: {warning}" for name, report in pairs for warning in report.warnings),
     )
 
 

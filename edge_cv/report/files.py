@@ -85,6 +85,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "recipe": report.recipe,
             "environment": report.environment,
             "violations": report.violations,
+            "warnings": report.warnings,
             "rows": [_row_to_dict(row) for row in report.rows],
             "fronts": [
                 {"cost": front.cost, "host": front.host, "threads": front.threads, "rows": front.names(report.rows)}
@@ -122,6 +123,7 @@ def from_dict(fields: Any) -> Report:
         training=fields.get("training", ()),
         delivery=fields.get("delivery"),
         probe=fields.get("probe"),
+        warnings=fields.get("warnings", ()),
     )
 
 

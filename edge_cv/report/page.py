@@ -47,6 +47,7 @@ def to_html(report: Report) -> str:
         accuracy=sentences.top1_against_labels(rows),
         verdicts=sentences.verdicts(rows),
         violations=report.violations,
+        warnings=report.warnings,
         slower=sentences.slower(rows),
         names=[(r.name, r.file) for r in rows],
         columns=columns(rows),

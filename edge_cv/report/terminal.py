@@ -29,6 +29,8 @@ def show(report: Report, file: IO[str] | None = None) -> None:
     rows = report.rows
     for violation in report.violations:
         console.print(Text(f"Limit broken: {printable(violation)}", style="bold red"))
+    for warning in report.warnings:
+        console.print(Text(f"Warning: {printable(warning)}", style="bold yellow"))
     console.print(Text(printable(sentences.headline(rows)), style="bold"))
     console.print()
     _print_figures(rows, console)

@@ -226,6 +226,7 @@ class Report:
         training: the epochs of the model's training; empty where there was none.
         delivery: the package for the recipe's target device; None where the recipe has no device.
         probe: the linear probe beside the fine-tuned model; None where there was none.
+        warnings: one sentence for each stage of compression that costs more accuracy than it should.
     """
 
     recipe: dict[str, Any]
@@ -238,6 +239,7 @@ class Report:
     training: tuple[Epoch, ...] = ()
     delivery: Package | None = None
     probe: ProbeResult | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -245,7 +247,7 @@ class Report:
 
         for name in ("recipe", "environment"):
             put(name, dict(mapping(getattr(self, name), f"a report's {name}")))
-        for name in ("violations", "notes"):
+        for name in ("violations", "notes", "warnings"):
             put(name, tuple(str(value) for value in items(getattr(self, name), f"a report's {name}")))
         for name, kind in (("rows", Row), ("photos", PhotoResult)):
             values = tuple(getattr(self, name))

@@ -1,0 +1,54 @@
+"""The length of fine-tuning after compression: by what is asked, the size of the set, and what the user says."""
+
+from __future__ import annotations
+
+import pytest
+
+from converters.errors import InputError
+from edge_cv.cli.options import fine_tuned
+from edge_cv.recipe import ChannelPrune, FineTuning, Prune, Qat, WeightClustering
+from edge_cv.recipe.compression import EPOCHS, MOST_EPOCHS
+
+SMALL, LARGE = 10, 40_000  # steps an epoch: 300 photos, ImageNet
+
+
+def test_the_more_is_asked_the_longer_a_small_set_is_trained():
+    assert Prune(0.5).steps(SMALL) < Prune(0.75).steps(SMALL) < Prune(0.9).steps(SMALL)
+    assert ChannelPrune(0.9).steps(SMALL) < ChannelPrune(0.5).steps(SMALL) < ChannelPrune(0.3).steps(SMALL)
+    assert Prune(0.75).steps(SMALL) >= 300  # 5 epochs of this set are 50 steps
+
+
+@pytest.mark.parametrize("part", [ChannelPrune(), Prune(), WeightClustering(), Qat()])
+def test_a_large_set_is_trained_for_some_epochs_and_the_smallest_for_no_more_than_a_hundred(part):
+    assert part.steps(LARGE) == EPOCHS * LARGE
+    assert part.steps(1) <= MOST_EPOCHS
+
+
+def test_given_steps_or_epochs_are_taken_as_they_are():
+    assert Prune(0.75, fine_tuning=FineTuning(steps=7)).steps(SMALL) == 7
+    assert Prune(0.75, fine_tuning=FineTuning(epochs=20)).steps(SMALL) == 200
+    assert FineTuning(steps=7).quick() == FineTuning(epochs=1)
+    with pytest.raises(InputError, match="epochs or steps, not both"):
+        FineTuning(epochs=1, steps=1)
+    with pytest.raises(InputError, match="steps must be at least 1"):
+        FineTuning(steps=0)
+
+
+def test_a_schedule_ends_after_two_thirds_of_the_steps_and_must_lie_within_them():
+    part = Prune(0.5, fine_tuning=FineTuning(steps=30))
+    assert part.schedule_steps(SMALL) == (0, 20)
+    late = Prune(0.5, begin_epoch=4.0, fine_tuning=FineTuning(steps=30))  # the set decides whether that is too late
+    assert late.schedule_steps(5) == (20, 20)
+    with pytest.raises(InputError, match=r"within its training, 0..3 epochs. Received: 4..4"):
+        late.schedule_steps(SMALL)
+    assert Qat(fine_tuning=FineTuning(steps=30)).freeze(SMALL) == 2
+
+
+def test_the_options_of_the_command_replace_what_is_given_and_keep_the_rest():
+    assert fine_tuned(Prune(), None, None, None) == Prune()
+    assert fine_tuned(Prune(), 2, None, None).fine_tuning == FineTuning(
+        epochs=2, learning_rate=Prune().fine_tuning.learning_rate
+    )
+    assert fine_tuned(Qat(), None, 50, 1e-2).fine_tuning.steps == 50
+    assert fine_tuned(Qat(), None, 50, 1e-2).fine_tuning.learning_rate == pytest.approx(1e-3)
+    assert fine_tuned(ChannelPrune(), None, None, 1e-2).fine_tuning.learning_rate == 1e-2
