@@ -7,7 +7,7 @@ import pytest
 from converters.errors import InputError
 from edge_cv.cli.options import fine_tuned
 from edge_cv.recipe import ChannelPrune, FineTuning, Prune, Qat, WeightClustering
-from edge_cv.recipe.compression import EPOCHS, MOST_EPOCHS
+from edge_cv.recipe.compression import EPOCHS, MOST_EPOCHS, RECOVERY_EPOCHS
 
 SMALL, LARGE = 10, 40_000  # steps an epoch: 300 photos, ImageNet
 
@@ -20,7 +20,8 @@ def test_the_more_is_asked_the_longer_a_small_set_is_trained():
 
 @pytest.mark.parametrize("part", [ChannelPrune(), Prune(), WeightClustering(), Qat()])
 def test_a_large_set_is_trained_for_some_epochs_and_the_smallest_for_no_more_than_a_hundred(part):
-    assert part.steps(LARGE) == EPOCHS * LARGE
+    recovers = isinstance(part, ChannelPrune | Prune)
+    assert part.steps(LARGE) == (RECOVERY_EPOCHS if recovers else EPOCHS) * LARGE
     assert part.steps(1) <= MOST_EPOCHS
 
 

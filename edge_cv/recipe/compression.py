@@ -11,12 +11,13 @@ from edge_cv.recipe.fields import Part, renamed_fields
 INT8_VALUES = 255  # of a weight, -127..127
 IMPORTANCE = ("sensitivity", "batch_norm", "l1")  # of channels
 
-# The length of fine-tuning where the recipe does not say it.
-STEPS = 200  # of a stage on a small set; those with a rule of their own take more or less
+# The length of fine-tuning where the recipe does not say it. A small set takes the steps, a large one the epochs.
+SPARSITY_STEPS = 400  # times the sparsity
+CHANNEL_STEPS = 600  # times the removed share of the cost
+STEPS = 100  # of the other stages
 EPOCHS = 3  # at least
+RECOVERY_EPOCHS = 5  # at least, after channels or weights are removed
 MOST_EPOCHS = 100
-SPARSITY_STEPS = 600  # times the sparsity
-CHANNEL_STEPS = 1000  # times the removed share of the MACs
 SCHEDULE_STEPS = 1000  # of an epoch, to check a schedule in epochs before the images are known
 
 # The stages in their order, by their field of Recipe; the value is the stage of an Output.
@@ -28,8 +29,8 @@ class FineTuning(Part):
     """How a model is trained during or after a stage of compression.
 
     The length is counted in steps, because an epoch of a small set has only a few. Without `epochs` and `steps` a stage
-    takes the steps that it needs for what is asked of it, more for large sets (`EPOCHS` passes) and at most
-    `MOST_EPOCHS` passes.
+    takes the steps that it needs for what is asked of it, at least 3 epochs (5 where weights or channels are removed),
+    and at most 100 epochs.
 
     Attributes:
         epochs: passes over the training images. None: `steps`.
@@ -58,18 +59,19 @@ class FineTuning(Part):
         if not 0 <= self.distillation <= 1:
             raise InputError(f"FineTuning.distillation must be a share in 0..1. Received: {self.distillation}")
 
-    def total_steps(self, steps_per_epoch: int, needed: int = STEPS) -> int:
+    def total_steps(self, steps_per_epoch: int, needed: int = STEPS, epochs: int = EPOCHS) -> int:
         """The length of the training in steps.
 
         Args:
             steps_per_epoch: batches of a pass over the training images.
             needed: steps that the stage needs on a small set.
+            epochs: passes over a large set.
         """
         if self.epochs is not None:
             return self.epochs * steps_per_epoch
         if self.steps is not None:
             return self.steps
-        return min(max(needed, EPOCHS * steps_per_epoch), MOST_EPOCHS * steps_per_epoch)
+        return min(max(needed, epochs * steps_per_epoch), MOST_EPOCHS * steps_per_epoch)
 
     def quick(self) -> FineTuning:
         """The same with one epoch."""
@@ -99,7 +101,7 @@ class ChannelPrune(Part):
 
     def steps(self, steps_per_epoch: int) -> int:
         """The length of the training in steps: the more is removed, the longer."""
-        return self.fine_tuning.total_steps(steps_per_epoch, round(CHANNEL_STEPS * (1 - self.keep)))
+        return self.fine_tuning.total_steps(steps_per_epoch, round(CHANNEL_STEPS * (1 - self.keep)), RECOVERY_EPOCHS)
 
     def quick(self) -> ChannelPrune:
         """The same with one epoch of training."""
@@ -138,7 +140,7 @@ class Prune(Part):
 
     def steps(self, steps_per_epoch: int) -> int:
         """The length of the training in steps: the more weights are removed, the longer."""
-        return self.fine_tuning.total_steps(steps_per_epoch, round(SPARSITY_STEPS * self.sparsity))
+        return self.fine_tuning.total_steps(steps_per_epoch, round(SPARSITY_STEPS * self.sparsity), RECOVERY_EPOCHS)
 
     def schedule_steps(self, steps_per_epoch: int) -> tuple[int, int]:
         """The steps at which the schedule begins and ends.
