@@ -90,7 +90,7 @@ def digits() -> None:
     keras.utils.set_random_seed(0)
     dense = models.build("mobilenet_v2", classes=10, image_size=SIZE, alpha=0.35)
     start = time.perf_counter()
-    fine_tune(dense, batches, FineTuning(epochs=25, learning_rate=3e-3))
+    fine_tune(dense, batches, FineTuning(epochs=25, learning_rate=3e-3, freeze_statistics=False))
     print(f"dense model trained in {time.perf_counter() - start:.0f} s")
 
     def row(name: str, outputs: np.ndarray, content: bytes | None) -> float:
@@ -109,8 +109,8 @@ def digits() -> None:
             dense,
             batches,
             folder,
-            prune=Prune(0.75, fine_tuning=FineTuning(epochs=15, learning_rate=2e-3)),
-            qat=Qat(weight_values=31, fine_tuning=FineTuning(epochs=6, learning_rate=5e-4)),
+            prune=Prune(0.75, fine_tuning=FineTuning(epochs=15, learning_rate=2e-3, freeze_statistics=False)),
+            qat=Qat(weight_values=31, fine_tuning=FineTuning(epochs=6, learning_rate=5e-4, freeze_statistics=False)),
         )
         for stage in made:
             content = to_tflite(stage.model, stage.int8, calibration=calibration).content
@@ -120,7 +120,8 @@ def digits() -> None:
         f"pruned and QAT-trained in {time.perf_counter() - start:.0f} s: {100 * (reference - share):+.1f} points from"
     )
     print(f"dense float (limit 0.6), gzip size {packed:.0%} of the dense int8 file's (limit 45 %)")
-    smaller = channel_prune(dense, ChannelPrune(0.5, fine_tuning=FineTuning(epochs=15, learning_rate=3e-3)), batches)
+    tuning = FineTuning(epochs=15, learning_rate=3e-3, freeze_statistics=False)
+    smaller = channel_prune(dense, ChannelPrune(0.5, fine_tuning=tuning), batches)
     share = row("half the MACs, float", outputs_of(smaller), None)
     print(
         f"{count_macs(smaller) / count_macs(dense):.2f} of the MACs, {100 * (reference - share):+.1f} points (limit 1)"

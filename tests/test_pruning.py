@@ -15,7 +15,9 @@ def accuracy(model, images, labels):
 def test_three_quarters_of_the_weights_become_zero_and_the_accuracy_is_kept(digits, digits_model):
     batches, images, labels = digits
     before = [weight.copy() for weight in digits_model.get_weights()]
-    part = Prune(0.75, exclude=("logits",), fine_tuning=FineTuning(epochs=4, learning_rate=5e-3))
+    part = Prune(
+        0.75, exclude=("logits",), fine_tuning=FineTuning(epochs=4, learning_rate=5e-3, freeze_statistics=False)
+    )
     pruned = prune(digits_model, part, batches)
     shares = sparsity(pruned)
     assert shares.pop("logits") == 0

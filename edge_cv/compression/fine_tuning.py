@@ -77,13 +77,13 @@ def fine_tune(
     loss = _loss(len(batches.classes), distillation, batches.multi_label, outputs_probabilities(model))
     targets = _Targets(teacher, batches.multi_label)
     with _statistics(model, total, frozen=settings.freeze_statistics), (progress or silent)(title) as update:
-        model.compile(optimizer, loss=loss)
+        model.compile(optimizer, loss=loss, jit_compile=False)  # XLA is slower on CPUs, and compiles for a minute
         optimizer.build(model.trainable_variables)
         first = _restore(checkpoint, model, optimizer)
         timer = _Timer(update, total)
         for epochs in _rounds(total, len(batches)):
             if any(before_epoch(epoch) for epoch in epochs):
-                model.compile(optimizer, loss=loss)
+                model.compile(optimizer, loss=loss, jit_compile=False)
             if epochs.start < first:
                 continue
             done = epochs.start * len(batches)
