@@ -42,7 +42,12 @@ def test_a_schedule_ends_after_two_thirds_of_the_steps_and_must_lie_within_them(
     assert late.schedule_steps(5) == (20, 20)
     with pytest.raises(InputError, match=r"within its training, 0..3 epochs. Received: 4..4"):
         late.schedule_steps(SMALL)
-    assert Qat(fine_tuning=FineTuning(steps=30)).freeze(SMALL) == 2
+
+
+def test_ranges_are_frozen_with_the_statistics_or_after_two_thirds_of_the_epochs():
+    assert Qat(fine_tuning=FineTuning(steps=30)).freeze(SMALL) == 0
+    assert Qat(fine_tuning=FineTuning(steps=30, freeze_statistics=False)).freeze(SMALL) == 2
+    assert Qat(freeze_epoch=1, fine_tuning=FineTuning(steps=30)).freeze(SMALL) == 1
 
 
 def test_the_options_of_the_command_replace_what_is_given_and_keep_the_rest():

@@ -96,7 +96,7 @@ def quantization_aware(
         if epoch < frozen_from:
             return False
         changed = False
-        for layer in inner_layers(twin.model):
+        for layer in () if part.fine_tuning.freeze_statistics else inner_layers(twin.model):
             if type(layer).__name__ == "BatchNormalization" and layer.trainable:
                 layer.trainable, changed = False, True
         for quantizer in quantizers.values():

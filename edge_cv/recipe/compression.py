@@ -211,8 +211,8 @@ class Qat(Part):
     """Quantization-aware training: train with int8 rounding. Zeros and weight clusters are preserved.
 
     Attributes:
-        freeze_epoch: epoch from which batch-norm statistics and activation ranges are frozen. None means after two
-            thirds of the training.
+        freeze_epoch: epoch from which activation ranges are frozen, and batch-norm statistics if they are trained.
+            None means from the beginning, or after two thirds of the training if statistics are trained.
         weight_values: largest number of different weights in a channel of a convolution, or in a dense layer: odd,
             3..255. A smaller number gives a file that compresses better, with the same latency.
         fine_tuning: the training.
@@ -227,9 +227,11 @@ class Qat(Part):
         return self.fine_tuning.total_steps(steps_per_epoch)
 
     def freeze(self, steps_per_epoch: int) -> int:
-        """The epoch from which statistics and ranges are frozen."""
+        """The epoch from which ranges are frozen, and statistics if they are trained."""
         if self.freeze_epoch is not None:
             return self.freeze_epoch
+        if self.fine_tuning.freeze_statistics:
+            return 0
         return -(-self.steps(steps_per_epoch) * 2 // (3 * steps_per_epoch))
 
     def quick(self) -> Qat:
