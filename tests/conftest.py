@@ -20,6 +20,30 @@ if TYPE_CHECKING:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
+# Test files of minutes, the longest first. They start first, so that none of them is the end of a parallel run.
+LONGEST_FIRST = (
+    "test_readme.py",
+    "test_device_recipes.py",
+    "test_applications.py",
+    "test_zoo.py",
+    "test_tf_keras_bridge.py",
+    "test_channels.py",
+    "test_keras_weights.py",
+    "test_sweep.py",
+    "test_arm64.py",
+    "test_compress.py",
+    "test_conversion.py",
+    "test_models.py",
+    "test_file_model.py",
+    "test_cli.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; `--no-loadscope-reorder` keeps this order in a parallel run."""
+    order = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
 
 def _small_layers(layers: Any, x: Any, classes: int) -> Any:
     """Convolution, depthwise and pointwise with batch normalization and ReLU6, a residual, pooling and dense."""
