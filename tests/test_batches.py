@@ -83,7 +83,7 @@ epoch = batches.epoch(0)
 next(epoch)
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=120).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=600).returncode == 0
 
 
 def test_the_batches_of_several_hosts_are_those_of_one(memory):

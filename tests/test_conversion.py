@@ -233,7 +233,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing_behind(small_model, tmp_path)
     time.sleep(0.7)
     try:
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert "KeyboardInterrupt" in err

@@ -48,22 +48,29 @@ def test_every_target_has_a_recipe_that_names_its_sources():
         assert recipe.limits, path
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Path:
+    """A folder with a run's folder for each model, so that its recipes share the steps that they have in common."""
+    return tmp_path_factory.mktemp("recipes")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", [recipe for _, recipe in FOR_DEVICES], ids=lambda recipe: recipe.name)
-def test_a_device_recipe_runs_in_its_quick_form(recipe, tmp_path):
+def test_a_device_recipe_runs_in_its_quick_form(recipe, shared):
+    folder = shared / f"{recipe.model.name}_{recipe.model.image_size}"
     if recipe.device.package == "web" and shutil.which("npm") is None:
         pytest.skip("npm, from which LiteRT.js is downloaded, is not installed")
-    run(recipe.quick().with_settings(["analysis.grad_cam=0"]), tmp_path / "run")
-    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    run(recipe.quick().with_settings(["analysis.grad_cam=0"]), folder)
+    report = json.loads((folder / "report.json").read_text())
     (row,) = (row for row in report["rows"] if row["scheme"] == recipe.device.scheme)
     assert row["latency"]
-    assert (tmp_path / "run" / row["file"]).stat().st_size == row["size_bytes"]
+    assert (folder / row["file"]).stat().st_size == row["size_bytes"]
     assert report["delivery"]["name"] == recipe.device.name
-    assert recipe.device.name in (tmp_path / "run" / "report.html").read_text().replace("&#39;", "'")
+    assert recipe.device.name in (folder / "report.html").read_text().replace("&#39;", "'")
     for name in report["delivery"]["files"]:
-        assert (tmp_path / "run" / name).stat().st_size > 0
+        assert (folder / name).stat().st_size > 0
     if recipe.device.target in targets.names():
-        content = (tmp_path / "run" / row["file"]).read_bytes()
+        content = (folder / row["file"]).read_bytes()
         assert all(found.level != targets.ERROR for found in targets.check(content, recipe.device.target))
     if recipe.device.target == "micro":
         memory = report["delivery"]["memory"]

@@ -231,7 +231,7 @@ def test_a_silent_device_is_noticed(device, server, artifacts):
     measured = measure_on(device(wire.port), artifacts["int8"], runs=9_000_000)
     assert "disconnected before it finished" in measured.error
     assert measured.latency[0].runs > 100
-    assert time.monotonic() - start < 40
+    assert time.monotonic() - start < 120
     wire.cut()
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from zoo import DIFFERENT, small
 
 from converters.errors import InputError
 from edge_cv import models
@@ -153,9 +154,6 @@ def test_unsupported_models_are_refused_by_name(keras):
         to_tf_keras("model.keras")
 
 
-SMALL = {"alexnet": {"image_size": 63, "alpha": 0.25}, "alexnet_2012": {"image_size": 67, "alpha": 0.25}}
-
-
 def test_a_mobile_network_is_converted(keras):
     assert_converts_in_both_directions(
         settled(models.build("mobilenet_v3_small", classes=10, image_size=32, alpha=0.5))
@@ -164,10 +162,9 @@ def test_a_mobile_network_is_converted(keras):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", models.names())
-def test_every_network_of_the_zoo_is_converted(keras, name):
-    options = SMALL.get(name, {"image_size": 64})
-    assert_converts_in_both_directions(settled(models.build(name, classes=10, **options)))
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_every_kind_of_network_of_the_zoo_is_converted(keras, name):
+    assert_converts_in_both_directions(settled(small(name)))
     keras.backend.clear_session()
 
 
