@@ -3,20 +3,24 @@
     python -m venv /tmp/peer && /tmp/peer/bin/pip install torch torchvision
     python benchmarks/input_pipeline.py --data FOLDER --peer-python /tmp/peer/bin/python
     python benchmarks/input_pipeline.py                      the sample photos, without torchvision
+    python benchmarks/input_pipeline.py --short-side 256     photos as `edge-cv data prepare --short-side` stores them
 
-Photos whose longer side is 400 to 600 pixels are read from files in the page cache. All pipelines run in turns on all
-cores, and the medians of the rounds' ratios are printed, so that other load on the machine affects all alike. The peer
-gets one worker a core, stays warm between rounds, and makes uint8 tensors, which is less work than its usual float32.
-The limits read the files, decode the crops of our first epoch and discard the pixels.
+Photos whose longer side is 400 to 600 pixels are read from files in the page cache. Ours is what the host does for a
+train step: RandAugment and colour jitter, which the device does, are drawn and not applied. All pipelines run in
+turns on all cores, and the medians of the rounds' ratios are printed, so that other load on the machine affects all
+alike. The peer gets one worker a core, stays warm between rounds, and makes uint8 tensors, which is less work than
+its usual float32. The limits read the files, decode the crops of our first epoch and discard the pixels.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,6 +68,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="sample", help="folder of photos, or `sample`")
     parser.add_argument("--peer-python", type=Path, help="Python of an environment with torch and torchvision")
+    parser.add_argument("--short-side", type=int, metavar="PIXELS", help="shrink the photos to it first")
+    parser.add_argument("--images", type=int, default=LEAST_IMAGES, help="images a round, at least")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
 
@@ -73,7 +79,10 @@ def main() -> None:
 
     machine = describe_environment()
     files = [str(path) for path in data.open_samples(arguments.data).paths() if _is_suitable(path)]
-    files *= -(-LEAST_IMAGES // len(files))
+    folder = tempfile.TemporaryDirectory()
+    if arguments.short_side:
+        files = list(_shrunk(files, arguments.short_side, Path(folder.name)))
+    files *= -(-arguments.images // len(files))
     mean_bytes = np.mean([os.path.getsize(file) for file in files])
     print(f"{machine['cpu']}, {available_cores()} cores; {len(files)} images of {mean_bytes / 1000:.0f} kB on average")
 
@@ -103,6 +112,21 @@ def main() -> None:
     print("to reach: 1.00 x torchvision, 0.85 x the bare decode_and_crop")
 
 
+def _shrunk(files: list[str], short_side: int, folder: Path) -> Iterator[str]:
+    """The photos as shards store them with this short side."""
+    from PIL import Image
+
+    from edge_cv.data.shard_writing import ShardingOptions, stored
+
+    for number, file in enumerate(files):
+        content = stored(Path(file).read_bytes(), ShardingOptions(short_side=short_side))
+        path = folder / f"{number}.jpg"
+        path.write_bytes(content)
+        with Image.open(path) as image:
+            if min(image.size) == short_side:
+                yield str(path)
+
+
 def _is_suitable(file: Path) -> bool:
     from PIL import Image
 
@@ -116,6 +140,7 @@ def _ours(files: list[str]) -> Iterator[tuple[str, Callable[[], float]]]:
     from PIL import Image
 
     from edge_cv.data import Samples
+    from edge_cv.data.input_pipeline.augmentation import PIXELS
     from edge_cv.data.input_pipeline.batches import sample_batches
     from edge_cv.data.input_pipeline.draws import random_windows
     from edge_cv.data.input_pipeline.loading import BrokenImages
@@ -127,11 +152,18 @@ def _ours(files: list[str]) -> Iterator[tuple[str, Callable[[], float]]]:
     batches = sample_batches(samples, image_size=SIZE, batch_size=BATCH, seed=0, augment=Augment(crop_scale=CROP_SCALE))
     epochs = iter(range(1_000_000))
 
+    augmented = dataclasses.replace(batches.plan.augment, randaugment=2, saturation=0.4)
+    batches_to_change = sample_batches(samples, image_size=SIZE, batch_size=BATCH, seed=0, augment=augmented)
+
     def ours() -> float:
-        return _rate(batches.epoch(next(epochs)))
+        return _rate(batches.feed(next(epochs)))
+
+    def with_randaugment() -> float:
+        return _rate((inputs[PIXELS], targets) for inputs, targets in batches_to_change.feed(next(epochs)))
 
     def by_pillow() -> float:
-        return _rate(PillowPipeline(batches.plan, BrokenImages("files")).epoch(next(epochs), 0))
+        epoch = PillowPipeline(batches.plan, BrokenImages("files")).epoch(next(epochs), 0)
+        return _rate((images, targets) for images, targets, _ in epoch)
 
     order = np.concatenate([batches.plan.sampler.indices(0, step) for step in range(len(batches))])
     sizes = np.array([Image.open(files[index]).size for index in order])
@@ -158,6 +190,7 @@ def _ours(files: list[str]) -> Iterator[tuple[str, Callable[[], float]]]:
         return _rate(([done], None) for done in map_in_threads(_decoded_by_pillow, files))
 
     yield "ours", ours
+    yield "ours, RandAugment on the device", with_randaugment
     yield "bare decode_and_crop", limit(decoded)
     yield "bare decode_and_crop and resize", limit(resized)
     yield "ours by Pillow, without TensorFlow", by_pillow

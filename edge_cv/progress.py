@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Update(Protocol):
@@ -22,6 +22,18 @@ Progress = Callable[[str], AbstractContextManager[Update]]
 MIN_LINE_SECONDS = 10.0  # between two lines of a step, without a terminal
 
 
+def duration(seconds: float) -> str:
+    """A time in its two largest units, such as `2 h 5 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s" if seconds < 600 else f"{round(seconds / 60)} min"
+    minutes = round(seconds / 60)
+    hours = round(seconds / 3600)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{hours // 24} d {hours % 24} h"
+
+
 @contextlib.contextmanager
 def silent(title: str) -> Iterator[Update]:
     """Progress without output: the default of the Python API."""
@@ -30,16 +42,13 @@ def silent(title: str) -> Iterator[Update]:
 
 @contextlib.contextmanager
 def shown(title: str) -> Iterator[Update]:
-    """Progress on stderr."""
+    """Progress on stderr. A step within another one is a further bar of its display."""
     with (_bar if sys.stderr.isatty() else _lines)(title) as update:
         yield update
 
 
 @contextlib.contextmanager
 def _bar(title: str) -> Iterator[Update]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     last_note = ""
 
     def update(done: int, total: int, note: str = "") -> None:
@@ -47,15 +56,38 @@ def _bar(title: str) -> Iterator[Update]:
         last_note = note
         bars.update(task, completed=done, total=total, note=note)
 
+    start = time.monotonic()
+    with _display() as bars:
+        task = bars.add_task(title, total=None, note="")
+        try:
+            yield update
+        finally:
+            bars.remove_task(task)
+    _end(title, last_note, start)
+
+
+_displays: list[Any] = []  # of the step that runs: at most one
+
+
+@contextlib.contextmanager
+def _display() -> Iterator[Any]:
+    """The display of bars: a terminal has one."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    if _displays:
+        yield _displays[0]
+        return
     columns = (
         *(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    start = time.monotonic()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(title, total=None, note="")
-        yield update
-    _end(title, last_note, start)
+        _displays.append(bars)
+        try:
+            yield bars
+        finally:
+            _displays.clear()
 
 
 @contextlib.contextmanager
@@ -84,4 +116,5 @@ def duration(seconds: float) -> str:
 
 def _end(title: str, note: str, start: float) -> None:
     seconds = time.monotonic() - start
-    print(f"{title}{f': {note}' if note else ''} ({seconds:.1f} s)", file=sys.stderr, flush=True)
+    took = f" ({seconds:.1f} s)" if seconds >= 0.05 else ""
+    print(f"{title}{f': {note}' if note else ''}{took}", file=sys.stderr, flush=True)

@@ -8,8 +8,13 @@ The batch of 4096 is accumulated: fit.batch_size times fit.accumulate.
 
     edge-cv run efficientnet_lite0 --data IMAGENET --out runs/efficientnet_lite0
 
-Expected top-1: 75.1 % (the authors' table of Lite models). 448 million training images in all; a GPU that trains 3,000
-images per second (measured by benchmarks/training.py) takes 41 hours.
+Expected top-1: 75.1 % (the authors' table of Lite models).
+448 million training images in all: 41 hours at 3,000 images per second, a rate that is an
+example and not measured. A run reports its own rate and the expected time of an epoch after its first steps.
+
+Photos that are stored smaller are read faster. Write them once, and train with --data SHARDS:
+
+    edge-cv data prepare IMAGENET SHARDS --short-side 320
 """
 
 import dataclasses

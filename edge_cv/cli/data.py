@@ -62,6 +62,12 @@ def prepare(
     max_side: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Shrink images with a longer side, and store them as JPEG.")
     ] = None,
+    short_side: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS", help="Shrink images with a longer short side. ImageNet for 224 pixels: 320, or 256."
+        ),
+    ] = None,
     broken: Annotated[str, typer.Option(help="Broken images: skip them and name them, or refuse.")] = "skip",
     verify: Annotated[
         bool, typer.Option("--verify", help="Write nothing: check counts and checksums of the shards in SOURCE.")
@@ -82,7 +88,7 @@ def prepare(
     elif out is None:
         raise InputError(f"OUT must name the folder for the shards. Received: only the source {source}")
     else:
-        options = preparing.ShardingOptions(format, shards, max_side, broken)
+        options = preparing.ShardingOptions(format, shards, max_side, broken, short_side=short_side)
         manifest = preparing.prepare(source, out, options, split=split, progress=shown)
     for part in manifest.splits.values():
         for name, why in part.skipped:

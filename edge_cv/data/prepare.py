@@ -183,6 +183,8 @@ def _default_shards(samples: Samples) -> int:
 def _key(samples: Samples, order: np.ndarray, options: ShardingOptions, count: int) -> str:
     """A digest of all that the shards depend on except the images' content: names, labels, order and options."""
     fields = dataclasses.asdict(dataclasses.replace(options, shards=count))
+    if options.short_side is None:  # as in the keys of versions without it
+        del fields["short_side"]
     digest = hashlib.sha256(json.dumps([fields, samples.classes]).encode())
     digest.update(samples.labels.tobytes())
     digest.update(order.astype(np.int64).tobytes())

@@ -42,6 +42,7 @@ class ShardingOptions:
         max_side: images with a longer side are resized to it, in pixels. Default: images keep their size.
         broken: `skip` images that cannot be read and report them, or `refuse` the data set.
         seed: assigns the images to shards.
+        short_side: images with a longer short side are resized to it, in pixels. Default: images keep their size.
     """
 
     format: str = TFRECORD
@@ -49,13 +50,19 @@ class ShardingOptions:
     max_side: int | None = None
     broken: str = "skip"
     seed: int = 0
+    short_side: int | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise unknown("format of shards", self.format, FORMATS)
         if self.broken not in BROKEN:
             raise unknown("treatment of broken images", self.broken, BROKEN)
-        for name in ("shards", "max_side"):
+        if self.max_side is not None and self.short_side is not None:
+            raise InputError(
+                "images must be shrunk by max_side or by short_side. "
+                f"Received: max_side={self.max_side}, short_side={self.short_side}"
+            )
+        for name in ("shards", "max_side", "short_side"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1. Received: {value}")
@@ -233,22 +240,35 @@ class _ArrayRecordWriter:
         self._writer.close()
 
 
+def stored(content: bytes, options: ShardingOptions) -> bytes:
+    """An encoded image as the shards hold it: unchanged, or shrunk, or as an upright RGB JPEG.
+
+    Raises:
+        ImageError: the content cannot be read as an image.
+    """
+    return _stored(content, options)[0]
+
+
+def _stored(content: bytes, options: ShardingOptions) -> tuple[bytes, int, int, str]:
+    """The image with its width, height and format."""
+    facts, image = inspect(content)
+    size = _shrunk(facts.width, facts.height, options)
+    if facts.plain and size == image.size:
+        return content, *size, facts.format
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=_JPEG_QUALITY)
+    return stream.getvalue(), *size, "JPEG"
+
+
 def _record(samples: Samples, row: int, options: ShardingOptions) -> bytes:
     """The Example of one image."""
     content = samples.encoded(row)
     try:
-        facts, image = inspect(content)
+        content, width, height, format = _stored(content, options)
     except ImageError as error:
         raise ImageError(str(samples.place(row)), error.why) from error
-    width, height, format = facts.width, facts.height, facts.format
-    limit = options.max_side or max(width, height)
-    too_large = max(width, height) > limit
-    if too_large or not facts.plain:
-        if too_large:
-            image.thumbnail((limit, limit), Image.Resampling.LANCZOS)
-        stream = io.BytesIO()
-        image.save(stream, "JPEG", quality=_JPEG_QUALITY)
-        content, (width, height), format = stream.getvalue(), image.size, "JPEG"
     label = samples.labels[row]
     features: dict[str, bytes | str | int | Sequence[int]] = {
         "image/encoded": content,
@@ -264,3 +284,14 @@ def _record(samples: Samples, row: int, options: ShardingOptions) -> bytes:
         if label >= 0:
             features["image/class/text"] = samples.classes[label]
     return example.encode(features)
+
+
+def _shrunk(width: int, height: int, options: ShardingOptions) -> tuple[int, int]:
+    """The width and height that an image is stored with."""
+    if options.max_side is not None:
+        share = options.max_side / max(width, height)
+    elif options.short_side is not None:
+        share = options.short_side / min(width, height)
+    else:
+        return width, height
+    return (width, height) if share >= 1 else (max(1, round(width * share)), max(1, round(height * share)))

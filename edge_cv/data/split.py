@@ -88,6 +88,7 @@ def split_for_training(
     train: str | None = None,
     validation: str | None = None,
     classes: Sequence[str] | None = (),
+    taught_classes: Sequence[str] = (),
     seed: int = 0,
 ) -> Splits:
     """Open photos to train, validate, measure and calibrate on.
@@ -101,6 +102,8 @@ def split_for_training(
         validation: the source to validate on. Default: the training source's split `validation` where another one is
             measured, else a tenth of the training photos, at most 10,000.
         classes: as for `open_samples`; the test photos get the classes of the training photos.
+        taught_classes: the class names of a teacher whose answers replace labels: the photos to train on may then have
+            none.
         seed: decides which photos are drawn.
 
     Raises:
@@ -111,7 +114,10 @@ def split_for_training(
         training = open_samples(train, classes=classes)
     else:
         training = open_samples(source, "train", classes, seed=seed)
-    check_trainable(training)
+    if taught_classes and not training.classes:
+        training = dataclasses.replace(training, classes=tuple(taught_classes))
+    else:
+        check_trainable(training)
     test, test_split = _test_photos(measure, source, training, seed)
     if validation is not None:
         split = "validation" if "validation" in splits_of(validation) else None

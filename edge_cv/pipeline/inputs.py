@@ -93,6 +93,7 @@ def _to_train(recipe: Recipe, file_model: FileModel | None) -> tuple[int, Splits
         train=fit.data,
         validation=fit.validation,
         classes=names,
+        taught_classes=_taught_classes(fit, classes),
         seed=fit.seed,
     )
     count = len(training_photos(photos).classes)
@@ -105,6 +106,15 @@ def _to_train(recipe: Recipe, file_model: FileModel | None) -> tuple[int, Splits
     if fit.images is not None:
         photos = dataclasses.replace(photos, train=training_photos(photos).take(fit.images))
     return count, photos
+
+
+def _taught_classes(fit: Fit, classes: int | None) -> Sequence[str]:
+    """The classes of photos without labels: ImageNet's, if a teacher of these is all that the student learns from."""
+    from edge_cv.data.labels import imagenet_names
+    from edge_cv.models import IMAGENET_CLASSES
+
+    alone = fit.teacher is not None and fit.teacher.share == 1
+    return imagenet_names() if alone and classes == IMAGENET_CLASSES else ()
 
 
 def training_photos(photos: Splits) -> Samples:

@@ -16,7 +16,7 @@ from edge_cv.pipeline.file_model import FileModel, check_trainable
 from edge_cv.pipeline.inputs import samples_key, training_photos
 from edge_cv.pipeline.training import OnEpoch, TrainingRun, batches_of, built
 from edge_cv.progress import Progress
-from edge_cv.recipe import Fit, Output, Recipe
+from edge_cv.recipe import FIELDS_WITHOUT_EFFECT, Fit, Output, Recipe
 from edge_cv.stages import Steps, fingerprint
 
 if TYPE_CHECKING:
@@ -206,7 +206,8 @@ def _train(
     if file_model is not None:
         check_trainable(file_model)
     how = recipe.to_dict()["fit"]
-    del how["checkpoint_seconds"]  # does not affect the result
+    for name in FIELDS_WITHOUT_EFFECT:
+        del how[name]
     inputs = [_inputs(recipe, file_model), [samples_key(train), samples_key(photos.validation)], how]
     # The key depends on the inputs only: a newer version of this program resumes a training that an older one began.
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -198,4 +198,4 @@ def import_keras() -> Any:
 def _class_counts(samples: Samples) -> Sequence[int] | None:
     from edge_cv.data import class_counts
 
-    return None if samples.multi_label else class_counts(samples).tolist()
+    return None if samples.multi_label or not (samples.labels >= 0).any() else class_counts(samples).tolist()

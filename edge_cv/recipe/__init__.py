@@ -23,9 +23,20 @@ from edge_cv.recipe.files import device_recipes, load, shipped
 from edge_cv.recipe.model import Data, Model
 from edge_cv.recipe.output import Output
 from edge_cv.recipe.recipe import Recipe
-from edge_cv.recipe.training import OPTIMIZERS, PRECISIONS, SCHEDULES, Augment, Fit, Phase, Teacher, fine_tuning
+from edge_cv.recipe.training import (
+    FIELDS_WITHOUT_EFFECT,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCHEDULES,
+    Augment,
+    Fit,
+    Phase,
+    Teacher,
+    fine_tuning,
+)
 
 __all__ = [
+    "FIELDS_WITHOUT_EFFECT",
     "INT8_VALUES",
     "OPTIMIZERS",
     "PRECISIONS",

@@ -12,7 +12,8 @@ from edge_cv.recipe.model import Model
 
 OPTIMIZERS = ("sgd", "rmsprop", "adamw")
 SCHEDULES = ("cosine", "step", "plateau", "constant")
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+FIELDS_WITHOUT_EFFECT = ("checkpoint_seconds", "steps_per_execution")  # on the result of a training
 PROBES = ("compare", "start", "only")
 
 
@@ -131,9 +132,9 @@ class Teacher(Part):
     Distilling the Knowledge in a Neural Network, Hinton et al. 2015, https://arxiv.org/abs/1503.02531
 
     Attributes:
-        model: the teacher; its input is the student's input.
+        model: the teacher. It sees the student's crops, with the same augmentation, resized to its own input.
         share: weight in the loss of the distance from the teacher, above 0 and at most 1. The rest is the loss on the
-            labels.
+            labels; with 1 the images need none.
         temperature: divisor of both models' logits before they are compared, above 0.
     """
 
@@ -166,7 +167,8 @@ class Fit(Phase):
         decay_rate, decay_epochs: see `schedule`.
         ema: decay per step of an exponential moving average of the weights; the average is validated and saved. None
             disables it.
-        precision: of computation: `float32`, `bfloat16`, or `float16` with loss scaling. Weights stay float32.
+        precision: of computation: `float32`, `bfloat16`, `float16` with loss scaling, or `auto`: `bfloat16` on a TPU
+            and on NVIDIA's GPUs since Ampere, else `float32`. Weights stay float32.
         accumulate: steps whose gradients are accumulated before the weights are updated.
         clip_norm: largest global norm of the gradients. None does not clip.
         early_stopping: stop after this many epochs without improvement. None never stops early.
@@ -186,6 +188,8 @@ class Fit(Phase):
         seed: of the weights, the order of images and the augmentation.
         batch_norm_momentum: of the statistics of batch normalization. None keeps the layers' own, which is 0.99 here
             and too slow for a training of a few hundred steps.
+        steps_per_execution: steps that one call of TensorFlow's runtime executes; progress and checkpoints come between
+            calls. None means 8 on a GPU, else 1. JAX needs no such calls.
         checkpoint_seconds: longest time between checkpoints, in seconds: at most this much work is lost if the process
             is killed.
     """
@@ -216,11 +220,12 @@ class Fit(Phase):
     validation: str | None = None
     images: int | None = None
     seed: int = 0
+    steps_per_execution: int | None = None
     checkpoint_seconds: float = 300.0
 
     def check(self) -> None:
         super().check()
-        self.check_at_least(1, "batch_size", "accumulate", "early_stopping", "images")
+        self.check_at_least(1, "batch_size", "accumulate", "early_stopping", "images", "steps_per_execution")
         self.check_at_least(2, "folds")
         self.check_at_least(0, "weight_decay", "warmup_epochs", "seed", "checkpoint_seconds")
         for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):

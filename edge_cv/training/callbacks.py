@@ -14,6 +14,7 @@ from edge_cv.progress import Update
 from edge_cv.training import checkpoint
 
 UPDATE_SECONDS = 0.5  # between two updates of the progress
+STEADY_SECONDS = 5.0  # of steps, after which their mean tells what to expect
 CHECK_SECONDS = 5.0  # between two checks of the loss: each waits for the device, tens of milliseconds on JAX
 
 
@@ -33,6 +34,7 @@ class TrainingMonitor(keras.callbacks.Callback):
         save: Callable[[int, float, list[np.ndarray]], None],
         save_seconds: float,
         update: Update,
+        expect: Callable[[float, int, bool], str],
     ) -> None:
         """
         Args:
@@ -46,6 +48,8 @@ class TrainingMonitor(keras.callbacks.Callback):
             save: called with the next step, the seconds and the values of the metrics.
             save_seconds: seconds between two calls of `save`.
             update: reports the steps that are done.
+            expect: returns the time that is left, from the seconds of a step, the number of steps left, and whether
+                enough steps were timed.
         """
         super().__init__()
         self.first_step = self.next_step = first_step
@@ -58,6 +62,7 @@ class TrainingMonitor(keras.callbacks.Callback):
         self.save = save
         self.save_seconds = save_seconds
         self.update = update
+        self.expect = expect
         self.logs: dict[str, float] = {}
         self.learning_rate = 0.0
         self.images_per_second = 0.0
@@ -97,7 +102,7 @@ class TrainingMonitor(keras.callbacks.Callback):
             self.saved = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.next_step += 1
+        self.next_step = self.steps  # one call of the device may have done several
         self._check_loss()
         self.logs = {name: float(value) for name, value in logs.items()}
         self.learning_rate = self.rate_at(self.next_step - 1)
@@ -110,7 +115,9 @@ class TrainingMonitor(keras.callbacks.Callback):
         if not done:  # an epoch of one step
             done, seconds = self.next_step - self.first_step, time.monotonic() - self.started
         self.images_per_second = done * self.batch_size / max(seconds, 1e-9)
-        return f"{self.images_per_second:,.0f} images/s"
+        steps_left, steady = self.steps - self.next_step, seconds >= STEADY_SECONDS
+        left = self.expect(self.batch_size / self.images_per_second, steps_left, steady or not steps_left)
+        return f"{self.images_per_second:,.0f} images/s, {left}"
 
     def _check_loss(self) -> None:
         """Raise InputError if the loss was not finite. The last checkpoint was written before that step."""

@@ -11,6 +11,10 @@ from typing import Any
 
 from converters.errors import InputError
 
+PREFETCHED = 2  # batches on the device before their step
+GPU_STEPS = 8  # a call of TensorFlow's runtime costs about a millisecond
+FIRST_BFLOAT16_GPU = 8.0  # compute capability: NVIDIA's Ampere
+
 
 @dataclass(frozen=True)
 class Devices:
@@ -54,15 +58,17 @@ def join_hosts() -> None:
     keras.distribution.initialize()
 
 
-def distribute(make: Callable[[], Iterable[Any]]) -> Any:
+def distribute(make: Callable[[], Any]) -> Any:
     """Prepare batches for Keras's `fit`. On several TensorFlow replicas each batch is split between them.
 
+    A dataset is copied to the device two batches ahead of the step. On JAX Keras does so itself.
+
     Args:
-        make: returns the batches of images and targets, from the first one at each call. Their sizes must be multiples
-            of the number of replicas.
+        make: returns the batches of images and targets, from the first one at each call: an iterable or a
+            `tf.data.Dataset`. Their sizes must be multiples of the number of replicas.
 
     Returns:
-        An iterable of batches, or a distributed dataset.
+        An iterable of batches, a dataset, or a distributed dataset.
     """
     import keras
 
@@ -72,16 +78,23 @@ def distribute(make: Callable[[], Iterable[Any]]) -> Any:
 
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
+    batches = make()
+    is_dataset = isinstance(batches, tf.data.Dataset)
     if replicas == 1:
-        return make()
-    dataset = make()
-    if not isinstance(dataset, tf.data.Dataset):
-        signature = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in next(iter(dataset)))
+        accelerators = tf.config.list_logical_devices("GPU")
+        if not is_dataset or not accelerators:
+            return batches
+        return batches.apply(tf.data.experimental.prefetch_to_device(accelerators[0].name, PREFETCHED))
+    dataset = batches
+    if not is_dataset:
+        signature = tf.nest.map_structure(
+            lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), tuple(next(iter(batches)))
+        )
         dataset = tf.data.Dataset.from_generator(make, output_signature=signature)
 
-    def parts(*arrays: tf.Tensor) -> tf.data.Dataset:
-        cut = (tf.reshape(array, (replicas, -1, *array.shape[1:])) for array in arrays)
-        return tf.data.Dataset.from_tensor_slices(tuple(cut))
+    def parts(*arrays: Any) -> tf.data.Dataset:
+        cut = tf.nest.map_structure(lambda array: tf.reshape(array, (replicas, -1, *array.shape[1:])), arrays)
+        return tf.data.Dataset.from_tensor_slices(cut)
 
     return strategy.distribute_datasets_from_function(lambda context: dataset.flat_map(parts))
 
@@ -101,6 +114,53 @@ def uses_xla() -> bool:
     if keras.backend.backend() != "tensorflow":
         return keras.backend.backend() == "jax"
     return bool(keras.distribution.list_devices("gpu"))
+
+
+def precision_of_device(name: str) -> str:
+    """The precision that `auto` stands for: `bfloat16` where the first device computes in it, else `float32`."""
+    import keras
+
+    if name != "auto":
+        return name
+    (first, *_) = keras.distribution.list_devices()
+    if first.startswith("tpu"):
+        return "bfloat16"
+    return "bfloat16" if first.startswith(("gpu", "cuda")) and _capability() >= FIRST_BFLOAT16_GPU else "float32"
+
+
+def _capability() -> float:
+    """The compute capability of the first GPU; infinite where it is not NVIDIA's, 0 if unknown."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        capability = getattr(jax.devices()[0], "compute_capability", 0)
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+        capability = ".".join(map(str, details.get("compute_capability", (0,))))
+    else:
+        capability = 0
+    try:
+        return float(capability)
+    except ValueError:
+        return float("inf")
+
+
+def steps_per_execution(steps: int | None, devices: Devices) -> int:
+    """The steps that one call of TensorFlow's runtime executes: as given, else several on one GPU.
+
+    JAX calls the device for each step, without waiting for it.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    if steps is not None:
+        return steps
+    return GPU_STEPS if devices.replicas == 1 and keras.distribution.list_devices("gpu") else 1
 
 
 @contextlib.contextmanager

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from converters.files import beside
+from edge_cv.data.input_pipeline.batches import is_labelled
 from edge_cv.progress import Progress, silent
-from edge_cv.recipe import Fit
+from edge_cv.recipe import FIELDS_WITHOUT_EFFECT, Fit
 from edge_cv.training import checkpoint
 from edge_cv.training.checkpoint import Checkpoint
-from edge_cv.training.devices import all_devices
+from edge_cv.training.devices import all_devices, precision_of_device
 from edge_cv.training.kept_epoch import why_kept
 from edge_cv.training.logs import TensorBoard, write_csv
 from edge_cv.training.state import Fitted, TrainingState
@@ -123,7 +124,7 @@ class TrainingLoop:
         resumed = self._load()
         with (
             self._tensorboard() as board,
-            precision(network, settings.precision),
+            precision(network, precision_of_device(settings.precision)),
             batch_norm_momentum(network, settings.batch_norm_momentum),
         ):
             while not self.state.done:
@@ -174,7 +175,8 @@ class TrainingLoop:
     def _key(self) -> str:
         """Identifies the training that a checkpoint belongs to, by everything that its result depends on."""
         settings = dataclasses.asdict(self.job.settings)
-        del settings["checkpoint_seconds"]
+        for name in FIELDS_WITHOUT_EFFECT:
+            del settings[name]
         batches = self.job.batches
         shapes = [(v.path.split("/", 1)[-1], tuple(v.shape)) for v in self.job.network.variables]
         text = json.dumps([settings, len(batches), list(batches.classes), shapes], default=str)
@@ -246,10 +248,17 @@ def _check(
     if (settings.teacher is None) != (teacher is None):
         missing = "settings without a model" if teacher is None else "a model without settings"
         raise InputError(f"distillation needs both Fit.teacher and a teacher model. Received: {missing}")
-    if teacher is not None and (teacher.input_shape != model.input_shape or teacher.output_shape[-1] != classes):
+    if teacher is not None and (
+        teacher.input_shape[-1] != model.input_shape[-1] or teacher.output_shape[-1] != classes
+    ):
         raise InputError(
-            f"the teacher must have the student's input, {model.input_shape[1:]}, and {classes} logits. "
-            f"Received: {teacher.input_shape[1:]} and {teacher.output_shape[-1]} logits"
+            f"the teacher must have the student's {model.input_shape[-1]} channels and {classes} logits. "
+            f"Received: {teacher.input_shape[-1]} channels and {teacher.output_shape[-1]} logits"
+        )
+    if not is_labelled(batches) and (settings.teacher is None or settings.teacher.share < 1):
+        raise InputError(
+            "images without labels need a teacher with share=1: nothing else says what they show. "
+            f"Received: {'no teacher' if settings.teacher is None else f'share={settings.teacher.share}'}"
         )
     if settings.balance == "loss":
         if class_counts is None or batches.multi_label:

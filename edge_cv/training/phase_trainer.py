@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,11 +14,19 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from edge_cv.progress import Progress
-from edge_cv.recipe import Fit, Phase
+from edge_cv.data.input_pipeline.batches import SampleBatches, is_labelled
+from edge_cv.progress import Progress, duration
+from edge_cv.recipe import Augment, Fit, Phase
 from edge_cv.training import checkpoint
 from edge_cv.training.callbacks import TrainingMonitor
-from edge_cv.training.devices import Devices, distribute, divisible, uses_xla
+from edge_cv.training.devices import (
+    Devices,
+    distribute,
+    divisible,
+    precision_of_device,
+    steps_per_execution,
+    uses_xla,
+)
 from edge_cv.training.features import FeatureBatches, compute_features, head_network, split_network
 from edge_cv.training.kept_epoch import validation_interval
 from edge_cv.training.optimizers import l2_penalty, optimizer
@@ -26,6 +35,8 @@ from edge_cv.training.training_model import TrainingModel, loss_and_metrics
 
 if TYPE_CHECKING:
     from edge_cv.data.input_pipeline.batches import Batches
+
+EXPECTED_FROM_SECONDS = 60.0  # a shorter training is done before its expected time is read
 
 # Called with the optimizer, the next step, the seconds of the epoch so far and the values of the metrics.
 Save = Callable[[keras.optimizers.Optimizer, int, float, list[np.ndarray]], None]
@@ -71,6 +82,8 @@ class PhaseTrainer:
         self.metrics: list[np.ndarray] = []  # restored values of an interrupted epoch
         self.network, self.batches, self.validation = job.network, job.batches, job.validation
         self._use_features()
+        self._validation_seconds = 0.0  # of the last epoch
+        self._expected = False  # whether the expected time has been reported
         self.model = TrainingModel(
             self.network,
             multi_label=job.batches.multi_label,
@@ -78,6 +91,8 @@ class PhaseTrainer:
             class_weights=job.class_weights,
             teacher=job.teacher,
             distillation=job.settings.teacher,
+            augment=self._step_augmentation,
+            labelled=is_labelled(job.batches),
         )
         self.optimizer = optimizer(job.settings, self.phase, len(job.batches))
         # Keras assigns the averaged weights to the model at the end of each call of its `fit`, here every epoch.
@@ -86,6 +101,7 @@ class PhaseTrainer:
         self.model.compile(
             optimizer=self.optimizer,
             jit_compile=uses_xla(),
+            steps_per_execution=steps_per_execution(job.settings.steps_per_execution, job.devices),
             **loss_and_metrics(job.batches.multi_label, len(job.batches.classes)),
         )
         self.optimizer.build(self.model.trainable_variables)
@@ -129,30 +145,80 @@ class PhaseTrainer:
         epoch = sum(phase.epochs for phase in phases[: self.number]) + state.epoch
         total = sum(phase.epochs for phase in phases)
         with job.progress(f"training, epoch {epoch + 1} of {total}") as update:
-            monitor = TrainingMonitor(
-                first_step=state.step,
+            watch = functools.partial(
+                TrainingMonitor,
                 steps=steps,
                 batch_size=job.batches.batch_size * job.devices.hosts,
                 epoch=epoch + 1,
-                seconds=state.seconds,
-                metrics=self.metrics,
                 rate_at=functools.partial(self._rate_at, state.epoch * steps),
                 save=functools.partial(save, self.optimizer),
                 save_seconds=job.settings.checkpoint_seconds,
                 update=update,
+                expect=functools.partial(self._expect, epochs_left=total - epoch - 1),
             )
-            self.model.fit(
-                distribute(functools.partial(self.batches.epoch, epoch, state.step)),
-                epochs=1,
-                steps_per_epoch=steps - state.step,
-                shuffle=False,
-                verbose=0,
-                callbacks=[monitor],
-            )
+            monitor = self._fit(watch, epoch, state)
             entry = self._entry(monitor, epoch)
-            update(steps, steps, _summary(entry, job.batches.multi_label))
+            update(steps, steps, _summary(entry, self._score_name))
         self.metrics = []
         return entry
+
+    def _fit(self, watch: Callable[..., TrainingMonitor], epoch: int, state: TrainingState) -> TrainingMonitor:
+        """Train the rest of an epoch; a step whose images cannot be decoded as planned is repeated."""
+        first, seconds, metrics = state.step, state.seconds, self.metrics
+        while True:
+            monitor = watch(first_step=first, seconds=seconds, metrics=metrics)
+            try:
+                self.model.fit(
+                    distribute(functools.partial(self._feed, epoch, first)),
+                    epochs=1,
+                    steps_per_epoch=len(self.job.batches) - first,
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=[monitor],
+                )
+                return monitor
+            except Exception as error:
+                batches = self.batches
+                if not isinstance(batches, SampleBatches) or keras.backend.backend() != "tensorflow":
+                    raise  # nothing to recover, and JAX's variables cannot be read now
+                first += int(_scalar(self.model.step))
+                if not batches.recover(epoch, first, error):
+                    raise
+                seconds, metrics = monitor.seconds, checkpoint.values(self.model.metrics_variables)
+
+    @property
+    def _score_name(self) -> str:
+        batches = self.job.batches
+        return "agreement" if not is_labelled(batches) else "mAP" if batches.multi_label else "top-1"
+
+    @property
+    def _step_augmentation(self) -> Augment | None:
+        """What the train step does to images; nothing where the images of a pair would be on two devices."""
+        batches = self.batches
+        if not isinstance(batches, SampleBatches):
+            return None
+        whole_pairs = keras.backend.backend() == "jax" or not batches.batch_size // self.job.devices.replicas % 2
+        return batches.augment if whole_pairs or not (batches.augment.mixup or batches.augment.cutmix) else None
+
+    def _feed(self, epoch: int, first_step: int) -> Any:
+        batches = self.batches
+        if isinstance(batches, SampleBatches) and self._step_augmentation is not None:
+            return batches.feed(epoch, first_step)
+        return batches.epoch(epoch, first_step)
+
+    def _expect(self, seconds_a_step: float, steps_left: int, steady: bool, epochs_left: int) -> str:
+        """The time that is left of the epoch and of the training. The first steady one of a phase is reported."""
+        steps = len(self.job.batches)
+        whole = steps * seconds_a_step + self._validation_seconds
+        left = steps_left * seconds_a_step + self._validation_seconds + epochs_left * whole
+        if steady and not self._expected and left >= EXPECTED_FROM_SECONDS:
+            rate = self.job.batches.batch_size * self.job.devices.hosts / seconds_a_step
+            computed = precision_of_device(self.job.settings.precision)
+            with self.job.progress("expected time") as update:
+                text = f"{duration(whole)} an epoch, {duration(left)} for the rest of the training"
+                update(1, 1, f"{text}, at {rate:,.0f} images/s in {computed}")
+        self._expected = self._expected or steady
+        return f"{duration(steps_left * seconds_a_step)} left of the epoch, {duration(left)} of the training"
 
     @property
     def learning_rate(self) -> float:
@@ -184,7 +250,9 @@ class PhaseTrainer:
         return _scalar(inner.learning_rate if plateau else inner._learning_rate(first + step))
 
     def _entry(self, monitor: TrainingMonitor, epoch: int) -> dict[str, Any]:
+        start = time.monotonic()
         validated = self._validate()
+        self._validation_seconds = time.monotonic() - start
         return {
             "epoch": epoch + 1,
             "phase": self.number + 1,
@@ -251,8 +319,7 @@ def _finite(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _summary(entry: dict[str, Any], multi_label: bool) -> str:
-    name = "mAP" if multi_label else "top-1"
+def _summary(entry: dict[str, Any], name: str) -> str:
     parts = [f"loss {entry['loss']:.4f}", f"{name} {entry['score']:.1%}"] if entry["loss"] is not None else []
     if entry["validation_score"] is not None:
         parts.append(f"validation {entry['validation_score']:.1%}{validation_interval(entry)}")

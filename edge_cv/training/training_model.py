@@ -8,7 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from edge_cv.recipe import Teacher
+from edge_cv.data.input_pipeline.augmentation import PIXELS, augmented
+from edge_cv.recipe import Augment, Teacher
 
 
 class TrainingModel(keras.Model):
@@ -29,6 +30,8 @@ class TrainingModel(keras.Model):
         class_weights: Sequence[float] | None = None,
         teacher: keras.Model | None = None,
         distillation: Teacher | None = None,
+        augment: Augment | None = None,
+        labelled: bool = True,
     ) -> None:
         """
         Args:
@@ -38,6 +41,10 @@ class TrainingModel(keras.Model):
             class_weights: factors `(classes,)` of the loss, by the class of the image.
             teacher: model with the same input and classes as the network.
             distillation: share and temperature of the teacher's part of the loss; required with `teacher`.
+            augment: augmentation whose steps after the flip are a part of the train step, where the inputs are a
+                dictionary as from `SampleBatches.feed`.
+            labelled: whether the images have labels. If not, the teacher's probabilities take their place in the loss
+                and in the metrics: the score is the share of images on which both models agree.
         """
         super().__init__(name="training_model")
         self.network = network
@@ -45,6 +52,8 @@ class TrainingModel(keras.Model):
         self.l2 = l2
         self.class_weights = None if class_weights is None else tuple(float(w) for w in class_weights)
         self.distillation = distillation
+        self.augment = augment
+        self.labelled = labelled
         self.teacher = teacher
         if teacher is not None:
             teacher.trainable = False
@@ -63,12 +72,24 @@ class TrainingModel(keras.Model):
             name=name,
         )
 
+    def train_step(self, *arguments: Any) -> Any:
+        """One step on a batch of `SampleBatches.feed`. On JAX the state of the model comes before the batch."""
+        *state, (inputs, targets) = arguments
+        if self.augment is not None and isinstance(inputs, dict):
+            draws = {name: values for name, values in inputs.items() if name != PIXELS}
+            inputs, targets = augmented(inputs[PIXELS], targets, draws, self.augment)
+        return super().train_step(*state, (inputs, targets))
+
     def call(self, pixels: Any, training: bool = False) -> Any:
         """Float32 logits `(batch, classes)` of pixels `(batch, height, width, 3)`."""
+        pixels = pixels[PIXELS] if isinstance(pixels, dict) else pixels  # Keras builds the model with a batch
         if training and self.l2:
             kernels = [v for v in self.network.trainable_variables if len(v.shape) > 1]
             self.add_loss(self.l2 / 2 * ops.sum(ops.stack([ops.sum(ops.square(kernel)) for kernel in kernels])))
-        return ops.cast(self.network(pixels, training=training), "float32")
+        logits = ops.cast(self.network(pixels, training=training), "float32")
+        if self.labelled or self.teacher is None:
+            return logits
+        return ops.concatenate([logits, self._taught(self.teacher, pixels)], axis=-1)  # for the loss and the metrics
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -76,10 +97,12 @@ class TrainingModel(keras.Model):
         """The loss of one batch. In training it is weighted by class and mixed with the distance from the teacher."""
         if training and self.class_weights is not None:
             sample_weight = ops.matmul(y, ops.convert_to_tensor(self.class_weights, "float32"))
-        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        targets, logits, taught = self._without_labels(y, y_pred)
+        loss = super().compute_loss(x, targets, logits, sample_weight, training)
         if training and self.teacher is not None and self.distillation is not None:
             share, temperature = self.distillation.share, self.distillation.temperature
-            loss = (1 - share) * loss + share * self._distance_from_teacher(self.teacher, temperature, x, y_pred)
+            taught = self._taught(self.teacher, x) if taught is None else taught
+            loss = (1 - share) * loss + share * self._distance_from_teacher(taught, temperature, logits)
         if training:
             broken = self.broken_at.value
             now = ops.logical_and(broken < 0, ops.logical_not(ops.isfinite(loss)))
@@ -87,9 +110,31 @@ class TrainingModel(keras.Model):
             self.step.assign_add(1)
         return loss
 
-    def _distance_from_teacher(self, teacher: keras.Model, temperature: float, pixels: Any, logits: Any) -> Any:
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """The metrics of one batch, by its labels or by the teacher's probabilities."""
+        targets, logits, _ = self._without_labels(y, y_pred)
+        return super().compute_metrics(x, targets, logits, sample_weight)
+
+    def _without_labels(self, targets: Any, outputs: Any) -> tuple[Any, Any, Any]:
+        """Targets, logits, and the teacher's logits `(batch, classes)` where these are a part of the outputs."""
+        classes = targets.shape[-1]
+        if outputs.shape[-1] == classes:
+            return targets, outputs, None
+        logits, taught = outputs[:, :classes], outputs[:, classes:]
+        return (ops.sigmoid if self.multi_label else ops.softmax)(taught), logits, taught
+
+    @staticmethod
+    def _taught(teacher: keras.Model, pixels: Any) -> Any:
+        """The teacher's float32 logits of the student's crops, resized to the teacher's input."""
+        size = teacher.input_shape[1:3]
+        pixels = ops.cast(pixels, "float32")
+        if None not in size and tuple(pixels.shape[1:3]) != size:
+            pixels = ops.image.resize(pixels, size, interpolation="bilinear", data_format="channels_last")
+        return ops.stop_gradient(ops.cast(teacher(pixels, training=False), "float32"))
+
+    def _distance_from_teacher(self, taught: Any, temperature: float, logits: Any) -> Any:
         """The Kullback-Leibler divergence of softened probabilities, times temperature squared (section 2)."""
-        target = ops.stop_gradient(ops.cast(teacher(pixels, training=False), "float32")) / temperature
+        target = taught / temperature
         if self.multi_label:
             distance = keras.losses.BinaryCrossentropy(from_logits=True)
             return temperature**2 * distance(ops.sigmoid(target), logits / temperature)

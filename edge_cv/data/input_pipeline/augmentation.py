@@ -12,12 +12,13 @@ The steps, for each image:
 8. Mixup (Zhang et al. 2017) or CutMix (Yun et al. 2019) with the other image of a pair.
 
 All random numbers come from `draws.draw`; the steps are functions of pixels and these numbers. 1 and 2 happen where
-images are decoded; 3 to 6 are `change` and 8 is `mix`, in `keras.ops`, which runs in tf.data and under JAX's jit.
+images are decoded, 7 where targets are made; 3 to 6 are `change` and 8 is `mix`, in `keras.ops`, on the device that
+trains: as a part of the compiled train step, or by `compiled` for a batch to look at.
 
 Keras's own layers of the same names are not used: their random numbers come from a counter that a parallel map
 increments in any order and that cannot be set to a step; RandAugment applies all eleven operations to every image, and
 one choice to the whole batch; CutMix's targets are those of a rectangle that is not rounded to pixels. Their operations
-on pixels (affine_transform, HSV) are used here.
+on pixels (HSV) are used here.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ import numpy as np
 from edge_cv.data.input_pipeline.image_operations import brightness, clip, contrast, hue, randaugment, saturation
 from edge_cv.recipe import Augment
 
+PIXELS = "pixels"  # the name of the images beside the random numbers in the inputs of a train step
+_OF_PAIRS = ("kept", "box")  # the random numbers of `mix`
+
 
 def changes(augment: Augment) -> bool:
     """Whether `change` does anything."""
@@ -38,32 +42,34 @@ def changes(augment: Augment) -> bool:
     return bool(augment.randaugment or jitter or augment.lighting or augment.erasing)
 
 
-def change(image: Any, draws: dict[str, Any], augment: Augment) -> Any:
-    """Steps 3 to 6 on one image.
+def change(images: Any, draws: dict[str, Any], augment: Augment, *, lazy: bool = False) -> Any:
+    """Steps 3 to 6 on images.
 
     Args:
-        image: uint8 `(height, width, 3)`, already cropped and flipped.
-        draws: the image's row of each of the batch's random numbers.
+        images: uint8 `(n, height, width, 3)`, already cropped and flipped.
+        draws: the random numbers, `(n, ...)` each.
         augment: the steps.
+        lazy: as for `randaugment`.
 
     Returns:
         uint8 of the same shape.
     """
     from keras import ops
 
-    image = ops.cast(image, "float32")
+    images = ops.cast(images, "float32")
     for nth in range(augment.randaugment):
-        image = randaugment(image, draws["operations"][nth], draws["signs"][nth], augment.magnitude / 30)
+        operations, signs = draws["operations"][:, nth], draws["signs"][:, nth]
+        images = randaugment(images, operations, signs, augment.magnitude / 30, lazy=lazy)
     if "jitter" in draws:
         for nth, jitter in enumerate((brightness, contrast, saturation, hue)):
             if getattr(augment, jitter.__name__):
-                image = jitter(image, draws["jitter"][nth])
+                images = jitter(images, draws["jitter"][:, nth, None, None, None])
     if "lighting" in draws:
-        image = image + draws["lighting"]
+        images = images + draws["lighting"][:, None, None, :]
     if "erased" in draws:
-        inside = _inside(image, draws["erased"])
-        image = ops.where(inside, ops.cast(draws["colour"], "float32"), image)
-    return _to_uint8(image)
+        inside = _inside(images, draws["erased"])
+        images = ops.where(inside, ops.cast(draws["colour"], "float32")[:, None, None, :], images)
+    return _to_uint8(images)
 
 
 def mix(images: Any, targets: Any, draws: dict[str, Any]) -> tuple[Any, Any]:
@@ -95,32 +101,65 @@ def mix(images: Any, targets: Any, draws: dict[str, Any]) -> tuple[Any, Any]:
     return _to_uint8(mixed), kept * targets + (1 - kept) * ops.take(targets, partner, axis=0)
 
 
+def augmented(images: Any, targets: Any, draws: dict[str, Any], augment: Augment) -> tuple[Any, Any]:
+    """Steps 3 to 8 on a batch, in operations that every backend compiles, also as a part of a train step.
+
+    Args:
+        images: uint8 `(batch, height, width, 3)`, already cropped and flipped.
+        targets: float32 `(batch, classes)`, already smoothed.
+        draws: the batch's random numbers except those of steps 1 and 2 (`of_device`).
+        augment: the steps.
+
+    Returns:
+        Images and targets of the same shapes and types.
+    """
+    if changes(augment):
+        of_images = {name: values for name, values in draws.items() if name not in _OF_PAIRS}
+        images = _one_by_one(images, of_images, augment) if _on_cpu() else change(images, of_images, augment)
+    return mix(images, targets, draws) if "kept" in draws else (images, targets)
+
+
+def of_device(draws: dict[str, Any]) -> dict[str, Any]:
+    """The random numbers of steps 3 to 8."""
+    return {name: values for name, values in draws.items() if name not in ("crop", "flip")}
+
+
 @functools.cache
 def compiled(augment: Augment) -> Callable[[Any, Any, dict[str, Any]], tuple[Any, Any]]:
-    """Steps 3 to 8 on a batch, compiled by Keras's backend: (images, targets, draws) -> (images, targets)."""
+    """`augmented`, compiled by Keras's backend."""
     import keras
-    from keras import ops
 
-    def steps(images: Any, targets: Any, draws: dict[str, Any]) -> tuple[Any, Any]:
-        if changes(augment):
-            images = each(lambda given: change(given[0], given[1], augment), (images, draws))
-        return mix(images, targets, draws) if "kept" in draws else (images, targets)
-
+    steps = functools.partial(augmented, augment=augment)
     if keras.backend.backend() == "jax":
         import jax
 
-        # On a GPU all images at once, although that computes every operation of RandAugment for each image.
-        each = ops.map if jax.default_backend() == "cpu" else ops.vectorized_map
         return jax.jit(steps)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        def each(function: Any, given: Any) -> Any:
-            return tf.map_fn(function, given, fn_output_signature=tf.uint8)
-
         return tf.function(steps)
-    each = ops.map
     return steps
+
+
+def _one_by_one(images: Any, draws: dict[str, Any], augment: Augment) -> Any:
+    """`change`, which on a CPU computes for each image only the groups of operations that it needs."""
+    import keras
+
+    def one(given: tuple[Any, dict[str, Any]]) -> Any:
+        image, draws_of_image = given
+        return change(image[None], {n: values[None] for n, values in draws_of_image.items()}, augment, lazy=True)[0]
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.map_fn(one, (images, draws), fn_output_signature=tf.uint8)
+    return keras.ops.map(one, (images, draws))
+
+
+def _on_cpu() -> bool:
+    import keras
+
+    return all(device.startswith("cpu") for device in keras.distribution.list_devices())
 
 
 def _to_uint8(image: Any) -> Any:

@@ -6,6 +6,7 @@ steps of augmentation are listed in `edge_cv.data.input_pipeline.augmentation`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ import numpy as np
 from converters.errors import InputError
 from converters.images.decoding import ImageError, decode_image
 from converters.images.preprocessing import Preprocessing
+from edge_cv.data.input_pipeline.augmentation import PIXELS, compiled
+from edge_cv.data.input_pipeline.draws import Draws
 from edge_cv.data.input_pipeline.loading import BatchPlan, BrokenImages, Encoded, one_hot
 from edge_cv.data.input_pipeline.pillow_pipeline import ArraySamples, PillowPipeline
 from edge_cv.data.input_pipeline.sampler import Sampler
+from edge_cv.data.samples import UNKNOWN
 from edge_cv.parallel.threads import map_in_threads
 from edge_cv.recipe import Augment
 
@@ -70,7 +74,7 @@ def sample_batches(
     random numbers are the same on every backend; the pixels differ by as much as two decoders and resamplers differ.
 
     Args:
-        samples: the images and their labels.
+        samples: the images and their labels. If no image has one, the targets are zeros, for a teacher to replace.
         image_size: height and width of the batches, in pixels.
         batch_size: images a step, on this host.
         seed: decides order and augmentation.
@@ -81,7 +85,7 @@ def sample_batches(
         workers: processes that decode where Keras does not run on TensorFlow; 0 for threads, enough for ten cores.
 
     Raises:
-        InputError: an image has no label, `balanced` is used with several labels an image, or a size is invalid.
+        InputError: some images have no label, `balanced` is used with several labels an image, or a size is invalid.
     """
     plan = _plan(samples, image_size, batch_size, seed, augment or Augment(), balanced, shard_index, shard_count)
     broken = BrokenImages(samples.name)
@@ -140,6 +144,11 @@ def array_batches(
     return SampleBatches(plan, pipeline, broken)
 
 
+def is_labelled(batches: Batches) -> bool:
+    """Whether the images have labels; the targets of images without any are all zeros."""
+    return not isinstance(batches, SampleBatches) or batches.labelled
+
+
 class SampleBatches:
     """`Batches` of a plan. Each `epoch` has its own threads, which end when it ends or is closed."""
 
@@ -147,9 +156,15 @@ class SampleBatches:
         self.classes = tuple(plan.samples.classes)
         self.batch_size = plan.sampler.batch_size
         self.multi_label = plan.samples.multi_label
+        self.labelled = not _unlabelled(plan.samples.labels)
         self.plan = plan
         self._pipeline = pipeline
         self._broken = broken
+
+    @property
+    def augment(self) -> Augment:
+        """The augmentation, whose steps after the flip `epoch` does and `feed` leaves to the train step."""
+        return self.plan.augment
 
     @property
     def broken(self) -> dict[int, str]:
@@ -160,7 +175,34 @@ class SampleBatches:
         return self.plan.sampler.steps
 
     def epoch(self, number: int, first_step: int = 0) -> Iterator[tuple[Any, Any]]:
-        return self._pipeline.epoch(number, first_step)
+        return self._finished(self._pipeline.epoch(number, first_step))
+
+    def _finished(self, batches: Iterator[tuple[Any, Any, Draws]]) -> Iterator[tuple[Any, Any]]:
+        with contextlib.closing(batches):  # type: ignore[type-var]  # generators
+            for images, targets, draws in batches:
+                yield compiled(self.augment)(images, targets, draws) if draws else (images, targets)
+
+    def feed(self, number: int, first_step: int = 0) -> Any:
+        """The epoch for Keras's `fit`: cropped and flipped images whose train step does the rest of the augmentation.
+
+        Returns:
+            A `tf.data.Dataset` if the images come from tf.data, else an iterator. Its elements are inputs and targets;
+            the inputs are a dictionary of the images as `PIXELS` and of the random numbers for `augmented`, or only
+            the images where the train step has nothing to do.
+        """
+        if isinstance(self._pipeline, PillowPipeline | _Unchanged):
+            epoch = self._pipeline.epoch(number, first_step)
+            return (({PIXELS: images, **draws} if draws else images, targets) for images, targets, draws in epoch)
+        return self._pipeline.dataset(number, first_step)
+
+    def recover(self, number: int, step: int, error: Exception) -> bool:
+        """Whether an epoch of `feed` that failed at this step can go on from it: an image is decoded otherwise then.
+
+        Raises:
+            InputError: it failed because no image can be read.
+        """
+        recover = getattr(self._pipeline, "recover", None)
+        return recover is not None and recover(number, step, error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,10 +210,10 @@ class _Unchanged:
     plan: BatchPlan
     images: np.ndarray
 
-    def epoch(self, number: int, first_step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def epoch(self, number: int, first_step: int) -> Iterator[tuple[np.ndarray, np.ndarray, Draws]]:
         for step in range(first_step, self.plan.sampler.steps):
             indices = self.plan.sampler.indices(number, step)
-            yield self.images[indices], self.plan.targets(indices)
+            yield self.images[indices], self.plan.targets(indices), {}
 
 
 def _plan(
@@ -191,6 +233,9 @@ def _plan(
             raise InputError(f"labels must be 0 and 1 (n, {classes}). Received: {labels.dtype} {labels.shape}")
         if balanced:
             raise InputError("balanced needs one label an image. Received: several")
+    elif _unlabelled(labels) and classes:
+        if balanced:
+            raise InputError("balanced needs one label an image. Received: images without labels")
     elif not whole or not ((labels >= 0) & (labels < classes)).all():
         wrong = labels[(labels < 0) | (labels >= classes)][0] if whole else labels.dtype
         raise InputError(f"labels must be whole numbers in 0..{classes - 1} to train on. Received: {wrong}")
@@ -200,6 +245,10 @@ def _plan(
         raise InputError(f"batch_size must be even for Mixup and CutMix on several hosts. Received: {batch_size}")
     sampler = Sampler(len(samples), batch_size, seed, shard_index, shard_count, labels if balanced else None)
     return BatchPlan(samples, sampler, augment, image_size)
+
+
+def _unlabelled(labels: np.ndarray) -> bool:
+    return labels.ndim == 1 and bool((labels == UNKNOWN).all())
 
 
 @dataclass(frozen=True, eq=False)

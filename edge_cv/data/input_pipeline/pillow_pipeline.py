@@ -1,6 +1,6 @@
 """Training batches by Pillow, where Keras does not run on TensorFlow: from files (by Grain where installed) or memory.
 
-Pillow decodes, crops and flips on all cores; Keras's backend compiles the other steps of augmentation.
+Pillow decodes, crops and flips on all cores. The other steps of augmentation follow on the device.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.data.input_pipeline.augmentation import compiled
+from edge_cv.data.input_pipeline.augmentation import of_device
+from edge_cv.data.input_pipeline.draws import Draws
 from edge_cv.data.input_pipeline.loading import (
     BatchPlan,
     BrokenImages,
@@ -48,7 +49,7 @@ class ArraySamples:
 
 
 class PillowPipeline:
-    """The batches of a plan, as arrays of numpy or of Keras's backend."""
+    """The cropped and flipped batches of a plan, as arrays of numpy."""
 
     def __init__(self, plan: BatchPlan, broken: BrokenImages, workers: int = 0) -> None:
         """
@@ -61,7 +62,8 @@ class PillowPipeline:
         self._broken = broken
         self._workers = workers
 
-    def epoch(self, number: int, first_step: int) -> Iterator[tuple[Any, Any]]:
+    def epoch(self, number: int, first_step: int) -> Iterator[tuple[np.ndarray, np.ndarray, Draws]]:
+        """Yields images, targets, and the random numbers of the steps that follow on the device."""
         plan, steps = self._plan, range(first_step, self._plan.sampler.steps)
         batches = self._through_grain if not isinstance(plan.samples, ArraySamples) else _through_threads
         for step, (images, targets, problems) in zip(steps, batches(steps, _Load(plan, number)), strict=True):
@@ -69,9 +71,7 @@ class PillowPipeline:
                 self._broken.add(index, why)
             if isinstance(images, InputError):
                 raise images
-            draws = plan.draws(number, step)
-            rest = {name: values for name, values in draws.items() if name not in ("crop", "flip")}
-            yield compiled(plan.augment)(images, targets, rest) if rest else (images, targets)
+            yield images, targets, of_device(plan.draws(number, step))
 
     def _through_grain(self, steps: range, load: _Load) -> Iterable[Any]:
         try:

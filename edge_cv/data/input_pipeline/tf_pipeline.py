@@ -2,7 +2,8 @@
 
 Python is called once a batch: it reads the JPEGs' headers and draws the crops. TensorFlow reads the files and decodes
 only the crop of each JPEG, on all cores. Pillow decodes the other images in the same call: other formats, CMYK, 16
-bits, EXIF rotation, truncated files, and photos so large that they are reduced while they are decoded.
+bits, EXIF rotation, truncated files, and photos so large that they are reduced while they are decoded. The other steps
+of augmentation follow on the device.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import threading
+import time
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.data.input_pipeline.augmentation import change, mix
+from edge_cv.data.input_pipeline.augmentation import PIXELS, of_device
 from edge_cv.data.input_pipeline.draws import Draws, windows
 from edge_cv.data.input_pipeline.jpeg import read_header, read_header_of_file
 from edge_cv.data.input_pipeline.loading import (
@@ -31,98 +34,124 @@ from edge_cv.data.input_pipeline.loading import (
 from edge_cv.data.places import FilePart
 from edge_cv.parallel.threads import available_cores
 
-_PER_IMAGE = ("operations", "signs", "jitter", "lighting", "erased", "colour")  # the random numbers of `change`
-_PER_BATCH = ("kept", "box")  # and of `mix`
-
 # The kinds of a row's content: a finished square, the path of a JPEG, a JPEG. Every further branch of the graph would
 # cost each image some hundredths of a millisecond.
 _SQUARE, _PATH, _JPEG = range(3)
 
-# Unfinished epochs. TensorFlow's threads call Python, so an epoch that is open at Python's shutdown would block it.
-_open: weakref.WeakSet[Any] = weakref.WeakSet()
+# TensorFlow's threads call Python to read. One that did so after Python's shutdown would block it for ever: at exit the
+# reads of unfinished epochs fail at once, and the shutdown waits until none is left.
+_exiting = False
+_reading = 0
+_count = threading.Lock()
+_QUIET_SECONDS, _WAITING_SECONDS = 0.1, 5.0
 
 
 @atexit.register
 def _close() -> None:
-    for batches in list(_open):
-        with contextlib.suppress(ValueError):  # it runs in another thread
-            batches.close()
+    global _exiting
+    _exiting = True
+    start = quiet_since = time.monotonic()
+    while _made and (now := time.monotonic()) - quiet_since < _QUIET_SECONDS and now - start < _WAITING_SECONDS:
+        time.sleep(0.01)
+        quiet_since = time.monotonic() if _reading else quiet_since
+
+
+_made: weakref.WeakSet[Any] = weakref.WeakSet()  # the pipelines whose threads may read
 
 
 class TfPipeline:
-    """The batches of a plan, as tensors."""
+    """The cropped and flipped batches of a plan, as tensors."""
 
     def __init__(self, plan: BatchPlan, broken: BrokenImages) -> None:
         self._plan = plan
         self._broken = broken
         self._refused: set[int] = set()  # JPEGs with a valid header that TensorFlow cannot decode
         self._failure: InputError | None = None
-        self._names: list[str] = []  # of the random numbers that the graph takes
         self._graph: Any = None
 
-    def epoch(self, number: int, first_step: int) -> Iterator[tuple[Any, Any]]:
-        batches = self._batches(number, first_step)
-        _open.add(batches)
-        return batches
+    def dataset(self, number: int, first_step: int) -> Any:
+        """The epoch from `first_step` as a `tf.data.Dataset`; `SampleBatches.feed` describes its elements.
 
-    def _batches(self, number: int, first_step: int) -> Iterator[tuple[Any, Any]]:
+        It fails at a JPEG that TensorFlow cannot decode. `recover` then makes another dataset from that step possible.
+        """
         import tensorflow as tf
 
         if self._graph is None:
             self._graph = self._build()
+            _made.add(self)
         make, spec = self._graph
+        variant = make(tf.constant(number, tf.int64), tf.constant(first_step, tf.int64))
+        return tf.data.experimental.from_variant(variant, spec)
+
+    def epoch(self, number: int, first_step: int) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
+        """Yields images, targets, and the random numbers of the steps that follow on the device."""
+        import tensorflow as tf
+
         step = first_step
         while step < self._plan.sampler.steps:
-            variant = make(tf.constant(number, tf.int64), tf.constant(step, tf.int64))
             try:
-                for batch in tf.data.experimental.from_variant(variant, spec):
-                    yield batch
+                for inputs, targets in self.dataset(number, step):
+                    draws = dict(inputs) if isinstance(inputs, dict) else {PIXELS: inputs}
+                    yield draws.pop(PIXELS), targets, draws
                     step += 1
-            except tf.errors.OpError:
-                if self._failure is not None:
-                    failure, self._failure = self._failure, None
-                    raise failure from None
-                if not self._find_refused(number, step):
+            except tf.errors.OpError as error:
+                if not self.recover(number, step, error):
                     raise
+
+    def recover(self, number: int, step: int, error: Exception) -> bool:
+        """Whether the epoch can go on from the step at which it failed, as Pillow decodes an image of it from now on.
+
+        Raises:
+            InputError: it failed because no image can be read.
+        """
+        import tensorflow as tf
+
+        if not isinstance(error, tf.errors.OpError):
+            return False
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure from None
+        return self._find_refused(number, step)
 
     def _build(self) -> tuple[Any, Any]:
         """A function from epoch and first step to a dataset of batches, and the element spec of that dataset."""
         import tensorflow as tf
 
-        plan, size = self._plan, self._plan.image_size
+        plan, size, cores = self._plan, self._plan.image_size, available_cores()
         batch, classes = plan.sampler.batch_size, len(plan.samples.classes)
-        draws = plan.draws(0, 0)
-        self._names = [name for name in (*_PER_IMAGE, *_PER_BATCH) if name in draws]
-        per_image = [name for name in _PER_IMAGE if name in draws]
-        per_batch = [name for name in _PER_BATCH if name in draws]
-        kinds = [tf.string, tf.int32, tf.int32, tf.bool, tf.float32, *(draws[n].dtype for n in self._names)]
-        shapes = [(batch,), (batch,), (batch, 4), (batch,), (batch, classes), *(draws[n].shape for n in self._names)]
+        draws = of_device(plan.draws(0, 0))
+        kinds = [tf.string, tf.int32, tf.int32, tf.bool, tf.float32]
+        shapes = [(batch,), (batch,), (batch, 4), (batch,), (batch, classes)]
 
         def read(epoch: Any, step: Any) -> tuple[Any, ...]:
             values = tf.numpy_function(self._read, [epoch, step], kinds, stateful=False)
-            for value, shape in zip(values, shapes, strict=True):
-                value.set_shape(shape)
-            return (*values[:5], dict(zip(self._names, values[5:], strict=True)))
+            return tuple(tf.ensure_shape(value, shape) for value, shape in zip(values, shapes, strict=True))
 
-        def image_of(content: Any, kind: Any, window: Any, flip: Any, target: Any, draws: dict) -> tuple[Any, ...]:
-            pixels = _decoded(content, kind, window, flip, size)
-            if per_image:
-                pixels = change(pixels, {name: draws[name] for name in per_image}, plan.augment)
-            return (pixels, target, {name: draws[name] for name in per_batch}) if per_batch else (pixels, target)
+        def drawn(epoch: Any, step: Any) -> dict[str, Any]:
+            types = [values.dtype for values in draws.values()]
+            values = tf.numpy_function(self._draws, [epoch, step], types, stateful=False)
+            named = zip(draws, values, strict=True)
+            return {name: tf.ensure_shape(value, draws[name].shape) for name, value in named}
+
+        def image_of(content: Any, kind: Any, window: Any, flip: Any, target: Any) -> tuple[Any, Any]:
+            return _decoded(content, kind, window, flip, size), target
 
         options = tf.data.Options()
         options.deterministic = True
         options.experimental_optimization.map_and_batch_fusion = True
-        options.threading.private_threadpool_size = available_cores()
+        options.threading.private_threadpool_size = cores
         options.threading.max_intra_op_parallelism = 1
         specs: list[Any] = []
 
         @tf.function(input_signature=[tf.TensorSpec([], tf.int64)] * 2)
         def make(epoch: Any, first_step: Any) -> Any:
             steps = tf.data.Dataset.range(first_step, plan.sampler.steps)
-            data = steps.map(lambda step: read(epoch, step), num_parallel_calls=available_cores()).prefetch(1).unbatch()
-            data = data.map(image_of, num_parallel_calls=available_cores()).batch(batch, drop_remainder=True)
-            data = data.map(mix, num_parallel_calls=2) if per_batch else data
+            data = steps.map(lambda step: read(epoch, step), num_parallel_calls=cores).prefetch(1).unbatch()
+            data = data.map(image_of, num_parallel_calls=cores).batch(batch, drop_remainder=True)
+            if draws:
+                numbers = steps.map(lambda step: drawn(epoch, step))
+                data = tf.data.Dataset.zip(data, numbers)
+                data = data.map(lambda one, given: ({PIXELS: one[0], **given}, one[1]))
             data = data.prefetch(2).with_options(options)
             specs.append(data.element_spec)
             return tf.data.experimental.to_variant(data)
@@ -130,20 +159,24 @@ class TfPipeline:
         make.get_concrete_function()
         return make, specs[-1]
 
+    def _draws(self, epoch: int, step: int) -> tuple[np.ndarray, ...]:
+        with _counted():
+            return tuple(of_device(self._plan.draws(int(epoch), int(step))).values())
+
     def _read(self, epoch: int, step: int) -> tuple[np.ndarray, ...]:
-        try:
-            return self._batch(int(epoch), int(step))
-        except InputError as error:
-            self._failure = error
-            raise
+        with _counted():
+            try:
+                return self._batch(int(epoch), int(step))
+            except InputError as error:
+                self._failure = error
+                raise
 
     def _batch(self, epoch: int, step: int) -> tuple[np.ndarray, ...]:
-        """Content, kind, window and flip of each image of a batch, the targets, and the random numbers."""
+        """Content, kind, window and flip of each image of a batch, and the targets."""
         plan, draws = self._plan, self._plan.draws(epoch, step)
         indices, contents, kinds, crops = self._rows(epoch, step, draws)
         flips = draws.get("flip", np.zeros(len(indices), bool))
-        extra = (draws[name] for name in self._names)
-        return contents, kinds, crops, flips, plan.targets(indices), *extra
+        return contents, kinds, crops, flips, plan.targets(indices)
 
     def _rows(self, epoch: int, step: int, draws: Draws) -> tuple[np.ndarray, ...]:
         """Index, content, kind and window of each image of a batch."""
@@ -191,6 +224,21 @@ class TfPipeline:
                 except tf.errors.OpError:
                     self._refused.add(int(index))
         return len(self._refused) > before
+
+
+@contextlib.contextmanager
+def _counted() -> Iterator[None]:
+    """Context in which Python's shutdown waits for the reading thread; raises once the shutdown has begun."""
+    global _reading
+    if _exiting:
+        raise RuntimeError("Python is shutting down")
+    with _count:
+        _reading += 1
+    try:
+        yield
+    finally:
+        with _count:
+            _reading -= 1
 
 
 def _decoded(content: Any, kind: Any, window: Any, flip: Any, size: int) -> Any:
