@@ -24,14 +24,11 @@ MIN_LINE_SECONDS = 10.0  # between two lines of a step, without a terminal
 
 def duration(seconds: float) -> str:
     """A time in its two largest units, such as `2 h 5 min`."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s" if seconds < 600 else f"{round(seconds / 60)} min"
-    minutes = round(seconds / 60)
-    hours = round(seconds / 3600)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{hours // 24} d {hours % 24} h"
+    for size, unit, smaller, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        whole = round(seconds / smaller)  # in smaller units
+        if whole * smaller >= size:
+            return f"{whole * smaller // size} {unit} {whole * smaller % size // smaller} {part}"
+    return f"{round(seconds)} s"
 
 
 @contextlib.contextmanager

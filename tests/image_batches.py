@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from edge_cv.data.input_pipeline.batches import sample_batches
+from edge_cv.data.input_pipeline.batches import SampleBatches, sample_batches
 from edge_cv.data.input_pipeline.pillow_pipeline import PillowPipeline
 from edge_cv.recipe import Augment
 
@@ -65,5 +65,10 @@ def make(samples, augment: Augment = MIXED, batch_size: int = 4, **options):
     return sample_batches(samples, image_size=32, batch_size=batch_size, seed=3, augment=augment, **options)
 
 
-def by_pillow(batches) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(np.asarray(i), np.asarray(t)) for i, t in PillowPipeline(batches.plan, batches._broken).epoch(0, 0)]
+def by_pillow(batches, workers: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    return taken(with_pillow(batches, workers))
+
+
+def with_pillow(batches, workers: int = 0) -> SampleBatches:
+    """The same batches, read by Pillow."""
+    return SampleBatches(batches.plan, PillowPipeline(batches.plan, batches._broken, workers), batches._broken)

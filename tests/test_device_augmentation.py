@@ -9,13 +9,12 @@ import math
 import keras
 import numpy as np
 import pytest
-from image_batches import EVERYTHING, Memory, make, same, scene, taken
+from image_batches import EVERYTHING, Memory, make, same, scene, taken, with_pillow
 from PIL import Image, ImageEnhance, ImageOps
 from tiny_training import assert_equal, quick
 
-from edge_cv.data.input_pipeline.augmentation import PIXELS, augmented, change
+from edge_cv.data.input_pipeline.augmentation import PIXELS, augmented, change, compiled
 from edge_cv.data.input_pipeline.image_operations import FILL, OPERATIONS
-from edge_cv.data.input_pipeline.pillow_pipeline import PillowPipeline
 from edge_cv.recipe import Augment
 from edge_cv.training import fit
 from edge_cv.training.callbacks import TrainingMonitor
@@ -99,9 +98,9 @@ def test_xla_compiles_the_steps_of_a_batch(every_operation, monkeypatch):
     draws = {**draws, "jitter": np.tile(np.float32([1, 1, 1.1, 0.05]), (len(images), 1))}
     draws |= {"kept": np.full(len(images), 0.75, np.float32), "box": np.zeros((len(images), 4), np.float32)}
     steps = functools.partial(augmented, augment=augment)
-    compiled, plain = tf.function(steps, jit_compile=True)(images, targets, draws), steps(images, targets, draws)
-    assert (np.abs(np.asarray(compiled[0], int) - np.asarray(plain[0], int)) <= 1).mean() > 0.999
-    np.testing.assert_allclose(compiled[1], plain[1])
+    by_xla, plain = tf.function(steps, jit_compile=True)(images, targets, draws), steps(images, targets, draws)
+    assert (np.abs(np.asarray(by_xla[0], int) - np.asarray(plain[0], int)) <= 1).mean() > 0.999
+    np.testing.assert_allclose(by_xla[1], plain[1])
 
 
 def test_the_feed_of_a_train_step_becomes_the_finished_batch(memory):
@@ -109,7 +108,7 @@ def test_the_feed_of_a_train_step_becomes_the_finished_batch(memory):
     fed = []
     for inputs, targets in batches.feed(1, 2):
         draws = {name: values for name, values in inputs.items() if name != PIXELS}
-        fed.append(tuple(map(np.asarray, augmented(inputs[PIXELS], targets, draws, EVERYTHING))))
+        fed.append(tuple(map(np.asarray, compiled(EVERYTHING)(inputs[PIXELS], targets, draws))))
     assert same(fed, taken(batches, 1, 2))
 
 
@@ -213,11 +212,10 @@ def test_a_jpeg_that_tensorflow_refuses_is_replaced_within_the_training(memory, 
 
 
 def test_pillows_batches_feed_a_train_step_too(memory):
-    batches = make(memory, EVERYTHING)
-    batches._pipeline = PillowPipeline(batches.plan, batches._broken)
+    batches = with_pillow(make(memory, EVERYTHING))
     (inputs, targets), *_ = batches.feed(0)
     assert inputs[PIXELS].shape == (4, 32, 32, 3)
     assert set(inputs) == {PIXELS, "operations", "signs", "jitter", "lighting", "erased", "colour", "kept", "box"}
     draws = {name: values for name, values in inputs.items() if name != PIXELS}
-    given = [np.asarray(values) for values in augmented(inputs[PIXELS], targets, draws, EVERYTHING)]
+    given = [np.asarray(values) for values in compiled(EVERYTHING)(inputs[PIXELS], targets, draws)]
     assert same([tuple(given)], taken(batches)[:1])

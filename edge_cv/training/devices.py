@@ -116,6 +116,20 @@ def uses_xla() -> bool:
     return bool(keras.distribution.list_devices("gpu"))
 
 
+def after(tensors: Any) -> contextlib.AbstractContextManager[Any]:
+    """Context whose operations run after these nested tensors have been computed.
+
+    TensorFlow would otherwise count a step whose batch could not be read: a counter does not depend on the batch.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return tf.control_dependencies([part for part in tf.nest.flatten(tensors) if tf.is_tensor(part)])
+
+
 def precision_of_device(name: str) -> str:
     """The precision that `auto` stands for: `bfloat16` where the first device computes in it, else `float32`."""
     import keras

@@ -10,6 +10,7 @@ from keras import ops
 
 from edge_cv.data.input_pipeline.augmentation import PIXELS, augmented
 from edge_cv.recipe import Augment, Teacher
+from edge_cv.training.devices import after
 
 
 class TrainingModel(keras.Model):
@@ -74,11 +75,12 @@ class TrainingModel(keras.Model):
 
     def train_step(self, *arguments: Any) -> Any:
         """One step on a batch of `SampleBatches.feed`. On JAX the state of the model comes before the batch."""
-        *state, (inputs, targets) = arguments
+        *state, (inputs, targets, *weights) = arguments
         if self.augment is not None and isinstance(inputs, dict):
             draws = {name: values for name, values in inputs.items() if name != PIXELS}
             inputs, targets = augmented(inputs[PIXELS], targets, draws, self.augment)
-        return super().train_step(*state, (inputs, targets))
+        with after(arguments):
+            return super().train_step(*state, (inputs, targets, *weights))
 
     def call(self, pixels: Any, training: bool = False) -> Any:
         """Float32 logits `(batch, classes)` of pixels `(batch, height, width, 3)`."""

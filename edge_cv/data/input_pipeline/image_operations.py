@@ -92,7 +92,7 @@ def affine(images: Any, matrix: tuple[Any, Any, Any, Any], shift: tuple[Any, Any
     count, height, width, channels = images.shape
     y, x = (np.arange(length, dtype=np.float32) - (length - 1) / 2 for length in (height, width))
     x, y = x[None, None, :], y[None, :, None]
-    a, b, c, d = matrix
+    a, b, c, d = (ops.cast(value, "float32") for value in matrix)
     left = a * x + b * y + (shift[0] + (width - 1) / 2)
     top = c * x + d * y + (shift[1] + (height - 1) / 2)
     left, top = (ops.broadcast_to(place, (count, height, width)) for place in (left, top))
