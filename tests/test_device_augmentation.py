@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -20,6 +24,7 @@ from edge_cv.training import fit
 from edge_cv.training.callbacks import TrainingMonitor
 from edge_cv.training.checkpoint import load
 
+ROOT = Path(__file__).parents[1]
 SIZE, MAGNITUDE = 40, 15.0
 STRENGTH = MAGNITUDE / 30
 
@@ -221,3 +226,19 @@ def test_pillows_batches_feed_a_train_step_too(memory):
     draws = {name: values for name, values in inputs.items() if name != PIXELS}
     given = [np.asarray(values) for values in compiled(EVERYTHING)(inputs[PIXELS], targets, draws)]
     assert same([tuple(given)], taken(batches)[:1])
+
+
+@pytest.mark.slow  # imports TensorFlow again
+def test_a_program_whose_training_is_interrupted_exits():
+    code = """
+import numpy as np
+import image_batches, test_device_augmentation as tests
+samples = image_batches.Memory(tuple(image_batches.stored(image_batches.scene(n, 400, 300)) for n in range(8)) * 100,
+                               np.zeros(800, np.int32))
+with tests.pytest.MonkeyPatch.context() as patch:
+    tests.interrupt(patch, 1, 3)
+    tests.fit(tests.network(), tests.make(samples, tests.EVERYTHING, batch_size=16), tests.quick(batch_size=16))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, timeout=120, capture_output=True, text=True)
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")

@@ -137,3 +137,19 @@ def test_the_best_epoch_is_not_chosen_by_photos_that_are_measured_on(tmp_path):
     learned, measured = pictures(tmp_path / "learned"), pictures(tmp_path / "measured")
     with pytest.raises(InputError, match=r"fit.validation must not be measured on too. Received: 40 of the 40"):
         split_for_training(measured, None, 10, train=learned, validation=measured)
+
+
+def test_photos_without_labels_get_the_classes_of_their_teacher(tmp_path):
+    classes, measured = ("ant", "bee"), str(tmp_path / "measured")
+    for name in classes:
+        photos(tmp_path / "measured" / name, ["0.png", "1.png"])
+    photos(tmp_path / "pictures", [f"{i}.png" for i in range(20)])
+    options = {"train": str(tmp_path / "pictures"), "classes": ()}
+    splits = split_for_training(measured, None, 4, taught_classes=classes, **options)
+    for samples in (splits.train, splits.validation):
+        assert samples.classes == classes
+        assert (samples.labels == -1).all()
+    assert len(splits.train) + len(splits.validation) == 20
+    assert splits.test.labels.tolist() == [0, 0, 1, 1]
+    with pytest.raises(InputError, match="each image to train on must have a label"):
+        split_for_training(measured, None, 4, **options)
