@@ -232,24 +232,6 @@ def test_large_images_are_resized(tmp_path):
     assert sizes == {(24, 32, 3), (50, 100, 3)}
 
 
-def test_images_are_stored_at_a_short_side_and_never_enlarged(tmp_path):
-    class_folders(tmp_path / "in", ("ant nest", "bee hive"), 3)  # 32 x 24 pixels
-    write(tmp_path / "in" / "ant nest" / "wide.jpg", encoded(9, size=(801, 400)))
-    write(tmp_path / "in" / "ant nest" / "tall.jpg", encoded(8, size=(200, 300)))
-    prepare(tmp_path / "in", tmp_path / "out", ShardingOptions(short_side=100))
-    stored = {}
-    for split in ("train", "validation"):
-        samples = open_samples(tmp_path / "out", split)
-        for index in range(len(samples)):
-            image = Image.open(io.BytesIO(samples.encoded(index)))
-            stored[Path(str(samples.place(index))).stem] = image
-    sizes = {image.size for image in stored.values()}
-    assert sizes == {(32, 24), (200, 100), (100, 150)}
-    wide = next(image for image in stored.values() if image.size == (200, 100))
-    expected = Image.open(io.BytesIO(encoded(9, size=(801, 400)))).resize((200, 100), Image.Resampling.BOX)
-    assert np.abs(np.asarray(wide, float) - np.asarray(expected)).mean() < 6
-
-
 def test_broken_images_are_reported_and_skipped_or_refused(photos, tmp_path):
     folder = tmp_path / "in"
     class_folders(folder, CLASSES, 3)
