@@ -23,7 +23,7 @@ MIN_LINE_SECONDS = 10.0  # between two lines of a step, without a terminal
 
 
 def duration(seconds: float) -> str:
-    """A time in its two largest units, such as `2 h 5 min`."""
+    """A duration in its two largest units: `40 s`, `3 min 5 s`, `2 h 5 min`, `2 d 23 h`."""
     for size, unit, smaller, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         whole = round(seconds / smaller)  # in smaller units
         if whole * smaller >= size:
@@ -101,14 +101,6 @@ def _lines(title: str) -> Iterator[Update]:
 
     yield update
     _end(title, last_note, start)
-
-
-def duration(seconds: float) -> str:
-    """A duration as text: `40 s`, `3 min`, `2 h 5 min`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _end(title: str, note: str, start: float) -> None:
