@@ -88,13 +88,14 @@ def tensorflow_int8(model, pixels: np.ndarray) -> bytes:
 
 def ours(model, pixels: np.ndarray, folder: Path) -> dict[str, Path]:
     """All five files, each verified, without a kept float conversion."""
-    from converters import float_model, to_onnx, to_tflite
+    from converters import convert_all, float_model
 
     float_model._kept.clear()
     files = {}
-    for scheme in ("float32", "float16", "dynamic_int8", "int8"):
-        files[scheme] = to_tflite(model, scheme, calibration=pixels).save(folder / f"{scheme}.tflite")
-    files["onnx"] = to_onnx(model, calibration=pixels).save(folder / "onnx.onnx")
+    schemes = "float32", "float16", "dynamic_int8", "int8"
+    for conversion in convert_all(model, schemes, ["float32"], calibration=pixels):
+        name = conversion.scheme if conversion.format == "tflite" else conversion.format
+        files[name] = conversion.save(folder / f"{name}.{conversion.format}")
     return files
 
 

@@ -27,6 +27,7 @@ _HOME = {
     "Preprocessing": "images.preprocessing",
     "assess_calibration": "calibration_quality",
     "check": "devices.targets",
+    "convert_all": "side_by_side",
     "load": "sources",
     "Record": "record",
     "read_metadata": "record",

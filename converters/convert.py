@@ -31,9 +31,10 @@ from converters.tflite.runtime import predict, predict_onnx
 
 SOURCE_IMAGES = 16  # the float conversion is compared with the source model on as many; others with the conversion
 FLOAT_SQNR_DB = 60.0  # of float against float, which differ in the order of additions only
-BATCH_PIXELS = 1_000_000  # of the source model's batches, which bounds their memory
+BATCH_PIXELS = 450_000  # of the source model's batches: larger ones take longer in all, for new memory
 ONNX_SQNR_DB = {"float32": FLOAT_SQNR_DB, "int8": 3.0}  # an ONNX file fails its check below
 ONNX_TARGETS = ("onnxruntime", "tensorrt")
+OPSET = 17
 RANDOM_IMAGES = 8  # compared when the caller gives no images
 VERSIONED = ("tensorflow", "keras", "ai-edge-litert", "ai-edge-quantizer", "tf2onnx", "onnx", "onnxruntime", "numpy")
 
@@ -71,9 +72,17 @@ def to_tflite(
         InputError: the model, the scheme, the images or the labels cannot be used.
         CheckFailed: the result fails a check; the message names the check and the measured value.
     """
-    scheme = parse(scheme)
-    scheme = scheme if target is None else targets.suited(scheme, target)
-    job = _prepare(model, preprocessing, calibration, labels, required=scheme.integer)
+    scheme = suited(scheme, target)
+    return tflite_of(prepare(model, preprocessing, calibration, labels, required=scheme.integer), scheme, target)
+
+
+def suited(scheme: str | Scheme, target: str | None) -> Scheme:
+    """The scheme as a value, with the input and output types that the target accepts."""
+    return parse(scheme) if target is None else targets.suited(parse(scheme), target)
+
+
+def tflite_of(job: Job, scheme: Scheme, target: str | None) -> Conversion:
+    """The TFLite Conversion of a job; `scheme` is suited to the target."""
     converted = scheme.convert(job.model, job.calibration, job.preprocessing)
     title = f"{job.model.source.name} as {scheme.name}"
     reference, outputs = _reference(job)
@@ -90,14 +99,14 @@ def to_tflite(
         errors = layer_errors(job.model.content, converted.content, job.images, pixel_offset=converted.pixel_offset)
         parity = dataclasses.replace(parity, worst_layers=worst(errors))
     record = dataclasses.replace(
-        _record(job, scheme.name, labels, parity, graph, converted),
+        _record(job, scheme.name, parity, graph, converted),
         format="tflite",
         options=asdict(scheme),
         operators=operators,
         target=target,
         mixed=converted.mixed,
     )
-    content = metadata.embed(graph, record.to_json(), labels)
+    content = metadata.embed(graph, record.to_json(), job.labels)
     return Conversion(content, scheme.name, "tflite", record, parity)
 
 
@@ -108,7 +117,7 @@ def to_onnx(
     calibration: Any = None,
     labels: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
-    opset: int = 17,
+    opset: int = OPSET,
     target: str | None = None,
 ) -> Conversion:
     """Convert an image classifier to ONNX and check the result; batch 1, input NHWC as the model takes it.
@@ -126,8 +135,13 @@ def to_onnx(
     Raises:
         InputError, CheckFailed: as in `to_tflite`.
     """
-    from converters.onnx.export import MIN_OPSET, embed_record, from_float_tflite, max_opset
-    from converters.onnx.quantization import static_int8
+    check_onnx(scheme, opset, target)
+    return onnx_of(prepare(model, preprocessing, calibration, labels, required=scheme == "int8"), scheme, opset, target)
+
+
+def check_onnx(scheme: str, opset: int, target: str | None) -> None:
+    """Raise InputError when there is no such scheme, opset or target of ONNX files."""
+    from converters.onnx.export import MIN_OPSET, max_opset
 
     if scheme not in ONNX_SQNR_DB:
         raise unknown("ONNX scheme", scheme, ONNX_SQNR_DB)
@@ -135,7 +149,13 @@ def to_onnx(
         raise unknown("ONNX target", target, ONNX_TARGETS)
     if not isinstance(opset, int) or not MIN_OPSET <= opset <= max_opset():
         raise InputError(f"opset must be a whole number in {MIN_OPSET}..{max_opset()}. Received: {opset!r}")
-    job = _prepare(model, preprocessing, calibration, labels, required=scheme == "int8")
+
+
+def onnx_of(job: Job, scheme: str, opset: int = OPSET, target: str | None = None) -> Conversion:
+    """The ONNX Conversion of a job."""
+    from converters.onnx.export import embed_record, from_float_tflite
+    from converters.onnx.quantization import static_int8
+
     content = from_float_tflite(job.model.content, opset)
     if scheme == "int8":
         content = static_int8(content, job.images, symmetric=target == "tensorrt")
@@ -143,7 +163,7 @@ def to_onnx(
     title = f"{job.model.source.name} as ONNX {scheme}"
     parity = _checked(compare(reference, predict_onnx(content, job.images)), ONNX_SQNR_DB[scheme], title)
     record = dataclasses.replace(
-        _record(job, scheme, labels, parity, job.graph, Converted(content)),
+        _record(job, scheme, parity, job.graph, Converted(content)),
         format="onnx",
         options={"opset": opset},
         target=target,
@@ -204,8 +224,8 @@ def _run(conversion: Conversion, images: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
-    """The checked inputs of one conversion.
+class Job:
+    """The checked inputs of a conversion, or of several of one model.
 
     Attributes:
         model: the float model.
@@ -213,6 +233,7 @@ class _Job:
         preprocessing: the caller's or the model's.
         calibration: images `(n, height, width, 3)`; None where none were given.
         images: those that are compared: the calibration, or seeded noise.
+        labels: the class names.
     """
 
     model: FloatModel
@@ -220,16 +241,17 @@ class _Job:
     preprocessing: Preprocessing | None
     calibration: np.ndarray | None
     images: np.ndarray
+    labels: tuple[str, ...] | None
 
 
-def _prepare(
+def prepare(
     model: Any,
     preprocessing: Preprocessing | None,
     calibration: Any,
     labels: Sequence[str] | None,
     *,
     required: bool,
-) -> _Job:
+) -> Job:
     """Open and convert the model and gather the images; `required` is whether calibration must be given."""
     source = open_source(model)
     preprocessing = _agreed(preprocessing, source)
@@ -246,7 +268,7 @@ def _prepare(
     if labels is not None:
         _check_labels(labels, graph.shape(graph.outputs[0])[-1])
     images = _random_images(float_model, preprocessing) if gathered is None else gathered
-    return _Job(float_model, graph, preprocessing, gathered, images)
+    return Job(float_model, graph, preprocessing, gathered, images, None if labels is None else tuple(labels))
 
 
 def _agreed(given: Preprocessing | None, source: Source) -> Preprocessing | None:
@@ -283,7 +305,7 @@ def _check_labels(labels: Sequence[str], classes: int) -> None:
         raise InputError(f"labels must be names of one line. Received: {wrong[0]!r}")
 
 
-def _reference(job: _Job) -> tuple[np.ndarray, np.ndarray]:
+def _reference(job: Job) -> tuple[np.ndarray, np.ndarray]:
     """The outputs to compare with, and the float conversion's outputs; measured once for all schemes.
 
     The first `SOURCE_IMAGES` are the source model's own outputs, with which the float conversion must agree; the rest
@@ -322,15 +344,13 @@ def _check_integer_share(operators: tuple[int, int], least: float, title: str) -
         )
 
 
-def _record(
-    job: _Job, scheme: str, labels: Sequence[str] | None, parity: Parity, graph: Graph, converted: Converted
-) -> Record:
+def _record(job: Job, scheme: str, parity: Parity, graph: Graph, converted: Converted) -> Record:
     """The Record of a file whose input and output are those of `graph`."""
     return Record(
         name=job.model.source.name,
         scheme=scheme,
         preprocessing=job.preprocessing,
-        labels=None if labels is None else tuple(labels),
+        labels=job.labels,
         input=_input_record(job, graph, converted.pixel_offset),
         output=OutputRecord(**_tensor_record(graph, graph.outputs[0]), values=output_values(graph)),
         macs=count_macs(job.graph),
@@ -354,7 +374,7 @@ def _tensor_record(graph: Graph, tensor: int) -> dict[str, Any]:
     }
 
 
-def _input_record(job: _Job, graph: Graph, pixel_offset: int | None) -> InputRecord:
+def _input_record(job: Job, graph: Graph, pixel_offset: int | None) -> InputRecord:
     tensor = TensorRecord(**_tensor_record(graph, graph.inputs[0]))
     preprocessing, takes_pixels = job.preprocessing, _takes_pixels(job.model, job.preprocessing)
     mean, std = (0.0,) * 3, (1.0,) * 3

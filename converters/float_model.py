@@ -55,7 +55,7 @@ class FloatModel:
         content: the file; its input is the source's, its operators are all float.
         source: the model that it was made from.
         input_scale: the factor, one number or one for each channel, by which the model first multiplies its input;
-            None if it does not.
+            None if it does not, or where the source declares what it takes.
     """
 
     content: bytes
@@ -134,17 +134,23 @@ def _with_tensorflow(source: Source) -> FloatModel:
     graph = Graph(content)
     _name_layers(graph)
     _name_ends(graph, source)
-    return FloatModel(graph.to_bytes(), source, _input_scale(concrete.graph))
+    declared = source.preprocessing is not None or source.input_name == PIXELS_INPUT
+    return FloatModel(graph.to_bytes(), source, None if declared else _input_scale(concrete.graph))
 
 
 @contextlib.contextmanager
 def _without_gc() -> Iterator[None]:
-    """Pause the cyclic garbage collector, which would scan TensorFlow's many Python objects again and again."""
+    """Pause the cyclic garbage collector, which would scan TensorFlow's many Python objects again and again.
+
+    The converter itself collects too; what exists before it is left out.
+    """
     enabled = gc.isenabled()
     gc.disable()
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         if enabled:
             gc.enable()
 

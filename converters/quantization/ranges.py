@@ -110,7 +110,8 @@ def clipped_ranges(content: bytes, inputs: np.ndarray, ranges: Ranges, *, levels
     graph = Graph(content)
     kept = {graph.name(t) for t in graph.outputs}  # the largest logit decides the class
     graph.set_outputs([t for operator in graph.operators() for t in operator.outputs])
-    counts = {name: np.zeros(BINS) for name, (low, high) in ranges.items() if low < high and name not in kept}
+    # One bin more holds the largest value, which is counted in the last bin at the end.
+    counts = {name: np.zeros(BINS + 1) for name, (low, high) in ranges.items() if low < high and name not in kept}
     lock = threading.Lock()
 
     def look(index: int, at: Any) -> None:
@@ -121,14 +122,19 @@ def clipped_ranges(content: bytes, inputs: np.ndarray, ranges: Ranges, *, levels
             values = at.tensor(detail["index"])().reshape(-1)
             every = max(1, values.size // SAMPLED_VALUES)
             low, high = ranges[name]
-            places = ((values[index % every :: every] - low) * (BINS / (high - low))).astype(np.int64)
+            places = values[index % every :: every] - low
             del values  # a view into the interpreter
-            histogram = np.bincount(places.clip(0, BINS - 1), minlength=BINS)
+            places *= BINS / (high - low)
+            np.clip(places, 0, BINS, out=places)
+            histogram = np.bincount(places.astype(np.int64), minlength=BINS + 1)
             with lock:
                 counts[name] += histogram
 
     visit([(graph.to_bytes(), None)], inputs, look)
-    return {**ranges, **{name: _least_error(histogram, *ranges[name], levels) for name, histogram in counts.items()}}
+    for histogram in counts.values():
+        histogram[BINS - 1] += histogram[BINS]
+    clipped = {name: _least_error(histogram[:BINS], *ranges[name], levels) for name, histogram in counts.items()}
+    return {**ranges, **clipped}
 
 
 def _least_error(counts: np.ndarray, low: float, high: float, levels: int) -> tuple[float, float]:

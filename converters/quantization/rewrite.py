@@ -6,8 +6,8 @@ Ranges and bounds are decided here; ai-edge-quantizer rewrites the operators by 
 from __future__ import annotations
 
 import contextlib
-import io
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable
@@ -140,6 +140,25 @@ def _with_least_weights(
     return (np.moveaxis(raised, 0, -1) if last else raised).astype(np.float32)
 
 
+class _WithoutThisThread:
+    """A stream that drops what the thread that made it writes, and passes on what other threads write."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._dropped = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        if self._stream is None or threading.get_ident() == self._dropped:
+            return len(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def _quantize(content: bytes, recipe: Callable[[Any], None], statistics: dict[str, Any] | None = None) -> bytes:
     from ai_edge_quantizer.quantizer import Quantizer
 
@@ -147,7 +166,7 @@ def _quantize(content: bytes, recipe: Callable[[Any], None], statistics: dict[st
     warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
     try:
         # It always draws a progress bar; sys.stderr is shared by all threads, hence the lock.
-        with _quantizer_lock, suppress_native_logs(), contextlib.redirect_stderr(io.StringIO()):
+        with _quantizer_lock, suppress_native_logs(), contextlib.redirect_stderr(_WithoutThisThread(sys.stderr)):
             quantizer = Quantizer(bytearray(content))
             recipe(quantizer)
             result = quantizer.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)

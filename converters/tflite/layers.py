@@ -102,13 +102,19 @@ def _sums(expected: np.ndarray, stored: np.ndarray, detail: dict[str, Any], chan
         values = (values - channels.shift) / channels.gain
         mapped = expected * channels.gain + channels.shift
     sums = _Sums(
-        signal=float(np.sum(np.square(expected, dtype=np.float64))),
-        noise=float(np.sum(np.square(expected - values, dtype=np.float64))),
+        signal=_sum_of_squares(expected),
+        noise=_sum_of_squares(expected - values),
         count=expected.size,
     )
     if stored.dtype.kind != "f" and detail["quantization"][0]:
         sums.beyond, sums.lowest, sums.highest = _beyond(mapped, detail), int(stored.min()), int(stored.max())
     return sums
+
+
+def _sum_of_squares(values: np.ndarray) -> float:
+    """The sum over rows of channels in float32, and over the rows in float64: without a float64 copy of all values."""
+    rows = values.reshape(-1, values.shape[-1] if values.ndim else 1)
+    return float(np.einsum("ij,ij->i", rows, rows).sum(dtype=np.float64))
 
 
 def _error(name: str, sums: _Sums, operator: str, dtype: np.dtype | None, weights_sqnr_db: float | None) -> LayerError:

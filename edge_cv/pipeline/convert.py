@@ -78,7 +78,7 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
         InputError: the request cannot be met; nothing has been written if that is known before the conversion.
         CheckFailed: a conversion did not pass its check. The files that were written before it stay.
     """
-    from converters import to_onnx, to_tflite
+    from converters import convert_all
     from converters.calibration import gather
     from converters.sources import open_source
 
@@ -100,16 +100,12 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
                 request.calibration, source.input_shape, preprocessing=options["preprocessing"], takes_pixels=False
             )
     stem, converted = Path(request.model).stem or "model", []
-    for scheme in schemes:
-        with progress(f"converting to {scheme.name}"):
-            conversion = to_tflite(source, scheme, target=request.target, **options)
-            path = out_dir / Output("", "tflite", scheme.name).file_name(stem)
+    names = [*(scheme.name for scheme in schemes), *(f"ONNX {name}" for name in request.onnx)]
+    with progress(f"converting to {', '.join(names)}") as update:
+        for conversion in convert_all(source, schemes, request.onnx, target=request.target, **options):
+            path = out_dir / Output("", conversion.format, conversion.scheme).file_name(stem)
             converted.append(Converted(conversion, conversion.save(path)))
-    for name in request.onnx:
-        with progress(f"converting to ONNX {name}"):
-            conversion = to_onnx(source, name, **options)
-            path = out_dir / Output("", "onnx", name).file_name(stem)
-            converted.append(Converted(conversion, conversion.save(path)))
+            update(len(converted), len(names))
     return converted
 
 
