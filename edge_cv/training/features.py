@@ -67,7 +67,7 @@ def compute_features(backbone: keras.Model, batches: Iterable[tuple[Any, Any]]) 
         pixels = keras.ops.cast(images, "float32")
         count = len(pixels)
         size = size or count
-        if count < size:  # a smaller last batch is filled up, because a new shape would be traced anew
+        if count < size:  # a smaller last batch is filled up, because Keras traces each new shape
             pixels = keras.ops.pad(pixels, ((0, size - count), (0, 0), (0, 0), (0, 0)))
         features.append(np.asarray(backbone.predict_on_batch(pixels), np.float32)[:count])
         targets.append(keras.ops.convert_to_numpy(target))

@@ -118,8 +118,8 @@ def check_installed() -> None:
 
     if importlib.util.find_spec("sklearn") is None:
         raise InputError(
-            "a linear probe needs scikit-learn, which is not installed: pip install 'edge-cv[probe]', or leave the "
-            "probe out with --set fit.probe=None"
+            "a linear probe needs scikit-learn, which is not installed: pip install 'edge-cv[probe]', or set "
+            "fit.probe=None"
         )
 
 
