@@ -109,6 +109,7 @@ def test_squeeze_and_excite_and_residuals_are_equal_without_dead_channels(digits
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_every_kind_of_network_of_the_zoo_is_equal_without_dead_channels(keras, name):
+    keras.utils.set_random_seed(0)
     assert_smaller_and_equal(small(name))
     keras.backend.clear_session()
 
@@ -117,6 +118,7 @@ def test_every_kind_of_network_of_the_zoo_is_equal_without_dead_channels(keras, 
 @pytest.mark.parametrize("name", ["ResNet50", "DenseNet121", "Xception", "MobileNetV3Small"])
 def test_networks_of_keras_applications_are_equal_without_dead_channels(keras, name):
     options = {"weights": None, "classes": 10, "classifier_activation": None, "input_shape": (96, 96, 3)}
+    keras.utils.set_random_seed(0)
     assert_smaller_and_equal(getattr(keras.applications, name)(**options))
     keras.backend.clear_session()
 
