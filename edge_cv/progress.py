@@ -105,5 +105,5 @@ def _lines(title: str) -> Iterator[Update]:
 
 def _end(title: str, note: str, start: float) -> None:
     seconds = time.monotonic() - start
-    took = f" ({seconds:.1f} s)" if seconds >= 0.05 else ""
+    took = "" if note and seconds < 0.05 else f" ({seconds:.1f} s)"  # such a step only shows its note
     print(f"{title}{f': {note}' if note else ''}{took}", file=sys.stderr, flush=True)
