@@ -84,7 +84,7 @@ def test_an_interrupted_trial_resumes(found, tmp_path):
         search(RECIPE, OVER, tmp_path, trials=1, progress=impatient)
     titles.clear()
     (trial,) = search(RECIPE, OVER, tmp_path, trials=1, progress=patient)
-    assert [title for title in titles if "epoch" in title] == ["trial 2 of 1, training, epoch 2 of 2"]
+    assert [title for title in titles if ", epoch " in title] == ["trial 2 of 1, training, epoch 2 of 2"]
     whole = next(other for other in found[0] if other.number == 0)
     assert (trial.fields, trial.score) == (whole.fields, whole.score)
 
