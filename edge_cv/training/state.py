@@ -70,7 +70,7 @@ class TrainingState:
             losses = [e["loss"] for e in self.history if e["loss"] is not None]
             improved = len(losses) < 2 or losses[-1] < min(losses[:-1])
         else:
-            improved = best
+            improved = self.best is None or score > self.best  # a lower loss at the same score is none
         if best:
             self.best, self.best_epoch = score, entry["epoch"]
         self.waited = 0 if improved else self.waited + 1
