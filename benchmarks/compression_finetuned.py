@@ -15,7 +15,6 @@ Targets: QAT at most 1.5 points under plain int8; 75 % sparse at most 5 under th
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import random
 import tempfile
@@ -25,8 +24,8 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from finetuning import photos_by_kind
 
-ROOT = Path(__file__).parents[1]
 KINDS = ("dog", "bird", "reptile", "arthropod", "vehicle", "food", "container", "structure", "clothing", "equipment")
 TEST_SHARE = 0.4
 DIGITS, DIGIT_SIZE = 400, 64  # training images and as many test images; pixels
@@ -99,21 +98,7 @@ def fine_tuned(data: Path, image_size: int, folder: Path) -> Path:
 
 def kinds(source: Path, folder: Path) -> None:
     """Write class folders of links to photos, in a folder each for training and test."""
-    table = ROOT / "edge_cv" / "data" / "wordnet" / "hypernyms.tsv"
-    rows = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
-    names, parents = {wnid: name for wnid, name, *_ in rows}, {wnid: above for wnid, _, *above in rows}
-
-    def above(wnid: str) -> set[str]:
-        return {names[wnid]}.union(*(above(parent) for parent in parents[wnid]))
-
-    photos: dict[str, list[Path]] = {kind: [] for kind in KINDS}
-    with (source / "labels.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            hypernyms = above(row["wnid"])
-            kind = next((kind for kind in KINDS if kind in hypernyms), None)
-            if kind is not None:
-                photos[kind].append(source / "images" / Path(row["file"]).name)
-    for kind, files in photos.items():
+    for kind, files in photos_by_kind(source, KINDS).items():
         files = random.Random(kind).sample(sorted(files), len(files))
         for number, file in enumerate(files):
             split = "test" if number < round(TEST_SHARE * len(files)) else "train"

@@ -29,7 +29,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,21 +250,35 @@ def compare(task: Task, methods: list[str]) -> None:
 
 def by_kind(source: Path, folder: Path) -> Path:
     """Create a folder with one class folder per kind, which contains links to its photos."""
-    rows = [line.split("\t") for line in (ROOT / "edge_cv/data/wordnet/hypernyms.tsv").read_text().splitlines()]
+    for kind, files in photos_by_kind(source, KINDS).items():
+        for file in files:
+            (folder / kind).mkdir(exist_ok=True, parents=True)
+            (folder / kind / file.name).symlink_to(file.resolve())
+    return folder
+
+
+def photos_by_kind(source: Path, kinds: Sequence[str]) -> dict[str, list[Path]]:
+    """ImageNet photos by the first of the kinds that is a WordNet hypernym of their class.
+
+    Args:
+        source: a folder with labels.csv (file,wnid) and images/.
+        kinds: names of hypernyms.
+    """
+    table = ROOT / "edge_cv" / "data" / "wordnet" / "hypernyms.tsv"
+    rows = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
     names, parents = {wnid: name for wnid, name, *_ in rows}, {wnid: above for wnid, _, *above in rows}
 
     def above(wnid: str) -> set[str]:
         return {names[wnid]}.union(*(above(parent) for parent in parents[wnid]))
 
-    with (source / "labels.csv").open(newline="") as table:
-        for row in csv.DictReader(table):
-            kind = next((kind for kind in KINDS if kind in above(row["wnid"])), None)
+    photos: dict[str, list[Path]] = {kind: [] for kind in kinds}
+    with (source / "labels.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            hypernyms = above(row["wnid"])
+            kind = next((kind for kind in kinds if kind in hypernyms), None)
             if kind is not None:
-                (folder / kind).mkdir(exist_ok=True, parents=True)
-                (folder / kind / Path(row["file"]).name).symlink_to(
-                    (source / "images" / Path(row["file"]).name).resolve()
-                )
-    return folder
+                photos[kind].append(source / "images" / Path(row["file"]).name)
+    return photos
 
 
 if __name__ == "__main__":

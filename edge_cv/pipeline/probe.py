@@ -42,8 +42,10 @@ class PipelineProbe:
         Args:
             model: the fine-tuned model, which is evaluated on the same photos; None if the probe itself is the model.
         """
+        from edge_cv.training.features import compute_logits, count_hits
+
         probe = self.probe
-        hits = None if model is None else _hits(model, self.test)
+        hits = None if model is None else count_hits(*compute_logits(model, self.test))[0]
         return {
             "images": self.images,
             "top1": self.hits / self.images,
@@ -113,11 +115,3 @@ def _batches(samples: Samples, preprocessing: Preprocessing) -> EvaluationBatche
     from edge_cv.data.input_pipeline.batches import evaluation_batches
 
     return evaluation_batches(samples, preprocessing, 32)
-
-
-def _hits(model: keras.Model, batches: EvaluationBatches) -> int:
-    """The number of photos that a model classifies correctly."""
-    from edge_cv.training.features import compute_logits
-
-    logits, targets = compute_logits(model, batches)
-    return int(((logits.argmax(1) == targets.argmax(1)) & targets.any(axis=1)).sum())

@@ -14,7 +14,7 @@ from edge_cv.progress import Update
 from edge_cv.training import checkpoint
 
 UPDATE_SECONDS = 0.5  # between two updates of the progress
-STEADY_SECONDS = 5.0  # of steps, after which their mean tells what to expect
+STEADY_SECONDS = 5.0  # of steps, after which their mean predicts the rest
 CHECK_SECONDS = 5.0  # between two checks of the loss: each waits for the device, tens of milliseconds on JAX
 
 

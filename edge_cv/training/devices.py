@@ -131,7 +131,7 @@ def after(tensors: Any) -> contextlib.AbstractContextManager[Any]:
 
 
 def precision_of_device(name: str) -> str:
-    """The precision that `auto` stands for: `bfloat16` where the first device computes in it, else `float32`."""
+    """The precision that `auto` selects: `bfloat16` where the first device computes in it, else `float32`."""
     import keras
 
     if name != "auto":

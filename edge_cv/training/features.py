@@ -79,6 +79,17 @@ def compute_logits(network: keras.Model, batches: Iterable[tuple[Any, Any]]) -> 
     return compute_features(_inference(network.inputs[0], network.outputs[0]), batches)
 
 
+def count_hits(logits: np.ndarray, targets: np.ndarray) -> tuple[int, int]:
+    """The number of correctly classified images, and of images with a label.
+
+    Args:
+        logits: `(n, classes)`.
+        targets: one-hot `(n, classes)`. An image whose target is all zeros has no label and is left out.
+    """
+    labelled = targets.any(axis=1)
+    return int((logits.argmax(1) == targets.argmax(1))[labelled].sum()), int(labelled.sum())
+
+
 def _inference(inputs: keras.KerasTensor, outputs: keras.KerasTensor) -> keras.Model:
     """A model for prediction. It is compiled, so that Keras does not choose XLA where that is slower."""
     model = keras.Model(inputs, outputs)

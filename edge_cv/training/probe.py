@@ -20,7 +20,7 @@ import numpy as np
 
 from converters.errors import InputError
 from edge_cv.intervals import wilson_interval
-from edge_cv.training.features import SplitNetwork, compute_features, split_network
+from edge_cv.training.features import SplitNetwork, compute_features, count_hits, split_network
 
 INVERSE_PENALTIES = (0.003, 0.01, 0.03, 0.1, 1.0)  # scikit-learn's C; the best is chosen by cross-validation
 FOLDS = 5  # of the cross-validation, if every class has as many images
@@ -60,12 +60,10 @@ class Probe:
 
         Args:
             split: the network that the probe was fitted on.
-            batches: images and one-hot targets. An image whose target is all zeros has no label and is left out.
+            batches: images and one-hot targets, as for `count_hits`.
         """
         features, targets = compute_features(split.backbone, batches)
-        labelled = targets.any(axis=1)
-        answers = (features @ self.kernel + self.bias).argmax(1)
-        return int((answers == targets.argmax(1))[labelled].sum()), int(labelled.sum())
+        return count_hits(features @ self.kernel + self.bias, targets)
 
 
 def split_for_probe(network: keras.Model) -> SplitNetwork:

@@ -36,7 +36,7 @@ def section(report: Report) -> Section | None:
                     "score",
                     "Score",
                     "Top-1, or mean average precision for images with several labels. The band is the 95 % interval of "
-                    "the validation score; epochs within it cannot be told apart.",
+                    "the validation score; it does not separate epochs within it.",
                 ),
             )
         ),
