@@ -115,6 +115,7 @@ class Mallinfo2(ctypes.Structure):
     _fields_ = (("numbers", ctypes.c_size_t * 10),)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc 2.33 counts the bytes in use")
 def test_memory_stays_flat(memory):
     count = ctypes.CDLL(None).mallinfo2

@@ -103,7 +103,9 @@ def run_in_one_shell(chosen: list[tuple[str, str]], checkout: Path, search_path:
             file = checkout.parent / f"block_{number}.py"
             file.write_text(text, encoding="utf-8")
             command = f"python {shlex.quote(str(file))}"
-        script += [command, f"code=$?; [ $code = 0 ] || {{ echo exit code $code: {shlex.quote(text)} >&2; exit 1; }}"]
+        title = shlex.quote(text.partition("\n")[0])
+        script += ["SECONDS=0", command, f"code=$?; echo $SECONDS s: {title} >&2"]
+        script += [f"[ $code = 0 ] || {{ echo exit code $code: {shlex.quote(text)} >&2; exit 1; }}"]
     (checkout.parent / "session.sh").write_text("\n".join(script) + "\n", encoding="utf-8")
     kept = {name: os.environ[name] for name in ("HOME", "LANG", "XDG_CACHE_HOME") if name in os.environ}
     environment = kept | {"PATH": search_path, "PYTHONPATH": str(checkout), "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -116,6 +118,7 @@ def run_in_one_shell(chosen: list[tuple[str, str]], checkout: Path, search_path:
         text=True,
         timeout=TIMEOUT_SECONDS,
     )
+    print(*re.findall(r"^\d+ s: .*$", done.stderr, re.MULTILINE), sep="\n")
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

@@ -9,9 +9,9 @@ from edge_cv import models
 if TYPE_CHECKING:
     import keras
 
-# Variants between the shallowest and the deepest of a family: the same blocks, repeated less often than in the deepest.
-_BETWEEN = {*(f"efficientnet_b{n}" for n in range(1, 7)), *(f"efficientnet_lite{n}" for n in range(1, 4))}
-DIFFERENT = tuple(name for name in models.names() if name not in _BETWEEN)
+# Two scalings of each family of EfficientNet: the others have the same blocks, only more or fewer of them.
+_SAME = {*(f"efficientnet_b{n}" for n in (1, 3, 4, 5, 6, 7)), *(f"efficientnet_lite{n}" for n in range(1, 4))}
+DIFFERENT = tuple(name for name in models.names() if name not in _SAME)
 
 _SMALL = {"alexnet": {"image_size": 63, "alpha": 0.25}, "alexnet_2012": {"image_size": 67, "alpha": 0.25}}
 
