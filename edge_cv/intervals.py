@@ -25,3 +25,16 @@ def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
         raise ValueError(f"hits must be in 0..trials, trials 1 or more. Received: hits={hits}, trials={trials}")
     interval = binomtest(hits, trials).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def interval_of_share(share: float, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share that was computed from whole counts.
+
+    Args:
+        share: 0..1, a multiple of `1 / trials` but for rounding.
+        trials: 1 or more.
+
+    Returns:
+        The lower and the upper end, 0..1.
+    """
+    return wilson_interval(round(share * trials), trials)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edge_cv.intervals import wilson_interval
+from edge_cv.intervals import interval_of_share
 
 
 def kept_epoch(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -60,5 +60,5 @@ def validation_interval(entry: Mapping[str, Any]) -> str:
     images, score = entry.get("validation_images"), entry["validation_score"]
     if not images or score is None:
         return ""
-    low, high = wilson_interval(round(score * images), images)
+    low, high = interval_of_share(score, images)
     return f" ({100 * low:.1f} to {100 * high:.1f}, n = {images})"

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.intervals import wilson_interval
+from edge_cv.intervals import interval_of_share
 from edge_cv.training.features import SplitNetwork, compute_features, count_hits, split_network
 
 INVERSE_PENALTIES = (0.003, 0.01, 0.03, 0.1, 1.0)  # scikit-learn's C; the best is chosen by cross-validation
@@ -53,7 +53,7 @@ class Probe:
         """Wilson's 95 % interval of `cross_validated`."""
         if self.cross_validated is None:
             return None
-        return wilson_interval(round(self.cross_validated * self.images), self.images)
+        return interval_of_share(self.cross_validated, self.images)
 
     def hits(self, split: SplitNetwork, batches: Iterable[tuple[Any, Any]]) -> tuple[int, int]:
         """The number of images that the probe classifies correctly, and the number of images.

@@ -7,7 +7,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from edge_cv.intervals import wilson_interval
+from edge_cv.intervals import interval_of_share
+from edge_cv.progress import duration
 from edge_cv.report import sentences
 from edge_cv.report.drawing import MUTED, SERIES, legend, locator, svg
 from edge_cv.report.sections.section import Figure, Section
@@ -52,7 +53,7 @@ def _summary(epochs: Sequence[Epoch]) -> str:
     phases = epochs[-1].phase
     text = (
         f"{len(epochs)} epoch{'s' if len(epochs) > 1 else ''}{f' in {phases} phases' if phases > 1 else ''} took "
-        f"{_time(seconds)} at {speeds[len(speeds) // 2]:,.0f} images per second."
+        f"{duration(seconds)} at {speeds[len(speeds) // 2]:,.0f} images per second."
     )
     return f"{text} {why_kept([dataclasses.asdict(epoch) for epoch in epochs])}"
 
@@ -71,19 +72,12 @@ def _in_words(epochs: Sequence[Epoch], what: str) -> str:
     )
 
 
-def _time(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
-
-
 def intervals(epochs: Sequence[Epoch]) -> list[tuple[int, float, float]]:
     """Epoch, and the ends of Wilson's 95 % interval of its validation score in percent, where it is a share."""
     ends = []
     for epoch in epochs:
         if epoch.validation_images and epoch.validation_score is not None:
-            hits = round(epoch.validation_score * epoch.validation_images)
-            low, high = wilson_interval(hits, epoch.validation_images)
+            low, high = interval_of_share(epoch.validation_score, epoch.validation_images)
             ends.append((epoch.epoch, 100 * low, 100 * high))
     return ends
 
