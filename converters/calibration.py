@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 def gather(
     calibration: Any,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     *,
     preprocessing: Preprocessing | None,
     takes_pixels: bool,
@@ -30,14 +30,16 @@ def gather(
     """Gather the calibration images into one array and check it.
 
     Args:
-        calibration: an array `(n, height, width, 3)`, an iterable of such arrays or of single images, or a folder of
-            image files. At most `MAX_IMAGES` are used.
-        input_shape: the model's, `(height, width, 3)`.
+        calibration: an array `(n, height, width, channels)`, an iterable of such arrays or of single images, a function
+            that returns one, or a folder of image files. An item may also be a list of one array, as TensorFlow's
+            representative datasets yield, or a pair of images and labels, as `image_dataset_from_directory` does. Grey
+            images need no axis of channels. At most `MAX_IMAGES` are used.
+        input_shape: the model's, `(height, width, channels)`.
         preprocessing: how image files become arrays, and in which range; required for a folder.
         takes_pixels: whether the model takes pixels 0..255.
 
     Returns:
-        `(n, height, width, 3)`: uint8 when all values are whole pixels, float32 otherwise.
+        `(n, height, width, channels)`: uint8 when all values are whole pixels, float32 otherwise.
 
     Raises:
         InputError: there are no images, or their shape or range is not the model's.
@@ -48,15 +50,10 @@ def gather(
         )
     if isinstance(calibration, str | os.PathLike):
         calibration = _from_folder(Path(calibration), input_shape, preprocessing)
-    if isinstance(calibration, dict | bytes) or not isinstance(calibration, Iterable):
-        raise InputError(
-            "calibration must be an iterable of arrays (batch, height, width, 3). "
-            f"Received: {type(calibration).__name__}"
-        )
     kept: list[np.ndarray] = []
     count = 0
-    for batch in [calibration] if getattr(calibration, "ndim", 0) in (3, 4) else calibration:
-        kept.append(_compact(_checked(batch, input_shape)[: MAX_IMAGES - count]))
+    for batch in _items(calibration, input_shape):
+        kept.append(_compact(_checked(_images_of(batch), input_shape)[: MAX_IMAGES - count]))
         count += len(kept[-1])
         if count >= MAX_IMAGES:
             logger.warning("calibration stops at %d images", MAX_IMAGES)
@@ -70,14 +67,11 @@ def gather(
     return images
 
 
-def _checked(batch: Any, input_shape: tuple[int, int, int]) -> np.ndarray:
-    """A batch as an array `(n, height, width, 3)`; InputError when it is not images of the model's size."""
-    if isinstance(batch, tuple | list | dict):
-        raise InputError(
-            "calibration must yield arrays alone, without labels. "
-            f"Received: a {type(batch).__name__} of {len(batch)} items"
-        )
+def _checked(batch: Any, input_shape: tuple[int, ...]) -> np.ndarray:
+    """A batch as an array `(n, height, width, channels)`; InputError when it is not images of the model's size."""
     array = np.asarray(batch)
+    if input_shape[2] == 1 and array.shape[-2:] == input_shape[:2] and array.ndim in (2, 3):
+        array = array[..., None]  # grey images without an axis of channels
     if array.ndim == 3:
         array = array[None]
     if array.ndim != 4 or array.shape[1:] != input_shape:
@@ -88,6 +82,64 @@ def _checked(batch: Any, input_shape: tuple[int, int, int]) -> np.ndarray:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError("calibration images must be finite. Received: NaN or infinity")
     return array
+
+
+def _items(calibration: Any, input_shape: tuple[int, ...]) -> Iterable[Any]:
+    """The items of calibration images of any form."""
+    if callable(calibration) and not isinstance(calibration, Iterable) and not hasattr(calibration, "__getitem__"):
+        try:
+            calibration = calibration()
+        except TypeError as error:
+            raise InputError(
+                f"a function of calibration images must take no arguments and yield images. It failed: {error}"
+            ) from error
+    if _is_pair(calibration):
+        calibration = calibration[0]
+    one = input_shape[:2] if input_shape[2] == 1 else input_shape
+    if getattr(calibration, "ndim", 0) in (3, 4) or getattr(calibration, "shape", None) == one:
+        return [calibration]
+    if (
+        not isinstance(calibration, Iterable)
+        and hasattr(calibration, "__getitem__")
+        and hasattr(calibration, "__len__")
+    ):
+        return (calibration[index] for index in range(len(calibration)))  # a Keras PyDataset
+    if isinstance(calibration, dict | bytes) or not isinstance(calibration, Iterable):
+        raise InputError(
+            "calibration must be an iterable of arrays (batch, height, width, channels), or a function that returns "
+            f"one. Received: {type(calibration).__name__}"
+        )
+    return calibration
+
+
+def _images_of(item: Any) -> Any:
+    """The images of an item that is a list of one array, a pair of images and labels, or a dictionary of one array."""
+    while isinstance(item, dict | tuple | list):
+        values = list(item.values()) if isinstance(item, dict) else list(item)
+        if len(values) == 1 or _is_pair(item):
+            item = values[0]
+            continue
+        raise InputError(
+            "calibration must yield images, or images with labels: an array, [array] or (array, labels). "
+            f"Received: a {type(item).__name__} of {len(values)} items"
+        )
+    return item
+
+
+def _is_pair(item: Any) -> bool:
+    """Whether an item is `(images, labels)`, or has weights as a third: the labels have at most two axes."""
+    if not isinstance(item, tuple | list) or len(item) not in (2, 3) or any(isinstance(part, dict) for part in item):
+        return False
+    images, labels = (_axes(part) for part in item[:2])
+    return (images in (3, 4) and -1 < labels < min(images, 3)) or (images == 2 and labels == 0)
+
+
+def _axes(value: Any) -> int:
+    """The number of axes of a value as an array; -1 where it is none."""
+    try:
+        return int(value.ndim) if hasattr(value, "ndim") else np.ndim(value)
+    except ValueError:  # lists of different lengths
+        return -1
 
 
 def _compact(array: np.ndarray) -> np.ndarray:
@@ -115,7 +167,7 @@ def _check_range(images: np.ndarray, takes_pixels: bool, preprocessing: Preproce
                 f"Received: {low:.4g}..{high:.4g}, which looks like images scaled to 0..1; multiply them by 255"
             )
     elif preprocessing is not None:
-        limits = preprocessing.to_input(np.array([[0.0] * 3, [255.0] * 3]))
+        limits = preprocessing.to_input(np.array([[0.0] * preprocessing.channels, [255.0] * preprocessing.channels]))
         least, most = float(limits.min()), float(limits.max())
         if low < least - 0.01 * (most - least) or high > most + 0.01 * (most - least):
             raise InputError(
@@ -127,7 +179,7 @@ def _check_range(images: np.ndarray, takes_pixels: bool, preprocessing: Preproce
 
 
 def _from_folder(
-    folder: Path, input_shape: tuple[int, int, int], preprocessing: Preprocessing | None
+    folder: Path, input_shape: tuple[int, ...], preprocessing: Preprocessing | None
 ) -> Iterable[np.ndarray]:
     from converters.images.decoding import SUFFIXES, ImageError, decode_image
 
@@ -138,11 +190,7 @@ def _from_folder(
             "a folder of calibration images needs the model's preprocessing (preprocessing=Preprocessing(...)), "
             "which this model does not declare"
         )
-    if (preprocessing.image_size, preprocessing.image_size, 3) != tuple(input_shape):
-        raise InputError(
-            f"the preprocessing's image_size must be the model's, {input_shape[0]}x{input_shape[1]}. "
-            f"Received: {preprocessing.image_size}"
-        )
+    preprocessing.require(input_shape)
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
         raise InputError(f"the calibration folder must hold images ({', '.join(SUFFIXES)}). Received: {folder}")

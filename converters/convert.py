@@ -40,6 +40,8 @@ VERSIONED = ("tensorflow", "keras", "ai-edge-litert", "ai-edge-quantizer", "tf2o
 
 logger = logging.getLogger(__name__)
 
+InputSize = int | str | tuple[int, ...] | None
+
 
 def to_tflite(
     model: Any,
@@ -49,21 +51,28 @@ def to_tflite(
     labels: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     target: str | None = None,
+    input_size: InputSize = None,
+    output: str | None = None,
 ) -> Conversion:
     """Convert an image classifier to TFLite and check the result.
 
     Several schemes of one model share one float conversion.
 
     Args:
-        model: a Keras 3 or tf_keras model with one RGB image input `(batch, height, width, 3)` and one output
-            `(batch, classes)`, or the path of a `.keras`, `.h5` or float `.tflite` file or of a SavedModel folder.
+        model: a Keras 3 or tf_keras model with one image input, `(batch, height, width, 3)` for RGB or `(batch, height,
+            width, 1)` or `(batch, height, width)` for grey, and one output `(batch, classes)`; or the path of a
+            `.keras`, `.h5` or float `.tflite` file or of a SavedModel folder.
         scheme: `float32`, `float16`, `dynamic_int8`, `int8`, `int16x8`, `mixed`, or a value: `Int8(io="uint8")`.
-        calibration: an iterable of arrays `(batch, height, width, 3)` in the range that the model takes, or a folder of
-            images for a model with known preprocessing. Integer schemes need it; the others are checked on it.
+        calibration: an iterable of arrays `(batch, height, width, channels)` in the range that the model takes, also
+            with labels or as a function (TensorFlow's representative dataset), or a folder of images for a model with
+            known preprocessing. Integer schemes need it; the others are checked on it.
         labels: class names in the order of the outputs.
         preprocessing: how a photo becomes the model's input. Default: the model's own, if it declares one.
         target: a device of `converters.devices.targets.names()`, or a runtime such as `tflite-2.3`. Input and
             output get types that it accepts; a file that it would reject is an error.
+        input_size: height and width for a model whose input has no fixed size: one number, `(height, width)` or
+            `"HEIGHTxWIDTH"`. The file always takes one image of a fixed size, `(1, height, width, channels)`.
+        output: the name of the output to convert, for a model with several.
 
     Returns:
         The Conversion; `save(path)` writes it.
@@ -73,7 +82,8 @@ def to_tflite(
         CheckFailed: the result fails a check; the message names the check and the measured value.
     """
     scheme = suited(scheme, target)
-    return tflite_of(prepare(model, preprocessing, calibration, labels, required=scheme.integer), scheme, target)
+    source = open_source(model, input_size=input_size, output=output)
+    return tflite_of(prepare(source, preprocessing, calibration, labels, required=scheme.integer), scheme, target)
 
 
 def suited(scheme: str | Scheme, target: str | None) -> Scheme:
@@ -119,11 +129,13 @@ def to_onnx(
     preprocessing: Preprocessing | None = None,
     opset: int = OPSET,
     target: str | None = None,
+    input_size: InputSize = None,
+    output: str | None = None,
 ) -> Conversion:
     """Convert an image classifier to ONNX and check the result; batch 1, input NHWC as the model takes it.
 
     Args:
-        model, calibration, labels, preprocessing: as in `to_tflite`.
+        model, calibration, labels, preprocessing, input_size, output: as in `to_tflite`.
         scheme: `float32`, or `int8`: QDQ by ONNX Runtime's quantizer, input and output float32.
         opset: the ONNX operator set, 13 or later.
         target: `onnxruntime` (None is the same) or `tensorrt`, whose int8 has no zero points: an activation's range
@@ -136,7 +148,9 @@ def to_onnx(
         InputError, CheckFailed: as in `to_tflite`.
     """
     check_onnx(scheme, opset, target)
-    return onnx_of(prepare(model, preprocessing, calibration, labels, required=scheme == "int8"), scheme, opset, target)
+    source = open_source(model, input_size=input_size, output=output)
+    job = prepare(source, preprocessing, calibration, labels, required=scheme == "int8")
+    return onnx_of(job, scheme, opset, target)
 
 
 def check_onnx(scheme: str, opset: int, target: str | None) -> None:
@@ -171,13 +185,14 @@ def onnx_of(job: Job, scheme: str, opset: int = OPSET, target: str | None = None
     return Conversion(embed_record(content, record.to_json()), scheme, "onnx", record, parity)
 
 
-def verify(reference: Any, conversion: Conversion, images: Any) -> Parity:
+def verify(reference: Any, conversion: Conversion, images: Any, *, output: str | None = None) -> Parity:
     """Compare a conversion with a reference on images.
 
     Args:
         reference: the model that it was made from, as in `to_tflite`, or another Conversion.
         conversion: the conversion to measure.
-        images: an iterable of arrays `(batch, height, width, 3)` in the range that the model takes.
+        images: in the range that the model takes, in any form that `to_tflite` accepts as `calibration`.
+        output: the name of the reference's output, if it has several.
 
     Returns:
         The Parity; `worst_layers` are the activations with the largest error, where both are TFLite graphs.
@@ -192,7 +207,7 @@ def verify(reference: Any, conversion: Conversion, images: Any) -> Parity:
         record = reference.record
         images = gather(
             images,
-            (record.input.shape[1], record.input.shape[2], 3),
+            record.input.shape[1:],
             preprocessing=record.preprocessing,
             takes_pixels=bool(record.input.takes_pixels),
         )
@@ -200,7 +215,7 @@ def verify(reference: Any, conversion: Conversion, images: Any) -> Parity:
         if reference.format == "tflite" and reference.scheme == "float32":
             float_content = reference.content
     else:
-        source = open_source(reference)
+        source = open_source(reference, input_size=conversion.record.input.shape[1:3], output=output)
         model = convert_float(source)
         preprocessing = conversion.record.preprocessing
         takes_pixels = _takes_pixels(model, preprocessing)
@@ -231,7 +246,7 @@ class Job:
         model: the float model.
         graph: the float model's graph, to be read only.
         preprocessing: the caller's or the model's.
-        calibration: images `(n, height, width, 3)`; None where none were given.
+        calibration: images `(n, height, width, channels)`; None where none were given.
         images: those that are compared: the calibration, or seeded noise.
         labels: the class names.
     """
@@ -264,6 +279,7 @@ def prepare(
             preprocessing=preprocessing,
             takes_pixels=_takes_pixels(float_model, preprocessing),
         )
+        gathered = np.rint(gathered) if source.takes_integers else gathered
     graph = Graph(float_model.content)
     if labels is not None:
         _check_labels(labels, graph.shape(graph.outputs[0])[-1])
@@ -274,12 +290,7 @@ def prepare(
 def _agreed(given: Preprocessing | None, source: Source) -> Preprocessing | None:
     preprocessing = given or source.preprocessing
     if preprocessing is not None:
-        size = (preprocessing.image_size, preprocessing.image_size)
-        if size != source.input_shape[:2]:
-            raise InputError(
-                f"the preprocessing's image_size must be the model's input, {source.input_shape[0]}x"
-                f"{source.input_shape[1]}. Received: {preprocessing.image_size}"
-            )
+        preprocessing.require(source.input_shape)
     return preprocessing
 
 
@@ -290,6 +301,7 @@ def _takes_pixels(model: FloatModel, preprocessing: Preprocessing | None) -> boo
 def _random_images(model: FloatModel, preprocessing: Preprocessing | None) -> np.ndarray:
     """Seeded noise in the model's range: it detects a wrong conversion, but does not measure a quantized one."""
     noise = np.random.default_rng(0).uniform(0, 255, (RANDOM_IMAGES, *model.source.input_shape)).astype(np.float32)
+    noise = np.rint(noise) if model.source.takes_integers else noise
     if preprocessing is not None:
         return preprocessing.to_input(noise)
     return noise if model.takes_pixels else noise / np.float32(127.5) - 1
@@ -377,18 +389,20 @@ def _tensor_record(graph: Graph, tensor: int) -> dict[str, Any]:
 def _input_record(job: Job, graph: Graph, pixel_offset: int | None) -> InputRecord:
     tensor = TensorRecord(**_tensor_record(graph, graph.inputs[0]))
     preprocessing, takes_pixels = job.preprocessing, _takes_pixels(job.model, job.preprocessing)
-    mean, std = (0.0,) * 3, (1.0,) * 3
+    channels = tensor.shape[-1]
+    mean, std, colour = (0.0,) * channels, (1.0,) * channels, "RGB" if channels == 3 else "grey"
     if tensor.scale is not None and tensor.zero_point is not None and pixel_offset is not None:
         # A reader who normalizes and then quantizes by the tensor's parameters gets pixel + pixel_offset again.
-        std, mean = (1 / tensor.scale,) * 3, (float(tensor.zero_point - pixel_offset),) * 3
-        description = f"RGB, quantized as pixel {pixel_offset:+d}" if pixel_offset else "RGB pixels 0..255 as they are"
+        std, mean = (1 / tensor.scale,) * channels, (float(tensor.zero_point - pixel_offset),) * channels
+        how = f", quantized as pixel {pixel_offset:+d}" if pixel_offset else " pixels 0..255 as they are"
+        description = colour + how
     elif takes_pixels:
-        description = "RGB pixels 0..255"
+        description = f"{colour} pixels 0..255"
     elif preprocessing is not None:
         mean, std = preprocessing.mean, preprocessing.std
-        description = "RGB, (pixel - mean) / std"
+        description = f"{colour}, (pixel - mean) / std"
     else:
-        description = "RGB in the range of the calibration images"
+        description = f"{colour} in the range of the calibration images"
     if preprocessing is not None or takes_pixels:
         black, white = ([(pixel - m) / s for m, s in zip(mean, std, strict=True)] for pixel in (0, 255))
         value_range = min(black), max(white)

@@ -22,6 +22,7 @@ import numpy as np
 from converters.errors import CheckFailed
 from converters.native_logs import import_tensorflow, log_level
 from converters.sources import PIXELS_INPUT, Source
+from converters.sources.single_image import drop_first_reshape, with_float_input
 from converters.tflite.graph import Graph, Operator
 
 KEPT_CONVERSIONS = 4  # the models converted last; each takes as much memory as its weights
@@ -81,7 +82,7 @@ class FloatModel:
         """Whether the model takes pixels 0..255, by its preprocessing, the name of its input or a rescaling."""
         if self.source.preprocessing is not None:
             return self.source.preprocessing.takes_pixels
-        if self.source.input_name == PIXELS_INPUT:
+        if self.source.input_name == PIXELS_INPUT or self.source.takes_integers:
             return True
         # pixels are divided by 255, 127.5 or 128, or by 255 and their standard deviation
         return self.input_scale is not None and all(1 / 300 < scale < 1 / 20 for scale in self.input_scale)
@@ -102,6 +103,7 @@ def convert_float(source: Source) -> FloatModel:
 
 def _from_tflite(source: Source, content: bytes) -> FloatModel:
     graph = Graph(content)
+    drop_first_reshape(graph)
     normalization = find_normalization(graph)
     scale: tuple[float, ...] | None = None
     if normalization is not None:
@@ -132,6 +134,8 @@ def _with_tensorflow(source: Source) -> FloatModel:
             f"TensorFlow's converter cannot express {source.name!r} in TFLite operators: {reason}"
         ) from error
     graph = Graph(content)
+    with_float_input(graph)
+    drop_first_reshape(graph)
     _name_layers(graph)
     _name_ends(graph, source)
     declared = source.preprocessing is not None or source.input_name == PIXELS_INPUT
@@ -276,7 +280,7 @@ def _input_scale(graph: Any) -> tuple[float, ...] | None:
             if operation.type in ("Mul", "RealDiv"):
                 factors = values if operation.type == "Mul" else 1 / np.where(values == 0, math.nan, values)
                 scale = factors if scale is None else scale * factors
-        elif operation.type not in ("Identity", "Cast"):
+        elif operation.type not in ("Identity", "Cast", "Reshape"):
             break
         at = operation.outputs[0]
     return None if scale is None else tuple(scale.tolist())

@@ -11,9 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from converters.conversion import Conversion
-from converters.convert import OPSET, check_onnx, onnx_of, prepare, suited, tflite_of
+from converters.convert import OPSET, InputSize, check_onnx, onnx_of, prepare, suited, tflite_of
 from converters.images.preprocessing import Preprocessing
 from converters.schemes import Mixed, Scheme
+from converters.sources import open_source
 
 BEHIND = 10  # steps of niceness
 Task = Callable[[], Conversion]
@@ -28,13 +29,15 @@ def convert_all(
     labels: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     target: str | None = None,
+    input_size: InputSize = None,
+    output: str | None = None,
 ) -> Iterator[Conversion]:
     """Convert a model to several files, each as `to_tflite` and `to_onnx` make it, in less time than one by one.
 
     The model is opened and converted to float32 once. An integer TFLite file is made beside the float and ONNX ones.
 
     Args:
-        model, calibration, labels, preprocessing: as in `to_tflite`.
+        model, calibration, labels, preprocessing, input_size, output: as in `to_tflite`.
         schemes: of the TFLite files.
         onnx: of the ONNX files: `float32`, `int8`.
         target: of the TFLite files, as in `to_tflite`.
@@ -51,7 +54,8 @@ def convert_all(
     for name in onnx:
         check_onnx(name, OPSET, None)
     required = "int8" in onnx or any(scheme.integer for scheme in values)
-    job = prepare(model, preprocessing, calibration, labels, required=required)
+    source = open_source(model, input_size=input_size, output=output)
+    job = prepare(source, preprocessing, calibration, labels, required=required)
     tasks = [(_kind(scheme), functools.partial(tflite_of, job, scheme, target)) for scheme in values]
     tasks += [("alone" if name == "int8" else "float", functools.partial(onnx_of, job, name)) for name in onnx]
     return _side_by_side(tasks)

@@ -38,11 +38,35 @@ def test_every_form_of_the_same_images_is_the_same(pixels):
         "dataset": tf.data.Dataset.from_tensor_slices(floats).batch(10),
         "tensor": tf.constant(floats),
         "pillow": [Image.fromarray(p) for p in pixels],
+        "function": lambda: (image[None] for image in floats),
+        "representative dataset": lambda: ([image[None]] for image in floats),
+        "by name": lambda: ({"image": image[None]} for image in floats),
+        "with labels": tf.data.Dataset.from_tensor_slices((floats, np.arange(len(floats)))).batch(5),
+        "with one-hot labels": [(floats[:4], np.eye(4)), (floats[4:], np.eye(len(floats) - 4))],
+        "images and labels": (pixels, np.arange(len(pixels))),
     }
     for name, form in forms.items():
         images = _gather(form)
         np.testing.assert_array_equal(images, pixels, err_msg=name)
         assert images.dtype == np.uint8, f"{name}: whole pixels need a byte each"
+
+
+def test_every_form_of_grey_images_is_the_same(pixels):
+    import tensorflow as tf
+
+    grey = pixels[..., 0]
+    forms = {
+        "with channels": grey[..., None],
+        "without": grey,
+        "list": list(grey),
+        "batches": [grey[:3], grey[3:, ..., None]],
+        "representative dataset": lambda: ([image[None, ..., None].astype(np.float32)] for image in grey),
+        "with labels": tf.data.Dataset.from_tensor_slices((grey, np.arange(len(grey)))),
+    }
+    for name, form in forms.items():
+        images = gather(form, (32, 32, 1), preprocessing=None, takes_pixels=True)
+        np.testing.assert_array_equal(images, grey[..., None], err_msg=name)
+    assert gather(grey[0], (32, 32, 1), preprocessing=None, takes_pixels=True).shape == (1, 32, 32, 1)
 
 
 def test_a_single_image_is_a_batch_of_one(pixels):
@@ -79,7 +103,8 @@ def test_the_callers_array_is_not_kept(pixels):
         (np.full((2, *SHAPE), "x"), "numbers"),
         (np.zeros((2, *SHAPE), complex), "numbers"),
         (np.full((2, *SHAPE), 7.0), "must differ. Received: every value is 7"),
-        ([(np.ones((1, *SHAPE)), 3)], "without labels. Received: a tuple of 2 items"),
+        ([(np.ones((1, *SHAPE)), np.ones((1, *SHAPE)))], r"\(array, labels\)\. Received: a tuple of 2 items"),
+        (lambda count: [], "must take no arguments and yield images"),
         ({"images": 1}, "must be an iterable of arrays.*Received: dict"),
         (3, "Received: int"),
         (b"abc", "Received: bytes"),

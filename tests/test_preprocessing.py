@@ -135,3 +135,43 @@ def test_it_survives_json():
 def test_bad_fields_are_rejected(fields, message):
     with pytest.raises(InputError, match=message):
         Preprocessing.from_dict(fields)
+
+
+def test_grey_is_the_luma_of_the_resized_photo_as_pillow_rounds_it():
+    photo = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
+    rgb, grey = Preprocessing(16, 18), Preprocessing(16, 18, channels=1)
+    seen = grey.crop_and_resize(photo)
+    assert seen.shape == (16, 16, 1)
+    red, green, blue = np.moveaxis(rgb.crop_and_resize(photo).astype(np.int64), -1, 0)
+    assert np.array_equal(seen[..., 0], (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16)
+    level = np.full((9, 9, 3), 77, np.uint8)
+    assert (grey.crop_and_resize(level) == 77).all()
+
+
+@pytest.mark.parametrize("rule", ["crop_then_resize", "resize_then_crop"])
+@pytest.mark.parametrize(("height", "width"), [(30, 90), (90, 30), (40, 60), (61, 40)])
+def test_a_rectangle_is_the_largest_central_part_of_its_aspect_ratio(rule, height, width):
+    seen = Preprocessing(10, width=20, rule=rule, interpolation="nearest").crop_and_resize(coordinates(height, width))
+    rows, columns = seen[:, :, 0].astype(int), seen[:, :, 1].astype(int)
+    scale = min(height / 10, width / 20)
+    for lines, count, length in ((rows[:, 0], 10, height), (columns[0], 20, width)):
+        expected = (np.arange(count) + 0.5 - count / 2) * scale + length / 2
+        assert np.abs(lines - expected).max() <= scale / 2 + 1
+
+
+def test_a_rectangles_resize_to_is_of_its_shorter_side():
+    whole = Preprocessing(20, width=40, interpolation="nearest").crop_and_resize(coordinates(100, 200))
+    part = Preprocessing(20, resize_to=25, width=40, interpolation="nearest").crop_and_resize(coordinates(100, 200))
+    assert [int(np.ptp(seen[..., axis])) for seen in (whole, part) for axis in (0, 1)] == [95, 195, 76, 156]
+
+
+def test_height_and_width_survive_json_and_old_records_have_one_size():
+    value = Preprocessing(48, width=64, channels=1, mean=127.5, std=(2, 2, 2))
+    assert Preprocessing.from_dict(json.loads(json.dumps(value.to_dict()))) == value
+    assert (value.mean, value.std) == ((127.5,), (2.0,))
+    assert Preprocessing(48).to_dict()["image_size"] == 48
+    assert Preprocessing.from_dict({"image_size": 48, "mean": [0, 0, 0]}) == Preprocessing(48)
+    with pytest.raises(InputError, match="height and width"):
+        Preprocessing(48, width=64, image_size=48)
+    with pytest.raises(InputError, match="channels must be 3"):
+        Preprocessing(48, channels=4)

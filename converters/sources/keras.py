@@ -20,7 +20,13 @@ import numpy as np
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from converters.native_logs import import_tensorflow
-from converters.sources.source import Source, check_input_shape, check_output_shape, default_preprocessing
+from converters.sources.source import (
+    Source,
+    check_input_shape,
+    check_output_shape,
+    chosen_output,
+    default_preprocessing,
+)
 
 MAX_UNPACKED_RATIO = 50  # weights hardly compress: a file that unpacks to more is a decompression bomb
 
@@ -63,9 +69,11 @@ def load(path: str | os.PathLike, *, unsafe: bool = False) -> Any:
         raise InputError(f"{path} cannot be loaded as a Keras 3 model: {text.splitlines()[0][:200]}") from error
 
 
-def open_keras_file(path: Path, *, unsafe: bool = False) -> Source:
+def open_keras_file(
+    path: Path, *, unsafe: bool = False, input_size: tuple[int, int] | None = None, output: str | None = None
+) -> Source:
     """The Source of a `.keras` or `.h5` file; its sidecar's preprocessing is used when the model declares none."""
-    return open_keras_model(load(path, unsafe=unsafe), sidecar=_sidecar_preprocessing(path))
+    return open_keras_model(load(path, unsafe=unsafe), _sidecar_preprocessing(path), input_size, output)
 
 
 def is_keras_model(model: Any) -> bool:
@@ -73,11 +81,22 @@ def is_keras_model(model: Any) -> bool:
     return any(base.__module__.split(".")[0] in ("keras", "tf_keras") for base in type(model).__mro__)
 
 
-def open_keras_model(model: Any, sidecar: Preprocessing | None = None) -> Source:
+def open_keras_model(
+    model: Any,
+    sidecar: Preprocessing | None = None,
+    input_size: tuple[int, int] | None = None,
+    output: str | None = None,
+) -> Source:
     """The Source of a Keras 3 or tf_keras model.
 
+    Args:
+        model: the model.
+        sidecar: its preprocessing, where the model itself declares none.
+        input_size: `(height, width)`, where the model's are free.
+        output: the name of the output to convert, where there are several.
+
     Raises:
-        InputError: the model is not one RGB image in and one row of classes out, or its weights are not finite.
+        InputError: the model is not one image in and one row of classes out, or its weights are not finite.
     """
     if any(base.__module__.split(".")[0] == "keras" for base in type(model).__mro__):
         _require_tensorflow_backend()
@@ -87,34 +106,41 @@ def open_keras_model(model: Any, sidecar: Preprocessing | None = None) -> Source
             "the model must be functional or a built Sequential, so that its input is known. "
             f"Received: {model.name!r}, a {type(model).__name__} without one"
         )
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise InputError(
-            f"the model must have one input and one output. Received: {len(inputs)} inputs and {len(outputs)} outputs"
-        )
-    shape = check_input_shape(inputs[0].shape)
-    check_output_shape(outputs[0].shape)
+    at = chosen_output([tensor.name.split(":")[0] for tensor in inputs], output_names(model), output)
+    shape = check_input_shape(inputs[0].shape, input_size)
+    check_output_shape(outputs[at].shape)
     structure = getattr(model, "input", None)  # a Sequential that was not called yet has none
     name = next(iter(structure)) if isinstance(structure, dict) else inputs[0].name.split(":")[0]
 
     def call(images: Any) -> Any:
-        result = model({name: images} if isinstance(structure, dict) else images, training=False)
-        while isinstance(result, dict | list | tuple):
-            result = next(iter(result.values() if isinstance(result, dict) else result))
-        return result
+        import tensorflow as tf
+
+        images = tf.reshape(images, (-1, *shape.images[:2])) if shape.without_channels else images
+        return tf.nest.flatten(model({name: images} if isinstance(structure, dict) else images, training=False))[at]
 
     preprocessing = getattr(model, "preprocessing", None) or sidecar
     if not isinstance(preprocessing, Preprocessing):
-        preprocessing = default_preprocessing(name, shape)
+        preprocessing = default_preprocessing(name, shape.images)
     return Source(
         name=model.name,
-        digest=_digest(model),
+        digest=_digest(model, shape.images, at),
         input_name=name,
-        input_shape=shape,
+        input_shape=shape.images,
         preprocessing=preprocessing,
         call=call,
-        batched=inputs[0].shape[0] is None,
+        batched=shape.batch is None,
         variables=tuple(getattr(v, "value", v) for v in model.variables),
+        takes_integers="int" in str(inputs[0].dtype),
     )
+
+
+def output_names(model: Any) -> list[str]:
+    """The names of a model's outputs in the order of `model.outputs`: a dictionary's keys, else the layers' names."""
+    structure = getattr(model, "output", None) if len(model.outputs) > 1 else None
+    if isinstance(structure, dict) and len(structure) == len(model.outputs):
+        return sorted(structure)  # the order in which a dictionary is flattened
+    names = [tensor._keras_history[0].name for tensor in model.outputs]
+    return names if len(set(names)) == len(names) else [f"{name}_{nth}" for nth, name in enumerate(names)]
 
 
 def _holds_code(path: Path) -> InputError:
@@ -203,9 +229,11 @@ def _sidecar_preprocessing(path: Path) -> Preprocessing | None:
         return None
 
 
-def _digest(model: Any) -> str:
+def _digest(model: Any, shape: tuple[int, int, int], output: int) -> str:
     """SHA-256 of the architecture and the weights; InputError when a weight is NaN or infinite."""
     digest = hashlib.sha256(_architecture(model))
+    if None in tuple(model.inputs[0].shape)[1:3] or output:  # what the architecture leaves open
+        digest.update(json.dumps([shape, output]).encode())
     for weight in model.get_weights():
         if not np.isfinite(weight).all():
             raise InputError(f"the model's weights must be finite. Received: {model.name!r} with NaN or infinity")

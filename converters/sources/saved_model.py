@@ -6,6 +6,7 @@ An untrusted SavedModel can read and write files: a graph with such operations i
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.native_logs import import_tensorflow
-from converters.sources.source import Source, check_input_shape, check_output_shape, default_preprocessing
+from converters.sources.source import (
+    Source,
+    check_input_shape,
+    check_output_shape,
+    chosen_output,
+    default_preprocessing,
+)
 
 # The stateful operations that a classifier may use: variables, control flow and random numbers.
 STATEFUL_OPERATIONS = frozenset(
@@ -50,12 +57,17 @@ REACHING_OPERATIONS = frozenset(
 )
 
 
-def open_saved_model(path: Path) -> Source:
+def open_saved_model(path: Path, input_size: tuple[int, int] | None = None, output: str | None = None) -> Source:
     """The Source of a SavedModel folder.
+
+    Args:
+        path: the folder.
+        input_size: `(height, width)`, where the model's are free.
+        output: the name of the output to convert, where the signature has several.
 
     Raises:
         InputError: the folder is not a TensorFlow 2 SavedModel, is corrupt or may reach outside the model, or its
-            signature is not one RGB image in and one row of classes out.
+            signature is not one image in and one row of classes out.
     """
     if not (path / "saved_model.pb").is_file():
         raise InputError(f"a SavedModel folder must hold saved_model.pb. Received: {path}")
@@ -74,31 +86,74 @@ def open_saved_model(path: Path) -> Source:
             f"a SavedModel must have the signature serving_default. Received: {sorted(signatures) or 'none'}"
         )
     function = signatures["serving_default"]
-    specs = function.structured_input_signature[1]
-    if len(specs) != 1 or len(function.structured_outputs) != 1:
-        raise InputError(
-            "the model must have one input and one output. Received: "
-            f"{len(specs)} inputs and {len(function.structured_outputs)} outputs"
-        )
+    specs, outputs = function.structured_input_signature[1], sorted(function.structured_outputs)
+    chosen = outputs[chosen_output(sorted(specs), outputs, output)]
     if any(v.dtype.is_floating and not np.isfinite(v.numpy()).all() for v in function.variables):
         raise InputError(f"the model's weights must be finite. Received: {path} with NaN or infinity")
-    (name, spec), (output, output_spec) = next(iter(specs.items())), next(iter(function.structured_outputs.items()))
-    shape = check_input_shape(spec.shape)
-    check_output_shape(output_spec.shape)
+    ((name, spec),) = specs.items()
+    shape = check_input_shape(None if spec.shape.rank is None else spec.shape.as_list(), input_size)
+    check_output_shape(function.structured_outputs[chosen].shape)
+    run = function if shape.batch in (None, 1) else _of_one_image(function, path)
+
+    def call(images: Any) -> Any:
+        images = tf.cast(images, spec.dtype)
+        images = tf.reshape(images, (-1, *shape.images[:2])) if shape.without_channels else images
+        return run(**{name: images})[chosen]
+
     return Source(
         name=path.name,
-        digest=_digest(path),
+        digest=_digest(path, f"{shape.images} {chosen}" if input_size or output else ""),
         input_name=name,
-        input_shape=shape,
-        preprocessing=default_preprocessing(name, shape),
-        call=lambda images: function(**{name: tf.cast(images, spec.dtype)})[output],
-        batched=spec.shape[0] is None,
+        input_shape=shape.images,
+        preprocessing=default_preprocessing(name, shape.images),
+        call=call,
+        batched=shape.batch is None,
         variables=(loaded,),
+        takes_integers=spec.dtype.is_integer,
     )
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
+def _of_one_image(function: Any, path: Path) -> Callable[..., dict[str, Any]]:
+    """A signature of a fixed batch size as a function of one image.
+
+    The graph is frozen and read again with another placeholder, so that every shape is inferred anew. A Reshape to a
+    constant shape of the batch becomes one to a free batch.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen = convert_variables_to_constants_v2(function)
+    (given,) = frozen.inputs
+    batch, graph = given.shape[0], frozen.graph.as_graph_def()
+    nodes = {node.name: node for node in graph.node}
+    for node in graph.node:
+        node.attr.pop("_output_shapes", None)
+        constant = nodes.get(node.input[1].split(":")[0]) if node.op == "Reshape" else None
+        if constant is not None and constant.op == "Const":
+            sizes = tf.make_ndarray(constant.attr["value"].tensor).copy()
+            if sizes.ndim == 1 and sizes.size > 1 and sizes[0] == batch:
+                sizes[0] = -1 if (sizes > 0).all() else 1
+                constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(sizes))
+    nodes[given.op.name].attr["shape"].shape.dim[0].size = 1
+    names = [tensor.name for tensor in frozen.outputs]
+
+    def imported() -> None:
+        tf.graph_util.import_graph_def(graph, name="")
+
+    try:
+        run = tf.compat.v1.wrap_function(imported, []).prune(given.name, names)
+    except ValueError as error:
+        raise InputError(
+            f"{path} computes with its fixed batch of {batch} images: export it with a free batch, (None, height, "
+            "width, channels)"
+        ) from error
+    order = list(function.structured_outputs)
+    return lambda **images: dict(zip(order, run(next(iter(images.values()))), strict=True))
+
+
+def _digest(path: Path, chosen: str) -> str:
+    """SHA-256 of the files, and of what was chosen beyond them."""
+    digest = hashlib.sha256(chosen.encode())
     for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name != "fingerprint.pb"):
         digest.update(file.relative_to(path).as_posix().encode())
         with file.open("rb") as stream:

@@ -1,17 +1,34 @@
-"""`Source`: the one value that every kind of model becomes before it is converted."""
+"""`Source`: the one value that every kind of model becomes before it is converted, and `InputShape`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from converters.errors import InputError
+from converters.errors import InputError, unknown
 from converters.images.preprocessing import Preprocessing
 
-PIXELS_INPUT = "pixels"  # a model whose input has this name takes RGB pixels 0..255
+PIXELS_INPUT = "pixels"  # a model whose input has this name takes pixels 0..255
+MAX_SIDE = 8192  # pixels of an input's height and width
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """The shape of a model's image input.
+
+    Attributes:
+        images: `(height, width, channels)`: 3 channels for RGB, 1 for grey.
+        batch: None if it is free.
+        without_channels: whether the model itself takes `(batch, height, width)`. Its `Source` and every converted file
+            take `(batch, height, width, 1)`.
+    """
+
+    images: tuple[int, int, int]
+    batch: int | None = None
+    without_channels: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,13 +39,15 @@ class Source:
         name: the model's name.
         digest: SHA-256, in hex, of its architecture and weights.
         input_name: the name of its one input.
-        input_shape: `(height, width, 3)`.
+        input_shape: `(height, width, channels)`.
         preprocessing: how a photo becomes its input, if the model declares it.
-        call: maps float32 images `(batch, height, width, 3)` to outputs `(batch, classes)`: a TensorFlow function, or
-            for a TFLite file a function of arrays.
+        call: maps float32 images `(batch, height, width, channels)` to outputs `(batch, classes)`: a TensorFlow
+            function, or for a TFLite file a function of arrays.
         batched: whether `call` accepts any batch size, or one image at a time.
         variables: the variables that `call` reads; kept alive while a graph is made from it.
         tflite: the float TFLite file, where that is what was given; None otherwise.
+        takes_integers: whether the model itself takes whole pixels, such as uint8, and casts them. Its converted files
+            take the same numbers as float32.
     """
 
     name: str
@@ -40,38 +59,80 @@ class Source:
     batched: bool
     variables: tuple[Any, ...] = ()
     tflite: bytes | None = None
+    takes_integers: bool = False
 
     def predict(self, images: np.ndarray, *, batch: int = 4) -> np.ndarray:
         """Compute the model's outputs.
 
         Args:
-            images: `(n, height, width, 3)` in the range that the model takes.
+            images: `(n, height, width, channels)` in the range that the model takes.
             batch: images at a time, where the model is batched.
 
         Returns:
             float32 `(n, classes)`.
         """
         batch = batch if self.batched else 1
+        images = np.rint(images) if self.takes_integers else images
         rows = [np.asarray(self.call(images[i : i + batch].astype(np.float32))) for i in range(0, len(images), batch)]
         return np.concatenate(rows).astype(np.float32).reshape(len(images), -1)
 
 
 def default_preprocessing(input_name: str, shape: tuple[int, int, int]) -> Preprocessing | None:
-    """The preprocessing that an input's name implies: square pixels for `pixels`, None otherwise."""
-    return Preprocessing(shape[0]) if input_name == PIXELS_INPUT and shape[0] == shape[1] else None
+    """The preprocessing that an input's name implies: the central part of a photo for `pixels`, None otherwise."""
+    height, width, channels = shape
+    return Preprocessing(height, width=width, channels=channels) if input_name == PIXELS_INPUT else None
 
 
-def check_input_shape(shape: Any) -> tuple[int, int, int]:
-    """`(height, width, 3)` of a model's input shape; InputError when it is not RGB images of one fixed size."""
-    sizes = tuple(shape) if shape is not None else ()
-    if len(sizes) != 4 or sizes[3] != 3 or not all(isinstance(n, int) and n > 0 for n in sizes[1:3]):
+def parse_input_size(given: int | str | tuple[int, ...] | None) -> tuple[int, int] | None:
+    """`(height, width)` of an input size: one number for a square, `HEIGHTxWIDTH`, or a pair; None stays None."""
+    if given is None:
+        return None
+    parts: Any = given.lower().split("x") if isinstance(given, str) else given
+    try:
+        sides = [int(part) for part in parts] if isinstance(parts, list | tuple) else [int(parts)] * 2
+    except (TypeError, ValueError):
+        sides = []
+    sides = sides * 2 if len(sides) == 1 else sides
+    if len(sides) != 2 or not all(1 <= side <= MAX_SIDE for side in sides):
         raise InputError(
-            "the model's input must be RGB images of one fixed size, (batch, height, width, 3). "
-            f"Received: {_written(sizes)}"
+            f"the input size must be one number, or HEIGHTxWIDTH such as 160x120, of 1 to {MAX_SIDE} pixels. "
+            f"Received: {given!r}"
         )
-    if sizes[0] not in (None, 1):
-        raise InputError(f"the model's batch size must be free or 1. Received: {_written(sizes)}")
-    return sizes[1], sizes[2], 3
+    return sides[0], sides[1]
+
+
+def check_input_shape(shape: Any, input_size: tuple[int, int] | None = None) -> InputShape:
+    """The input shape of a model.
+
+    Args:
+        shape: as the model declares it; None or -1 is a free length.
+        input_size: `(height, width)` for a model whose height or width is free.
+
+    Raises:
+        InputError: it is not images, RGB or grey, or its size is free and `input_size` is None, or differs from it.
+    """
+    sizes = tuple(None if n in (None, -1) else int(n) for n in shape) if shape is not None else ()
+    without_channels = len(sizes) == 3
+    full = (*sizes, 1) if without_channels else sizes
+    if len(full) != 4 or full[3] not in (1, 3):
+        raise InputError(
+            "the model's input must be RGB images, (batch, height, width, 3), or grey ones, (batch, height, width, 1) "
+            f"or (batch, height, width). Received: {_written(sizes)}"
+        )
+    height, width = full[1:3]
+    if input_size is None:
+        if height is None or width is None:
+            raise InputError(
+                "the model's input must be images of one fixed size: give it, as --input-size 224 or 160x120 (height x "
+                f"width; input_size=(160, 120) in Python). Received: {_written(sizes)}"
+            )
+        input_size = height, width
+    if any(fixed not in (None, given) for fixed, given in zip((height, width), input_size, strict=True)):
+        raise InputError(
+            f"the input size must be the model's own, {height or 'free'}x{width or 'free'}. "
+            f"Received: {input_size[0]}x{input_size[1]}"
+        )
+    return InputShape((*input_size, full[3]), full[0], without_channels)
 
 
 def check_output_shape(shape: Any) -> None:
@@ -79,6 +140,32 @@ def check_output_shape(shape: Any) -> None:
     sizes = tuple(shape) if shape is not None else ()
     if len(sizes) != 2 or not isinstance(sizes[1], int):
         raise InputError(f"the model's output must be (batch, classes). Received: {_written(sizes)}")
+
+
+def chosen_output(inputs: Sequence[str], outputs: Sequence[str], output: str | None) -> int:
+    """The index of the output to convert.
+
+    Args:
+        inputs, outputs: the names of the model's inputs and outputs.
+        output: the caller's choice; None where there is one output only.
+
+    Raises:
+        InputError: there are several inputs, or several outputs and no choice, or the chosen one does not exist.
+    """
+    received = f"Received: {len(inputs)} inputs and {len(outputs)} outputs"
+    if len(inputs) != 1:
+        raise InputError(
+            f"the model must have one input and one output. {received}; make all inputs but the image constants, as in "
+            f"keras.Model(image, model([image, constant])), and convert that model ({', '.join(inputs)})"
+        )
+    if output is None and len(outputs) != 1:
+        raise InputError(
+            f"the model must have one input and one output. {received}; choose the output of the classes by its name "
+            f"with --output (output=... in Python): {', '.join(outputs)}"
+        )
+    if output is not None and output not in outputs:
+        raise unknown("output of the model", output, outputs)
+    return 0 if output is None else list(outputs).index(output)
 
 
 def _written(sizes: tuple) -> str:

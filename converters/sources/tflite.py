@@ -9,18 +9,36 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
-from converters.sources.source import Source, check_input_shape, check_output_shape, default_preprocessing
+from converters.sources.single_image import (
+    keep_output,
+    of_one_image,
+    output_names,
+    with_channels_axis,
+    with_float_input,
+)
+from converters.sources.source import (
+    Source,
+    check_input_shape,
+    check_output_shape,
+    chosen_output,
+    default_preprocessing,
+)
 from converters.tflite.channels import CHANNELS_NAME
 from converters.tflite.graph import Graph
 from converters.tflite.metadata import OWN_NAME, STANDARD_NAME, read_embedded
 from converters.tflite.runtime import interpreter
 
 
-def open_tflite(path: Path) -> Source:
+def open_tflite(path: Path, input_size: tuple[int, int] | None = None, output: str | None = None) -> Source:
     """The Source of a float32 TFLite file.
 
+    Args:
+        path: the file.
+        input_size: `(height, width)`, where the model's are free.
+        output: the name of the output to convert, where there are several.
+
     Raises:
-        InputError: the file is missing, corrupt or quantized, or not one RGB image in and one row of classes out.
+        InputError: the file is missing, corrupt or quantized, or not one image in and one row of classes out.
     """
     try:
         content = path.read_bytes()
@@ -30,15 +48,17 @@ def open_tflite(path: Path) -> Source:
         graph, record = Graph(content), read_embedded(content) or {}
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        raise InputError(
-            "the model must have one input and one output. Received: "
-            f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
-        )
+    inputs = [graph.name(tensor) for tensor in graph.inputs]
+    keep_output(graph, graph.outputs[chosen_output(inputs, output_names(graph), output)])
+    takes_integers = with_float_input(graph)
     _require_float(graph, path)
-    shape = check_input_shape(graph.shape(graph.inputs[0]))
+    declared = graph.tensors[graph.inputs[0]].shapeSignature
+    shape = check_input_shape(graph.shape(graph.inputs[0]) if declared is None else declared, input_size)
+    graph = of_one_image(graph, shape)
     check_output_shape(graph.shape(graph.outputs[0]))
     name = graph.name(graph.inputs[0]) or "image"
+    if shape.without_channels:
+        with_channels_axis(graph)
     fields = record.get("preprocessing")
     for entry in (STANDARD_NAME, OWN_NAME, CHANNELS_NAME):
         graph.remove_metadata(entry)
@@ -55,11 +75,12 @@ def open_tflite(path: Path) -> Source:
         name=str(record.get("name") or path.stem),
         digest=hashlib.sha256(content).hexdigest(),
         input_name=name,
-        input_shape=shape,
-        preprocessing=Preprocessing.from_dict(fields) if fields else default_preprocessing(name, shape),
+        input_shape=shape.images,
+        preprocessing=Preprocessing.from_dict(fields) if fields else default_preprocessing(name, shape.images),
         call=call,
         batched=False,
         tflite=content,
+        takes_integers=takes_integers,
     )
 
 

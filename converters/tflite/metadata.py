@@ -24,7 +24,7 @@ ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same content gives the same bytes
 
 # values of the schema's enums and unions
 _IMAGE_PROPERTIES, _FEATURE_PROPERTIES = 2, 1
-_COLOR_SPACE_RGB = 1
+_COLOR_SPACES = {3: 1, 1: 2}  # by channels: RGB, GRAYSCALE
 _NORMALIZATION_OPTIONS = 1
 _TENSOR_AXIS_LABELS = 2
 _Field = tuple[str, Any, Any]  # the kind of a table's field, its value and its default
@@ -103,7 +103,7 @@ def _input(build: _Tables, record: dict[str, Any]) -> int:
         2, {0: build.offset(build.floats(record["mean"])), 1: build.offset(build.floats(record["std"]))}
     )
     unit = build.table(2, {0: ("Uint8", _NORMALIZATION_OPTIONS, 0), 1: build.offset(options)})
-    image = build.table(2, {0: ("Int8", _COLOR_SPACE_RGB, 0)})
+    image = build.table(2, {0: ("Int8", _COLOR_SPACES.get(record["shape"][-1], 0), 0)})
     content = build.table(3, {0: ("Uint8", _IMAGE_PROPERTIES, 0), 1: build.offset(image)})
     low, high = record["range"]
     stats = build.table(2, {0: build.offset(build.floats([high])), 1: build.offset(build.floats([low]))})

@@ -11,7 +11,17 @@ import typer
 
 from converters.errors import InputError
 from edge_cv.cli.exits import BROKEN, fail
-from edge_cv.cli.options import Augment, Json, Resize, Unsafe, fine_tuned, label_file, preprocessing_fields
+from edge_cv.cli.options import (
+    Augment,
+    InputSize,
+    Json,
+    Output,
+    Resize,
+    Unsafe,
+    fine_tuned,
+    label_file,
+    preprocessing_fields,
+)
 from edge_cv.cli.tables import conversion_row, print_compressed, print_json, print_rows
 
 commands = typer.Typer(rich_markup_mode=None)
@@ -43,6 +53,8 @@ def convert(
         str | None, typer.Option(help="The model's input is (pixel - mean) / std; one number or three.")
     ] = None,
     std: Annotated[str | None, typer.Option(help="See --mean. Default: 1.")] = None,
+    input_size: InputSize = None,
+    output: Output = None,
     unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> int:
@@ -61,6 +73,8 @@ def convert(
         target=target,
         preprocessing=preprocessing_fields(resize, mean, std),
         unsafe=unsafe,
+        input_size=input_size,
+        output=output,
     )
     converted = convert_model(request, out, progress=shown)
     print_rows([conversion_row(file) for file in converted], as_json)

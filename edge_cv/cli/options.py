@@ -34,9 +34,16 @@ Resize = Annotated[
     str | None,
     typer.Option(
         metavar="RULE",
-        help="How a photo becomes square, if the model does not declare it: stretch, crop_then_resize or "
+        help="How a photo gets the input's size, if the model does not declare it: stretch, crop_then_resize or "
         "resize_then_crop.",
     ),
+]
+InputSize = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Input size of a model of any size: 224, or 160x120 (height x width)."),
+]
+Output = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The output of the classes, for a model with several outputs.")
 ]
 Settings = Annotated[
     list[str] | None,

@@ -37,7 +37,7 @@ def load_pixels(place: Place, preprocessing: Preprocessing) -> np.ndarray:
         preprocessing: the crop and the size that the model takes.
 
     Returns:
-        uint8 array `(image_size, image_size, 3)`.
+        uint8 array `(height, width, channels)`.
 
     Raises:
         ImageError: it cannot be read as an image.

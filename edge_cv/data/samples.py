@@ -188,7 +188,7 @@ class Samples:
             on_skip: called with path and reason for each image that cannot be read. Default: a warning is logged.
 
         Yields:
-            uint8 array `(image_size, image_size, 3)` and the image's `label`, in order.
+            uint8 array `(height, width, channels)` and the image's `label`, in order.
 
         Raises:
             InputError: no image can be read.

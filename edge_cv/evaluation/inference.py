@@ -59,7 +59,7 @@ def run(
         The result of each chunk, in the order of the samples, and the runtime of each model, by name.
 
     Raises:
-        InputError: a model cannot be read or run or takes no RGB image, the models do not match one another, or a
+        InputError: a model cannot be read or run or takes no image, the models do not match one another, or a
             label is not an index into the outputs.
     """
     files = {name: Path(file) for name, file in artifacts.items()}
@@ -185,18 +185,17 @@ def _common_preprocessing(models: _Models) -> Preprocessing:
 
 def _geometry(preprocessing: Preprocessing) -> tuple:
     p = preprocessing
-    return p.image_size, p.resize_to or p.image_size, p.rule, p.interpolation
+    return *p.shape, p.resize_to or min(p.height, p.width), p.rule, p.interpolation
 
 
 def _common_classes(models: _Models, preprocessing: Preprocessing) -> int:
     """The number of classes, which every model must share."""
-    size, first = preprocessing.image_size, next(iter(models.files))
+    shape, first = (1, *preprocessing.shape), next(iter(models.files))
     classes = models.described[first].classes
     for name, description in models.described.items():
-        if description.shape != (1, size, size, 3):
+        if description.shape != shape:
             raise InputError(
-                f"{models.files[name]} must take the preprocessing's (1, {size}, {size}, 3). "
-                f"Received: {description.shape}"
+                f"{models.files[name]} must take the preprocessing's {shape}. Received: {description.shape}"
             )
         if description.classes != classes:
             raise InputError(

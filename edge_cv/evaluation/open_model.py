@@ -57,7 +57,7 @@ class InputEncoder:
     preprocessing: Preprocessing
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """The inputs in the model's type for uint8 pixels, both `(n, height, width, 3)`."""
+        """The inputs in the model's type for uint8 pixels, both `(n, height, width, channels)`."""
         dtype = np.dtype(self.dtype)
         if dtype.kind in "iu" and self.pixel_offset is not None:
             return _clipped(pixels.astype(np.int32) + self.pixel_offset, dtype)
@@ -88,8 +88,11 @@ class Classifier(ABC):
         self.file, self.runtime = file, runtime
         self.input, self.output = inputs[0], outputs[0]
         shape = self.input.shape
-        if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
-            raise InputError(f"{file} must take one RGB image, (1, height, width, 3). Received: {shape}")
+        if len(shape) != 4 or shape[0] != 1 or shape[3] not in (1, 3):
+            raise InputError(
+                f"{file} must take one image, (1, height, width, 3), or (1, height, width, 1) if it is grey. "
+                f"Received: {shape}"
+            )
         self.classes = int(np.prod(self.output.shape))
 
     def encoder(self, metadata: IOMetadata, preprocessing: Preprocessing) -> InputEncoder:
@@ -108,7 +111,7 @@ class Classifier(ABC):
         """Run the model.
 
         Args:
-            inputs: `(n, height, width, 3)` in the model's type.
+            inputs: `(n, height, width, channels)` in the model's type.
 
         Returns:
             Outputs `(n, classes)` in the model's type, and the seconds spent in inferences.

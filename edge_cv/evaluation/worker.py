@@ -76,12 +76,12 @@ def decode(task: Task, samples: Sequence[Sample]) -> tuple[np.ndarray, tuple[str
     """Decode, crop and resize images.
 
     Returns:
-        Pixels uint8 `(n, height, width, 3)` of the n readable images, and for each sample None or why it is unreadable.
+        Pixels uint8 `(n, height, width, channels)` of the n readable images, and for each sample None or why it is
+        unreadable.
     """
     from edge_cv.data import load_pixels
 
-    size = task.preprocessing.image_size
-    pixels = np.empty((len(samples), size, size, 3), np.uint8)
+    pixels = np.empty((len(samples), *task.preprocessing.shape), np.uint8)
     reasons: list[str | None] = []
     count = 0
     for sample in samples:
@@ -112,7 +112,7 @@ def classify(
 
     Args:
         task: the models.
-        pixels: uint8 `(n, height, width, 3)`.
+        pixels: uint8 `(n, height, width, channels)`.
         samples: the n samples of the pixels, for messages.
         model_of: returns the open model of a file. Default: one of this process.
 

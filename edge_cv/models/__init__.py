@@ -135,11 +135,11 @@ def build(
     contract = preprocessing(name, image_size)
     classes = _whole("classes", classes, at_least=1)
     alpha = _alpha(alpha)
-    file = _imagenet_file(family, name, contract.image_size, alpha, options) if weights == "imagenet" else None
+    file = _imagenet_file(family, name, contract.height, alpha, options) if weights == "imagenet" else None
     if weights == "imagenet":
         _check_published(name, file)
 
-    model = family.network(name, classes=classes, image_size=contract.image_size, alpha=alpha, **options)
+    model = family.network(name, classes=classes, image_size=contract.height, alpha=alpha, **options)
     model.preprocessing = contract
     if weights is not None:
         from edge_cv.models.keras_files import load_file

@@ -33,6 +33,8 @@ class ConversionRequest:
         target: a device whose rules the TFLite files must keep (`converters.devices.targets`).
         preprocessing: fields of `Preprocessing` that replace those that the model declares.
         unsafe: run the Python code of the file's Lambda layers.
+        input_size: height and width for a model whose input has no fixed size: `224`, or `160x120` (height x width).
+        output: the name of the output to convert, for a model with several.
     """
 
     model: str
@@ -45,6 +47,8 @@ class ConversionRequest:
     target: str | None = None
     preprocessing: dict[str, Any] = field(default_factory=dict)
     unsafe: bool = False
+    input_size: str | None = None
+    output: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,12 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
     _check_calibration(request, schemes)
     labels = request.labels or labels_of(Path(request.model))
     with progress(f"loading {request.model}"):
-        source = open_source(_architecture_or_path(request.model), unsafe=request.unsafe)
+        source = open_source(
+            _architecture_or_path(request.model),
+            unsafe=request.unsafe,
+            input_size=request.input_size,
+            output=request.output,
+        )
     options: dict[str, Any] = {"labels": labels, "preprocessing": preprocessing_of(source, request.preprocessing)}
     options["calibration"] = request.calibration
     if request.calibration is not None:

@@ -165,22 +165,18 @@ def preprocessing_of(source: Source, fields: Mapping[str, Any]) -> Preprocessing
 
     Returns:
         The preprocessing; None if the model does not declare it and nothing can be assumed.
-
-    Raises:
-        InputError: fields are given for a model whose input is not square.
     """
     from converters.images.preprocessing import Preprocessing
     from edge_cv import models
 
     declared = source.preprocessing
-    height, width, _ = source.input_shape
-    if source.name in models.names() and height == width and declared == Preprocessing(height):
+    height, width, channels = source.input_shape
+    if source.name in models.names() and declared == Preprocessing(height):
         declared = models.preprocessing(source.name, height)  # an architecture of ours crops as its paper does
     if not fields:
         return declared or _assumed(source)
-    if height != width:
-        raise InputError(f"preprocessing can be given for square inputs only. Received: a model of {height}x{width}")
-    return dataclasses.replace(declared or Preprocessing(height, rule="stretch"), **fields)
+    declared = declared or Preprocessing(height, width=width, channels=channels, rule="stretch")
+    return dataclasses.replace(declared, **fields)
 
 
 def _assumed(source: Source) -> Preprocessing | None:
@@ -188,11 +184,11 @@ def _assumed(source: Source) -> Preprocessing | None:
     from converters.float_model import convert_float
     from converters.images.preprocessing import Preprocessing
 
-    height, width, _ = source.input_shape
+    height, width, channels = source.input_shape
     if not convert_float(source).takes_pixels:
         return None
     logger.warning("the model does not declare how photos are cropped: the central %dx%d is used", width, height)
-    return Preprocessing(height) if height == width else None
+    return Preprocessing(height, width=width, channels=channels)
 
 
 def labels_of(path: Path) -> list[str] | None:

@@ -140,12 +140,12 @@ class CalibrationImages:
 
     @functools.cached_property
     def images(self) -> np.ndarray:
-        """`(n, image_size, image_size, 3)` in the range that the model takes: uint8 if that is pixels 0..255."""
+        """`(n, height, width, channels)` in the range that the model takes: uint8 if that is pixels 0..255."""
         return self.pixels if self.preprocessing.takes_pixels else self.preprocessing.to_input(self.pixels)
 
     @functools.cached_property
     def pixels(self) -> np.ndarray:
-        """uint8 `(n, image_size, image_size, 3)`."""
+        """uint8 `(n, height, width, channels)`."""
         import numpy as np
 
         with self.progress("decoding calibration photos") as update:

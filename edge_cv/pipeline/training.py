@@ -161,7 +161,7 @@ def batches_of(
     batch_size = settings.batch_size // hosts
     batches = sample_batches(
         training_photos(photos),
-        image_size=preprocessing.image_size,
+        image_size=preprocessing.height,
         batch_size=batch_size,
         seed=settings.seed,
         augment=settings.augment,

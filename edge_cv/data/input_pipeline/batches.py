@@ -270,7 +270,7 @@ class EvaluationBatches:
         return -(-len(self.samples) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields images, uint8 `(batch, image_size, image_size, 3)`, and targets, float32 `(batch, classes)`.
+        """Yields images, uint8 `(batch, height, width, channels)`, and targets, float32 `(batch, classes)`.
 
         An image that cannot be read is logged and left out. The target of an image without a label is all zeros.
 

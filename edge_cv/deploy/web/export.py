@@ -43,10 +43,9 @@ def checked(record: Record | None, artifact: Path) -> Record:
             f"{artifact} must have a record of its preprocessing, input and output, as files of converters have. "
             "Received: a file without one"
         )
-    size = record.preprocessing.image_size
-    if record.input.shape != (1, size, size, 3) or len(record.output.shape) != 2:
+    if record.input.shape != (1, *record.preprocessing.shape) or len(record.output.shape) != 2:
         raise InputError(
-            f"{artifact} must take one square image and return one row of classes. "
+            f"{artifact} must take one image of its preprocessing's size and return one row of classes. "
             f"Received: input {record.input.shape}, output {record.output.shape}"
         )
     for role, dtype in (("input", record.input.dtype), ("output", record.output.dtype)):

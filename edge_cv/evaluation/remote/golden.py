@@ -99,7 +99,7 @@ def _sample_inputs(model: DescribedModel, images: int) -> np.ndarray | None:
 
     tensor, metadata = model.inputs[0], io_metadata(model.path)
     preprocessing = metadata.preprocessing
-    if preprocessing is None or tensor.shape != (1, preprocessing.image_size, preprocessing.image_size, 3):
+    if preprocessing is None or tensor.shape != (1, *preprocessing.shape):
         return None
     try:
         photos = data.sample().take(images)

@@ -1,0 +1,144 @@
+"""Models of every image input become files of one image: grey, rectangular, free or fixed sizes, whole pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converters import InputError, Preprocessing, to_onnx, to_tflite, verify
+from converters.sources import open_source, parse_input_size
+from converters.tflite.graph import Graph
+from converters.tflite.runtime import predict
+from tests.source_refusal import refused
+
+CLASSES = 4
+
+
+def _network(shape: tuple[int, ...], *, dtype: str = "float32", batch: int | None = None, outputs: int = 1) -> Any:
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(3)
+    image = keras.Input(batch_shape=(batch, *shape), dtype=dtype)
+    x = layers.Rescaling(1 / 255)(image)
+    x = layers.Reshape((*shape, 1))(x) if len(shape) == 2 else x
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x) if batch is None else layers.Flatten()(x)
+    if outputs == 1:
+        return keras.Model(image, layers.Dense(CLASSES)(x))
+    return keras.Model(image, {"kind": layers.Dense(CLASSES, name="a")(x), "age": layers.Dense(2, name="b")(x)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A network, one of its inputs, what the caller says beside it, and how it is asked for its own outputs."""
+
+    network: Callable[[], Any]
+    shape: tuple[int, ...]
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    expected: Callable[[Any, np.ndarray], np.ndarray] = lambda model, images: model.predict(images, verbose=0)
+
+
+CASES = {
+    "grey": Case(lambda: _network((20, 20, 1)), (20, 20, 1)),
+    "grey without channels": Case(lambda: _network((20, 20)), (20, 20)),
+    "rectangle": Case(lambda: _network((16, 28, 3)), (16, 28, 3)),
+    "any size": Case(lambda: _network((None, None, 3)), (16, 28, 3), {"input_size": "16x28"}),
+    "batch of 8": Case(lambda: _network((20, 20, 3), batch=8), (20, 20, 3)),
+    "uint8": Case(lambda: _network((20, 20, 3), dtype="uint8"), (20, 20, 3)),
+    "two outputs": Case(
+        lambda: _network((20, 20, 3), outputs=2),
+        (20, 20, 3),
+        {"output": "kind"},
+        lambda model, images: model.predict(images, verbose=0)["kind"],
+    ),
+}
+
+
+@pytest.fixture(params=CASES, scope="module")
+def case(request):
+    return CASES[request.param]
+
+
+@pytest.fixture(scope="module")
+def made(case, tmp_path_factory):
+    """The network, 8 images, its outputs, and its SavedModel and float TFLite file by another converter."""
+    import tensorflow as tf
+
+    folder = tmp_path_factory.mktemp("forms")
+    model = case.network()
+    images = np.random.default_rng(0).integers(0, 256, (8, *case.shape)).astype(np.float32)
+    model.export(folder / "saved", verbose=False)
+    (folder / "model.tflite").write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder / "saved")).convert())
+    return model, images, case.expected(model, images), folder
+
+
+def _nhwc(images: np.ndarray) -> np.ndarray:
+    return images if images.ndim == 4 else images[..., None]
+
+
+@pytest.mark.parametrize("form", ["keras", "saved", "model.tflite"])
+def test_every_form_of_the_model_becomes_whole_int8_and_keeps_its_outputs(case, made, form):
+    model, images, expected, folder = made
+    source = open_source(model if form == "keras" else folder / form, **case.options)
+    assert source.input_shape == _nhwc(images).shape[1:]
+    float32 = to_tflite(source, "float32", calibration=images)
+    assert np.abs(predict(float32.content, _nhwc(images)) - expected).max() < 1e-4
+    int8 = to_tflite(source, "int8", calibration=images)
+    assert int8.record.input.shape == (1, *source.input_shape)
+    integer, operators = int8.record.operators
+    assert integer == operators
+    assert not {o.name for o in Graph(int8.content).operators()} & {"CAST", "SHAPE", "PACK", "STRIDED_SLICE"}
+    assert int8.parity.sqnr_db > 25
+
+
+def test_onnx_takes_the_same_image_and_verify_finds_the_size_itself(case, made):
+    model, images, _, _ = made
+    conversion = to_onnx(model, calibration=images, **case.options)
+    assert conversion.parity.sqnr_db > 80
+    output = {name: value for name, value in case.options.items() if name == "output"}
+    assert verify(model, conversion, images, **output).top1_agreement == 1.0
+
+
+def test_two_sizes_of_a_model_of_any_size_are_two_conversions():
+    model = _network((None, None, 3))
+    small, large = (to_tflite(model, "float32", input_size=size) for size in (12, (20, 14)))
+    assert small.record.input.shape == (1, 12, 12, 3)
+    assert large.record.input.shape == (1, 20, 14, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "size"), [(224, (224, 224)), ("224", (224, 224)), ("160x120", (160, 120)), ((160, 120), (160, 120))]
+)
+def test_an_input_size_is_one_number_or_height_and_width(given, size):
+    assert parse_input_size(given) == size
+
+
+@pytest.mark.parametrize("given", ["", "x", "160x", "0", "-1x5", "1x2x3", 0, (3,) * 3, "9000", 1.5j])
+def test_other_input_sizes_are_refused(given):
+    with pytest.raises(InputError, match="one number, or HEIGHTxWIDTH"):
+        parse_input_size(given)
+
+
+def test_an_input_size_must_be_the_models_own_where_that_is_fixed():
+    with pytest.raises(InputError, match=r"the model's own, 16x28\. Received: 16x29"):
+        to_tflite(_network((16, 28, 3)), "float32", input_size="16x29")
+    with pytest.raises(InputError, match="Did you mean 'kind'"):
+        to_tflite(_network((16, 28, 3), outputs=2), "float32", output="kinds")
+    refused(_network((None, None, 1)), "--input-size 224")
+
+
+def test_grey_files_declare_one_channel_in_both_kinds_of_metadata(pixels):
+    images = pixels[..., :1]
+    grey = Preprocessing(32, channels=1)
+    conversion = to_tflite(_network((32, 32, 1)), "int8", calibration=images, preprocessing=grey)
+    assert conversion.record.input.description.startswith("grey")
+    assert len(conversion.record.input.mean) == len(conversion.record.input.std) == 1
+    assert conversion.record.preprocessing.shape == (32, 32, 1)
+    assert conversion.pixel_offset == -128
+    with pytest.raises(InputError, match=r"channels must be the model's, 1 .*Received: 3"):
+        to_tflite(_network((32, 32, 1)), "float32", preprocessing=Preprocessing(32))
