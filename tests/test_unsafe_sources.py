@@ -129,7 +129,19 @@ def _save_hostile(folder: Path, step: Any) -> None:
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
 
 
-@pytest.mark.parametrize("kind", ["WriteFile", "ReadFile", "EagerPyFunc", "PyFunc", "PrintV2", "MatchingFiles"])
+KINDS = (
+    "WriteFile",
+    "ReadFile",
+    "EagerPyFunc",
+    "PyFunc",
+    "PrintV2",
+    "MatchingFiles",
+    "ImmutableConst",
+    "DatasetFromGraph",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_model_that_reaches_outside_is_not_run(kind, tmp_path):
     import tensorflow as tf
 
@@ -146,10 +158,22 @@ def test_a_saved_model_that_reaches_outside_is_not_run(kind, tmp_path):
         "PyFunc": lambda: tf.numpy_function(touch, [], tf.float32),
         "PrintV2": lambda: tf.print("executed", output_stream=f"file://{trace}"),
         "MatchingFiles": lambda: tf.io.matching_files("/etc/*"),
+        "ImmutableConst": lambda: tf.raw_ops.ImmutableConst(
+            dtype=tf.float32, shape=[4], memory_region_name="/etc/hostname"
+        ),
+        "DatasetFromGraph": lambda: tf.raw_ops.DatasetFromGraph(graph_def=tf.constant(b"")),
     }
     _save_hostile(tmp_path / "saved", steps[kind])
-    refused(tmp_path / "saved", f"may reach outside the model, and is not run: .*{kind}")
+    refused(tmp_path / "saved", f"may read or write files, so it is not run: .*{kind}")
     assert not trace.exists()
+
+
+def test_a_saved_model_that_reaches_outside_runs_when_the_caller_says_so(tmp_path):
+    import tensorflow as tf
+
+    _save_hostile(tmp_path / "saved", lambda: tf.io.matching_files("/etc/*"))
+    source = open_source(tmp_path / "saved", unsafe=True)
+    assert source.predict(np.ones((1, 32, 32, 3))).tolist() == [[1, 1, 1]]
 
 
 def test_unsafe_code_under_the_name_of_the_saver_is_not_run(tmp_path):

@@ -27,7 +27,8 @@ def open_source(
     Args:
         model: a Keras 3 or tf_keras model, or the path of a `.keras`, `.h5` or float `.tflite` file or of a
             SavedModel folder.
-        unsafe: run the Python code in a file's Lambda layers. Only for files from a trusted author.
+        unsafe: run the Python code in a file's Lambda layers, and whatever operations a SavedModel holds. Only for
+            models from a trusted author.
         input_size: height and width for a model whose input has no fixed size: one number, `(height, width)` or
             `"HEIGHTxWIDTH"`.
         output: the name of the output to convert, for a model with several.
@@ -41,7 +42,7 @@ def open_source(
     if isinstance(model, str | os.PathLike):
         path = Path(model)
         if path.is_dir():
-            return open_saved_model(path, size, output)
+            return open_saved_model(path, size, output, unsafe=unsafe)
         if path.suffix == ".tflite":
             return open_tflite(path, size, output)
         return open_keras_file(path, unsafe=unsafe, input_size=size, output=output)

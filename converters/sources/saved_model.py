@@ -1,6 +1,6 @@
 """SavedModel folders of TensorFlow 2.
 
-An untrusted SavedModel can read and write files: a graph with such operations is refused before it is loaded.
+An untrusted SavedModel can read and write files: operations that no classifier needs are refused before it is loaded.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.native_logs import import_tensorflow
+from converters.sources.saved_model_guard import refuse_unsafe
 from converters.sources.source import (
     Source,
     check_input_shape,
@@ -22,48 +23,17 @@ from converters.sources.source import (
     default_preprocessing,
 )
 
-# The stateful operations that a classifier may use: variables, control flow and random numbers.
-STATEFUL_OPERATIONS = frozenset(
-    [
-        "AssignVariableOp",
-        "DisableCopyOnRead",
-        "If",
-        "ReadVariableOp",
-        "ResourceGather",
-        "StatefulPartitionedCall",
-        "VarHandleOp",
-        "VarIsInitializedOp",
-        "While",
-        "Assert",
-        "RandomUniform",
-        "RandomUniformInt",
-        "RandomStandardNormal",
-        "TruncatedNormal",
-    ]
-)
-# Operations that reach outside the model although TensorFlow does not mark them as stateful.
-REACHING_OPERATIONS = frozenset(
-    [
-        "GenerateVocabRemapping",
-        "LoadAndRemapMatrix",
-        "MatchingFiles",
-        "PyFuncStateless",
-        "ReadFile",
-        "Restore",
-        "RestoreSlice",
-        "ShardedFilename",
-        "ShardedFilespec",
-    ]
-)
 
-
-def open_saved_model(path: Path, input_size: tuple[int, int] | None = None, output: str | None = None) -> Source:
+def open_saved_model(
+    path: Path, input_size: tuple[int, int] | None = None, output: str | None = None, *, unsafe: bool = False
+) -> Source:
     """The Source of a SavedModel folder.
 
     Args:
         path: the folder.
         input_size: `(height, width)`, where the model's are free.
         output: the name of the output to convert, where the signature has several.
+        unsafe: run whatever operations it holds. Only for a model from a trusted author.
 
     Raises:
         InputError: the folder is not a TensorFlow 2 SavedModel, is corrupt or may reach outside the model, or its
@@ -74,7 +44,9 @@ def open_saved_model(path: Path, input_size: tuple[int, int] | None = None, outp
     import_tensorflow()
     import tensorflow as tf
 
-    _refuse_unsafe(path)
+    proto = _read(path)
+    if not unsafe:
+        refuse_unsafe(path, proto)
     try:
         loaded = tf.saved_model.load(str(path))
     except Exception as error:  # TensorFlow raises whatever the files provoke
@@ -162,8 +134,8 @@ def _digest(path: Path, chosen: str) -> str:
     return digest.hexdigest()
 
 
-def _refuse_unsafe(path: Path) -> None:
-    """Raise InputError when the folder is not a TensorFlow 2 SavedModel, or holds unsafe operations."""
+def _read(path: Path) -> Any:
+    """The protocol buffer of a SavedModel. Raises InputError if it is corrupt or was not saved by TensorFlow 2."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     try:
@@ -172,36 +144,4 @@ def _refuse_unsafe(path: Path) -> None:
         raise InputError(f"{path} is not a SavedModel, or is corrupt") from error
     if not proto.meta_graphs or not all(meta.object_graph_def.nodes for meta in proto.meta_graphs):
         raise InputError(f"a SavedModel must have been saved by TensorFlow 2. Received: {path}")
-    unsafe = {operation for meta_graph in proto.meta_graphs for operation in _unsafe_operations(meta_graph)}
-    if unsafe:
-        raise InputError(
-            f"{path} holds operations that may reach outside the model, and is not run: {', '.join(sorted(unsafe))}"
-        )
-
-
-def _unsafe_operations(meta_graph: Any) -> set[str]:
-    """The operations that may reach outside the graph, other than those that save and restore the variables.
-
-    Every TensorFlow 2 SavedModel holds functions that save and restore its variables. They are trusted only as long as
-    nothing else calls them.
-    """
-    from tensorflow.python.framework import op_def_registry
-
-    exposed = set(meta_graph.object_graph_def.concrete_functions)
-    functions = {function.signature.name: function for function in meta_graph.graph_def.library.function}
-    savers = {n for n in functions if n.startswith(("__inference__traced_save", "__inference__traced_restore"))}
-    for name, function in functions.items():
-        for node in function.node_def if name not in savers else ():
-            for attribute in node.attr.values():
-                exposed |= {attribute.func.name} | {called.name for called in attribute.list.func}
-    unsafe = set()
-    for name, function in functions.items():
-        if name in savers and name not in exposed:
-            continue
-        for node in function.node_def:
-            definition = op_def_registry.get(node.op)
-            defined = definition is not None or node.op in functions
-            stateful = definition is not None and definition.is_stateful and node.op not in STATEFUL_OPERATIONS
-            if not defined or stateful or node.op in REACHING_OPERATIONS:
-                unsafe.add(node.op)
-    return unsafe
+    return proto
