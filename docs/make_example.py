@@ -6,7 +6,7 @@ The folder then holds:
 
 - `photos/<class>/<number>.jpg`: 40 photos of five ImageNet classes, each a random crop of one packaged photo;
 - `photos.csv`: two columns to group them by, `light` and `number`;
-- `mymodel.keras` and `labels.txt`: EfficientNet-Lite0 at 128 pixels with its ImageNet weights for these five classes.
+- `mymodel.keras` and `labels.txt`: EfficientNet-Lite0 at 96 pixels with its ImageNet weights for these five classes.
 
 The photos of a class are crops of the same picture, so accuracy on them is no measure of the model.
 """
@@ -23,7 +23,7 @@ from edge_cv import data, models
 
 CLASSES = ("dalmatian", "goose", "jeep", "spoonbill", "strawberry")  # sorted, as class folders are read
 PHOTOS_PER_CLASS = 8
-IMAGE_SIZE = 128  # pixels
+IMAGE_SIZE = 96  # pixels
 
 
 def main() -> None:
