@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.errors import InputError
+from converters.images.preprocessing import as_rgb
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,7 +33,7 @@ def image_hash(pixels: np.ndarray | Image.Image) -> int:
     """The perceptual hash of an upright photo, 0..2**64 - 1. Duplicates differ in few bits, other photos in about 32.
 
     Args:
-        pixels: uint8 array `(height, width, 3)`, RGB, or a Pillow image, which saves a copy.
+        pixels: uint8 array `(height, width, channels)`, RGB or grey, or a Pillow image, which saves a copy.
 
     Raises:
         InputError: the array is of another shape or type.
@@ -40,11 +41,12 @@ def image_hash(pixels: np.ndarray | Image.Image) -> int:
     from PIL import Image
 
     if isinstance(pixels, np.ndarray):
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
             raise InputError(
-                f"pixels must be a uint8 array (height, width, 3). Received: {pixels.dtype} {pixels.shape}"
+                f"pixels must be a uint8 array (height, width, 3), or (height, width, 1) if it is grey. "
+                f"Received: {pixels.dtype} {pixels.shape}"
             )
-        pixels = Image.fromarray(pixels)
+        pixels = Image.fromarray(as_rgb(pixels))
     grey = np.asarray(pixels.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float64)
     cosines, order = _transform()
     frequencies = (cosines @ grey @ cosines.T).ravel()[order]

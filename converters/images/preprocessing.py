@@ -149,8 +149,7 @@ class Preprocessing:
             image = image.crop((left, top, left + self.width, top + self.height))
         else:
             image = image.resize((self.width, self.height), resample)
-        pixels = np.asarray(image if self.channels == 3 else image.convert("L"))
-        return pixels if self.channels == 3 else pixels[..., None]
+        return to_channels(np.asarray(image), self.channels)
 
     def _central_part(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the part of a photo that becomes the result."""
@@ -193,6 +192,18 @@ class Preprocessing:
             return cls(**values)
         except (TypeError, AttributeError) as error:
             raise InputError(f"a preprocessing must have the fields of Preprocessing. Received: {fields!r}") from error
+
+
+def as_rgb(pixels: np.ndarray) -> np.ndarray:
+    """RGB pixels `(..., 3)` of RGB or grey ones."""
+    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+
+
+def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """RGB pixels, uint8 `(height, width, 3)`, or their luma `(height, width, 1)` for one channel."""
+    from PIL import Image
+
+    return pixels if channels == 3 else np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
 
 def _pillow_image(photo: np.ndarray | Image.Image) -> Image.Image:

@@ -292,6 +292,7 @@ def _dataset(batches: Batches, epochs: range, steps: int, model: Any, targets: _
         every = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in epochs)
         for images, labels in itertools.islice(every, steps):
             images, labels = np.asarray(images, np.float32), np.asarray(labels, np.float32)
+            images = images.reshape(images.shape[: len(shape)])  # a grey model may have no axis of channels
             yield images, targets(images, labels)
 
     signature = (

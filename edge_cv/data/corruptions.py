@@ -13,6 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from converters.errors import InputError, unknown
+from converters.images.preprocessing import as_rgb, to_channels
 
 FAMILIES = MappingProxyType(
     {
@@ -46,7 +47,8 @@ def corrupt(pixels: np.ndarray, name: str, severity: int, *, seed: int = 0) -> n
     As in the paper, corruptions are applied to the resized and cropped photo that the model sees.
 
     Args:
-        pixels: uint8 `(height, width, 3)`, each side at least 32.
+        pixels: uint8 `(height, width, channels)`, each side at least 32. A grey photo is corrupted as an RGB one, whose
+            luma is returned.
         name: one of `NAMES`.
         severity: 1 to 5.
         seed: 0 or more.
@@ -73,6 +75,7 @@ def corrupt(pixels: np.ndarray, name: str, severity: int, *, seed: int = 0) -> n
     state = np.random.get_state()
     np.random.seed(seed)
     try:
-        return imagecorruptions.corrupt(pixels, severity=severity, corruption_name=name, **extra)
+        corrupted = imagecorruptions.corrupt(as_rgb(pixels), severity=severity, corruption_name=name, **extra)
+        return to_channels(np.asarray(corrupted, np.uint8), pixels.shape[-1])
     finally:
         np.random.set_state(state)

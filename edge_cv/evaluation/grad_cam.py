@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
+from converters.images.preprocessing import as_rgb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +63,7 @@ def grad_cam(model: Any, images: np.ndarray, classes: Sequence[int]) -> np.ndarr
 
     Args:
         model: a functional Keras 3 model, or a built Sequential, on the TensorFlow or the JAX backend.
-        images: `(n, height, width, 3)` in the model's input range.
+        images: `(n, height, width, channels)` in the model's input range.
         classes: index of the class for each image, `(n,)`.
 
     Returns:
@@ -168,7 +169,7 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """An image under a map: grey where the map is 0, from violet to yellow where it rises to 1.
 
     Args:
-        pixels: uint8 `(height, width, 3)`.
+        pixels: uint8 `(height, width, channels)`.
         heat: `(rows, columns)` in 0..1; it is resized to the image.
 
     Returns:
@@ -180,7 +181,7 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     size = pixels.shape[1], pixels.shape[0]
     large = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
-    grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    grey = as_rgb(pixels).astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     opacity = _OPACITY * large[..., None]
     return np.rint(grey[..., None] * (1 - opacity) + 255 * colormaps["plasma"](large)[..., :3] * opacity).astype(
         np.uint8
@@ -228,7 +229,7 @@ def _gradients(head: Any, maps: Any, classes: np.ndarray) -> Any:
 def _jpeg(pixels: np.ndarray) -> bytes:
     from PIL import Image
 
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(as_rgb(pixels))
     image.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=80)

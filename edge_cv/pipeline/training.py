@@ -161,7 +161,8 @@ def batches_of(
     batch_size = settings.batch_size // hosts
     batches = sample_batches(
         training_photos(photos),
-        image_size=preprocessing.height,
+        image_size=(preprocessing.height, preprocessing.width),
+        channels=preprocessing.channels,
         batch_size=batch_size,
         seed=settings.seed,
         augment=settings.augment,

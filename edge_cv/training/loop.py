@@ -55,7 +55,7 @@ def fit(
     With a folder, a training that was interrupted resumes from its last checkpoint and reaches the same result.
 
     Args:
-        model: a Keras 3 model from pixels `(batch, height, width, 3)`, RGB 0..255, to logits `(batch, classes)`.
+        model: a Keras 3 model from pixels 0..255 `(batch, height, width, channels)` to logits `(batch, classes)`.
         batches: the training images. Their order and augmentation may depend only on the epoch and the step.
         settings: the hyperparameters. `data`, `validation`, `images` and `augment` are not read: they apply to
             `batches`.
@@ -248,11 +248,13 @@ def _check(
     if (settings.teacher is None) != (teacher is None):
         missing = "settings without a model" if teacher is None else "a model without settings"
         raise InputError(f"distillation needs both Fit.teacher and a teacher model. Received: {missing}")
+    channels = 1 if len(model.input_shape) == 3 else model.input_shape[-1]
     if teacher is not None and (
-        teacher.input_shape[-1] != model.input_shape[-1] or teacher.output_shape[-1] != classes
+        (teacher.input_shape[-1] != channels and (channels, teacher.input_shape[-1]) != (1, 3))
+        or teacher.output_shape[-1] != classes
     ):
         raise InputError(
-            f"the teacher must have the student's {model.input_shape[-1]} channels and {classes} logits. "
+            f"the teacher must have the student's {channels} channels and {classes} logits. "
             f"Received: {teacher.input_shape[-1]} channels and {teacher.output_shape[-1]} logits"
         )
     if not is_labelled(batches) and (settings.teacher is None or settings.teacher.share < 1):

@@ -36,7 +36,7 @@ class TrainingModel(keras.Model):
     ) -> None:
         """
         Args:
-            network: model from pixels `(batch, height, width, 3)` to logits `(batch, classes)`.
+            network: model from pixels `(batch, height, width, channels)` to logits `(batch, classes)`.
             multi_label: whether targets are 0 or 1 per class instead of probabilities that sum to 1.
             l2: weight of the penalty; each trainable kernel adds l2 / 2 times the sum of its squares to the loss.
             class_weights: factors `(classes,)` of the loss, by the class of the image.
@@ -83,7 +83,7 @@ class TrainingModel(keras.Model):
             return super().train_step(*state, (inputs, targets, *weights))
 
     def call(self, pixels: Any, training: bool = False) -> Any:
-        """Float32 logits `(batch, classes)` of pixels `(batch, height, width, 3)`."""
+        """Float32 logits `(batch, classes)` of pixels `(batch, height, width, channels)`."""
         pixels = pixels[PIXELS] if isinstance(pixels, dict) else pixels  # Keras builds the model with a batch
         if training and self.l2:
             kernels = [v for v in self.network.trainable_variables if len(v.shape) > 1]
@@ -130,6 +130,8 @@ class TrainingModel(keras.Model):
         """The teacher's float32 logits of the student's crops, resized to the teacher's input."""
         size = teacher.input_shape[1:3]
         pixels = ops.cast(pixels, "float32")
+        if teacher.input_shape[-1] == 3 and pixels.shape[-1] == 1:  # a teacher of RGB sees the student's grey images
+            pixels = ops.repeat(pixels, 3, axis=-1)
         if None not in size and tuple(pixels.shape[1:3]) != size:
             pixels = ops.image.resize(pixels, size, interpolation="bilinear", data_format="channels_last")
         return ops.stop_gradient(ops.cast(teacher(pixels, training=False), "float32"))

@@ -2,7 +2,7 @@
 
 The steps, for each image:
 
-1. crop: a window of random area and aspect ratio (Szegedy et al. 2014, "Inception"), resized to a square;
+1. crop: a window of random area and aspect ratio (Szegedy et al. 2014, "Inception"), resized to the input;
 2. horizontal flip;
 3. RandAugment (Cubuk et al. 2019);
 4. colour jitter: brightness, contrast, saturation, hue;
@@ -29,7 +29,15 @@ from typing import Any
 
 import numpy as np
 
-from edge_cv.data.input_pipeline.image_operations import brightness, clip, contrast, hue, randaugment, saturation
+from edge_cv.data.input_pipeline.image_operations import (
+    GREY_WEIGHTS,
+    brightness,
+    clip,
+    contrast,
+    hue,
+    randaugment,
+    saturation,
+)
 from edge_cv.recipe import Augment
 
 PIXELS = "pixels"  # the name of the images beside the random numbers in the inputs of a train step
@@ -46,7 +54,8 @@ def change(images: Any, draws: dict[str, Any], augment: Augment, *, lazy: bool =
     """Steps 3 to 6 on images.
 
     Args:
-        images: uint8 `(n, height, width, 3)`, already cropped and flipped.
+        images: uint8 `(n, height, width, channels)`, already cropped and flipped. Grey images are changed as RGB ones
+            of three equal channels, and become grey again.
         draws: the random numbers, `(n, ...)` each.
         augment: the steps.
         lazy: as for `randaugment`.
@@ -56,7 +65,8 @@ def change(images: Any, draws: dict[str, Any], augment: Augment, *, lazy: bool =
     """
     from keras import ops
 
-    images = ops.cast(images, "float32")
+    images, grey = ops.cast(images, "float32"), images.shape[-1] == 1
+    images = ops.repeat(images, 3, axis=-1) if grey else images
     for nth in range(augment.randaugment):
         operations, signs = draws["operations"][:, nth], draws["signs"][:, nth]
         images = randaugment(images, operations, signs, augment.magnitude / 30, lazy=lazy)
@@ -69,6 +79,8 @@ def change(images: Any, draws: dict[str, Any], augment: Augment, *, lazy: bool =
     if "erased" in draws:
         inside = _inside(images, draws["erased"])
         images = ops.where(inside, ops.cast(draws["colour"], "float32")[:, None, None, :], images)
+    if grey:
+        images = ops.sum(images * ops.convert_to_tensor(GREY_WEIGHTS, "float32"), axis=-1, keepdims=True)
     return _to_uint8(images)
 
 
@@ -79,7 +91,7 @@ def mix(images: Any, targets: Any, draws: dict[str, Any]) -> tuple[Any, Any]:
     its own share. The last image of an odd number is unchanged.
 
     Args:
-        images: uint8 `(batch, height, width, 3)`.
+        images: uint8 `(batch, height, width, channels)`.
         targets: float32 `(batch, classes)`.
         draws: the batch's random numbers.
 
@@ -105,7 +117,7 @@ def augmented(images: Any, targets: Any, draws: dict[str, Any], augment: Augment
     """Steps 3 to 8 on a batch, in operations that every backend compiles, also as a part of a train step.
 
     Args:
-        images: uint8 `(batch, height, width, 3)`, already cropped and flipped.
+        images: uint8 `(batch, height, width, channels)`, already cropped and flipped.
         targets: float32 `(batch, classes)`, already smoothed.
         draws: the batch's random numbers except those of steps 1 and 2 (`of_device`).
         augment: the steps.

@@ -50,7 +50,7 @@ class Batches(Protocol):
         """The batches of one epoch from `first_step`; earlier ones are not read.
 
         Yields:
-            Images, uint8 or float32 `(batch, height, width, 3)`, RGB pixels 0..255, and targets, float32
+            Images, uint8 or float32 `(batch, height, width, channels)`, pixels 0..255, and targets, float32
             `(batch, classes)`, whose rows sum to 1 (multi-hot for `multi_label`). Arrays of numpy or of the backend.
         """
         ...
@@ -59,7 +59,7 @@ class Batches(Protocol):
 def sample_batches(
     samples: Encoded,
     *,
-    image_size: int,
+    image_size: int | tuple[int, int],
     batch_size: int,
     seed: int,
     augment: Augment | None = None,
@@ -67,6 +67,7 @@ def sample_batches(
     shard_index: int = 0,
     shard_count: int = 1,
     workers: int = 0,
+    channels: int = 3,
 ) -> SampleBatches:
     """Training batches of image files, by tf.data where Keras runs on TensorFlow, else by Grain and Pillow.
 
@@ -75,7 +76,7 @@ def sample_batches(
 
     Args:
         samples: the images and their labels. If no image has one, the targets are zeros, for a teacher to replace.
-        image_size: height and width of the batches, in pixels.
+        image_size: height and width of the batches, in pixels; one number for squares.
         batch_size: images a step, on this host.
         seed: decides order and augmentation.
         augment: the augmentation. Default: `Augment()`, random crops and flips.
@@ -83,11 +84,13 @@ def sample_batches(
         shard_index, shard_count: this host and the number of hosts, which together take the batches of one host with
             `shard_count * batch_size`. With Mixup or CutMix `batch_size` must then be even.
         workers: processes that decode where Keras does not run on TensorFlow; 0 for threads, enough for ten cores.
+        channels: 3 for RGB, 1 for grey images.
 
     Raises:
         InputError: some images have no label, `balanced` is used with several labels an image, or a size is invalid.
     """
-    plan = _plan(samples, image_size, batch_size, seed, augment or Augment(), balanced, shard_index, shard_count)
+    shape = _shape(image_size, channels)
+    plan = _plan(samples, shape, batch_size, seed, augment or Augment(), balanced, shard_index, shard_count)
     broken = BrokenImages(samples.name)
     import keras
 
@@ -106,7 +109,7 @@ def array_batches(
     batch_size: int,
     seed: int,
     augment: Augment | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     balanced: bool = False,
     shard_index: int = 0,
     shard_count: int = 1,
@@ -114,13 +117,15 @@ def array_batches(
     """Training batches of images in memory, on any backend.
 
     Args:
-        images: RGB pixels 0..255 `(n, height, width, 3)`: uint8, or float32 where `augment` is None.
+        images: pixels 0..255, RGB `(n, height, width, 3)` or grey `(n, height, width, 1)`: uint8, or float32 where
+            `augment` is None.
         labels: int `(n,)`, or `(n, classes)` of 0 and 1 for several labels an image.
         classes: the class names in order.
         batch_size: images a step, on this host.
         seed: decides order and augmentation.
         augment: the augmentation. Default: none.
-        image_size: height and width of the batches, in pixels, with `augment`. Default: the images' height.
+        image_size: height and width of the batches, in pixels, with `augment`; one number for squares. Default: those
+            of the images.
         balanced: whether all classes are taken equally often.
         shard_index, shard_count: as for `sample_batches`.
 
@@ -128,17 +133,18 @@ def array_batches(
         InputError: images, labels and `classes` do not fit one another.
     """
     images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim != 4 or images.shape[3] != 3 or images.dtype not in (np.uint8, np.float32):
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype not in (np.uint8, np.float32):
         raise InputError(
-            f"images must be uint8 or float32 (n, height, width, 3). Received: {images.dtype} {images.shape}"
+            "images must be uint8 or float32 (n, height, width, 3), or (n, height, width, 1) if they are grey. "
+            f"Received: {images.dtype} {images.shape}"
         )
     if len(labels) != len(images):
         raise InputError(f"there must be one label an image. Received: {len(images)} images, {len(labels)} labels")
     if augment is not None and images.dtype != np.uint8:
         raise InputError(f"images must be uint8 to be augmented. Received: {images.dtype}")
     samples = ArraySamples(images, labels, tuple(classes))
-    size = image_size or images.shape[1]
-    plan = _plan(samples, size, batch_size, seed, augment or Augment(), balanced, shard_index, shard_count)
+    shape = _shape(image_size or images.shape[1:3], images.shape[3])
+    plan = _plan(samples, shape, batch_size, seed, augment or Augment(), balanced, shard_index, shard_count)
     broken = BrokenImages(samples.name)
     pipeline = _Unchanged(plan, images) if augment is None else PillowPipeline(plan, broken)
     return SampleBatches(plan, pipeline, broken)
@@ -216,9 +222,19 @@ class _Unchanged:
             yield self.images[indices], self.plan.targets(indices), {}
 
 
+def _shape(image_size: int | tuple[int, ...], channels: int) -> tuple[int, int, int]:
+    """`(height, width, channels)` of the images; InputError for a length under 1 or other channels."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if min(height, width) < 1:
+        raise InputError(f"image_size must be at least 1. Received: {image_size}")
+    if channels not in (1, 3):
+        raise InputError(f"channels must be 3 (RGB) or 1 (grey). Received: {channels}")
+    return height, width, channels
+
+
 def _plan(
     samples: Any,
-    image_size: int,
+    shape: tuple[int, int, int],
     batch_size: int,
     seed: int,
     augment: Augment,
@@ -239,12 +255,10 @@ def _plan(
     elif not whole or not ((labels >= 0) & (labels < classes)).all():
         wrong = labels[(labels < 0) | (labels >= classes)][0] if whole else labels.dtype
         raise InputError(f"labels must be whole numbers in 0..{classes - 1} to train on. Received: {wrong}")
-    if image_size < 1:
-        raise InputError(f"image_size must be at least 1. Received: {image_size}")
     if shard_count > 1 and (augment.mixup or augment.cutmix) and batch_size % 2:
         raise InputError(f"batch_size must be even for Mixup and CutMix on several hosts. Received: {batch_size}")
     sampler = Sampler(len(samples), batch_size, seed, shard_index, shard_count, labels if balanced else None)
-    return BatchPlan(samples, sampler, augment, image_size)
+    return BatchPlan(samples, sampler, augment, shape)
 
 
 def _unlabelled(labels: np.ndarray) -> bool:

@@ -6,6 +6,7 @@ A batch is therefore the same on every backend, for any number of threads, and w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ _EIGENVECTORS = np.array(
 Draws = dict[str, np.ndarray]
 
 
-def draw(augment: Augment, sampler: Sampler, epoch: int, step: int, size: int) -> Draws:
+def draw(augment: Augment, sampler: Sampler, epoch: int, step: int, size: int | tuple[int, int]) -> Draws:
     """Draw the random draws of this host's batch.
 
     Each operation has its own generator, so that switching one on does not change the others. The numbers are drawn
@@ -35,12 +36,13 @@ def draw(augment: Augment, sampler: Sampler, epoch: int, step: int, size: int) -
         augment: the operations.
         sampler: seed, batch size and host.
         epoch, step: the batch.
-        size: height and width of the images, in pixels.
+        size: height and width of the images, in pixels; one number for squares.
 
     Returns:
         Arrays `(batch_size, ...)` by name, only those that `augment` needs.
     """
     count = sampler.batch_size * sampler.shard_count
+    height, width = (size, size) if isinstance(size, int) else size
 
     def generator(tag: int) -> np.random.Generator:
         return np.random.default_rng([sampler.seed, epoch, tag, step])
@@ -63,47 +65,55 @@ def draw(augment: Augment, sampler: Sampler, epoch: int, step: int, size: int) -
     if augment.erasing:
         rng = generator(7)
         erased = rng.random(count) < augment.erasing
-        windows = random_windows(rng.random((count, ATTEMPTS + 1, 2)), (0.02, 1 / 3), (0.3, 3.3), size, size)
+        windows = random_windows(rng.random((count, ATTEMPTS + 1, 2)), (0.02, 1 / 3), (0.3, 3.3), height, width)
         draws["erased"] = np.where(erased[:, None], windows, 0)
         draws["colour"] = rng.integers(256, size=(count, 3))
     if augment.mixup or augment.cutmix:
-        kept, box = _mix_shares(augment, generator(8), -(-count // 2), size)
+        kept, box = _mix_shares(augment, generator(8), -(-count // 2), (height, width))
         # both images of a pair use the same share, so that together they keep all of both
         draws["kept"], draws["box"] = kept.repeat(2)[:count], box.repeat(2, axis=0)[:count]
     return {name: _compact(values[sampler.rows]) for name, values in draws.items()}
 
 
-def _mix_shares(augment: Augment, rng: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _mix_shares(
+    augment: Augment, rng: np.random.Generator, count: int, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """The share that each image of a pair keeps `(count,)`, and the box from the other `(count, 4)` (0 for Mixup)."""
     alphas = augment.mixup, augment.cutmix
     cut = rng.random(count) < 0.5 if all(alphas) else np.full(count, bool(augment.cutmix))
     mixed, kept = (rng.beta(alpha, alpha, count) if alpha else np.ones(count) for alpha in alphas)
     side, centre = np.sqrt(1 - kept)[:, None], rng.random((count, 2))
-    low, high = (np.clip(np.rint(size * (centre + part * side)), 0, size) for part in (-0.5, 0.5))
+    sides = np.array(size)
+    low, high = (np.clip(np.rint(sides * (centre + part * side)), 0, sides) for part in (-0.5, 0.5))
     box = np.where(cut[:, None], np.concatenate([low, high - low], 1), 0)
-    return np.where(cut, 1 - box[:, 2] * box[:, 3] / size**2, mixed), box
+    return np.where(cut, 1 - box[:, 2] * box[:, 3] / sides.prod(), mixed), box
 
 
 def _compact(values: np.ndarray) -> np.ndarray:
     return values if values.dtype == bool else values.astype(np.int32 if values.dtype.kind == "i" else np.float32)
 
 
-def windows(augment: Augment, draws: Draws, heights: Any, widths: Any) -> np.ndarray:
+def windows(augment: Augment, draws: Draws, heights: Any, widths: Any, shape: Sequence[int] = (1, 1)) -> np.ndarray:
     """The crop of each upright photo.
 
     Args:
         augment: ranges of area and aspect ratio.
         draws: of the batch.
         heights, widths: of the photos, int `(batch,)`, or a number for a batch of one.
+        shape: begins with height and width of the images that the crops become. The ranges of the aspect ratio are for
+            a square, and are multiplied by width / height.
 
     Returns:
         int32 `(batch, 4)`: top, left, height, width in pixels.
     """
+    tall, wide = shape[:2]
     if augment.crop_scale is not None:
-        return random_windows(draws["crop"], augment.crop_scale, augment.crop_ratio, heights, widths)
+        ratio = tuple(value * wide / tall for value in augment.crop_ratio)
+        return random_windows(draws["crop"], augment.crop_scale, ratio, heights, widths)
     heights, widths = np.atleast_1d(heights), np.atleast_1d(widths)
-    side = np.minimum(heights, widths)
-    return np.stack([(heights - side) // 2, (widths - side) // 2, side, side], 1).astype(np.int32)
+    height = np.maximum(1, np.minimum(heights, widths * tall // wide))
+    width = np.maximum(1, np.minimum(widths, heights * wide // tall))
+    return np.stack([(heights - height) // 2, (widths - width) // 2, height, width], 1).astype(np.int32)
 
 
 def random_windows(

@@ -17,7 +17,7 @@ OPERATIONS = (
     *("brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y"),
 )
 
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in Pillow
+GREY_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in Pillow
 
 
 def brightness(images: Any, factor: Any) -> Any:
@@ -200,7 +200,7 @@ _GROUPS: dict[Callable[..., Any], tuple[str, ...]] = {
 def _grey(images: Any) -> Any:
     from keras import ops
 
-    return ops.sum(images * _GREY, axis=-1, keepdims=True)
+    return ops.sum(images * GREY_WEIGHTS, axis=-1, keepdims=True)
 
 
 def _mean_grey(images: Any) -> Any:

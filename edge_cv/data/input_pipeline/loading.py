@@ -1,4 +1,4 @@
-"""From an image file to the square crop for training, by Pillow, and the replacement of broken files."""
+"""From an image file to the crop for training, by Pillow, and the replacement of broken files."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ class BatchPlan:
         samples: the images and their labels.
         sampler: assigns images to batches.
         augment: the augmentation.
-        image_size: height and width of the batches, in pixels.
+        shape: `(height, width, channels)` of the batches' images.
     """
 
     samples: Encoded
     sampler: Sampler
     augment: Augment
-    image_size: int
+    shape: tuple[int, int, int]
 
     def draws(self, epoch: int, step: int) -> Draws:
         """The random numbers of a batch."""
-        return draw(self.augment, self.sampler, epoch, step, self.image_size)
+        return draw(self.augment, self.sampler, epoch, step, self.shape[:2])
 
     def targets(self, indices: np.ndarray) -> np.ndarray:
         """Smoothed targets of the images at these indices, float32 `(batch, classes)`."""
@@ -131,49 +131,55 @@ def first_readable(
     )
 
 
-def square(content: bytes, draws: Draws, augment: Augment, size: int) -> np.ndarray:
+def crop(content: bytes, draws: Draws, augment: Augment, shape: tuple[int, int, int]) -> np.ndarray:
     """Steps 1 and 2 of augmentation (crop and flip) on one image file, by Pillow, antialiased.
 
     Args:
         content: of the file.
         draws: the image's row of the batch's random numbers (`row_of`).
         augment: ranges of the crop.
-        size: height and width of the result, in pixels.
+        shape: `(height, width, channels)` of the result; one channel is grey.
 
     Returns:
-        uint8 `(size, size, 3)`.
+        uint8 of that shape.
 
     Raises:
         ImageError: the content cannot be read as an image.
     """
     header = read_header(content)
     if header is None:
-        return square_of_image(decode_image(content), draws, augment, size)
+        return crop_of_image(decode_image(content), draws, augment, shape)
     turned = header.orientation > 4
     height, width = (header.width, header.height) if turned else (header.height, header.width)
-    (window,) = windows(augment, draws, height, width)
-    reduce = reduction(window, size)
-    return _resized(decode_image(content, reduce=reduce), window / reduce, draws, size)
+    (window,) = windows(augment, draws, height, width, shape)
+    reduce = reduction(window, shape)
+    return _resized(decode_image(content, reduce=reduce), window / reduce, draws, shape)
 
 
-def square_of_image(image: Image.Image, draws: Draws, augment: Augment, size: int) -> np.ndarray:
-    """As `square`, for an upright Pillow image."""
-    (window,) = windows(augment, draws, image.height, image.width)
-    return _resized(image, window, draws, size)
+def crop_of_image(image: Image.Image, draws: Draws, augment: Augment, shape: tuple[int, int, int]) -> np.ndarray:
+    """As `crop`, for an upright Pillow image, RGB or grey."""
+    (window,) = windows(augment, draws, image.height, image.width, shape)
+    return _resized(image, window, draws, shape)
 
 
-def _resized(image: Image.Image, window: np.ndarray, draws: Draws, size: int) -> np.ndarray:
+def _resized(image: Image.Image, window: np.ndarray, draws: Draws, shape: tuple[int, int, int]) -> np.ndarray:
     top, left, height, width = (float(value) for value in window)
     box = left, top, min(left + width, image.width), min(top + height, image.height)
-    image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)  # antialiased
+    image = image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR, box=box)  # antialiased
     if "flip" in draws and draws["flip"][0]:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)  # ten times faster than numpy
-    return np.asarray(image)
+    return np.asarray(image.convert("RGB" if shape[2] == 3 else "L")).reshape(shape)
 
 
-def reduction(window: Sequence[int] | np.ndarray, size: int) -> int:
-    """The factor by which a JPEG may be reduced while it is decoded: 1, 2, 4 or 8."""
-    room = min(window[2], window[3]) / (REDUCING_GAP * size)
+def reduction(window: Sequence[int] | np.ndarray, size: int | Sequence[int]) -> int:
+    """The factor, 1, 2, 4 or 8, by which a JPEG may be reduced while it is decoded.
+
+    Args:
+        window: top, left, height and width of the crop, in pixels.
+        size: of the result: one number for a square, or a sequence that begins with height and width.
+    """
+    height, width = (size, size) if isinstance(size, int) else size[:2]
+    room = min(window[2] / height, window[3] / width) / REDUCING_GAP
     return 8 if room >= 8 else 4 if room >= 4 else 2 if room >= 2 else 1
 
 

@@ -17,10 +17,10 @@ from edge_cv.data.input_pipeline.draws import Draws
 from edge_cv.data.input_pipeline.loading import (
     BatchPlan,
     BrokenImages,
+    crop,
+    crop_of_image,
     first_readable,
     row_of,
-    square,
-    square_of_image,
 )
 from edge_cv.parallel.threads import available_cores, map_in_threads
 
@@ -30,7 +30,7 @@ class ArraySamples:
     """Images in memory, used like `Samples`.
 
     Attributes:
-        pixels: uint8 `(n, height, width, 3)`.
+        pixels: uint8 `(n, height, width, channels)`.
         labels: int `(n,)`, or `(n, classes)` of 0 and 1.
         classes: the class names in order.
     """
@@ -107,18 +107,18 @@ class _Load:
 
     def __call__(self, step: int) -> tuple[Any, Any, dict[int, str]]:
         plan, broken = self._plan, BrokenImages(self._plan.samples.name, quiet=True)
-        size, draws = plan.image_size, plan.draws(self._epoch, step)
-        images = np.empty((plan.sampler.batch_size, size, size, 3), np.uint8)
+        draws = plan.draws(self._epoch, step)
+        images = np.empty((plan.sampler.batch_size, *plan.shape), np.uint8)
         indices = plan.sampler.indices(self._epoch, step)
         try:
             for row in range(len(images)):
                 draws_of_row = row_of(draws, row)
                 if isinstance(plan.samples, ArraySamples):
-                    images[row] = _square_of_array(plan.samples.pixels[indices[row]], draws_of_row, plan)
+                    images[row] = _crop_of_array(plan.samples.pixels[indices[row]], draws_of_row, plan)
                 else:
 
                     def read(index: int, draws_of_row: dict[str, np.ndarray] = draws_of_row) -> np.ndarray:
-                        return square(plan.samples.encoded(index), draws_of_row, plan.augment, size)
+                        return crop(plan.samples.encoded(index), draws_of_row, plan.augment, plan.shape)
 
                     indices[row], images[row] = first_readable(plan, self._epoch, step, row, read, broken)
         except InputError as error:  # returned, because it may have to cross to another process
@@ -126,7 +126,8 @@ class _Load:
         return images, plan.targets(indices), broken.reasons
 
 
-def _square_of_array(pixels: np.ndarray, draws: dict[str, np.ndarray], plan: BatchPlan) -> np.ndarray:
+def _crop_of_array(pixels: np.ndarray, draws: dict[str, np.ndarray], plan: BatchPlan) -> np.ndarray:
     from PIL import Image
 
-    return square_of_image(Image.fromarray(pixels), draws, plan.augment, plan.image_size)
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    return crop_of_image(image, draws, plan.augment, plan.shape)

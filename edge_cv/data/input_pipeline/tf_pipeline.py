@@ -22,21 +22,22 @@ import numpy as np
 from converters.errors import InputError
 from edge_cv.data.input_pipeline.augmentation import PIXELS, of_device
 from edge_cv.data.input_pipeline.draws import Draws, windows
+from edge_cv.data.input_pipeline.image_operations import GREY_WEIGHTS
 from edge_cv.data.input_pipeline.jpeg import read_header, read_header_of_file
 from edge_cv.data.input_pipeline.loading import (
     BatchPlan,
     BrokenImages,
+    crop,
     first_readable,
     reduction,
     row_of,
-    square,
 )
 from edge_cv.data.places import FilePart
 from edge_cv.parallel.threads import available_cores
 
-# The kinds of a row's content: a finished square, the path of a JPEG, a JPEG. Every further branch of the graph would
+# The kinds of a row's content: a finished crop, the path of a JPEG, a JPEG. Every further branch of the graph would
 # cost each image some hundredths of a millisecond.
-_SQUARE, _PATH, _JPEG = range(3)
+_CROP, _PATH, _JPEG = range(3)
 
 # TensorFlow's threads call Python to read. One that did so after Python's shutdown would block it for ever: at exit the
 # reads of unfinished epochs fail at once, and the shutdown waits until none is left.
@@ -117,7 +118,7 @@ class TfPipeline:
         """A function from epoch and first step to a dataset of batches, and the element spec of that dataset."""
         import tensorflow as tf
 
-        plan, size, cores = self._plan, self._plan.image_size, available_cores()
+        plan, cores = self._plan, available_cores()
         batch, classes = plan.sampler.batch_size, len(plan.samples.classes)
         draws = of_device(plan.draws(0, 0))
         kinds = [tf.string, tf.int32, tf.int32, tf.bool, tf.float32]
@@ -134,7 +135,7 @@ class TfPipeline:
             return {name: tf.ensure_shape(value, draws[name].shape) for name, value in named}
 
         def image_of(content: Any, kind: Any, window: Any, flip: Any, target: Any) -> tuple[Any, Any]:
-            return _decoded(content, kind, window, flip, size), target
+            return _decoded(content, kind, window, flip, plan.shape), target
 
         options = tf.data.Options()
         options.deterministic = True
@@ -180,19 +181,19 @@ class TfPipeline:
 
     def _rows(self, epoch: int, step: int, draws: Draws) -> tuple[np.ndarray, ...]:
         """Index, content, kind and window of each image of a batch."""
-        plan, size = self._plan, self._plan.image_size
+        plan = self._plan
         indices = plan.sampler.indices(epoch, step)
-        contents, kinds = np.empty(len(indices), object), np.full(len(indices), _SQUARE, np.int32)
+        contents, kinds = np.empty(len(indices), object), np.full(len(indices), _CROP, np.int32)
         jpegs = [self._plain_jpeg(int(index)) for index in indices]
         sizes = np.array([(1, 1) if jpeg is None else jpeg[2:] for jpeg in jpegs])
-        crops = windows(plan.augment, draws, sizes[:, 0], sizes[:, 1])
+        crops = windows(plan.augment, draws, sizes[:, 0], sizes[:, 1], plan.shape)
         for row, jpeg in enumerate(jpegs):
-            if jpeg is not None and reduction(crops[row], size) == 1:
+            if jpeg is not None and reduction(crops[row], plan.shape) == 1:
                 contents[row], kinds[row] = jpeg[:2]
                 continue
 
             def read(index: int, draws_of_row: Draws = row_of(draws, row)) -> bytes:  # noqa: B008
-                return square(plan.samples.encoded(index), draws_of_row, plan.augment, size).tobytes()
+                return crop(plan.samples.encoded(index), draws_of_row, plan.augment, plan.shape).tobytes()
 
             indices[row], contents[row] = first_readable(plan, epoch, step, row, read, self._broken)
         return indices, contents, kinds, crops
@@ -218,7 +219,7 @@ class TfPipeline:
 
         before = len(self._refused)
         for index, content, kind, _ in zip(*self._rows(epoch, step, self._plan.draws(epoch, step)), strict=True):
-            if kind != _SQUARE:
+            if kind != _CROP:
                 try:
                     tf.io.decode_jpeg(tf.io.read_file(content) if kind == _PATH else content, channels=3)
                 except tf.errors.OpError:
@@ -241,22 +242,26 @@ def _counted() -> Iterator[None]:
             _reading -= 1
 
 
-def _decoded(content: Any, kind: Any, window: Any, flip: Any, size: int) -> Any:
-    """The window of one image, resized and flipped: uint8 `(size, size, 3)`."""
+def _decoded(content: Any, kind: Any, window: Any, flip: Any, shape: tuple[int, int, int]) -> Any:
+    """The window of one image, resized and flipped: uint8 of this shape."""
     import tensorflow as tf
 
+    height, width, channels = shape
+
     def finished() -> Any:
-        return tf.reshape(tf.io.decode_raw(content, tf.uint8), (size, size, 3))
+        return tf.reshape(tf.io.decode_raw(content, tf.uint8), shape)
 
     def jpeg(path: bool) -> Any:
         file = tf.io.read_file(content) if path else content
         pixels = tf.image.decode_and_crop_jpeg(file, window, channels=3)[None]
         # Bilinear uses four pixels, enough while the window has at most twice as many pixels as the result.
         resized = tf.cond(
-            window[2] * window[3] > 2 * size * size,
-            lambda: tf.raw_ops.ResizeArea(images=pixels, size=(size, size)),
-            lambda: tf.raw_ops.ResizeBilinear(images=pixels, size=(size, size), half_pixel_centers=True),
+            window[2] * window[3] > 2 * height * width,
+            lambda: tf.raw_ops.ResizeArea(images=pixels, size=(height, width)),
+            lambda: tf.raw_ops.ResizeBilinear(images=pixels, size=(height, width), half_pixel_centers=True),
         )
+        if channels == 1:
+            resized = tf.reduce_sum(resized * GREY_WEIGHTS, axis=-1, keepdims=True)
         return tf.raw_ops.Reverse(tensor=tf.cast(resized[0] + 0.5, tf.uint8), dims=tf.stack([False, flip, False]))
 
     return tf.switch_case(kind, [finished, lambda: jpeg(True), lambda: jpeg(False)])
