@@ -13,6 +13,18 @@ class InputError(ValueError):
     """A file, an option, an image or a model of the caller cannot be used. Nothing was written."""
 
 
+class UnknownLayer(InputError):
+    """A model file names a layer of its author's own, whose Python file must be imported."""
+
+
+class UnsafeCode(InputError):
+    """A model file holds Python code, which runs only if the caller trusts its author."""
+
+
+class WeightsAlone(InputError):
+    """A file holds weights without the model that they belong to."""
+
+
 class CheckFailed(RuntimeError):
     """A conversion failed a check after it was made. The message names the check and the measured value."""
 

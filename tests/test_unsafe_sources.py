@@ -69,14 +69,18 @@ def test_a_damaged_keras_file_is_rejected(small_model, tmp_path):
     with pytest.raises(InputError) as error:
         open_source(cut)
     one_line(error)
-    for change in (
-        {"config.json": b"{"},
-        {"config.json": b"[]"},
-        {"config.json": b'{"class_name": "NoSuch", "config": {}}'},
-        {"model.weights.h5": None},
-        {"model.weights.h5": b"no weights"},
+    for change, message in (
+        ({"config.json": b"{"}, "its configuration is not JSON"),
+        ({"config.json": b"[]"}, "its configuration is not a JSON object"),
+        ({"config.json": b'{"class_name": "NoSuch", "config": {}}'}, "holds NoSuch, which is not a layer of Keras"),
+        (
+            {"config.json": b'{"module": "keras.layers", "class_name": "Dense", "config": {"units": 1}}'},
+            "must hold a model. Received: Dense",
+        ),
+        ({"model.weights.h5": None}, "declares layers of|cannot be loaded as a Keras 3 model"),
+        ({"model.weights.h5": b"no weights"}, "its weights cannot be read"),
     ):
-        refused(_rewrite(good, tmp_path / "lambda_bad.keras", change), "cannot be loaded as a Keras 3 model")
+        refused(_rewrite(good, tmp_path / "lambda_bad.keras", change), message)
 
 
 def test_an_archive_that_unpacks_to_far_more_than_it_weighs_is_rejected(small_model, tmp_path):

@@ -1,17 +1,10 @@
-"""Keras models and whole-model files: Keras 3 and tf_keras models, `.keras` archives and `.h5` files.
-
-A file may be untrusted: a Lambda layer, which holds Python code, is not run unless the caller allows it, and a file
-that unpacks to far more than its size is refused.
-"""
+"""Keras 3 and tf_keras models, and the files that hold them, as sources of a conversion."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import sys
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +12,9 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
-from converters.native_logs import import_tensorflow
+from converters.sources.imports import imported_digest
+from converters.sources.keras_files import load
+from converters.sources.keras_preparation import is_tf_keras, prepared
 from converters.sources.source import (
     Source,
     check_input_shape,
@@ -27,46 +22,7 @@ from converters.sources.source import (
     chosen_output,
     default_preprocessing,
 )
-
-MAX_UNPACKED_RATIO = 50  # weights hardly compress: a file that unpacks to more is a decompression bomb
-
-
-def load(path: str | os.PathLike, *, unsafe: bool = False) -> Any:
-    """Load the Keras 3 model in a `.keras` or `.h5` file.
-
-    Args:
-        path: the file.
-        unsafe: run the Python code in the file's Lambda layers. Only for files from a trusted author.
-
-    Returns:
-        The `keras.Model`, not compiled.
-
-    Raises:
-        InputError: the file is missing, of another kind or corrupt, or it needs code that is not allowed.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"the model must be a file that exists. Received: {path}")
-    if path.suffix == ".keras":
-        _check_archive(path)
-    elif path.suffix == ".h5":
-        _check_hdf5(path, unsafe=unsafe)
-    else:
-        raise InputError(
-            "a Keras model file must be a .keras archive or a whole model in an .h5 file (save it with "
-            f"model.save('x.keras')). Received: {path}"
-        )
-    _require_tensorflow_backend()
-    import keras
-
-    try:
-        return keras.models.load_model(path, compile=False, safe_mode=not unsafe)
-    except Exception as error:  # Keras raises whatever the file's content provokes
-        text = str(error)
-        if not unsafe and ("safe_mode" in text or "safe mode" in text):
-            raise _holds_code(path) from error
-        text = text.rpartition("Exception encountered:")[2].strip() or text.strip() or type(error).__name__
-        raise InputError(f"{path} cannot be loaded as a Keras 3 model: {text.splitlines()[0][:200]}") from error
+from converters.sources.tensorflow_backend import require_tensorflow_backend
 
 
 def open_keras_file(
@@ -98,13 +54,16 @@ def open_keras_model(
     Raises:
         InputError: the model is not one image in and one row of classes out, or its weights are not finite.
     """
-    if any(base.__module__.split(".")[0] == "keras" for base in type(model).__mro__):
-        _require_tensorflow_backend()
+    if not is_tf_keras(model):
+        require_tensorflow_backend()
+    preprocessing = getattr(model, "preprocessing", None) or sidecar
+    model = prepared(model)
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs:
         raise InputError(
             "the model must be functional or a built Sequential, so that its input is known. "
-            f"Received: {model.name!r}, a {type(model).__name__} without one"
+            f"Received: {model.name!r}, a {type(model).__name__} without one; export it with model.export('folder') "
+            "and convert that SavedModel"
         )
     at = chosen_output([tensor.name.split(":")[0] for tensor in inputs], output_names(model), output)
     shape = check_input_shape(inputs[0].shape, input_size)
@@ -118,7 +77,6 @@ def open_keras_model(
         images = tf.reshape(images, (-1, *shape.images[:2])) if shape.without_channels else images
         return tf.nest.flatten(model({name: images} if isinstance(structure, dict) else images, training=False))[at]
 
-    preprocessing = getattr(model, "preprocessing", None) or sidecar
     if not isinstance(preprocessing, Preprocessing):
         preprocessing = default_preprocessing(name, shape.images)
     return Source(
@@ -143,85 +101,6 @@ def output_names(model: Any) -> list[str]:
     return names if len(set(names)) == len(names) else [f"{name}_{nth}" for nth, name in enumerate(names)]
 
 
-def _holds_code(path: Path) -> InputError:
-    return InputError(
-        f"{path} holds a Lambda layer, which is Python code in the file; it runs only if you trust the author and "
-        "allow it with converters.load(path, unsafe=True)"
-    )
-
-
-def _check_archive(path: Path) -> None:
-    """Raise InputError when the file is not a `.keras` archive, or a decompression bomb."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not a .keras archive, or is corrupt ({error})") from error
-    if not {"config.json", "metadata.json"} <= names:
-        raise InputError(f"{path} is not a .keras archive: it must hold config.json and metadata.json")
-    _check_unpacked(path, unpacked)
-
-
-def _check_unpacked(path: Path, unpacked: int) -> None:
-    if unpacked > MAX_UNPACKED_RATIO * path.stat().st_size:
-        raise InputError(f"{path} unpacks to {unpacked} bytes, over {MAX_UNPACKED_RATIO} times its size: refused")
-
-
-def _check_hdf5(path: Path, *, unsafe: bool) -> None:
-    """Raise InputError when the file is not a whole model, reads other files, or holds code that is not allowed."""
-    import h5py
-
-    sizes: list[int] = []
-
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            if item.external or item.is_virtual:
-                raise InputError(f"{path} refers to data in other files ({name}), and is not read")
-            sizes.append(item.nbytes)
-
-    try:
-        with h5py.File(path, "r") as file:
-            text = file.attrs.get("model_config")
-            if text is None:
-                raise InputError(
-                    f"an .h5 file must hold a whole model, as model.save writes it, not weights alone. Received: {path}"
-                )
-            config = json.loads(text)
-            file.visititems(visit)
-    except InputError:
-        raise
-    except Exception as error:  # HDF5 and JSON raise whatever the bytes provoke
-        raise InputError(f"{path} is not an HDF5 file of a Keras model, or is corrupt") from error
-    _check_unpacked(path, sum(sizes))
-    if not unsafe and any("ambda" in name for name in _class_names(config)):
-        raise _holds_code(path)
-
-
-def _class_names(config: Any) -> Iterator[str]:
-    """Every `class_name` in a model's configuration."""
-    pending = [config]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            yield str(value.get("class_name"))
-            pending += value.values()
-        elif isinstance(value, list):
-            pending += value
-
-
-def _require_tensorflow_backend() -> None:
-    if "keras" not in sys.modules and os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
-        import_tensorflow()
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        raise InputError(
-            "conversion needs Keras's TensorFlow backend: save the model and convert the .keras file with "
-            f"KERAS_BACKEND=tensorflow. Received: KERAS_BACKEND={keras.backend.backend()}"
-        )
-
-
 def _sidecar_preprocessing(path: Path) -> Preprocessing | None:
     try:
         return Preprocessing.from_dict(json.loads(path.with_suffix(".json").read_text())["preprocessing"])
@@ -231,7 +110,7 @@ def _sidecar_preprocessing(path: Path) -> Preprocessing | None:
 
 def _digest(model: Any, shape: tuple[int, int, int], output: int) -> str:
     """SHA-256 of the architecture and the weights; InputError when a weight is NaN or infinite."""
-    digest = hashlib.sha256(_architecture(model))
+    digest = hashlib.sha256(_architecture(model) + imported_digest())
     if None in tuple(model.inputs[0].shape)[1:3] or output:  # what the architecture leaves open
         digest.update(json.dumps([shape, output]).encode())
     for weight in model.get_weights():

@@ -13,9 +13,15 @@ from typing import Annotated
 
 import typer
 
-from converters.errors import CheckFailed, InputError
+from converters.errors import CheckFailed, InputError, UnknownLayer, UnsafeCode, WeightsAlone
 from edge_cv.cli import data, measuring, models, runs
 from edge_cv.cli.exits import BAD_INPUT, BROKEN, INTERRUPTED, fail
+
+OPTIONS = {  # that make an input usable, by the error
+    UnknownLayer: "--import FILE.py",
+    UnsafeCode: "--unsafe",
+    WeightsAlone: "--architecture NAME",
+}
 
 app = typer.Typer(
     name="edge-cv",
@@ -59,7 +65,8 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except InputError as error:
-        code = fail(error, BAD_INPUT)
+        option = OPTIONS.get(type(error))
+        code = fail(error if option is None else f"{error}  (edge-cv convert {option})", BAD_INPUT)
     except CheckFailed as error:
         code = fail(error, BROKEN)
     except TyperException as error:

@@ -13,12 +13,14 @@ from converters.errors import InputError
 from edge_cv.cli.exits import BROKEN, fail
 from edge_cv.cli.options import (
     Augment,
+    Import,
     InputSize,
     Json,
     Output,
     Resize,
     Unsafe,
     fine_tuned,
+    import_files,
     label_file,
     preprocessing_fields,
 )
@@ -55,13 +57,18 @@ def convert(
     std: Annotated[str | None, typer.Option(help="See --mean. Default: 1.")] = None,
     input_size: InputSize = None,
     output: Output = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="The name of `edge-cv models` whose weights a .weights.h5 file holds.")
+    ] = None,
     unsafe: Unsafe = False,
+    imports: Import = None,
     as_json: Json = False,
 ) -> int:
     """Convert a model to TFLite and ONNX. Each file is compared with the model before it is written."""
     from edge_cv.pipeline.convert import ConversionRequest, convert_model
     from edge_cv.progress import shown
 
+    import_files(imports)
     request = ConversionRequest(
         model,
         scheme,
@@ -73,6 +80,7 @@ def convert(
         target=target,
         preprocessing=preprocessing_fields(resize, mean, std),
         unsafe=unsafe,
+        architecture=architecture,
         input_size=input_size,
         output=output,
     )
@@ -109,6 +117,7 @@ def compress(
     augment: Augment = None,
     resize: Resize = None,
     unsafe: Unsafe = False,
+    imports: Import = None,
     as_json: Json = False,
 ) -> int:
     """Compress a trained model: fewer channels, zeros, few different weights, quantization-aware training.
@@ -133,6 +142,7 @@ def compress(
         raise InputError(
             f"at least one of --channels, --sparsity, --clusters and --qat is required. Received: {model} without them"
         )
+    import_files(imports)
     gentle = recipes.Augment(crop_scale=(0.7, 1.0), flip=0.0)
     compressed = compress_file(
         model,

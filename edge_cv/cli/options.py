@@ -25,6 +25,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 Quick = Annotated[bool, typer.Option("--quick", help="Use few photos and few runs, to test the whole chain.")]
 Device = Annotated[str, typer.Option(help="Where the files run: host, ssh://user@host or adb[:serial].")]
 Unsafe = Annotated[bool, typer.Option("--unsafe", help="Run the Python code of the file's Lambda layers.")]
+Import = Annotated[
+    list[Path] | None,
+    typer.Option("--import", metavar="FILE.py", help="Run this Python file, which defines the model's own layers."),
+]
 Split = Annotated[str | None, typer.Option(help="Use only this split of the source.")]
 Ray = Annotated[
     str | None,
@@ -106,6 +110,14 @@ def preprocessing_fields(resize: str | None, mean: str | None, std: str | None) 
             raise InputError(f"--{name} must be one number, or three with commas. Received: {text!r}")
         fields[name] = numbers * 3 if len(numbers) == 1 else numbers
     return fields
+
+
+def import_files(paths: list[Path] | None) -> None:
+    """Run the Python files of `--import`."""
+    for path in paths or ():
+        from converters.sources import import_layers
+
+        import_layers(path)
 
 
 def fine_tuned(part: StageT, epochs: int | None, steps: int | None, learning_rate: float | None) -> StageT:

@@ -9,6 +9,7 @@ import io
 import itertools
 import logging
 import os
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.models.weight_layouts import HEAD, clear_head
+from converters.sources.keras_storage import HDF5_SUFFIXES, check_arrays
+from edge_cv.models.weight_layouts import HEAD, assign_keras, clear_head
 
 if TYPE_CHECKING:
     import h5py
@@ -70,7 +72,7 @@ def read_keras(path: str | os.PathLike) -> list[tuple[str, list[np.ndarray]]]:
 
 
 def load_file(model: keras.Model, path: str | os.PathLike) -> None:
-    """Load the weights of a `.keras` or `.weights.h5` file of the same architecture into a model.
+    """Load the weights of a `.keras`, `.weights.h5` or `.h5` file of the same architecture into a model.
 
     If the head in the file has another size, the model's head starts at zeros and a warning is logged.
 
@@ -82,11 +84,17 @@ def load_file(model: keras.Model, path: str | os.PathLike) -> None:
         InputError: if the file is missing, of another type, damaged, or of another architecture.
     """
     path = Path(path)
-    if not path.name.endswith((".keras", ".weights.h5")):
-        raise InputError(f'weights must be None, "imagenet" or the path of a .keras or .weights.h5. Received: {path}')
+    if path.suffix not in (".keras", *HDF5_SUFFIXES):
+        raise InputError(
+            f'weights must be None, "imagenet" or the path of a .keras, .weights.h5 or .h5 file. Received: {path}'
+        )
     if not path.is_file():
         raise InputError(f"weights must be an existing file. Received: {path}")
     try:
+        check_arrays(path)
+        if _is_legacy(path):
+            assign_keras(model, read_keras(path), head=True)
+            return
         arrays = _count_arrays(path)
         if arrays != len(model.weights):
             raise ValueError(f"{arrays} arrays; {model.name} has {len(model.weights)}")
@@ -111,6 +119,45 @@ def load_file(model: keras.Model, path: str | os.PathLike) -> None:
         )
 
 
+def count_classes(path: str | os.PathLike) -> int:
+    """The number of classes of the model whose weights a `.weights.h5` or `.h5` file holds: its last layer's outputs.
+
+    Raises:
+        InputError: if the file is missing, damaged or of another format.
+    """
+    import h5py
+
+    path = Path(path)
+    if path.suffix not in HDF5_SUFFIXES or not path.is_file():
+        raise InputError(f"weights must be an existing .weights.h5 or .h5 file. Received: {path}")
+    check_arrays(path)
+    if _is_legacy(path):
+        return int(read_keras(path)[-1][1][-1].shape[-1])
+    heads: list[tuple[int, int]] = []  # place among the dense layers, outputs
+
+    def visit(name: str, item: Any) -> None:
+        found = re.fullmatch(r"layers/dense(?:_(\d+))?/vars", name)
+        if found and isinstance(item, h5py.Group) and len(item):
+            named = item.attrs.get("name") == HEAD
+            heads.append((1 << 60 if named else int(found[1] or 0), int(item["0"].shape[-1])))
+
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+    if not heads:
+        raise InputError(f"weights must include a dense layer at the end. Received: {path} without one")
+    return max(heads)[1]
+
+
+def _is_legacy(path: Path) -> bool:
+    """Whether an HDF5 file has one group for each layer, as Keras 2 and whole models have it."""
+    import h5py
+
+    if path.suffix not in HDF5_SUFFIXES:
+        return False
+    with h5py.File(path, "r") as file:
+        return any(key.startswith("layer_names") for key in file.get("model_weights", file).attrs)
+
+
 def _load_all(model: keras.Model, path: Path) -> bool:
     """Load every layer. Returns False if only the head does not fit; raises ValueError if other layers do not."""
     try:
@@ -132,7 +179,7 @@ def _count_arrays(path: Path) -> int:
             stored.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
         return sum(name.startswith("layers/") and "/seed_generator/" not in name for name in names)
 
-    if path.name.endswith(".weights.h5"):
+    if path.suffix != ".keras":
         return count(path)
     with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
         return count(io.BytesIO(member.read()))

@@ -47,6 +47,7 @@ class ConversionRequest:
     target: str | None = None
     preprocessing: dict[str, Any] = field(default_factory=dict)
     unsafe: bool = False
+    architecture: str | None = None
     input_size: str | None = None
     output: str | None = None
 
@@ -91,7 +92,7 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
     labels = request.labels or labels_of(Path(request.model))
     with progress(f"loading {request.model}"):
         source = open_source(
-            _architecture_or_path(request.model),
+            _opened(request),
             unsafe=request.unsafe,
             input_size=request.input_size,
             output=request.output,
@@ -134,15 +135,22 @@ def _check_calibration(request: ConversionRequest, schemes: Sequence[Scheme]) ->
         raise InputError(f"calibration must be a folder that exists. Received: {request.calibration}")
 
 
-def _architecture_or_path(model: str) -> Any:
-    """An architecture with its ImageNet weights, or the path as it is."""
+def _opened(request: ConversionRequest) -> Any:
+    """An architecture with its ImageNet weights or those of a file, or the path of a whole model as it is."""
     from converters.native_logs import import_tensorflow
+    from converters.sources import parse_input_size
     from edge_cv import models
+    from edge_cv.models.keras_files import count_classes
 
     import_tensorflow()
-    if model in models.names():
-        return models.build(model, weights="imagenet")
-    path = Path(model)
-    if not path.exists() and not path.suffix and "/" not in model:
-        raise unknown("model (neither a file nor a name)", model, models.names())
+    path, size = Path(request.model), parse_input_size(request.input_size)
+    if request.architecture is not None:
+        if size is not None and size[0] != size[1]:
+            raise InputError(f"an architecture takes square images. Received: the input size {size[0]}x{size[1]}")
+        image_size, classes = None if size is None else size[0], count_classes(path)
+        return models.build(request.architecture, classes=classes, image_size=image_size, weights=path)
+    if request.model in models.names():
+        return models.build(request.model, weights="imagenet")
+    if not path.exists() and not path.suffix and "/" not in request.model:
+        raise unknown("model (neither a file nor a name)", request.model, models.names())
     return path

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from converters.images.preprocessing import Preprocessing
     from converters.sources import Source
 
-KERAS_SUFFIXES = (".keras", ".h5")
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 RECORD = "model_file"  # the name of the cached step that reads the file
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 from converters.errors import InputError, unknown
 from edge_cv.recipe.fields import Part
 
-MODEL_SUFFIXES = (".keras", ".h5", ".tflite")
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite")
 # Fields that a model file does not have, and their defaults.
 _ARCHITECTURE_FIELDS: dict[str, Any] = {
     "weights": None,

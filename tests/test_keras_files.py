@@ -1,0 +1,331 @@
+"""Whole-model files of Keras 2 and 3: rebuilt to the same outputs in float32, or refused before memory is taken."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from source_refusal import refused
+
+from converters.errors import InputError, UnknownLayer, WeightsAlone
+from converters.sources import import_layers, load, open_source
+
+
+def _images(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
+
+
+def _old(config: Any, version: str) -> Any:
+    """A configuration as Keras before 2.13 wrote it; before 2.4 functional models were of the class Model."""
+    if isinstance(config, dict):
+        left_out = ("module", "registered_name", "build_config")
+        config = {key: _old(value, version) for key, value in config.items() if key not in left_out}
+        if config.get("class_name") == "Functional" and version < "2.4":
+            config["class_name"] = "Model"
+        return config
+    return [_old(value, version) for value in config] if isinstance(config, list) else config
+
+
+def save_keras_2(model: Any, path: Path, version: str = "2.15.0") -> Path:
+    """Save a tf_keras model as an `.h5` file of that version of Keras."""
+    import h5py
+
+    model.save(path, save_format="h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["model_config"] = json.dumps(_old(json.loads(file.attrs["model_config"]), version)).encode()
+        file.attrs["keras_version"] = version.encode()
+    return path
+
+
+def _features(layers: Any, x: Any) -> Any:
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(x)
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
+    x = layers.LeakyReLU()(layers.DepthwiseConv2D(3, padding="same")(x))
+    return layers.SeparableConv2D(8, 3, activation="hard_sigmoid")(x)
+
+
+def keras_2_model(front: Callable[[Any], Any] | None = None) -> Any:
+    """A tf_keras classifier of three classes with layers that Keras 3 configures or computes otherwise."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(1)
+    image = tf_keras.Input((32, 32, 3))
+    x = tf_keras.layers.Rescaling(1 / 255)(image) if front is None else front(image)
+    x = tf_keras.layers.GlobalAveragePooling2D()(_features(tf_keras.layers, x))
+    return tf_keras.Model(image, tf_keras.layers.Dense(3, activation="softmax")(x), name="two")
+
+
+def teachable_machine() -> Any:
+    """A model in the form of Teachable Machine's: Sequential models of a functional model and of dense layers."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(2)
+    layers = tf_keras.layers
+    image = tf_keras.Input((32, 32, 3))
+    features = tf_keras.Model(image, _features(layers, image), name="model1")
+    head = [
+        layers.Dense(10, activation="relu", input_shape=(8,)),
+        layers.Dense(3, activation="softmax", use_bias=False),
+    ]
+    return tf_keras.Sequential(
+        [
+            tf_keras.Sequential([features, layers.GlobalAveragePooling2D()], name="sequential_1"),
+            tf_keras.Sequential(head, name="sequential_3"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("version", ["2.2.4-tf", "2.3.0-tf", "2.10.0", "2.15.0"])
+def test_an_h5_file_of_keras_2_computes_what_tf_keras_computes(version, tmp_path):
+    model = keras_2_model()
+    model.compile("adam", "mse")
+    model.fit(_images(), np.zeros((3, 3)), verbose=0)  # the file then holds optimizer_weights
+    path = save_keras_2(model, tmp_path / "two.h5", version)
+    np.testing.assert_allclose(open_source(path).predict(_images()), model.predict(_images(), verbose=0), atol=1e-5)
+
+
+def test_a_teachable_machine_file_becomes_a_keras_3_model(tmp_path):
+    import keras
+
+    model = teachable_machine()
+    loaded = load(save_keras_2(model, tmp_path / "keras_model.h5", "2.2.4-tf"))
+    images = _images() / 127.5 - 1
+    np.testing.assert_allclose(open_source(loaded).predict(images), model.predict(images, verbose=0), atol=1e-5)
+    # hard_sigmoid has another slope in Keras 3: such a model stays what it is
+    assert not isinstance(loaded, keras.Model)
+    import tf_keras
+
+    image = tf_keras.Input((32, 32, 3))
+    plain = tf_keras.Model(image, tf_keras.layers.Conv2D(3, 3, activation="swish")(image))
+    plain = tf_keras.Sequential([plain, tf_keras.layers.GlobalMaxPooling2D()])
+    assert isinstance(load(save_keras_2(plain, tmp_path / "plain.h5", "2.2.4-tf")), keras.Model)
+
+
+def test_arithmetic_of_tensorflow_becomes_rescaling_layers(tmp_path):
+    import keras
+    import tf_keras
+
+    image = tf_keras.Input((32, 32, 3))
+    x = tf_keras.layers.Conv2D(4, 3)(image / 127.5 - 1.0)
+    model = tf_keras.Model(image, tf_keras.layers.GlobalAveragePooling2D()(x))
+    for path in (save_keras_2(model, tmp_path / "m.h5", "2.8.0"), tmp_path / "m.keras"):
+        if path.suffix == ".keras":
+            model.save(path)
+        loaded = load(path)
+        assert isinstance(loaded, keras.Model)
+        assert [type(layer).__name__ for layer in loaded.layers[1:3]] == ["Rescaling", "Rescaling"]
+        np.testing.assert_allclose(loaded.predict(_images(), verbose=0), model.predict(_images(), verbose=0), atol=1e-4)
+
+
+def test_a_keras_file_of_tf_keras_computes_the_same(tmp_path):
+    model = keras_2_model()
+    model.save(tmp_path / "two.keras")
+    source = open_source(tmp_path / "two.keras")
+    np.testing.assert_allclose(source.predict(_images()), model.predict(_images(), verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("kind", ["keras", "h5", "hdf5", "model", "tf_keras"])
+def test_a_model_of_mixed_precision_computes_in_float32(policy, kind, small_network, tmp_path):
+    import keras
+    import tf_keras
+
+    library = tf_keras if kind == "tf_keras" else keras
+    policies = library.mixed_precision if kind == "tf_keras" else keras.mixed_precision
+    plain = keras_2_model() if kind == "tf_keras" else small_network(lambda layers, x: layers.Rescaling(1 / 255)(x))
+    policies.set_global_policy(policy) if kind == "tf_keras" else keras.config.set_dtype_policy(policy)
+    try:
+        model = keras_2_model() if kind == "tf_keras" else small_network(lambda layers, x: layers.Rescaling(1 / 255)(x))
+    finally:
+        policies.set_global_policy("float32") if kind == "tf_keras" else keras.config.set_dtype_policy("float32")
+    given: Any = model
+    if kind in ("keras", "h5", "hdf5"):
+        given = tmp_path / f"mixed.{kind}"
+        model.save(tmp_path / f"mixed.{kind.replace('hdf5', 'h5')}")
+        if kind == "hdf5":
+            (tmp_path / "mixed.h5").rename(given)
+    np.testing.assert_allclose(open_source(given).predict(_images()), plain.predict(_images(), verbose=0), atol=1e-4)
+
+
+def _with_config(source: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A copy of a model file with each object of its configuration changed."""
+    import h5py
+
+    def changed(config: Any) -> Any:
+        pending = [config]
+        while pending:
+            value = pending.pop()
+            if isinstance(value, dict):
+                if "class_name" in value:
+                    change(value)
+                pending += value.values()
+            elif isinstance(value, list):
+                pending += value
+        return json.dumps(config).encode()
+
+    if source.suffix == ".h5":
+        target.write_bytes(source.read_bytes())
+        with h5py.File(target, "r+") as file:
+            file.attrs["model_config"] = changed(json.loads(file.attrs["model_config"]))
+        return target
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(name, changed(json.loads(content)) if name == "config.json" else content)
+    return target
+
+
+def _giant(node: dict[str, Any]) -> None:
+    if node["class_name"] == "Dense":
+        node["config"]["units"] = 10**10
+
+
+def _giant_image(node: dict[str, Any]) -> None:
+    node.pop("build_config", None)
+    if node["class_name"] == "InputLayer":
+        (key,) = {"batch_shape", "batch_input_shape"} & node["config"].keys()
+        node["config"][key] = [None, 300_000, 300_000, 3]
+
+
+def _process(node: dict[str, Any]) -> None:
+    if node["class_name"] == "ReLU":
+        node.update(module="subprocess", class_name="Popen", registered_name=None, config={"args": "true"})
+
+
+def _function(node: dict[str, Any]) -> None:
+    if node["class_name"] == "SeparableConv2D":
+        node["config"]["activation"] = {
+            "class_name": "function", "config": "system", "module": "os", "registered_name": "system"
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["three.keras", "three.h5", "two.keras", "two.h5"])
+def test_giants_and_foreign_classes_are_refused_before_they_are_made(name, tmp_path):
+    import keras
+
+    path = tmp_path / name
+    if name.startswith("two"):
+        model = keras_2_model()
+        model.save(path) if name.endswith(".keras") else save_keras_2(model, path, "2.8.0")
+    else:
+        image = keras.Input((32, 32, 3))
+        x = keras.layers.GlobalAveragePooling2D()(_features(keras.layers, image))
+        keras.Model(image, keras.layers.Dense(3)(x)).save(path)
+    changed = tmp_path / f"changed{path.suffix}"
+    for change, message in (
+        (_giant, r"declares layers of \d{2},[0-9,]+ weights, but stores \d+ values: refused"),
+        (_giant_image, "declares a layer of 270,000,000,000 values for one image"),
+        (_process, "holds Popen, which is not a layer of Keras"),
+        (_function, "holds system, which is not a layer of Keras"),
+    ):
+        refused(_with_config(path, changed, change), message)
+
+
+def test_a_function_of_tensorflow_that_writes_files_is_refused(tmp_path):
+    import tf_keras
+
+    image = tf_keras.Input((32, 32, 3))
+    path = save_keras_2(tf_keras.Model(image, image / 2.0), tmp_path / "m.h5", "2.8.0")
+
+    def write(node: dict[str, Any]) -> None:
+        if node["class_name"] == "TFOpLambda":
+            node["config"]["function"] = "io.write_file"
+
+    refused(_with_config(path, tmp_path / "w.h5", write), "the TensorFlow function io.write_file, which is not a layer")
+
+
+def test_an_array_that_is_declared_but_not_stored_is_refused(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "bomb.h5", "w") as file:
+        file.attrs["model_config"] = "{}"
+        file.create_dataset("x", (10**6, 10**6), chunks=(100, 100), dtype="f4", compression="gzip")
+    refused(tmp_path / "bomb.h5", "unpacks to 4000000000000 bytes, over 50 times its size")
+    with h5py.File(tmp_path / "text.h5", "w") as file:
+        file.attrs["model_config"] = "{}"
+        file.create_dataset("x", data=["a", "b"], dtype=h5py.string_dtype())
+    refused(tmp_path / "text.h5", "must hold arrays of numbers")
+
+
+LAYERS = """
+import keras
+
+class Gate(keras.layers.Layer):
+    def build(self, shape):
+        self.gate = self.add_weight(shape=(shape[-1],), initializer="ones", name="gate")
+
+    def call(self, x):
+        return x * self.gate
+"""
+
+
+def test_layers_of_the_users_own_are_imported_only_when_asked(tmp_path):
+    import keras
+
+    (tmp_path / "my_layers.py").write_text(LAYERS)
+    scope: dict[str, Any] = {"__name__": "my_layers"}
+    exec(LAYERS, scope)  # noqa: S102
+    image = keras.Input((32, 32, 3))
+    gate = scope["Gate"]()
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(gate(image)))
+    gate.gate.assign([1, 2, 3])
+    model.save(tmp_path / "own.keras")
+    refused(tmp_path / "own.keras", "holds Gate, which is not a layer of Keras: import the Python file that defines it")
+    with pytest.raises(UnknownLayer):
+        load(tmp_path / "own.keras")
+    try:
+        assert import_layers(tmp_path / "my_layers.py") == ("Gate",)
+        expected = _images().mean((1, 2)) * [1, 2, 3]
+        np.testing.assert_allclose(open_source(tmp_path / "own.keras").predict(_images()), expected, rtol=1e-5)
+    finally:
+        keras.saving.get_custom_objects().clear()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "must be a Python file that exists"),
+        ("x = 1", "must define the model's layers"),
+        ("import nowhere_to_be_found", "cannot be imported: ModuleNotFoundError: No module named 'nowhere"),
+        ("def f(:", "cannot be imported: SyntaxError"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_named(content, message, tmp_path):
+    if content is not None:
+        (tmp_path / "layers.py").write_text(content)
+    with pytest.raises(InputError, match=message):
+        import_layers(tmp_path / "layers.py")
+
+
+def test_a_model_that_keras_quantized_is_recognized(small_network, tmp_path):
+    model = small_network()
+    model.quantize("int8")
+    model.save(tmp_path / "q.keras")
+    for given in (model, tmp_path / "q.keras"):
+        refused(given, r"quantized by Keras's model\.quantize\('int8'\).*convert the model from before that call")
+
+
+def test_weights_alone_need_the_architecture(edge_cv, tmp_path):
+    from edge_cv import models
+
+    model = models.build("mobilenet_v1", classes=7, image_size=32, alpha=1.0)
+    model.save_weights(tmp_path / "m.weights.h5")
+    with pytest.raises(WeightsAlone):
+        load(tmp_path / "m.weights.h5")
+    command = ("convert", tmp_path / "m.weights.h5", "--scheme", "float32", "--out", tmp_path, "--input-size", "32")
+    code, _, printed = edge_cv(*command)
+    assert code == 2
+    assert "--architecture NAME" in printed
+    code, _, printed = edge_cv(*command, "--architecture", "mobilenet_v1")
+    assert code == 0, printed
+    (file,) = tmp_path.glob("*float32.tflite")
+    images = _images()
+    np.testing.assert_allclose(open_source(file).predict(images), model.predict(images, verbose=0), atol=1e-4)
+    code, _, printed = edge_cv(*command, "--architecture", "mobilenet_v3_small")
+    assert code == 2
+    assert len(printed.strip().splitlines()) == 1
