@@ -50,8 +50,8 @@ def fit(
 ) -> Fitted:
     """Train a model in place; afterwards it has the weights of the best epoch.
 
-    The best epoch is the one with the highest score on `validation`, of equal ones that with the lower loss, and the
-    last epoch without validation images.
+    The best epoch has the highest score on `validation`, or a lower loss at a score that so few images cannot tell from
+    it (see `kept_epoch`); without validation images it is the last one.
     With a folder, a training that was interrupted resumes from its last checkpoint and reaches the same result.
 
     Args:
