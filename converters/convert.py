@@ -15,9 +15,10 @@ import numpy as np
 
 from converters.calibration import gather
 from converters.conversion import Conversion
+from converters.decisions import OutputMeaning, check_labels
 from converters.devices import targets
 from converters.errors import CheckFailed, InputError, unknown
-from converters.float_model import FloatModel, convert_float, output_values
+from converters.float_model import FloatModel, convert_float, output_meaning
 from converters.images.preprocessing import Preprocessing
 from converters.packages import package_versions
 from converters.parity import Parity, compare
@@ -66,7 +67,7 @@ def to_tflite(
         calibration: an iterable of arrays `(batch, height, width, channels)` in the range that the model takes, also
             with labels or as a function (TensorFlow's representative dataset), or a folder of images for a model with
             known preprocessing. Integer schemes need it; the others are checked on it.
-        labels: class names in the order of the outputs.
+        labels: class names in the order of the outputs; two for a model of one output, of 0 and of 1.
         preprocessing: how a photo becomes the model's input. Default: the model's own, if it declares one.
         target: a device of `converters.devices.targets.names()`, or a runtime such as `tflite-2.3`. Input and
             output get types that it accepts; a file that it would reject is an error.
@@ -98,7 +99,7 @@ def tflite_of(job: Job, scheme: Scheme, target: str | None) -> Conversion:
     reference, outputs = _reference(job)
     if converted.content is not job.model.content:
         outputs = predict(converted.content, job.images, pixel_offset=converted.pixel_offset)
-    parity = _checked(compare(reference, outputs), scheme.min_sqnr_db, title)
+    parity = _checked(compare(reference, outputs, meaning=job.meaning), scheme.min_sqnr_db, title)
     graph = Graph(converted.content)
     if target is not None:
         for diagnostic in targets.require(graph, target):
@@ -175,7 +176,9 @@ def onnx_of(job: Job, scheme: str, opset: int = OPSET, target: str | None = None
         content = static_int8(content, job.images, symmetric=target == "tensorrt")
     reference, _ = _reference(job)
     title = f"{job.model.source.name} as ONNX {scheme}"
-    parity = _checked(compare(reference, predict_onnx(content, job.images)), ONNX_SQNR_DB[scheme], title)
+    parity = _checked(
+        compare(reference, predict_onnx(content, job.images), meaning=job.meaning), ONNX_SQNR_DB[scheme], title
+    )
     record = dataclasses.replace(
         _record(job, scheme, parity, job.graph, Converted(content)),
         format="onnx",
@@ -226,10 +229,11 @@ def verify(reference: Any, conversion: Conversion, images: Any, *, output: str |
         raise InputError(
             f"the reference must have the conversion's classes, {outputs.shape[1]}. Received: {expected.shape[1]}"
         )
+    meaning = conversion.record.output.meaning
     if float_content is None or conversion.format != "tflite":
-        return compare(expected, outputs)
+        return compare(expected, outputs, meaning=meaning)
     errors = layer_errors(float_content, conversion.content, images, pixel_offset=conversion.pixel_offset)
-    return compare(expected, outputs, worst(errors))
+    return compare(expected, outputs, worst(errors), meaning=meaning)
 
 
 def _run(conversion: Conversion, images: np.ndarray) -> np.ndarray:
@@ -258,6 +262,11 @@ class Job:
     images: np.ndarray
     labels: tuple[str, ...] | None
 
+    @property
+    def meaning(self) -> OutputMeaning:
+        """What the model's outputs mean."""
+        return output_meaning(self.graph)
+
 
 def prepare(
     model: Any,
@@ -282,7 +291,7 @@ def prepare(
         gathered = np.rint(gathered) if source.takes_integers else gathered
     graph = Graph(float_model.content)
     if labels is not None:
-        _check_labels(labels, graph.shape(graph.outputs[0])[-1])
+        check_labels(labels, graph.shape(graph.outputs[0])[-1])
     images = _random_images(float_model, preprocessing) if gathered is None else gathered
     return Job(float_model, graph, preprocessing, gathered, images, None if labels is None else tuple(labels))
 
@@ -307,16 +316,6 @@ def _random_images(model: FloatModel, preprocessing: Preprocessing | None) -> np
     return noise if model.takes_pixels else noise / np.float32(127.5) - 1
 
 
-def _check_labels(labels: Sequence[str], classes: int) -> None:
-    if isinstance(labels, str) or not isinstance(labels, Sequence):
-        raise InputError(f"labels must be a list of {classes} class names. Received: {type(labels).__name__}")
-    if len(labels) != classes:
-        raise InputError(f"labels must be {classes} class names, one for each output. Received: {len(labels)}")
-    wrong = [label for label in labels if not isinstance(label, str) or not label.strip() or "\n" in label]
-    if wrong:
-        raise InputError(f"labels must be names of one line. Received: {wrong[0]!r}")
-
-
 def _reference(job: Job) -> tuple[np.ndarray, np.ndarray]:
     """The outputs to compare with, and the float conversion's outputs; measured once for all schemes.
 
@@ -331,7 +330,11 @@ def _reference(job: Job) -> tuple[np.ndarray, np.ndarray]:
             running = pool.submit(model.source.predict, job.images[:SOURCE_IMAGES], batch=batch)
             outputs = predict(model.content, job.images)
             expected = running.result()
-        _checked(compare(expected, outputs[: len(expected)]), FLOAT_SQNR_DB, f"{model.source.name} as float32")
+        _checked(
+            compare(expected, outputs[: len(expected)], meaning=job.meaning),
+            FLOAT_SQNR_DB,
+            f"{model.source.name} as float32",
+        )
         return np.concatenate([expected, outputs[len(expected) :]]), outputs
 
     return model.once("reference", job.images, measure)
@@ -364,7 +367,7 @@ def _record(job: Job, scheme: str, parity: Parity, graph: Graph, converted: Conv
         preprocessing=job.preprocessing,
         labels=job.labels,
         input=_input_record(job, graph, converted.pixel_offset),
-        output=OutputRecord(**_tensor_record(graph, graph.outputs[0]), values=output_values(graph)),
+        output=_output_record(graph, job.meaning),
         macs=count_macs(job.graph),
         source_sha256=job.model.source.digest,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -384,6 +387,11 @@ def _tensor_record(graph: Graph, tensor: int) -> dict[str, Any]:
         "scale": scale,
         "zero_point": zero_point,
     }
+
+
+def _output_record(graph: Graph, meaning: OutputMeaning) -> OutputRecord:
+    values = "probabilities" if meaning.probabilities else "logits"
+    return OutputRecord(**_tensor_record(graph, graph.outputs[0]), values=values, activation=meaning.activation)
 
 
 def _input_record(job: Job, graph: Graph, pixel_offset: int | None) -> InputRecord:

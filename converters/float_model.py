@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.decisions import SIGMOID, SOFTMAX, OutputMeaning
 from converters.errors import CheckFailed
 from converters.native_logs import import_tensorflow, log_level
 from converters.sources import PIXELS_INPUT, Source
@@ -176,18 +177,20 @@ def _name_layers(graph: Graph) -> None:
 def _name_ends(graph: Graph, source: Source) -> None:
     """Name the input and the output and sign them, as LiteRT's signature runner requires."""
     graph.rename(graph.inputs[0], _identifier(source.input_name))
-    graph.rename(graph.outputs[0], output_values(graph))
+    graph.rename(graph.outputs[0], "probabilities" if output_meaning(graph).probabilities else "logits")
     graph.make_names_unique()
     _sign(graph, source)
 
 
-def output_values(graph: Graph) -> str:
-    """`probabilities` where the last operator but QUANTIZE and DEQUANTIZE is SOFTMAX or LOGISTIC, else `logits`."""
+def output_meaning(graph: Graph) -> OutputMeaning:
+    """What the outputs mean, by the last operator that computes: SOFTMAX and LOGISTIC make probabilities."""
     makers = {tensor: operator for operator in graph.operators() for tensor in operator.outputs}
     last = makers.get(graph.outputs[0])
-    while last is not None and last.name in ("QUANTIZE", "DEQUANTIZE"):
+    while last is not None and last.name in ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE"):
         last = makers.get(last.inputs[0])
-    return "probabilities" if last is not None and last.name in ("SOFTMAX", "LOGISTIC") else "logits"
+    name = "" if last is None else last.name
+    sigmoid = name == "LOGISTIC" or graph.shape(graph.outputs[0])[-1:] == (1,)
+    return OutputMeaning(name in ("SOFTMAX", "LOGISTIC"), SIGMOID if sigmoid else SOFTMAX)
 
 
 def _identifier(name: str) -> str:

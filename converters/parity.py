@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from converters.decisions import LOGITS, OutputMeaning, agreeing
+
 MAX_SQNR_DB = 150.0  # float32 has about 24 bits: smaller differences count as none
 
 
@@ -36,7 +38,8 @@ class Parity:
     """A converted model compared with its reference on the same images.
 
     Attributes:
-        top1_agreement: share of images, 0..1, on which both have the same top-1.
+        top1_agreement: share of images, 0..1, on which both have the same top-1; for outputs of sigmoids, all the same
+            decisions at a probability of 0.5.
         max_abs_error: largest difference of two logits.
         sqnr_db: 10 log10(sum of reference^2 / sum of difference^2) over all logits, at most 150.
         worst_layers: the activations with the lowest SQNR, lowest first; empty where layers cannot be matched.
@@ -65,10 +68,16 @@ def ratio_db(signal: float, noise: float) -> float:
     return float(np.clip(10 * math.log10(signal / noise), -MAX_SQNR_DB, MAX_SQNR_DB))
 
 
-def compare(reference: np.ndarray, other: np.ndarray, worst_layers: tuple[LayerError, ...] = ()) -> Parity:
-    """The Parity of two sets of logits `(n, classes)`."""
+def compare(
+    reference: np.ndarray,
+    other: np.ndarray,
+    worst_layers: tuple[LayerError, ...] = (),
+    *,
+    meaning: OutputMeaning = LOGITS,
+) -> Parity:
+    """The Parity of two sets of outputs `(n, outputs)`, whose meaning decides what agreement is."""
     return Parity(
-        top1_agreement=float(np.mean(reference.argmax(1) == other.argmax(1))),
+        top1_agreement=float(np.mean(agreeing(reference, other, meaning))),
         max_abs_error=float(np.max(np.abs(reference - other))),
         sqnr_db=sqnr_db(reference, other),
         worst_layers=worst_layers,

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from converters.decisions import SOFTMAX, OutputMeaning
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from converters.parity import LayerError, Parity
@@ -66,9 +67,16 @@ class OutputRecord(TensorRecord):
 
     Attributes:
         values: `logits` or `probabilities`.
+        activation: from logits to probabilities: `softmax` or `sigmoid`; empty in records that do not declare it.
     """
 
     values: str = "logits"
+    activation: str = ""
+
+    @property
+    def meaning(self) -> OutputMeaning:
+        """What the outputs mean."""
+        return OutputMeaning(self.values == "probabilities", self.activation or SOFTMAX)
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class Record:
         scheme: such as `int8`.
         format: `tflite` or `onnx`.
         preprocessing: how a photo becomes the input; None where that is unknown.
-        labels: class names in the order of the outputs.
+        labels: class names in the order of the outputs; for a single output those of 0 and of 1.
         input, output: the tensors.
         macs: multiply-accumulates of one inference.
         source_sha256: the digest of the source model.
@@ -301,7 +309,8 @@ def _input_from(read: _Fields) -> InputRecord:
 
 
 def _output_from(read: _Fields) -> OutputRecord:
-    return OutputRecord(**_tensor_from(read), values=read.text("values") or "logits")
+    values, activation = read.text("values") or "logits", read.text("activation")
+    return OutputRecord(**_tensor_from(read), values=values, activation=activation)
 
 
 def _parity_from(read: _Fields | None) -> Parity | None:

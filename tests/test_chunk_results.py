@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 
+from converters.decisions import OutputMeaning
 from converters.images.preprocessing import Preprocessing
 from edge_cv.data import Sample
 from edge_cv.data.places import FilePart
-from edge_cv.evaluation import chunk_results, open_model, worker
+from edge_cv.evaluation import chunk_results, open_model
 from edge_cv.evaluation.confidence import TEMPERATURES
 
 SIZE, CLASSES = 32, 10
@@ -40,9 +41,8 @@ def test_losses_and_confidences_at_each_temperature_equal_the_scaled_softmax():
     logits = rng.normal(0, 4, (6, CLASSES)).astype(np.float32)
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     photos = [Sample(FilePart(f"{n}.jpg"), label) for n, label in enumerate((3, 0, None, 9, 9, 1))]
-    logits_and_chances = tuple(("file", open_model.IOMetadata(None, None, are)) for are in (False, True))
-    task = worker.Task(logits_and_chances, None, PREPROCESSING)
-    losses, confidences = chunk_results.at_temperatures(task, [logits, chances], photos)
+    meanings = [OutputMeaning(probabilities) for probabilities in (False, True)]
+    losses, confidences = chunk_results.at_temperatures(meanings, [logits, chances], photos)
     for row, photo in enumerate(photos):
         for place, temperature in enumerate(TEMPERATURES):
             powers = np.exp(logits[row].astype(np.float64) / temperature)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converters.decisions import OutputMeaning
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from edge_cv.data import Samples
@@ -304,7 +305,9 @@ def test_a_dying_worker_is_an_error_with_the_files_name(models, source, monkeypa
 def test_workers_import_neither_tensorflow_nor_keras(models, source):
     executor = process_pool(1)
     try:
-        task = worker.Task(((str(models["float32"]), open_model.IOMetadata(None, None, False)),), None, PREPROCESSING)
+        task = worker.Task(
+            ((str(models["float32"]), open_model.IOMetadata(None, None, OutputMeaning())),), None, PREPROCESSING
+        )
         executor.submit(chunk_results.classify_chunk, task, source.chunk(0, 2)).result()
         loaded = executor.submit(_top_level_modules).result()
     finally:

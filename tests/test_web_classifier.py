@@ -114,6 +114,23 @@ def test_the_top_five_classes_equal_python_also_for_ties(tmp_path, dtype):
 
 
 @needs_node
+def test_a_single_output_decides_between_two_classes(tmp_path):
+    output = {"dtype": "float32", "scale": None, "zero_point": None, "values": "probabilities", "activation": "sigmoid"}
+    for values, record, expected in (
+        ([0.8], {"output": output, "labels": ["cat", "dog"]}, [("dog", 0.8), ("cat", 0.2)]),
+        ([-2.0], {"output": output | {"values": "logits"}, "labels": ["dog"]}, [("not dog", 0.8808), ("dog", 0.1192)]),
+        (
+            [0.0, 3.0],
+            {"output": output | {"values": "logits"}, "labels": None},
+            [("class 1", 0.9526), ("class 0", 0.5)],
+        ),
+    ):
+        (tmp_path / "in.json").write_text(json.dumps([values, record]))
+        found = json.loads(in_node('console.log(JSON.stringify(classifier.topClasses(...json("in.json"))))', tmp_path))
+        assert [(top["label"], round(top["probability"], 4)) for top in found] == expected
+
+
+@needs_node
 def test_the_record_is_read_with_defaults_and_an_invalid_one_is_rejected(tmp_path):
     record = {
         "file": "net.tflite",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
+from converters.float_model import output_meaning
 from converters.parity import compare, sqnr_db
 from converters.tflite.graph import WEIGHTED, Graph, Operator
 from converters.tflite.runtime import interpreter, predict
@@ -85,14 +86,14 @@ def search(
     """
     errors = alone(float_content, int8_content, inputs[:TRIAL_IMAGES])
     ranked = sorted(errors, key=lambda name: errors[name])
-    reference = predict(float_content, inputs)
+    reference, meaning = predict(float_content, inputs), output_meaning(Graph(float_content))
     measured: dict[int, tuple[Point, bytes]] = {}
 
     def at(count: int) -> Point:
         if count not in measured:
             content = widened(float_content, int8_content, ranked[:count], kind=kind)
             outputs = predict(content, inputs)
-            parity = compare(reference, outputs)
+            parity = compare(reference, outputs, meaning=meaning)
             point = Point(count, parity.sqnr_db, parity.top1_agreement, _latency_ms(content), len(content))
             measured[count] = point, content
         return measured[count][0]

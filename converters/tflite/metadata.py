@@ -36,8 +36,11 @@ def embed(graph: Graph, record: dict[str, Any], labels: Sequence[str] | None) ->
     Args:
         graph: of the file; changed in place.
         record: a `Record` as JSON; its `input`, `output` and `name` also fill the standard metadata.
-        labels: class names in the order of the outputs, or None.
+        labels: class names in the order of the outputs, or None. Of the two of a single output the label file has the
+            second: readers of the standard metadata expect one line an output.
     """
+    if labels is not None and list(record["output"]["shape"])[-1:] == [1]:
+        labels = labels[-1:]
     text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
     graph.set_metadata(STANDARD_NAME, _standard(record, labels))
     graph.set_metadata(OWN_NAME, text)

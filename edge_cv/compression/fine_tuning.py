@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.decisions import LOGITS, OutputMeaning, class_count
 from converters.errors import InputError
 from converters.files import write_atomic
+from edge_cv.models.heads import class_logits, fits, output_meaning
 from edge_cv.progress import duration, silent
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ def fine_tune(
     if settings.distillation == 0:
         teacher = None
     distillation = 0.0 if teacher is None else settings.distillation
-    loss = _loss(len(batches.classes), distillation, batches.multi_label, outputs_probabilities(model))
+    loss = _loss(len(batches.classes), distillation, batches.multi_label, output_meaning(model))
     targets = _Targets(teacher, batches.multi_label)
     with _statistics(model, total, frozen=settings.freeze_statistics), (progress or silent)(title) as update:
         model.compile(optimizer, loss=loss, jit_compile=False)  # XLA is slower on CPUs, and compiles for a minute
@@ -102,10 +104,11 @@ def fine_tune(
 
 
 def _check_classes(model: Any, batches: Batches) -> None:
-    classes = int(model.outputs[0].shape[-1])
-    if len(batches.classes) != classes:
+    outputs = int(model.outputs[0].shape[-1])
+    if not fits(outputs, len(batches.classes), batches.multi_label):
         raise InputError(
-            f"the training data must have as many classes as the model, {classes}. Received: {len(batches.classes)}"
+            f"the training data must have as many classes as the model, {class_count(outputs)}. "
+            f"Received: {len(batches.classes)}"
         )
 
 
@@ -212,16 +215,6 @@ def inner_layers(model: Any) -> Iterator[Any]:
             yield getattr(layer, "layer", layer)
 
 
-def outputs_probabilities(model: Any) -> bool:
-    """Whether the last layer of a model is a softmax or a sigmoid."""
-    last = model.layers[-1]
-    while hasattr(last, "layers"):
-        last = last.layers[-1]
-    last = getattr(last, "layer", last)  # of a wrapper
-    activation = getattr(getattr(last, "activation", None), "__name__", "")
-    return type(last).__name__ == "Softmax" or activation in ("softmax", "sigmoid")
-
-
 def _keras_of(model: Any) -> Any:
     if any(base.__module__.split(".")[0] == "tf_keras" for base in type(model).__mro__):
         import tf_keras
@@ -232,7 +225,7 @@ def _keras_of(model: Any) -> Any:
     return keras
 
 
-def _loss(classes: int, distillation: float, multi_label: bool, probabilities: bool) -> Callable[[Any, Any], Any]:
+def _loss(classes: int, distillation: float, multi_label: bool, meaning: OutputMeaning) -> Callable[[Any, Any], Any]:
     """The loss function. Its targets are `(batch, classes)`, followed by the teacher's logits when distilling."""
     import tensorflow as tf
 
@@ -242,7 +235,7 @@ def _loss(classes: int, distillation: float, multi_label: bool, probabilities: b
         return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
 
     def loss(targets: Any, outputs: Any) -> Any:
-        logits = _logits(outputs, multi_label) if probabilities else outputs
+        logits = class_logits(outputs, meaning, multi_label)
         hard = cross_entropy(targets[:, :classes], logits)
         if not distillation:
             return hard
@@ -253,26 +246,18 @@ def _loss(classes: int, distillation: float, multi_label: bool, probabilities: b
     return loss
 
 
-def _logits(probabilities: Any, multi_label: bool) -> Any:
-    import tensorflow as tf
-
-    p = tf.clip_by_value(probabilities, 1e-7, 1 - 1e-7)
-    return tf.math.log(p) - tf.math.log(1 - p) if multi_label else tf.math.log(p)
-
-
 class _Targets:
     """Appends the teacher's logits, if there is one, to the targets of a batch."""
 
     def __init__(self, teacher: Any, multi_label: bool) -> None:
         import tensorflow as tf
 
-        self.columns = 1 if teacher is None else 2  # of the model's number of classes
-        needs_logits = teacher is not None and outputs_probabilities(teacher)
+        self.columns = 1 if teacher is None else 2  # of the number of classes
+        meaning = LOGITS if teacher is None else output_meaning(teacher)
 
         @tf.function(reduce_retracing=True)
         def logits(images: Any) -> Any:
-            outputs = teacher(images, training=False)
-            return _logits(outputs, multi_label) if needs_logits else outputs
+            return class_logits(teacher(images, training=False), meaning, multi_label)
 
         self._logits = None if teacher is None else logits
 
@@ -286,7 +271,7 @@ def _dataset(batches: Batches, epochs: range, steps: int, model: Any, targets: _
     """At most `steps` batches of some epochs as a TensorFlow dataset of images and targets."""
     import tensorflow as tf
 
-    shape, classes = model.inputs[0].shape, int(model.outputs[0].shape[-1])
+    shape, classes = model.inputs[0].shape, len(batches.classes)
 
     def stream() -> Iterable[tuple[Any, Any]]:
         every = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in epochs)

@@ -3,7 +3,8 @@
 A model is a .tflite or .onnx file with one input `(1, height, width, 3)`, RGB, and one output. Its input range is the
 one in its metadata, else that of the caller's preprocessing. Among equal logits, which are frequent in int8, the lower
 class is first. Probabilities are the softmax of the dequantized logits, or the sigmoid where images may have several
-labels; only then are all outputs kept, else the five likeliest classes of each image.
+labels; only then are all outputs kept, else the five likeliest classes of each image. A single output decides between
+two classes, at a probability of 0.5.
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ def _scores(predictions: Predictions, reference: str | None, results: Sequence[C
         top1_hits, top5_hits = int(hits[:, 0].sum()), int(hits.any(axis=1).sum())
         agreed = None
         if reference is not None:
-            agreed = int((predictions.top1(name)[0] == predictions.top1(reference)[0]).sum())
+            agreed = int(sum(result.agreed[:, column].sum() for result in results))
         scores[name] = Score(
             images=images,
             top1=top1_hits / trials if trials else None,

@@ -79,7 +79,10 @@ def grad_cam(model: Any, images: np.ndarray, classes: Sequence[int]) -> np.ndarr
     features = _last_feature_map(model)
     extractor, head = keras.Model(model.inputs[0], features), keras.Model(features, model.outputs[0])
     maps = extractor(np.asarray(images, np.float32), training=False)
-    gradients = np.asarray(_gradients(head, maps, np.asarray(classes, np.int32)), np.float32)
+    chosen, signs = np.asarray(classes, np.int32), np.ones(len(images), np.float32)
+    if model.outputs[0].shape[-1] == 1:  # one output rises towards class 1 and falls towards class 0
+        chosen, signs = np.zeros_like(chosen), np.where(chosen == 1, 1, -1).astype(np.float32)
+    gradients = np.asarray(_gradients(head, maps, chosen), np.float32) * signs[:, None, None, None]
     weights = gradients.mean(axis=(1, 2), keepdims=True)
     heat = np.maximum((weights * keras.ops.convert_to_numpy(maps)).sum(axis=-1), 0)
     peaks = heat.max(axis=(1, 2), keepdims=True)

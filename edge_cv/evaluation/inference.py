@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from converters.decisions import class_count
 from converters.errors import InputError, unknown
 from converters.images.preprocessing import Preprocessing
 from edge_cv.evaluation import worker
@@ -162,7 +163,8 @@ def _checked_task(
     models: _Models, samples: Samples, preprocessing: Preprocessing | None, reference: str | None
 ) -> Task:
     preprocessing = preprocessing or _common_preprocessing(models)
-    _check_labels(samples, _common_classes(models, preprocessing))
+    outputs = _common_classes(models, preprocessing)
+    _check_labels(samples, outputs if samples.multi_label else class_count(outputs))
     index = None if reference is None else list(models.files).index(reference)
     return Task(tuple((str(file), models.metadata[name]) for name, file in models.files.items()), index, preprocessing)
 

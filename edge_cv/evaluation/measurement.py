@@ -52,7 +52,7 @@ class OutputMatch:
     Attributes:
         runtime: the program that ran the model on that machine.
         images: golden inputs.
-        top1_equal: inputs for which the largest output has the same index.
+        top1_equal: inputs for which the largest output has the same index, or a single output decides alike.
         max_steps: the largest difference of two outputs in steps of their integer type; None for float outputs.
         max_abs_error: the largest difference of two float outputs; None for integers.
     """
@@ -177,12 +177,13 @@ class Measurement:
             raise InputError(f"{path}: {error}") from error
 
 
-def compare(ours: np.ndarray, theirs: np.ndarray, runtime: str) -> OutputMatch:
+def compare(ours: np.ndarray, theirs: np.ndarray, runtime: str, threshold: float = 0.0) -> OutputMatch:
     """Compare the outputs of a device with those of this machine for the same inputs.
 
     Args:
         ours, theirs: outputs of this machine and of the device, `(images, classes)`, not dequantized.
         runtime: the program that ran the model on this machine.
+        threshold: a single output decides for its class above this value.
 
     Raises:
         InputError: the shapes differ.
@@ -191,7 +192,10 @@ def compare(ours: np.ndarray, theirs: np.ndarray, runtime: str) -> OutputMatch:
         raise InputError(
             f"the device must give outputs of {ours.shape} for the golden inputs. Received: {theirs.shape}"
         )
-    equal = int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum())
+    if ours.shape[1] == 1:
+        equal = int(((ours > threshold) == (theirs > threshold)).sum())
+    else:
+        equal = int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum())
     largest = float(np.abs(ours.astype(np.float64) - theirs).max())
     if ours.dtype.kind in "iu":
         return OutputMatch(runtime, len(ours), equal, max_steps=int(largest), max_abs_error=None)

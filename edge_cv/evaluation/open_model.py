@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from converters.decisions import OutputMeaning
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from converters.record import read_record
@@ -23,20 +24,20 @@ class IOMetadata:
     Attributes:
         preprocessing: crop, size and input range; None if not declared.
         pixel_offset: an integer input is pixel + this; None if not declared.
-        probabilities: whether the outputs are probabilities; else they are logits.
+        meaning: of the outputs.
     """
 
     preprocessing: Preprocessing | None
     pixel_offset: int | None
-    probabilities: bool
+    meaning: OutputMeaning
 
 
 def io_metadata(file: Path) -> IOMetadata:
     """The metadata of a model file; InputError if it is invalid."""
     record = read_record(file)
     if record is None:
-        return IOMetadata(None, None, False)
-    return IOMetadata(record.preprocessing, record.input.pixel_offset, record.output.values == "probabilities")
+        return IOMetadata(None, None, OutputMeaning())
+    return IOMetadata(record.preprocessing, record.input.pixel_offset, record.output.meaning)
 
 
 @dataclass(frozen=True)

@@ -157,5 +157,6 @@ def _classify_corrupted(task: Task, samples: Sequence[Sample]) -> np.ndarray:
         seed = zlib.crc32(image.path.name.encode())
         versions = [corrupt(pixels[index], name, 1 + level, seed=seed) for name in NAMES for level in range(SEVERITIES)]
         outputs, _ = worker.classify(task, np.stack([pixels[index], *versions]), [image] * (1 + len(versions)))
-        hits[index] = [values.argmax(axis=1) == image.label for values in outputs]
+        for column, (values, (_, metadata)) in enumerate(zip(outputs, task.artifacts, strict=True)):
+            hits[index, column] = metadata.meaning.class_outputs(values).argmax(axis=1) == image.label
     return hits

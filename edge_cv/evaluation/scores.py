@@ -14,7 +14,8 @@ class Score:
         top1, top5: share 0..1 of the labelled images whose label is the first class, or among the first five; None
             without labels.
         top1_ci95: Wilson's 95 % interval of `top1`.
-        agreement: share 0..1 of the images with the same first class as the reference; None without a reference.
+        agreement: share 0..1 of the images with the same first class as the reference, or with the same decision for
+            each class where an image may have several; None without a reference.
         agreement_ci95: Wilson's 95 % interval of `agreement`.
         sqnr_db: signal-to-quantization-noise ratio of the logits against the reference's, in dB; None without a
             reference and where the logits are equal to the reference's.

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.decisions import class_count
 from converters.errors import InputError
 from edge_cv.progress import Progress
 from edge_cv.recipe import Model, Recipe
@@ -36,7 +37,8 @@ class FileModel:
         path: the file or folder.
         preprocessing: how a photo becomes the model's input.
         parameters: number of trainable parameters; None if the file does not hold a Keras model.
-        classes: number of outputs.
+        outputs: number of outputs.
+        classes: number of classes: two for a single output.
         labels: the class names in order; None if they are not known.
         sha256: of the architecture and the weights.
         history: empty; the model was not trained here.
@@ -70,7 +72,8 @@ class FileModel:
         self._record = record = recorded[0] if recorded else self._read()
         self.preprocessing: Preprocessing = Preprocessing.from_dict(record["preprocessing"])
         self.parameters: int | None = record["parameters"]
-        self.classes: int = record["classes"]
+        self.outputs: int = record["classes"]
+        self.classes: int = class_count(self.outputs)
         self.labels: list[str] | None = record["labels"]
         self.sha256: str = record["sha256"]
 
@@ -100,14 +103,21 @@ class FileModel:
 
         return load(self.path, unsafe=self._unsafe)
 
-    def check_logits(self) -> None:
-        """Raise InputError if the Keras model outputs probabilities, which the loss of a training does not take."""
-        from edge_cv.compression.fine_tuning import outputs_probabilities
+    def check_loss(self, multi_label: bool) -> None:
+        """Raise InputError if the Keras model's outputs do not fit the loss of a training.
 
-        if outputs_probabilities(self.model):
+        Args:
+            multi_label: whether an image may have several labels.
+        """
+        from edge_cv.models.heads import output_meaning
+
+        meaning = output_meaning(self.model)
+        if self.outputs > 1 and meaning.probabilities and meaning.independent != multi_label:
+            labels, end = ("several labels", "sigmoids") if multi_label else ("one label", "a softmax")
+            found = "a softmax" if multi_label else "sigmoids"
             raise InputError(
-                "a model file to train must output logits, without a softmax or sigmoid at its end. "
-                f"Received: {self.path}"
+                f"to train on images with {labels} each, a model file must end in logits or in {end}. "
+                f"Received: {self.path}, which ends in {found}"
             )
 
     def _read(self) -> dict[str, Any]:

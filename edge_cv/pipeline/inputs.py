@@ -97,6 +97,8 @@ def _to_train(recipe: Recipe, file_model: FileModel | None) -> tuple[int, Splits
         seed=fit.seed,
     )
     count = len(training_photos(photos).classes)
+    if file_model is not None and training_photos(photos).multi_label:
+        classes = file_model.outputs
     if file_model is not None and classes != count:
         raise InputError(
             f"the photos must be of the model's {classes} classes. Received: {count} in {fit.data or data.measure}"

@@ -65,7 +65,7 @@ class TrainingRun:
         with progress(f"building {self.recipe.model.name}"):
             model = self._network()
         if self.file_model is not None:
-            self.file_model.check_logits()
+            self.file_model.check_loss(training_photos(photos).multi_label)
         _check_compression(self.recipe, model, progress)
         labels = list(training_photos(photos).classes)
         probe = fit_pipeline_probe(model, photos, settings, model.preprocessing, progress)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from edge_cv.models.heads import output_meaning
 from edge_cv.training.devices import uses_xla
 
 if TYPE_CHECKING:
@@ -75,8 +76,9 @@ def compute_features(backbone: keras.Model, batches: Iterable[tuple[Any, Any]]) 
 
 
 def compute_logits(network: keras.Model, batches: Iterable[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """The logits of images, and their targets, as `compute_features` returns features."""
-    return compute_features(_inference(network.inputs[0], network.outputs[0]), batches)
+    """The outputs `(n, classes)` of images, and their targets, as `compute_features` returns features."""
+    outputs, targets = compute_features(_inference(network.inputs[0], network.outputs[0]), batches)
+    return output_meaning(network).class_outputs(outputs), targets
 
 
 def count_hits(logits: np.ndarray, targets: np.ndarray) -> tuple[int, int]:

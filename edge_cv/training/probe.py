@@ -107,7 +107,10 @@ def fit_probe(split: SplitNetwork, batches: Iterable[tuple[Any, Any]], *, seed: 
 
 def assign_probe(split: SplitNetwork, probe: Probe) -> None:
     """Give the network's head the weights of the probe."""
-    split.head.set_weights([probe.kernel, probe.bias] if split.head.use_bias else [probe.kernel])
+    kernel, bias = probe.kernel, probe.bias
+    if split.head.units == 1:  # one output decides between two classes
+        kernel, bias = kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1]
+    split.head.set_weights([kernel, bias] if split.head.use_bias else [kernel])
 
 
 def check_installed() -> None:

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from edge_cv.data.input_pipeline.augmentation import PIXELS, augmented
+from edge_cv.models.heads import class_logits, output_meaning
 from edge_cv.recipe import Augment, Teacher
 from edge_cv.training.devices import after
 
@@ -36,7 +37,8 @@ class TrainingModel(keras.Model):
     ) -> None:
         """
         Args:
-            network: model from pixels `(batch, height, width, channels)` to logits `(batch, classes)`.
+            network: model from pixels `(batch, height, width, channels)` to logits or probabilities `(batch, classes)`. One
+                output decides between two classes.
             multi_label: whether targets are 0 or 1 per class instead of probabilities that sum to 1.
             l2: weight of the penalty; each trainable kernel adds l2 / 2 times the sum of its squares to the loss.
             class_weights: factors `(classes,)` of the loss, by the class of the image.
@@ -88,7 +90,7 @@ class TrainingModel(keras.Model):
         if training and self.l2:
             kernels = [v for v in self.network.trainable_variables if len(v.shape) > 1]
             self.add_loss(self.l2 / 2 * ops.sum(ops.stack([ops.sum(ops.square(kernel)) for kernel in kernels])))
-        logits = ops.cast(self.network(pixels, training=training), "float32")
+        logits = self._logits(self.network, pixels, training)
         if self.labelled or self.teacher is None:
             return logits
         return ops.concatenate([logits, self._taught(self.teacher, pixels)], axis=-1)  # for the loss and the metrics
@@ -125,8 +127,12 @@ class TrainingModel(keras.Model):
         logits, taught = outputs[:, :classes], outputs[:, classes:]
         return (ops.sigmoid if self.multi_label else ops.softmax)(taught), logits, taught
 
-    @staticmethod
-    def _taught(teacher: keras.Model, pixels: Any) -> Any:
+    def _logits(self, network: keras.Model, pixels: Any, training: bool) -> Any:
+        """The float32 logits of the classes, two for a network of one output."""
+        outputs = ops.cast(network(pixels, training=training), "float32")
+        return class_logits(outputs, output_meaning(network), self.multi_label)
+
+    def _taught(self, teacher: keras.Model, pixels: Any) -> Any:
         """The teacher's float32 logits of the student's crops, resized to the teacher's input."""
         size = teacher.input_shape[1:3]
         pixels = ops.cast(pixels, "float32")
@@ -134,7 +140,7 @@ class TrainingModel(keras.Model):
             pixels = ops.repeat(pixels, 3, axis=-1)
         if None not in size and tuple(pixels.shape[1:3]) != size:
             pixels = ops.image.resize(pixels, size, interpolation="bilinear", data_format="channels_last")
-        return ops.stop_gradient(ops.cast(teacher(pixels, training=False), "float32"))
+        return ops.stop_gradient(self._logits(teacher, pixels, training=False))
 
     def _distance_from_teacher(self, taught: Any, temperature: float, logits: Any) -> Any:
         """The Kullback-Leibler divergence of softened probabilities, times temperature squared (section 2)."""

@@ -1,4 +1,4 @@
-// Classifies photos in the browser: preprocessing, inference with LiteRT.js, and softmax.
+// Classifies photos in the browser: preprocessing, inference with LiteRT.js, and probabilities.
 //
 // Everything about the model (size, crop, range, types, labels) comes from its record, the JSON sidecar. `cropAndResize`
 // gives the same bytes as converters/images/preprocessing.py, which resizes with Pillow: it uses the same coefficients in
@@ -62,7 +62,7 @@ export function readRecord(fields) {
       std: optional(preprocessing, "std", isThree, "three numbers") ?? [1, 1, 1],
     },
     input: { ...tensor(input), pixel_offset: whole(input, "pixel_offset") },
-    output: { ...tensor(output), values: text(output, "values") ?? "logits" },
+    output: { ...tensor(output), values: text(output, "values") ?? "logits", activation: text(output, "activation") },
   }
 }
 
@@ -273,7 +273,7 @@ export function toInput(pixels, record) {
 }
 
 /**
- * The top classes of an output.
+ * The top classes of an output. A single value decides between two classes, at a probability of 0.5.
  *
  * @param values the output tensor's values.
  * @param record of `readRecord`: quantization, logits or probabilities, and class names.
@@ -285,17 +285,23 @@ export function topClasses(values, record, count = 5) {
   const stored = Array.from(values)
   const outputs = dtype === "float32" ? stored : stored.map((q) => Math.fround((q - zeroPoint) * Math.fround(scale)))
   if (!outputs.every(Number.isFinite)) throw new ClassifierError("The model's output is not finite; its file may be broken.")
+  const single = outputs.length === 1 // decides between two classes
   let probabilities = outputs
-  if (record.output.values !== "probabilities") {
+  if (record.output.values !== "probabilities" && (single || record.output.activation === "sigmoid")) {
+    probabilities = outputs.map((logit) => 1 / (1 + Math.exp(-logit)))
+  } else if (record.output.values !== "probabilities") {
     const most = outputs.reduce((a, b) => Math.max(a, b), -Infinity)
     const powers = outputs.map((logit) => Math.exp(logit - most))
     const sum = powers.reduce((a, b) => a + b, 0)
     probabilities = powers.map((power) => power / sum)
   }
-  const order = outputs.map((_, index) => index).sort((a, b) => outputs[b] - outputs[a] || a - b)
+  if (single) probabilities = [1 - probabilities[0], probabilities[0]]
+  const scores = single ? probabilities : outputs
+  const labels = single && record.labels?.length === 1 ? [`not ${record.labels[0]}`, record.labels[0]] : record.labels
+  const order = scores.map((_, index) => index).sort((a, b) => scores[b] - scores[a] || a - b)
   return order.slice(0, count).map((index) => ({
     index,
-    label: record.labels?.[index] ?? `class ${index}`,
+    label: labels?.[index] ?? `class ${index}`,
     probability: probabilities[index],
   }))
 }

@@ -87,6 +87,12 @@ def golden_outputs(model: DescribedModel, inputs: GoldenInputs) -> np.ndarray:
         return outputs_of(_run_here(model.path, "--golden", file.name).golden, "golden's outputs")
 
 
+def stored_threshold(model: DescribedModel) -> float:
+    """The value, as the model stores it, above which a single output decides for its class."""
+    tensor, value = model.outputs[0], io_metadata(model.path).meaning.threshold
+    return value if tensor.scale is None else value / tensor.scale + (tensor.zero_point or 0)
+
+
 def _run_here(path: Path, *options: str) -> RunnerEvents:
     events = RunnerEvents((1,), 0)
     for event in runner_events(path, "--runs", 0, *options):

@@ -10,7 +10,14 @@ from pathlib import Path
 from edge_cv.evaluation.measurement import Measurement, compare
 from edge_cv.evaluation.remote.address import Address, Host, parse
 from edge_cv.evaluation.remote.connecting import connect
-from edge_cv.evaluation.remote.golden import IMAGES, DescribedModel, describe, golden_inputs, golden_outputs
+from edge_cv.evaluation.remote.golden import (
+    IMAGES,
+    DescribedModel,
+    describe,
+    golden_inputs,
+    golden_outputs,
+    stored_threshold,
+)
 from edge_cv.evaluation.remote.results import measurement_of
 from edge_cv.evaluation.runner_events import Repetitions, RunnerEvents, runner_events
 
@@ -49,7 +56,8 @@ def measure_on(
     measurement = connect(address).measure(model, golden, repetitions, on_progress)
     if measurement.golden is None or golden is None:
         return measurement
-    likeness = compare(golden_outputs(model, golden), measurement.golden.outputs, model.runtime)
+    ours, theirs = golden_outputs(model, golden), measurement.golden.outputs
+    likeness = compare(ours, theirs, model.runtime, stored_threshold(model))
     return dataclasses.replace(measurement, likeness=likeness)
 
 

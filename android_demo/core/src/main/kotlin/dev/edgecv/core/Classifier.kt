@@ -24,8 +24,7 @@ class Classifier private constructor(private val engine: Engine, val record: Rec
         engine.run(input, output)
         val ran = System.nanoTime()
         val values = engine.output.values(output)
-        val probabilities = if (record.output.logits) softmax(values) else DoubleArray(values.size) { values[it].toDouble() }
-        val predictions = topK(values, count).map { Prediction(it, record.labels?.get(it) ?: "class $it", probabilities[it]) }
+        val predictions = predictions(values, record, count)
         val timing = Timing((ready - start) / 1e6, (ran - ready) / 1e6, (System.nanoTime() - start) / 1e6)
         return predictions to timing
     }
@@ -53,8 +52,9 @@ class Classifier private constructor(private val engine: Engine, val record: Rec
                     throw InputError("$file takes images of ${shape[1]} pixels, but its record declares ${preprocessing.imageSize}. Use the record of this file.")
                 }
                 val labels = record.labels
-                if (labels != null && labels.size != engine.output.size) {
-                    throw InputError("$file has ${engine.output.size} outputs, but ${labels.size} labels. Use the labels of this model.")
+                val fits = labels == null || labels.size == engine.output.size || (engine.output.size == 1 && labels.size == 2)
+                if (!fits) {
+                    throw InputError("$file has ${engine.output.size} outputs, but ${labels?.size} labels. Use the labels of this model.")
                 }
                 return Classifier(engine, record, preprocessing)
             } catch (error: InputError) {

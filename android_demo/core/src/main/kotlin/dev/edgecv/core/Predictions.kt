@@ -13,6 +13,30 @@ fun softmax(logits: FloatArray): DoubleArray {
     return DoubleArray(powers.size) { powers[it] / sum }
 }
 
+/** The probability of a logit alone. */
+fun sigmoid(logit: Float): Double = 1 / (1 + exp(-logit.toDouble()))
+
+/**
+ * The most probable classes, most probable first. A single output decides between two classes, at a probability of 0.5.
+ *
+ * @param values the dequantized outputs.
+ * @param record says what the outputs mean, and names the classes.
+ * @param count how many classes to return.
+ */
+fun predictions(values: FloatArray, record: Record, count: Int): List<Prediction> {
+    val output = record.output
+    val single = values.size == 1
+    val each = when {
+        !output.logits -> DoubleArray(values.size) { values[it].toDouble() }
+        single || output.activation == OutputRecord.SIGMOID -> DoubleArray(values.size) { sigmoid(values[it]) }
+        else -> softmax(values)
+    }
+    val probabilities = if (single) doubleArrayOf(1 - each[0], each[0]) else each
+    val labels = record.labels?.let { if (single && it.size == 1) listOf("not ${it[0]}", it[0]) else it }
+    val scores = if (single) FloatArray(2) { probabilities[it].toFloat() } else values
+    return topK(scores, count).map { Prediction(it, labels?.get(it) ?: "class $it", probabilities[it]) }
+}
+
 /** The indices of the [k] largest values, largest first; equal values by index, and NaN last. */
 fun topK(values: FloatArray, k: Int): List<Int> =
     values.indices.sortedWith(

@@ -37,14 +37,16 @@ data class InputRecord(
 /**
  * The description of the output tensor.
  *
- * @property values `logits`, to which softmax is applied, or `probabilities`.
+ * @property values `logits` or `probabilities`.
+ * @property activation the function from logits to probabilities: `sigmoid`, or else softmax. A single output is that of a sigmoid.
  */
-data class OutputRecord(val tensor: TensorRecord = TensorRecord(), val values: String = LOGITS) {
+data class OutputRecord(val tensor: TensorRecord = TensorRecord(), val values: String = LOGITS, val activation: String = "") {
     val logits: Boolean get() = values != PROBABILITIES
 
     companion object {
         const val LOGITS = "logits"
         const val PROBABILITIES = "probabilities"
+        const val SIGMOID = "sigmoid"
     }
 }
 
@@ -57,7 +59,8 @@ data class OutputRecord(val tensor: TensorRecord = TensorRecord(), val values: S
  * @property scheme the quantization scheme, such as `int8`; empty if it is unknown.
  * @property format `tflite`; empty if it is unknown.
  * @property preprocessing null if it is unknown; the model cannot be used then.
- * @property labels class names in the order of the outputs; null if there are none.
+ * @property labels class names in the order of the outputs; for a single output those of 0 and of 1, or the latter alone. Null if there
+ *     are none.
  * @property macs multiply-accumulates of one inference.
  * @property file, sha256, sizeBytes the model file that a sidecar belongs to; null in embedded metadata.
  */
@@ -124,6 +127,7 @@ data class Record(
                 output = if (output == null) OutputRecord() else OutputRecord(
                     tensor = tensor(output),
                     values = output.text("values") ?: OutputRecord.LOGITS,
+                    activation = output.text("activation").orEmpty(),
                 ),
                 macs = fields.long("macs"),
                 target = fields.text("target"),
