@@ -367,7 +367,7 @@ def _record(job: Job, scheme: str, parity: Parity, graph: Graph, converted: Conv
         preprocessing=job.preprocessing,
         labels=job.labels,
         input=_input_record(job, graph, converted.pixel_offset),
-        output=_output_record(graph, job.meaning),
+        output=OutputRecord.of_outputs(graph, job.meaning),
         macs=count_macs(job.graph),
         source_sha256=job.model.source.digest,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -376,26 +376,8 @@ def _record(job: Job, scheme: str, parity: Parity, graph: Graph, converted: Conv
     )
 
 
-def _tensor_record(graph: Graph, tensor: int) -> dict[str, Any]:
-    """The fields of a TensorRecord."""
-    quantization = graph.quantization(tensor)
-    scale, zero_point = (None, None) if quantization is None else (float(quantization[0][0]), int(quantization[1][0]))
-    return {
-        "name": graph.name(tensor),
-        "shape": graph.shape(tensor),
-        "dtype": str(graph.dtype(tensor)),
-        "scale": scale,
-        "zero_point": zero_point,
-    }
-
-
-def _output_record(graph: Graph, meaning: OutputMeaning) -> OutputRecord:
-    values = "probabilities" if meaning.probabilities else "logits"
-    return OutputRecord(**_tensor_record(graph, graph.outputs[0]), values=values, activation=meaning.activation)
-
-
 def _input_record(job: Job, graph: Graph, pixel_offset: int | None) -> InputRecord:
-    tensor = TensorRecord(**_tensor_record(graph, graph.inputs[0]))
+    tensor = TensorRecord.of(graph, graph.inputs[0])
     preprocessing, takes_pixels = job.preprocessing, _takes_pixels(job.model, job.preprocessing)
     channels = tensor.shape[-1]
     mean, std, colour = (0.0,) * channels, (1.0,) * channels, "RGB" if channels == 3 else "grey"

@@ -11,12 +11,13 @@ import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from converters.decisions import SOFTMAX, OutputMeaning
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from converters.parity import LayerError, Parity
+from converters.tflite.graph import Graph
 from converters.tflite.metadata import read_embedded
 
 _T = TypeVar("_T")
@@ -38,6 +39,15 @@ class TensorRecord:
     dtype: str = ""
     scale: float | None = None
     zero_point: int | None = None
+
+    @classmethod
+    def of(cls, graph: Graph, tensor: int, **more: Any) -> Self:
+        """The record of a graph's tensor; `more` are the fields of a subclass."""
+        quantization = graph.quantization(tensor)
+        scale, zero_point = None, None
+        if quantization is not None:
+            scale, zero_point = float(quantization[0][0]), int(quantization[1][0])
+        return cls(graph.name(tensor), graph.shape(tensor), str(graph.dtype(tensor)), scale, zero_point, **more)
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,12 @@ class OutputRecord(TensorRecord):
     def meaning(self) -> OutputMeaning:
         """What the outputs mean."""
         return OutputMeaning(self.values == "probabilities", self.activation or SOFTMAX)
+
+    @classmethod
+    def of_outputs(cls, graph: Graph, meaning: OutputMeaning) -> OutputRecord:
+        """The record of a graph's first output."""
+        values = "probabilities" if meaning.probabilities else "logits"
+        return cls.of(graph, graph.outputs[0], values=values, activation=meaning.activation)
 
 
 @dataclass(frozen=True)
