@@ -52,9 +52,9 @@ class Classifier private constructor(private val engine: Engine, val record: Rec
                     throw InputError("$file takes images of ${shape[1]} pixels, but its record declares ${preprocessing.imageSize}. Use the record of this file.")
                 }
                 val labels = record.labels
-                val fits = labels == null || labels.size == engine.output.size || (engine.output.size == 1 && labels.size == 2)
-                if (!fits) {
-                    throw InputError("$file has ${engine.output.size} outputs, but ${labels?.size} labels. Use the labels of this model.")
+                val single = engine.output.size == 1 // decides between two classes
+                if (labels != null && labels.size != engine.output.size && !(single && labels.size == 2)) {
+                    throw InputError("$file has ${engine.output.size} outputs, but ${labels.size} labels. Use the labels of this model.")
                 }
                 return Classifier(engine, record, preprocessing)
             } catch (error: InputError) {
