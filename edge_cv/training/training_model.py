@@ -37,8 +37,8 @@ class TrainingModel(keras.Model):
     ) -> None:
         """
         Args:
-            network: model from pixels `(batch, height, width, channels)` to logits or probabilities `(batch, classes)`. One
-                output decides between two classes.
+            network: model from pixels `(batch, height, width, channels)` to logits or probabilities `(batch, classes)`.
+                One output decides between two classes.
             multi_label: whether targets are 0 or 1 per class instead of probabilities that sum to 1.
             l2: weight of the penalty; each trainable kernel adds l2 / 2 times the sum of its squares to the loss.
             class_weights: factors `(classes,)` of the loss, by the class of the image.
