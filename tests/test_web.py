@@ -226,6 +226,29 @@ def test_the_page_predicts_what_python_predicts(browser, artifacts, pngs, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_litertjs")
+def test_the_page_of_a_grey_rectangle_predicts_what_python_predicts(browser, pngs, tmp_path):
+    import keras
+
+    from edge_cv import data
+    from edge_cv.evaluation import evaluate
+
+    keras.utils.set_random_seed(1)
+    image = keras.Input((24, 40, 1), name="pixels")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, keras.layers.Dense(10)(x))
+    noise = np.random.default_rng(0).integers(0, 256, (16, 24, 40, 1), np.uint8)
+    file = to_tflite(model, Int8(io="uint8"), calibration=noise).save(tmp_path / "grey.tflite")
+    evaluation = evaluate({"it": file}, data.open_samples(str(pngs[0].parent), classes=()), workers=1)
+    expected = {prediction.file.name: prediction.top5["it"][0][0] for prediction in evaluation.predictions}
+    export(file, tmp_path / "web")
+    with served(tmp_path / "web") as address, opened(browser, address) as page:
+        found = classified(page, pngs)
+    assert [int(card["top1"]) for card in found] == [expected[path.name] for path in pngs]
+    assert len(set(expected.values())) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_litertjs")
 def test_every_failure_has_a_message(browser, artifacts, pngs, tmp_path):
     export(artifacts["uint8"], tmp_path / "web")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no photo")

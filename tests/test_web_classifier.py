@@ -53,6 +53,11 @@ def test_crop_and_resize_equals_python_bit_for_bit(tmp_path):
         for interpolation in INTERPOLATIONS
         for size, to in ((32, None), (32, 37), (64, 73))
     ]
+    preprocessings += [
+        Preprocessing(height, to, rule, width=width, channels=channels)
+        for rule in RULES
+        for height, width, channels, to in ((24, 40, 1, None), (40, 24, 3, 29), (8, 150, 1, 9), (32, 32, 1, 35))
+    ]
     cases, expected = [], []
     for number, photo in enumerate(photos()):
         rgba = np.dstack([photo, np.full(photo.shape[:2], 255, np.uint8)])
@@ -77,17 +82,19 @@ write("made.bin", Buffer.concat(made))
 
 
 @needs_node
-@pytest.mark.parametrize("kind", ["pixels", "normalized", "pixel_offset", "quantized"])
+@pytest.mark.parametrize("kind", ["pixels", "normalized", "pixel_offset", "quantized", "grey"])
 def test_the_input_tensor_equals_python(tmp_path, kind):
     from edge_cv.evaluation.open_model import InputEncoder
 
     preprocessing = Preprocessing(8, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
     if kind in ("pixels", "pixel_offset"):
         preprocessing = Preprocessing(8)
+    if kind == "grey":
+        preprocessing = Preprocessing(8, channels=1, mean=123.7, std=58.4)
     whole = kind in ("pixel_offset", "quantized")
     fields = {"scale": 0.0187, "zero_point": 114} if whole else {"scale": None, "zero_point": None}
     offset = 3 if kind == "pixel_offset" else None
-    pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)
+    pixels = np.random.default_rng(1).integers(0, 256, preprocessing.shape, np.uint8)
     dtype = "uint8" if whole else "float32"
     expected = InputEncoder(dtype, **fields, pixel_offset=offset, preprocessing=preprocessing)(pixels[None])[0]
     record = {"input": {"dtype": dtype, **fields, "pixel_offset": offset}, "preprocessing": preprocessing.to_dict()}
@@ -145,6 +152,9 @@ def test_the_record_is_read_with_defaults_and_an_invalid_one_is_rejected(tmp_pat
         {"preprocessing": []},
         {"preprocessing": {"image_size": "8"}},
         {"preprocessing": {"image_size": 8, "mean": [1, 2]}},
+        {"preprocessing": {"image_size": 8, "channels": 1, "mean": [1, 2, 3]}},
+        {"preprocessing": {"image_size": 8, "channels": 2}},
+        {"preprocessing": {"height": 8}},
         {"input": {"dtype": 3}},
         {"input": {"dtype": "uint8", "zero_point": 0.5}},
         {"labels": [1]},

@@ -30,7 +30,6 @@ export function readRecord(fields) {
   }
   const isText = (value) => typeof value === "string"
   const isTexts = (value) => Array.isArray(value) && value.every(isText)
-  const isThree = (value) => Array.isArray(value) && value.length === 3 && value.every(Number.isFinite)
   const text = (parent, name) => optional(parent, name, isText, "a string")
   const whole = (parent, name) => optional(parent, name, Number.isInteger, "a whole number")
   const required = (value, name, expected) => {
@@ -44,7 +43,16 @@ export function readRecord(fields) {
     zero_point: whole(parent, "zero_point"),
   })
   const preprocessing = part(fields, "preprocessing")
-  const size = required(whole(preprocessing, "image_size"), "image_size", "a whole number")
+  const size = whole(preprocessing, "image_size") // of a square; the only size in older records
+  const height = required(whole(preprocessing, "height") ?? size, "height", "a whole number")
+  const width = required(whole(preprocessing, "width") ?? size, "width", "a whole number")
+  const channels = whole(preprocessing, "channels") ?? 3
+  if (channels !== 1 && channels !== 3) throw invalid("channels", "1 or 3", channels)
+  const perChannel = (name, otherwise) => {
+    const holds = (value) => Array.isArray(value) && value.length === channels && value.every(Number.isFinite)
+    const expected = channels === 3 ? "three numbers" : "one number"
+    return optional(preprocessing, name, holds, expected) ?? Array(channels).fill(otherwise)
+  }
   const input = part(fields, "input")
   const output = part(fields, "output")
   return {
@@ -54,12 +62,15 @@ export function readRecord(fields) {
     scheme: text(fields, "scheme"),
     labels: optional(fields, "labels", isTexts, "a list of strings"),
     preprocessing: {
-      image_size: size,
-      resize_to: whole(preprocessing, "resize_to") ?? size,
+      ...(size === null ? {} : { image_size: size }),
+      height,
+      width,
+      channels,
+      resize_to: whole(preprocessing, "resize_to") ?? Math.min(height, width),
       rule: text(preprocessing, "rule") ?? "crop_then_resize",
       interpolation: text(preprocessing, "interpolation") ?? "bicubic",
-      mean: optional(preprocessing, "mean", isThree, "three numbers") ?? [0, 0, 0],
-      std: optional(preprocessing, "std", isThree, "three numbers") ?? [1, 1, 1],
+      mean: perChannel("mean", 0),
+      std: perChannel("std", 1),
     },
     input: { ...tensor(input), pixel_offset: whole(input, "pixel_offset") },
     output: { ...tensor(output), values: text(output, "values") ?? "logits", activation: text(output, "activation") },
@@ -80,32 +91,55 @@ const LONGEST_ASPECT = 16 // as in preprocessing.py: a longer photo is cropped b
  *
  * @param image `{data, width, height}`: RGBA bytes, row by row, as in ImageData; alpha is ignored.
  * @param preprocessing of the record.
- * @returns Uint8Array of `image_size * image_size * 3`, RGB.
+ * @returns Uint8Array of `height * width * channels`: RGB, or the luma of a grey input.
  */
 export function cropAndResize(image, preprocessing) {
-  const { image_size: size, rule, interpolation } = preprocessing
-  const to = preprocessing.resize_to ?? size
+  const pixels = cropAndResizeRgb(image, preprocessing)
+  return preprocessing.channels === 1 ? luma(pixels) : pixels
+}
+
+/** The luma of RGB pixels, ITU-R BT.601, rounded as Pillow does. */
+function luma(pixels) {
+  const grey = new Uint8Array(pixels.length / 3)
+  for (let at = 0, from = 0; at < grey.length; at++, from += 3) {
+    grey[at] = (19595 * pixels[from] + 38470 * pixels[from + 1] + 7471 * pixels[from + 2] + 0x8000) >> 16
+  }
+  return grey
+}
+
+function cropAndResizeRgb(image, preprocessing) {
+  const { height: tall, width: wide, rule, interpolation } = preprocessing
+  const shorter = Math.min(tall, wide)
+  const to = preprocessing.resize_to ?? shorter
   let { width, height } = image
   if (!(width > 0 && height > 0)) throw new ClassifierError("The photo has no pixels.")
-  const short = Math.min(width, height)
-  if (rule === "stretch") return resize(image, { left: 0, top: 0, width, height }, size, size, interpolation)
+  const wider = width * tall >= height * wide // than the result: then the photo's height is the limit
+  if (rule === "stretch") return resize(image, { left: 0, top: 0, width, height }, wide, tall, interpolation)
   if (rule === "crop_then_resize") {
-    const side = Math.max(1, Math.floor((short * size) / to))
-    const box = { left: (width - side + 1) >> 1, top: (height - side + 1) >> 1, width: side, height: side }
-    return resize(image, box, size, size, interpolation)
+    const part = wider
+      ? { height: (height * shorter) / to, width: (height * wide * shorter) / (tall * to) }
+      : { height: (width * tall * shorter) / (wide * to), width: (width * shorter) / to }
+    part.height = Math.max(1, Math.floor(part.height))
+    part.width = Math.max(1, Math.floor(part.width))
+    const box = { left: (width - part.width + 1) >> 1, top: (height - part.height + 1) >> 1, ...part }
+    return resize(image, box, wide, tall, interpolation)
   }
   if (rule !== "resize_then_crop") throw new ClassifierError(`The crop rule "${rule}" of the model is not supported.`)
   const box = { left: 0, top: 0, width, height }
-  if (Math.max(width, height) > LONGEST_ASPECT * short) {
-    box.width = Math.min(width, LONGEST_ASPECT * short)
-    box.height = Math.min(height, LONGEST_ASPECT * short)
+  const longest = LONGEST_ASPECT * Math.min(width, height) * Math.ceil(Math.max(tall, wide) / shorter)
+  if (Math.max(width, height) > longest) {
+    box.width = Math.min(width, longest)
+    box.height = Math.min(height, longest)
     box.left = (width - box.width) >> 1
     box.top = (height - box.height) >> 1
   }
-  width = Math.max(size, Math.floor((box.width * to) / short))
-  height = Math.max(size, Math.floor((box.height * to) / short))
+  const byHeight = box.width * tall >= box.height * wide
+  const resizedHeight = byHeight ? (tall * to) / shorter : (box.height * wide * to) / (box.width * shorter)
+  const resizedWidth = byHeight ? (box.width * tall * to) / (box.height * shorter) : (wide * to) / shorter
+  height = Math.max(tall, Math.floor(resizedHeight))
+  width = Math.max(wide, Math.floor(resizedWidth))
   const resized = resize(image, box, width, height, interpolation)
-  return cropSquare(resized, width, halfToEven((width - size) / 2), halfToEven((height - size) / 2), size)
+  return cropped(resized, width, halfToEven((width - wide) / 2), halfToEven((height - tall) / 2), wide, tall)
 }
 
 /** Rounds half to even, as Python and numpy do. */
@@ -115,13 +149,13 @@ function halfToEven(value) {
   return low % 2 === 0 ? low : low + 1
 }
 
-function cropSquare(pixels, width, left, top, size) {
-  const square = new Uint8Array(size * size * 3)
-  for (let y = 0; y < size; y++) {
+function cropped(pixels, width, left, top, wide, tall) {
+  const part = new Uint8Array(wide * tall * 3)
+  for (let y = 0; y < tall; y++) {
     const start = ((top + y) * width + left) * 3
-    square.set(pixels.subarray(start, start + size * 3), y * size * 3)
+    part.set(pixels.subarray(start, start + wide * 3), y * wide * 3)
   }
-  return square
+  return part
 }
 
 const sinc = (x) => (x === 0 ? 1 : Math.sin(x * Math.PI) / (x * Math.PI))
@@ -256,19 +290,20 @@ function nearest(image, box, width, height) {
 /**
  * Normalizes and quantizes pixels for the input tensor.
  *
- * @param pixels Uint8Array, RGB.
+ * @param pixels Uint8Array of `cropAndResize`.
  * @param record of `readRecord`.
  * @returns Float32Array or Uint8Array of the same length.
  */
 export function toInput(pixels, record) {
   const { dtype, scale, zero_point: zeroPoint, pixel_offset: offset } = record.input
   const { mean, std } = record.preprocessing
+  const channels = mean.length
   const inRange = (value, channel) => Math.fround(Math.fround(value - Math.fround(mean[channel])) / Math.fround(std[channel]))
-  if (dtype === "float32") return Float32Array.from(pixels, (value, at) => inRange(value, at % 3))
+  if (dtype === "float32") return Float32Array.from(pixels, (value, at) => inRange(value, at % channels))
   if (dtype !== "uint8") throw new ClassifierError(`The model's input is ${dtype}, which LiteRT.js does not support.`)
   const whole = Number.isInteger(offset)
     ? (value) => value + offset
-    : (value, at) => halfToEven(Math.fround(inRange(value, at % 3) / Math.fround(scale))) + zeroPoint
+    : (value, at) => halfToEven(Math.fround(inRange(value, at % channels) / Math.fround(scale))) + zeroPoint
   return Uint8Array.from(pixels, (value, at) => Math.min(255, Math.max(0, whole(value, at))))
 }
 
@@ -352,7 +387,8 @@ export async function open(sidecarUrl) {
   try {
     const model = await litert.loadAndCompile(content, { accelerator: "wasm", cpuOptions: { numThreads: threads } })
     const classifier = new Classifier(litert, model, record, threads)
-    await classifier.run(new Uint8Array(record.preprocessing.image_size ** 2 * 3)) // warm-up
+    const { height, width, channels } = record.preprocessing
+    await classifier.run(new Uint8Array(height * width * channels)) // warm-up
     return classifier
   } catch (error) {
     if (error instanceof ClassifierError) throw error
