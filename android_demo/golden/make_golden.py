@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from converters.images.decoding import decode
-from converters.images.preprocessing import INTERPOLATIONS, RULES, Preprocessing
+from converters.images.preprocessing import INTERPOLATIONS, RULES, Preprocessing, to_channels
 from edge_cv.evaluation.open_model import InputEncoder
 
 FILE = Path(__file__).parents[1] / "core/src/test/resources/golden/golden.json"
@@ -33,6 +33,8 @@ SIZES = (
 # (image_size, resize_to)
 TARGETS = ((1, None), (7, 9), (16, None), (24, 31), (33, 34))
 LARGE_TARGETS = ((224, 256), (96, None))
+# (height, width, channels, resize_to)
+RECTANGLES = ((12, 20, 3, None), (20, 12, 1, 15), (3, 50, 1, None))
 
 
 def noise(count: int, seed: int) -> np.ndarray:
@@ -64,9 +66,21 @@ def crops() -> Iterator[dict[str, Any]]:
             cropped = Preprocessing(size, to, rule, interpolation).crop_and_resize(pixels)
             yield {
                 "photo": [width, height, seed],
-                "preprocessing": {"image_size": size, "resize_to": to, "rule": rule, "interpolation": interpolation},
+                "preprocessing": geometry(size, size, 3, to, rule, interpolation),
                 "pixels": digest(cropped),
             }
+        for rule, (tall, wide, channels, to) in itertools.product(RULES, RECTANGLES):
+            cropped = Preprocessing(tall, to, rule, "bilinear", width=wide, channels=channels).crop_and_resize(pixels)
+            yield {
+                "photo": [width, height, seed],
+                "preprocessing": geometry(tall, wide, channels, to, rule, "bilinear"),
+                "pixels": digest(cropped),
+            }
+
+
+def geometry(height: int, width: int, channels: int, to: int | None, rule: str, interpolation: str) -> dict[str, Any]:
+    fields = {"height": height, "width": width, "channels": channels}
+    return fields | {"resize_to": to, "rule": rule, "interpolation": interpolation}
 
 
 def orientations() -> Iterator[dict[str, Any]]:
@@ -118,9 +132,11 @@ def inputs() -> Iterator[dict[str, Any]]:
         ("uint8", 0.0078125, 128, None, symmetric),
         ("int8", 0.002, 3, None, symmetric),  # clips
         ("int8", 1.0, -128, None, plain),
+        ("int8", 0.0078125, -1, -128, {"channels": 1}),
+        ("float32", None, None, None, {"channels": 1, "mean": 123.7, "std": 58.4}),
     ):
         value = Preprocessing(16, **ranges)
-        fed = InputEncoder(dtype, scale, zero_point, offset, value)(pixels[None])
+        fed = InputEncoder(dtype, scale, zero_point, offset, value)(to_channels(pixels, value.channels)[None])
         yield {
             "photo": [16, 16, 4],
             "dtype": dtype,

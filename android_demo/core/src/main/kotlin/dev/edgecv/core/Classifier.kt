@@ -45,11 +45,12 @@ class Classifier private constructor(private val engine: Engine, val record: Rec
             val engine = runtime.open(content, settings)
             try {
                 val shape = engine.input.shape
-                if (shape.size != 4 || shape[0] != 1 || shape[1] != shape[2] || shape[3] != 3) {
-                    throw InputError("$file must take one square RGB image, (1, size, size, 3). Received: $shape")
+                if (shape.size != 4 || shape[0] != 1 || (shape[3] != 1 && shape[3] != 3)) {
+                    throw InputError("$file must take one image, (1, height, width, 3) or (1, height, width, 1). Received: $shape")
                 }
-                if (preprocessing.imageSize != shape[1]) {
-                    throw InputError("$file takes images of ${shape[1]} pixels, but its record declares ${preprocessing.imageSize}. Use the record of this file.")
+                val declared = listOf(1, preprocessing.height, preprocessing.width, preprocessing.channels)
+                if (shape != declared) {
+                    throw InputError("$file takes $shape, but its record declares $declared. Use the record of this file.")
                 }
                 val labels = record.labels
                 val single = engine.output.size == 1 // decides between two classes

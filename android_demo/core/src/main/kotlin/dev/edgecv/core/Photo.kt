@@ -22,6 +22,12 @@ class Photo(val width: Int, val height: Int, val rgb: ByteArray) {
         return Photo(width, height, cut)
     }
 
+    /** The luma of each pixel, ITU-R BT.601, rounded as Pillow does. */
+    fun luma(): ByteArray = ByteArray(width * height) { at ->
+        val (red, green, blue) = List(3) { rgb[3 * at + it].toInt() and 255 }
+        ((19595 * red + 38470 * green + 7471 * blue + 0x8000) shr 16).toByte()
+    }
+
     /**
      * The upright photo for a stored EXIF orientation (Exif 3.0, 4.6.5.1.6).
      *

@@ -142,22 +142,24 @@ data class Record(
         /** The record of another program's file. Without a resize rule it is the central square, bilinear, as in MediaPipe. */
         private fun fromStandardMetadata(file: String, model: TfliteFile): Record {
             val standard = model.standardMetadata()
-            val size = model.inputSize()
-            val complete = size != null && standard?.mean != null && standard.std != null
+            val shape = model.inputShape()
+            val complete = shape != null && standard?.mean != null && standard.std != null
             return Record(
                 name = file.removeSuffix(".tflite"),
                 preprocessing = if (!complete) null else Preprocessing(
-                    imageSize = size,
+                    height = shape[1],
+                    width = shape[2],
+                    channels = shape[3],
                     interpolation = Interpolation.BILINEAR,
-                    mean = perChannel(standard.mean),
-                    std = perChannel(standard.std),
+                    mean = perChannel(standard.mean, shape[3]),
+                    std = perChannel(standard.std, shape[3]),
                 ),
                 labels = standard?.labels,
                 output = OutputRecord(values = OutputRecord.PROBABILITIES),
             )
         }
 
-        private fun perChannel(values: List<Float>) = if (values.size == 1) List(3) { values[0] } else values
+        private fun perChannel(values: List<Float>, channels: Int) = if (values.size == 1) List(channels) { values[0] } else values
 
         private fun parse(text: String, where: String): JsonObject = try {
             Json.parseToJsonElement(text) as? JsonObject ?: throw InputError("$where must be a JSON object.")
@@ -176,15 +178,18 @@ data class Record(
         )
 
         private fun preprocessing(fields: JsonFields): Preprocessing {
-            val size = fields.int("image_size") ?: throw InvalidField("image_size", "a whole number", JsonNull)
+            val size = fields.int("image_size") // of a square; the only size in older records
+            val height = fields.int("height") ?: size ?: throw InvalidField("height", "a whole number", JsonNull)
             return Preprocessing(
-                imageSize = size,
-                resizeTo = fields.int("resize_to") ?: size,
+                height = height,
+                width = fields.int("width") ?: size ?: height,
+                channels = fields.int("channels") ?: 3,
+                resizeTo = fields.int("resize_to"),
                 rule = fields.oneOf("rule", Rule.entries.associateBy { it.name.lowercase() }) ?: Rule.CROP_THEN_RESIZE,
                 interpolation = fields.oneOf("interpolation", Interpolation.entries.associateBy { it.name.lowercase() })
                     ?: Interpolation.BICUBIC,
-                mean = fields.floats("mean") ?: listOf(0f, 0f, 0f),
-                std = fields.floats("std") ?: listOf(1f, 1f, 1f),
+                mean = fields.floats("mean"),
+                std = fields.floats("std"),
             )
         }
 

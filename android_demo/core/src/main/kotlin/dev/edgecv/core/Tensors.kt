@@ -38,12 +38,11 @@ data class Tensor(val shape: List<Int>, val type: Type, val scale: Float, val ze
  * @param pixelOffset the tensor's integer is pixel + pixelOffset; null if the value is normalized and quantized by the
  *     tensor's scale and zero point instead.
  */
-class InputWriter(private val tensor: Tensor, private val preprocessing: Preprocessing, private val pixelOffset: Int?) {
+class InputWriter(private val tensor: Tensor, preprocessing: Preprocessing, private val pixelOffset: Int?) {
     // lookup tables: a channel has only 256 values
-    private val floats = Array(3) { c ->
-        FloatArray(256) { pixel -> if (preprocessing.takesPixels) pixel.toFloat() else (pixel - preprocessing.mean[c]) / preprocessing.std[c] }
-    }
-    private val integers = Array(3) { c -> ByteArray(256) { pixel -> quantized(pixel, floats[c][pixel]) } }
+    private val channels = preprocessing.channels
+    private val floats = Array(channels) { c -> FloatArray(256) { pixel -> preprocessing.toInput(pixel, c) } }
+    private val integers = Array(channels) { c -> ByteArray(256) { pixel -> quantized(pixel, floats[c][pixel]) } }
 
     private fun quantized(pixel: Int, value: Float): Byte {
         val number = when {
@@ -55,15 +54,16 @@ class InputWriter(private val tensor: Tensor, private val preprocessing: Preproc
         return number.coerceIn(least, most).toInt().toByte()
     }
 
-    /** Fills the input [buffer] with a photo of the model's size. */
+    /** Fills the input [buffer] with a photo of the model's size, in grey for one channel. */
     fun write(photo: Photo, buffer: ByteBuffer) {
-        require(photo.rgb.size == tensor.size) { "${photo.width} x ${photo.height} for ${tensor.shape}" }
+        val pixels = if (channels == 1) photo.luma() else photo.rgb
+        require(pixels.size == tensor.size) { "${photo.width} x ${photo.height} for ${tensor.shape}" }
         buffer.rewind()
         if (tensor.type == Type.FLOAT32) {
             val view = buffer.asFloatBuffer()
-            for (i in photo.rgb.indices) view.put(i, floats[i % 3][photo.rgb[i].toInt() and 255])
+            for (i in pixels.indices) view.put(i, floats[i % channels][pixels[i].toInt() and 255])
         } else {
-            for (i in photo.rgb.indices) buffer.put(i, integers[i % 3][photo.rgb[i].toInt() and 255])
+            for (i in pixels.indices) buffer.put(i, integers[i % channels][pixels[i].toInt() and 255])
         }
     }
 }

@@ -38,12 +38,12 @@ class TfliteFile(content: ByteBuffer) {
         }
     }
 
-    /** Height and width of the input image in pixels; null if the input is not a square image. */
-    fun inputSize(): Int? = readOrThrow {
+    /** The shape of the input, (1, height, width, channels); null if the input is not an image. */
+    fun inputShape(): List<Int>? = readOrThrow {
         val graph = FlatBytes(content, 0, content.limit()).root().vector(MODEL_GRAPHS).firstOrNull()
         val input = graph?.ints(GRAPH_INPUTS)?.firstOrNull()
         val shape = input?.let { graph.vector(GRAPH_TENSORS).getOrNull(it) }?.ints(TENSOR_SHAPE)
-        shape?.takeIf { it.size == 4 && it[1] == it[2] }?.get(1)
+        shape?.takeIf { it.size == 4 && (it[3] == 1 || it[3] == 3) }
     }
 
     private fun metadata(name: String): FlatBytes? = readOrThrow {

@@ -46,6 +46,15 @@ class RecordTest {
     }
 
     @Test
+    fun `a grey rectangle has one mean and one std, and needs height and width`() {
+        val text = """{"preprocessing": {"height": 24, "width": 40, "channels": 1, "resize_to": null, "mean": [7], "std": [2]}}"""
+        val expected = Preprocessing(24, mean = listOf(7f), std = listOf(2f), width = 40, channels = 1)
+        assertEquals(expected, read(text).preprocessing)
+        assertThrows(InputError::class.java) { read(text.replace("[7]", "[7, 7, 7]")) }
+        assertThrows(InputError::class.java) { read(text.replace("\"height\": 24, ", "")) }
+    }
+
+    @Test
     fun `absent fields have Python's defaults`() {
         val record = read("""{"preprocessing": {"image_size": 32, "resize_to": null}, "labels": null, "input": {"pixel_offset": null}}""")
         assertEquals(Record("net", preprocessing = Preprocessing(32)), record)

@@ -122,7 +122,7 @@ class SessionTest {
     fun `a model that does not match its record is rejected with a message`() {
         val session = session(Phone())
         for ((record, words) in listOf(
-            record(size = 7) to "takes images of 2 pixels, but its record declares 7",
+            record(size = 7) to "takes [1, 2, 2, 3], but its record declares [1, 7, 7, 3]",
             record(labels = """["red"]""") to "has 3 outputs, but 1 labels",
             "{}" to "does not declare its preprocessing",
             "{" to "not valid JSON",
