@@ -39,8 +39,8 @@ class TrainingState:
         rate: learning rate of the plateau schedule; None for the other schedules.
         waited: epochs since the last improvement, for early stopping.
         plateau: epochs since the last improvement or reduction of the rate, for the plateau schedule.
-        best: validation score of the epoch whose weights are kept.
-        best_epoch: that epoch, counted from 1.
+        best: best validation score.
+        best_epoch: epoch of the best weights, counted from 1.
         done: whether the training has finished.
         history: see `Fitted`.
     """
@@ -70,8 +70,7 @@ class TrainingState:
             losses = [e["loss"] for e in self.history if e["loss"] is not None]
             improved = len(losses) < 2 or losses[-1] < min(losses[:-1])
         else:
-            before = [e["validation_score"] for e in self.history[:-1] if e["validation_score"] is not None]
-            improved = not before or score > max(before)  # a lower loss at the same score is none
+            improved = self.best is None or score > self.best  # a lower loss at the same score is none
         if best:
             self.best, self.best_epoch = score, entry["epoch"]
         self.waited = 0 if improved else self.waited + 1
