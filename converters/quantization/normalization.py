@@ -15,6 +15,7 @@ import numpy as np
 
 from converters.float_model import FloatModel, find_normalization
 from converters.images.preprocessing import Preprocessing
+from converters.quantization.integer import int8_parameters
 from converters.tflite.graph import Graph, Operator
 from converters.tflite.versions import set_versions
 
@@ -192,7 +193,7 @@ def _add_8_bit_io(
     """Add the new input with its QUANTIZE and the new output tensor; return both."""
     old_in, old_out = graph.inputs[0], graph.outputs[0]
     if io_ranges is not None:
-        parameters = [_int8_parameters(*ends) for ends in io_ranges]
+        parameters = [int8_parameters(*ends) for ends in io_ranges]
     else:
         parameters = [(float(scale[0]), int(zero[0])) for scale, zero in map(graph.parameters, (old_in, old_out))]
     shift = 128 if io_type == "uint8" else 0
@@ -227,10 +228,3 @@ def _add_float_io(graph: Graph, names: tuple[str, str], normalized: NormalizedGr
             current, position = result, position + 1
     graph.add_operator("QUANTIZE", [current], [old_in], at=position)
     return new_in, new_out
-
-
-def _int8_parameters(low: float, high: float) -> tuple[float, int]:
-    """Scale and zero point of an int8 tensor that holds low..high and 0."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = max(high - low, 1e-30) / 255
-    return scale, round(-128 - low / scale)

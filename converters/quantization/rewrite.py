@@ -6,17 +6,17 @@ Ranges and bounds are decided here; ai-edge-quantizer rewrites the operators by 
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from converters.errors import CheckFailed
 from converters.native_logs import suppress_native_logs
+from converters.quantization.integer import without_float_islands
 from converters.tflite.graph import WEIGHTED, Graph, Operator
 from converters.tflite.versions import set_versions
 
@@ -49,7 +49,6 @@ def full_integer(
     input_range: tuple[float, float],
     *,
     activation_bits: int = 8,
-    wide: Iterable[str] = (),
 ) -> bytes:
     """The file with int8 weights and int8 or int16 activations, input and output.
 
@@ -58,9 +57,7 @@ def full_integer(
         ranges: minimum and maximum of each computed tensor, by name.
         input_range: the same for the model's input.
         activation_bits: 8, or 16: zero point 0 and biases in int64.
-        wide: names of tensors; the operators that write them stay float.
     """
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.qtyping import QuantGranularity
 
     graph = Graph(content)
@@ -73,10 +70,15 @@ def full_integer(
         bits = activation_bits, 8
         quantizer.add_static_config(".*", "*", *bits)
         quantizer.add_static_config(".*", DENSE_PER_TENSOR, *bits, weight_granularity=QuantGranularity.TENSORWISE)
-        for name in wide:
-            quantizer.update_quantization_recipe(f"^{re.escape(name)};?$", "*", algorithm_key=AlgorithmName.NO_QUANTIZE)
 
-    return _quantize(graph.to_bytes(), recipe, statistics)
+    content = _quantize(graph.to_bytes(), recipe, statistics)
+    if activation_bits != 8:
+        return content
+    graph = Graph(content)
+    if not without_float_islands(graph, all_ranges):
+        return content
+    set_versions(graph)
+    return graph.to_bytes()
 
 
 def _keep_sums_in_bounds(graph: Graph, ranges: dict[str, tuple[float, float]]) -> None:
