@@ -103,7 +103,7 @@ class _Islands:
             elif operator.name != "QUANTIZE" and _float_tensors(graph, operator) and self._convert(operator, raw):
                 continue
             graph.subgraph.operators.append(raw)
-        _drop_unread(graph)
+        graph.drop_unread()
 
     def _requantize(self, operator: Operator, raw: Any) -> None:
         """Let a QUANTIZE read the int8 tensor, or leave it out where that is what it writes."""
@@ -157,7 +157,9 @@ class _Islands:
         scale, zero = self._parameters(source)
         values = (np.arange(-128, 128) - zero) * np.float64(scale)
         with np.errstate(invalid="ignore", divide="ignore"):
-            results = np.nan_to_num(TABLES[operator.name](values, *(float(o.reshape(())) for o in others if o is not None)))
+            results = np.nan_to_num(
+                TABLES[operator.name](values, *(float(o.reshape(())) for o in others if o is not None))
+            )
         step, middle = self._asked_or(tensor, int8_parameters(*self._range(tensor)))
         table = np.clip(np.rint(results / step) + middle, -128, 127).astype(np.int8)
         name, shape = graph.name(tensor), graph.shape(tensor)
@@ -220,14 +222,3 @@ class _Islands:
         if result != tensor:
             self._int8[tensor] = result
             self._graph.add_operator("DEQUANTIZE", [result], [tensor], at=len(self._graph.subgraph.operators))
-
-
-def _drop_unread(graph: Graph) -> None:
-    """Remove the operators whose results nothing reads."""
-    read, unread = set(graph.outputs), []
-    for operator in reversed(list(graph.operators())):
-        if read.isdisjoint(operator.outputs):
-            unread.append(operator.index)
-        else:
-            read.update(operator.inputs)
-    graph.remove_operators(unread)

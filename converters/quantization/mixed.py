@@ -117,7 +117,12 @@ def alone(float_content: bytes, int8_content: bytes, inputs: np.ndarray) -> dict
     """The SQNR of the logits, in dB, when one layer alone has the int8 file's weights and output; by name of layer."""
     graph, quantized = Graph(float_content), Graph(int8_content)
     twins = quantized.by_output()
-    operators = [op for op in graph.operators() if graph.name(op.outputs[0]) in twins]
+
+    def has_twin(operator: Operator) -> bool:
+        twin = twins.get(graph.name(operator.outputs[0]))
+        return twin is not None and twin.name == operator.name  # a table of a function's results stays narrow
+
+    operators = [operator for operator in graph.operators() if has_twin(operator)]
 
     def weights(operator: Operator) -> int:
         return max((int(np.prod(graph.shape(t))) for t in operator.inputs[1:2] if t >= 0), default=0)

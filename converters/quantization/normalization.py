@@ -6,6 +6,7 @@ remove both: the input tensor's scale and zero point carry their meaning, at no 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 
 from converters.float_model import FloatModel, find_normalization
 from converters.images.preprocessing import Preprocessing
+from converters.quantization.exact import exactly_rewritten
 from converters.quantization.integer import int8_parameters
 from converters.tflite.graph import Graph, Operator
 from converters.tflite.versions import set_versions
@@ -65,10 +67,17 @@ def strip_normalization(model: FloatModel, preprocessing: Preprocessing | None) 
     different grey at the image's edge. (Left in the graph, the two operators take 4 % of EfficientNet B0's time and
     round each pixel twice.) Where this is not possible, the operators stay.
 
+    Operators without int8 kernels are rewritten exactly, see `converters.quantization.exact`.
+
     Args:
         model: the float model.
         preprocessing: states whether the model takes pixels; None uses what the model declares.
     """
+    stripped = _stripped(model, preprocessing)
+    return dataclasses.replace(stripped, content=exactly_rewritten(stripped.content))
+
+
+def _stripped(model: FloatModel, preprocessing: Preprocessing | None) -> NormalizedGraph:
     takes_pixels = preprocessing.takes_pixels if preprocessing is not None else model.takes_pixels
     if not takes_pixels:
         return NormalizedGraph(model.content)

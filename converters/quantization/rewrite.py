@@ -24,6 +24,7 @@ from converters.tflite.versions import set_versions
 DENSE_PER_TENSOR = "FULLY_CONNECTED"
 MAX_BIAS_STEPS = {8: 2**30, 16: 2**40}  # half of the accumulator's range, int32 or 48 bits
 MAX_SUM_RATIO = 512
+MIN_SHARED_BY, NEAR_ONE = 16, 0.1  # see `_spread_rounding`
 _quantizer_lock = threading.Lock()
 
 
@@ -64,6 +65,7 @@ def full_integer(
     all_ranges = {**ranges, graph.name(graph.inputs[0]): input_range}
     _keep_biases_in_bounds(graph, all_ranges, activation_bits)
     _keep_sums_in_bounds(graph, all_ranges)
+    _spread_rounding(graph, all_ranges)
     statistics = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in all_ranges.items()}
 
     def recipe(quantizer: Any) -> None:
@@ -91,6 +93,27 @@ def _keep_sums_in_bounds(graph: Graph, ranges: dict[str, tuple[float, float]]) -
         for name in map(graph.name, operator.inputs):
             if name in ranges and max(ranges[name][1], 0.0) - min(ranges[name][0], 0.0) < least:
                 ranges[name] = min(ranges[name][0], 0.0), min(ranges[name][0], 0.0) + least
+
+
+def _spread_rounding(graph: Graph, ranges: dict[str, tuple[float, float]]) -> None:
+    """Widen the range of x - m or x + m whose scale is that of x, where m has few values: a constant, a group's mean.
+
+    With the scale of x, all its integers minus m have the same fraction: the rounding shifts all of them alike, by up
+    to half a step. With 8/7 of it, the fractions cycle through eighths, and the mean is kept.
+    """
+    for operator in graph.operators():
+        if operator.name not in ("ADD", "SUB"):
+            continue
+        x, m = sorted(operator.inputs, key=lambda t: int(np.prod(graph.shape(t))), reverse=True)
+        names = graph.name(x), graph.name(operator.outputs[0])
+        if not set(names) <= set(ranges):
+            continue
+        if np.prod(graph.shape(m)) * MIN_SHARED_BY > np.prod(graph.shape(x)):
+            continue
+        width, result = (max(ranges[n][1], 0.0) - min(ranges[n][0], 0.0) for n in names)
+        if width and abs(result / width - 1) < NEAR_ONE:
+            wider = width / result * 8 / 7
+            ranges[names[1]] = ranges[names[1]][0] * wider, ranges[names[1]][1] * wider
 
 
 def _keep_biases_in_bounds(graph: Graph, ranges: dict[str, tuple[float, float]], activation_bits: int) -> None:

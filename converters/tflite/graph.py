@@ -275,6 +275,16 @@ class Graph:
         removed = set(indices)
         self.subgraph.operators = [op for i, op in enumerate(self.subgraph.operators) if i not in removed]
 
+    def drop_unread(self) -> None:
+        """Remove the operators whose results nothing reads."""
+        read, unread = set(self.outputs), []
+        for operator in reversed(list(self.operators())):
+            if read.isdisjoint(operator.outputs):
+                unread.append(operator.index)
+            else:
+                read.update(operator.inputs)
+        self.remove_operators(unread)
+
     def replace_input(self, old: int, new: int) -> None:
         """Replace the graph's input `old` with `new`, also in the signatures."""
         self.subgraph.inputs = np.array([new if i == old else i for i in self.inputs], np.int32)
