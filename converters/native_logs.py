@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 LINES = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
@@ -27,6 +27,7 @@ LINES = re.compile(
 )
 _lock = threading.RLock()
 _active = 0
+_captured: IO[bytes] | None = None  # what was written while the redirection is active
 
 
 @contextlib.contextmanager
@@ -46,11 +47,29 @@ def suppress_native_logs() -> Iterator[None]:
                 _stack.close()
 
 
+@contextlib.contextmanager
+def suppress_dump_of_failure() -> Iterator[None]:
+    """As `suppress_native_logs`; when the block raises, everything that was written to the descriptor is dropped.
+
+    For a native compiler that dumps its intermediate code beside the exception that it raises.
+    """
+    with suppress_native_logs():
+        try:
+            yield
+        except BaseException:
+            with _lock:
+                if _captured is not None:
+                    _captured.seek(0)
+                    _captured.truncate()
+            raise
+
+
 _stack = contextlib.ExitStack()
 
 
 @contextlib.contextmanager
 def _filtering() -> Iterator[None]:
+    global _captured
     try:
         terminal = os.dup(2)
     except OSError:  # a daemon without a standard error
@@ -64,9 +83,11 @@ def _filtering() -> Iterator[None]:
             replaced = io.TextIOWrapper(_Unclosable(raw), original.encoding, "backslashreplace", write_through=True)
             sys.stderr = replaced
         os.dup2(captured.fileno(), 2)
+        _captured = captured
         try:
             yield
         finally:
+            _captured = None
             os.dup2(terminal, 2)
             if sys.stderr is replaced:
                 sys.stderr = original

@@ -1,0 +1,79 @@
+"""int8 of many kinds of layer and activation beside TensorFlow's own converter: integer operators and SQNR."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from operator_kinds import images, kinds, network
+
+from converters import Int8, to_tflite
+from converters.parity import sqnr_db
+from converters.tflite.graph import Graph, count_operators
+from converters.tflite.runtime import interpreter
+
+# Layers of each way to become integer: by the library, by a kernel of its own, rewritten, as a table.
+QUICK = (
+    "channel_max", "elu", "group_normalization", "layer_normalization", "leaky_relu", "log_softmax", "minimum", "mish",
+    "power_1.5", "prelu", "relu_max_1", "rms_normalization", "selu", "unit_normalization", "up_sampling_nearest",
+)  # fmt: skip
+MARGIN_DB = 1.0
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_layers_are_as_integer_and_as_near_as_tensorflows(kind):
+    check(kind)
+
+
+@pytest.mark.slow
+def test_all_kinds_are_as_integer_and_as_near_as_tensorflows():
+    others = sorted(set(kinds()) - set(QUICK))
+    assert len(others) + len(QUICK) >= 60
+    for kind in others:
+        check(kind)
+
+
+def check(kind: str) -> None:
+    """Assert that int8 is integer throughout, and that TensorFlow's int8 is not nearer to the float model."""
+    model, photos = network(kind), images()
+    expected = np.asarray(model(photos, training=False))
+    conversion = to_tflite(model, Int8(correction="bias"), calibration=photos)
+    integer, total = conversion.metadata["operators"].values()
+    tensorflow = of_tensorflow(model, photos)
+    floats = np.diff(count_operators(Graph(tensorflow)))[0]
+    assert total - integer == 0, (kind, floats)
+    of_tensorflows = sqnr_db(expected, outputs(tensorflow, photos))
+    assert conversion.parity.sqnr_db >= of_tensorflows - MARGIN_DB, (kind, conversion.parity.sqnr_db, of_tensorflows)
+
+
+def of_tensorflow(model: Any, photos: np.ndarray) -> bytes:
+    """The int8 file of TensorFlow's converter, with int8 input and output."""
+    import tempfile
+
+    import tensorflow as tf
+
+    spec = tf.TensorSpec((1, *photos.shape[1:]), tf.float32)
+    function = tf.function(lambda x: model(x, training=False), input_signature=[spec]).get_concrete_function()
+    module = tf.Module()
+    module.variables_of_call = list(function.graph.variables)
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures=function)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([photo[None]] for photo in photos)
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+        return converter.convert()
+
+
+def outputs(content: bytes, photos: np.ndarray) -> np.ndarray:
+    """The dequantized outputs of an int8 file for photos that are quantized by its input tensor's parameters."""
+    at = interpreter(content)
+    given, made = at.get_input_details()[0], at.get_output_details()[0]
+    (scale, zero), (out_scale, out_zero) = given["quantization"], made["quantization"]
+    rows = []
+    for photo in photos:
+        at.set_tensor(given["index"], np.clip(np.rint(photo[None] / scale) + zero, -128, 127).astype(np.int8))
+        at.invoke()
+        rows.append((at.get_tensor(made["index"]).astype(np.float32) - out_zero) * out_scale)
+    return np.concatenate(rows)
