@@ -21,7 +21,7 @@ import numpy as np
 
 from converters.decisions import SIGMOID, SOFTMAX, OutputMeaning
 from converters.errors import CheckFailed
-from converters.native_logs import import_tensorflow, log_level
+from converters.native_logs import import_tensorflow, log_level, suppress_dump_of_failure
 from converters.sources import PIXELS_INPUT, Source
 from converters.sources.single_image import drop_first_reshape, with_float_input
 from converters.tflite.graph import Graph, Operator
@@ -120,19 +120,18 @@ def _with_tensorflow(source: Source) -> FloatModel:
     import tensorflow as tf
 
     spec = tf.TensorSpec((1, *source.input_shape), tf.float32, name=_identifier(source.input_name))
-    concrete = tf.function(source.call, input_signature=[spec]).get_concrete_function()
-    module = tf.Module()
-    module.variables_of_call = list(concrete.graph.variables)
     try:
+        concrete = tf.function(source.call, input_signature=[spec]).get_concrete_function()
+        module = tf.Module()
+        module.variables_of_call = list(concrete.graph.variables)
         # Through a file: frozen in memory, AlexNet's 0.24 GB of weights took 6.3 GB and four times as long.
         with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder, log_level("absl"), _without_gc():
             tf.saved_model.save(module, folder, signatures=concrete)
-            content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+            with suppress_dump_of_failure():
+                content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
     except Exception as error:  # the converter raises its own ConverterError and plain ones
-        operations = [line for line in str(error).splitlines() if "tf." in line or "Custom" in line]
-        reason = (operations or str(error).splitlines() or ["no reason given"])[0].strip()[:300]
         raise CheckFailed(
-            f"TensorFlow's converter cannot express {source.name!r} in TFLite operators: {reason}"
+            f"TensorFlow's converter cannot express {source.name!r} in TFLite operators: {_reason(str(error))}"
         ) from error
     graph = Graph(content)
     with_float_input(graph)
@@ -160,6 +159,31 @@ def _without_gc() -> Iterator[None]:
             gc.enable()
 
 
+def _reason(text: str) -> str:
+    """The operators that TFLite lacks, with their layers, from the converter's error; else its first telling line."""
+    lacking: dict[str, None] = {}
+    for line in text.splitlines():
+        operator = re.search(r"'tf\.(\w+)' op is neither a custom op nor a flex op", line)
+        place = re.search(r'fused\["[^"]*", "([^"@]+)', line)
+        if operator is not None:
+            layer = "" if place is None else _layer(place[1])
+            lacking[f"{operator[1]} (layer {layer!r})" if layer else operator[1]] = None
+    if lacking:
+        names = ", ".join(list(lacking)[:5]) + (" and others" if len(lacking) > 5 else "")
+        return f"TFLite has no operator for {names}; replace it in the model by operators that TFLite has"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [
+        line for line in lines if re.search(r"'tf\.|Error: |error: ", line) and "Exception encountered" not in line
+    ]
+    return re.sub(r"^.*?\berror: (loc\(.*?\)\)\)?: )?", "", (telling or lines or ["no reason given"])[0])[:300]
+
+
+def _layer(operation: str) -> str:
+    """The Keras layer of an operation such as `model_1/block_1/activation_1/Relu`, without the call's `_1`."""
+    layers = [re.sub(r"_1$", "", part) for part in operation.split("/")[:-1]]
+    return "/".join(layers[1:] or layers)
+
+
 def _name_layers(graph: Graph) -> None:
     """Name each computed tensor after its Keras layer, for figures layer by layer.
 
@@ -170,8 +194,7 @@ def _name_layers(graph: Graph) -> None:
         for tensor in operator.outputs:
             parts = graph.name(tensor).split(";")
             weighted = [p for p in parts if re.fullmatch(r"(convolution|depthwise|MatMul)\d*", p.split("/")[-1])]
-            layers = [re.sub(r"_1$", "", layer) for layer in (weighted or parts)[0].split("/")[:-1]]
-            graph.rename(tensor, "/".join(layers[1:] or layers) or operator.name.lower())
+            graph.rename(tensor, _layer((weighted or parts)[0]) or operator.name.lower())
 
 
 def _name_ends(graph: Graph, source: Source) -> None:

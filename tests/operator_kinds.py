@@ -14,7 +14,7 @@ ACTIVATIONS = (
 )  # fmt: skip
 
 
-def images(count: int = 16) -> np.ndarray:
+def images(count: int = 48) -> np.ndarray:
     """Coarse patterns of different brightness, colour and contrast, with noise."""
     random = np.random.default_rng(0)
     pattern = random.uniform(-1, 1, (count, 8, 8, 3)).repeat(4, 1).repeat(4, 2)

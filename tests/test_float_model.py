@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters import Int8, Preprocessing, to_tflite
+from converters import CheckFailed, Int8, Preprocessing, to_tflite
 from converters.float_model import convert_float, find_normalization
 from converters.quantization.normalization import strip_normalization
 from converters.sources import open_source
@@ -285,3 +285,22 @@ def test_normalization_by_channel_goes_through_explicit_padding(pixels):
     assert {"MUL", "ADD", "SUB"}.isdisjoint(op.name for op in Graph(conversion.content).operators())
     assert conversion.pixel_offset == -128
     assert conversion.parity.sqnr_db > 20
+
+
+def test_an_operator_that_tflite_lacks_is_named_with_its_layer_in_one_line(capfd):
+    import keras
+    from keras import layers, ops
+
+    class Error(layers.Layer):
+        def call(self, x):
+            return ops.erf(x)
+
+    image = keras.Input((32, 32, 3))
+    x = keras.Sequential([layers.Conv2D(4, 3), Error(name="erf_layer")], name="block")(image)
+    model = keras.Model(image, layers.GlobalAveragePooling2D()(x))
+    with pytest.raises(CheckFailed, match=r"no operator for Erf \(layer 'block/erf_layer'\)") as failure:
+        to_tflite(model, "float32")
+    assert "\n" not in str(failure.value)
+    printed = capfd.readouterr()
+    assert "tf.Erf" not in printed.out + printed.err
+    assert "error" not in printed.out + printed.err
