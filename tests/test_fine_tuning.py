@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from converters.errors import InputError
+from edge_cv.compression.compression_stages import compress
 from edge_cv.compression.fine_tuning import fine_tune, update_statistics
 from edge_cv.compression.tf_keras_bridge import clone
-from edge_cv.recipe import FineTuning
+from edge_cv.recipe import ChannelPrune, FineTuning, Prune, Qat, WeightClustering
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,8 @@ def small_classifier(digits):
     for width in (16, 48):
         x = layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization()(x))
-    model = keras.Model(image, layers.Dense(10, name="logits")(layers.Flatten()(x)))
+    x = layers.Dropout(0.5)(layers.Flatten()(x))
+    model = keras.Model(image, layers.Dense(10, name="logits")(x))
     fine_tune(model, digits[0], FineTuning(epochs=3, learning_rate=5e-3, freeze_statistics=False))
     return model
 
@@ -61,7 +63,22 @@ def test_an_interrupted_training_resumes_to_the_same_weights(digits, small_class
     assert len(steps) == len(batches)  # one of three epochs
     assert not checkpoint.exists()
     for expected, weight in zip(whole.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_allclose(weight, expected, atol=1e-4)
+        np.testing.assert_array_equal(weight, expected)
+
+
+@pytest.mark.slow
+def test_every_stage_reaches_the_same_weights_again(digits, small_classifier, tmp_path):
+    once = FineTuning(epochs=1, learning_rate=1e-3)
+    stages = {
+        "channel_prune": ChannelPrune(0.7, fine_tuning=once),
+        "prune": Prune(0.5, fine_tuning=once),
+        "cluster": WeightClustering(16, fine_tuning=once),
+        "qat": Qat(fine_tuning=once),
+    }
+    first, second = (compress(small_classifier, digits[0], tmp_path / name, **stages) for name in "ab")
+    for one, other in zip(first, second, strict=True):
+        for expected, weight in zip(one.model.get_weights(), other.model.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected, err_msg=one.name)
 
 
 def counting(steps):

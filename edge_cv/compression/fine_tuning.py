@@ -33,6 +33,7 @@ TEMPERATURE = 2.0  # divides the logits of student and teacher for distillation
 STATISTICS_STEPS = 32  # batches from which `update_statistics` computes batch normalization's statistics
 DECAY_EXPONENT = 10.0  # e^-10 of the initial moving mean is left after fine-tuning
 ROUND_STEPS = 20  # of a round, at least: whole epochs between two checkpoints, which take as long as a few steps
+RANDOM_LAYERS = ("AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise", "SpatialDropout2D", "StochasticDepth")
 WARM_UP_STEPS = 20  # at most, and at most a tenth of the training: Adam's first steps have the size of its rate
 
 
@@ -78,7 +79,7 @@ def fine_tune(
     distillation = 0.0 if teacher is None else settings.distillation
     loss = _loss(len(batches.classes), distillation, batches.multi_label, output_meaning(model))
     targets = _Targets(teacher, batches.multi_label)
-    with _statistics(model, total, frozen=settings.freeze_statistics), (progress or silent)(title) as update:
+    with _training_behaviour(model, total, settings), (progress or silent)(title) as update:
         model.compile(optimizer, loss=loss, jit_compile=False)  # XLA is slower on CPUs, and compiles for a minute
         optimizer.build(model.trainable_variables)
         first = _restore(checkpoint, model, optimizer)
@@ -177,30 +178,36 @@ def update_statistics(model: Any, batches: Batches) -> None:
 
 
 @contextlib.contextmanager
-def _statistics(model: Any, steps: int, *, frozen: bool) -> Iterator[None]:
-    """Context in which training keeps batch normalization's statistics, or replaces them within its steps.
+def _training_behaviour(model: Any, steps: int, settings: FineTuning) -> Iterator[None]:
+    """Context in which layers behave as a short fine-tuning needs.
 
-    Frozen statistics normalize as in inference, while scales and offsets are trained. Otherwise the momentum is low
-    enough: with the usual 0.99 the statistics are wrong for hundreds of steps after the activations changed.
+    Frozen statistics of batch normalization normalize as in inference, while scales and offsets are trained. Otherwise
+    the momentum is low enough to replace them within the steps: with the usual 0.99 the statistics are wrong for
+    hundreds of steps after the activations changed. Dropout and stochastic depth are off: the teacher regularizes, and
+    a training that was interrupted reaches the same weights.
     """
-    layers = [layer for layer in inner_layers(model) if type(layer).__name__ == "BatchNormalization"]
-    before = [layer.momentum for layer in layers]
-    for layer in layers:
-        if frozen:
-            layer.call = _call_in_inference(layer.call)
-        else:
+    layers = list(inner_layers(model))
+    norms = [layer for layer in layers if type(layer).__name__ == "BatchNormalization"]
+    before = [layer.momentum for layer in norms]
+    inferring = [layer for layer in layers if type(layer).__name__ in RANDOM_LAYERS]
+    if settings.freeze_statistics:
+        inferring += norms
+    else:
+        for layer in norms:
             layer.momentum = min(layer.momentum, max(0.0, 1 - DECAY_EXPONENT / max(steps, 1)))
+    for layer in inferring:
+        layer.call = _call_in_inference(layer.call)
     try:
         yield
     finally:
-        for layer, momentum in zip(layers, before, strict=True):
-            if frozen:
-                del layer.call
+        for layer, momentum in zip(norms, before, strict=True):
             layer.momentum = momentum
+        for layer in inferring:
+            del layer.call
 
 
 def _call_in_inference(call: Callable[..., Any]) -> Callable[..., Any]:
-    def in_inference(inputs: Any, training: Any = None, mask: Any = None) -> Any:
+    def in_inference(inputs: Any, training: Any = None, **others: Any) -> Any:
         return call(inputs, training=False)
 
     return in_inference
