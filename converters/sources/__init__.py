@@ -8,13 +8,13 @@ from typing import Any
 
 from converters.errors import InputError
 from converters.sources.imports import import_layers
-from converters.sources.keras import is_keras_model, open_keras_file, open_keras_model
+from converters.sources.keras import is_keras_model, open_keras_file, open_keras_model, single_image_model
 from converters.sources.keras_files import load
 from converters.sources.saved_model import open_saved_model
 from converters.sources.source import PIXELS_INPUT, Source, parse_input_size
 from converters.sources.tflite import open_tflite
 
-__all__ = ["PIXELS_INPUT", "Source", "import_layers", "load", "open_source", "parse_input_size"]
+__all__ = ["PIXELS_INPUT", "Source", "import_layers", "load", "open_source", "parse_input_size", "single_image_model"]
 
 
 def open_source(

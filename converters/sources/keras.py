@@ -21,6 +21,7 @@ from converters.sources.source import (
     check_output_shape,
     chosen_output,
     default_preprocessing,
+    parse_input_size,
 )
 from converters.sources.tensorflow_backend import require_tensorflow_backend
 
@@ -90,6 +91,38 @@ def open_keras_model(
         variables=tuple(getattr(v, "value", v) for v in model.variables),
         takes_integers="int" in str(inputs[0].dtype),
     )
+
+
+def single_image_model(model: Any, input_size: Any = None, output: str | None = None) -> Any:
+    """A Keras 3 model as it is trained or compressed: float images of one size, a free batch, and one output.
+
+    Args:
+        model: the model; it is returned as it is where it is so already.
+        input_size: as for `open_source`, where the model's are free.
+        output: the name of the output to keep, where there are several.
+
+    Raises:
+        InputError: the model has several inputs, or a choice is missing or wrong.
+    """
+    import keras
+
+    inputs = getattr(model, "inputs", None) or []
+    if not inputs or not getattr(model, "outputs", None):
+        return model  # `open_keras_model` says what it must be
+    at = chosen_output([tensor.name for tensor in inputs], output_names(model), output)
+    shape = check_input_shape(inputs[0].shape, parse_input_size(input_size))
+    wanted = (None, *(shape.images[:2] if shape.without_channels else shape.images))
+    if tuple(inputs[0].shape) != wanted or "int" in str(inputs[0].dtype):
+        image = keras.Input(wanted[1:], dtype="float32", name=inputs[0].name)
+        copy = keras.models.clone_model(model, input_tensors=image)
+        copy.set_weights(model.get_weights())
+        copy.preprocessing = getattr(model, "preprocessing", None)
+        model = copy
+    if len(model.outputs) == 1:
+        return model
+    single = keras.Model(model.inputs[0], model.outputs[at], name=model.name)
+    single.preprocessing = getattr(model, "preprocessing", None)
+    return single
 
 
 def output_names(model: Any) -> list[str]:

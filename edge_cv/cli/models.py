@@ -94,7 +94,7 @@ def convert(
 
 @commands.command(epilog="Example: edge-cv compress model.keras --data photos --sparsity 0.75 --qat --out compressed")
 def compress(
-    model: Annotated[str, typer.Argument(help="A .keras or .h5 file whose model takes RGB pixels 0..255.")],
+    model: Annotated[str, typer.Argument(help="A .keras or .h5 file whose model takes pixels 0..255.")],
     data: Annotated[str, typer.Option(help="Labelled photos to fine-tune and to measure on, or `digits`.")],
     out: Annotated[Path, typer.Option(help="Folder for models and files; a second run resumes there.")],
     channels: Annotated[
@@ -116,6 +116,8 @@ def compress(
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
     augment: Augment = None,
     resize: Resize = None,
+    input_size: InputSize = None,
+    output: Output = None,
     unsafe: Unsafe = False,
     imports: Import = None,
     as_json: Json = False,
@@ -151,6 +153,8 @@ def compress(
         parts,
         recipes.Fit(batch_size=batch_size, augment=recipes.with_settings(gentle, augment or ())),
         preprocessing=preprocessing_fields(resize, None, None),
+        input_size=input_size,
+        output=output,
         unsafe=unsafe,
         progress=shown,
     )

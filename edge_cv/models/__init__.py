@@ -1,6 +1,6 @@
 """The architectures, by name: `names`, `build`, `preprocessing`, `describe` and EfficientNet's `compound_scale`.
 
-Every model takes RGB pixels 0..255, float32 `(batch, image_size, image_size, 3)`, under the input name `pixels`,
+Every model takes pixels 0..255, float32 `(batch, height, width, channels)`, RGB or grey, under the input name `pixels`,
 normalizes them itself, and returns logits `(batch, classes)`.
 
 Each family is one module of this package with `NAMES`, `published(name)`, `preprocessing(name, image_size=None)` and
@@ -12,6 +12,7 @@ Keras is imported by the first `build`, not with this package.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -103,7 +104,8 @@ def build(
     name: str,
     *,
     classes: int = IMAGENET_CLASSES,
-    image_size: int | None = None,
+    image_size: int | tuple[int, ...] | None = None,
+    channels: int = 3,
     alpha: float = 1.0,
     weights: str | os.PathLike | None = None,
     **options: Any,
@@ -113,7 +115,9 @@ def build(
     Args:
         name: one of `names()`.
         classes: number of logits, at least 1.
-        image_size: height and width of the input in pixels, at least 32; None is the size of the paper's variant.
+        image_size: height and width of the input in pixels, at least 32: one number for a square, or `(height, width)`;
+            None is the size of the paper's variant.
+        channels: 3 for RGB, 1 for grey. Pretrained weights are those of RGB, summed in the first layer.
         alpha: width multiplier in addition to the variant's own; 0 < alpha <= 8, and large enough for 8 channels per
             layer.
         weights: None for random weights; "imagenet" for pretrained weights; or the path of a `.keras` or `.weights.h5`
@@ -122,8 +126,8 @@ def build(
         **options: options of the family, such as `dropout` of EfficientNet.
 
     Returns:
-        A model from pixels `(batch, image_size, image_size, 3)`, float32 RGB 0..255, to logits `(batch, classes)`. Its
-        attribute `preprocessing` is the `Preprocessing` for its image size.
+        A model from pixels `(batch, height, width, channels)`, float32 0..255, to logits `(batch, classes)`. Its
+        attribute `preprocessing` is the `Preprocessing` for its input.
 
     Raises:
         InputError: if a name or option is unknown, a value is out of range, or the weights are not available.
@@ -132,24 +136,43 @@ def build(
     _check_options(name, family, options)
     if image_size is None and hasattr(family, "default_image_size"):
         image_size = family.default_image_size(name, **options)
-    contract = preprocessing(name, image_size)
+    sides = _sides(image_size)
+    contract = preprocessing(name, None if sides is None else min(sides))
+    if sides is not None or channels != 3:
+        height, width = sides or (contract.height, contract.width)
+        contract = dataclasses.replace(contract, height=height, width=width, channels=channels)
     classes = _whole("classes", classes, at_least=1)
     alpha = _alpha(alpha)
-    file = _imagenet_file(family, name, contract.height, alpha, options) if weights == "imagenet" else None
+    base = min(contract.height, contract.width)
+    file = _imagenet_file(family, name, base, alpha, options) if weights == "imagenet" else None
     if weights == "imagenet":
         _check_published(name, file)
 
-    model = family.network(name, classes=classes, image_size=contract.height, alpha=alpha, **options)
-    model.preprocessing = contract
-    if weights is not None:
-        from edge_cv.models.keras_files import load_file
+    model = family.network(name, classes=classes, image_size=base, alpha=alpha, **options)
+    if weights == "imagenet":
         from edge_cv.models.weights import load_imagenet
 
-        if weights == "imagenet":
-            load_imagenet(model, name, file, head=classes == IMAGENET_CLASSES)
-        else:
-            load_file(model, weights)
+        load_imagenet(model, name, file, head=classes == IMAGENET_CLASSES)
+    if contract.shape != (base, base, 3):
+        from edge_cv.models.input_shape import with_input
+
+        model = with_input(model, contract.shape, keep_weights=weights == "imagenet")
+    model.preprocessing = contract
+    if weights not in (None, "imagenet"):
+        from edge_cv.models.keras_files import load_file
+
+        load_file(model, weights)
     return model
+
+
+def _sides(image_size: Any) -> tuple[int, int] | None:
+    """Height and width of an image size; None stays None."""
+    if image_size is None:
+        return None
+    sides = tuple(image_size) if isinstance(image_size, tuple | list) else (image_size, image_size)
+    if len(sides) != 2:
+        raise InputError(f"image_size must be one number, or (height, width). Received: {image_size!r}")
+    return _image_size(sides[0]), _image_size(sides[1])
 
 
 def _check_published(name: str, file: RemoteFile | None) -> None:

@@ -46,6 +46,8 @@ def compress_file(
     fit: Fit,
     *,
     preprocessing: dict[str, Any] | None = None,
+    input_size: str | None = None,
+    output: str | None = None,
     unsafe: bool = False,
     progress: Progress = silent,
 ) -> Compressed:
@@ -58,6 +60,8 @@ def compress_file(
         parts: the stages, by the names of their fields in `edge_cv.recipe.Recipe`.
         fit: its batch size, augmentation and seed are used.
         preprocessing: fields of `Preprocessing` that replace those that the model declares.
+        input_size: height and width for a model whose input has no fixed size: `224`, or `160x120` (height x width).
+        output: the name of the output of the classes, for a model with several.
         unsafe: run the Python code of the file's Lambda layers.
         progress: shows what is being done.
 
@@ -67,12 +71,18 @@ def compress_file(
     Raises:
         InputError: before anything is trained, for what cannot be done.
     """
+    from converters.sources import parse_input_size
     from edge_cv.evaluation.predictions import Predictions
 
     path = Path(model)
     recipe = Recipe(
         name=path.stem.lstrip(".") or "model",
-        model=Model(str(path.absolute()), preprocessing=preprocessing or {}),
+        model=Model(
+            str(path.absolute()),
+            image_size=parse_input_size(input_size),
+            preprocessing=preprocessing or {},
+            output=output,
+        ),
         data=Data(measure=data, calibrate=None, calibration_images=CALIBRATION_IMAGES),
         schemes=SCHEMES,
         analysis=Analysis(grad_cam=0),

@@ -64,10 +64,12 @@ class FileModel:
 
         self.path = Path(part.name).expanduser()
         self._fields, self._unsafe, self._progress = part.preprocessing, unsafe, progress
+        self._input_size, self._output = part.image_size, part.output
         if not self.path.exists():
             raise InputError(f"the model must be a file that exists. Received: {self.path}")
         files = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path, self.path.with_suffix(".json")]
-        self._inputs = [str(self.path.absolute()), fingerprint(files), part.preprocessing, unsafe]
+        chosen = [part.preprocessing, unsafe, part.image_size, part.output]
+        self._inputs = [str(self.path.absolute()), fingerprint(files), *chosen]
         recorded = steps.recorded(RECORD, self._inputs)
         self._record = record = recorded[0] if recorded else self._read()
         self.preprocessing: Preprocessing = Preprocessing.from_dict(record["preprocessing"])
@@ -88,7 +90,7 @@ class FileModel:
         from converters.sources import open_source
 
         with self._progress(f"loading {self.path}"):
-            return open_source(self.path, unsafe=self._unsafe)
+            return open_source(self.path, unsafe=self._unsafe, input_size=self._input_size, output=self._output)
 
     @functools.cached_property
     def model(self) -> keras.Model:
@@ -99,9 +101,9 @@ class FileModel:
 
     @functools.cached_property
     def _loaded(self) -> keras.Model:
-        from converters.sources import load
+        from converters.sources import load, single_image_model
 
-        return load(self.path, unsafe=self._unsafe)
+        return single_image_model(load(self.path, unsafe=self._unsafe), self._input_size, self._output)
 
     def check_loss(self, multi_label: bool) -> None:
         """Raise InputError if the Keras model's outputs do not fit the loss of a training.

@@ -179,7 +179,13 @@ def built(part: Model, classes: int) -> Any:
 
     import_keras()
     model = models.build(
-        part.name, classes=classes, image_size=part.image_size, alpha=part.alpha, weights=part.weights, **part.options
+        part.name,
+        classes=classes,
+        image_size=part.image_size,
+        channels=part.channels,
+        alpha=part.alpha,
+        weights=part.weights,
+        **part.options,
     )
     model.preprocessing = dataclasses.replace(model.preprocessing, **part.preprocessing)
     return model

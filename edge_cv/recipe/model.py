@@ -15,7 +15,7 @@ MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite")
 _ARCHITECTURE_FIELDS: dict[str, Any] = {
     "weights": None,
     "classes": None,
-    "image_size": None,
+    "channels": 3,
     "alpha": 1.0,
     "options": {},
 }
@@ -29,24 +29,30 @@ class Model(Part):
 
     Attributes:
         name: an architecture listed by `edge-cv models`, or the path of a model file: a `.keras` or `.h5` file, a float
-            `.tflite` file, or a SavedModel folder. The other fields, except `preprocessing`, are for an architecture.
+            `.tflite` file, or a SavedModel folder. The fields `weights`, `classes`, `channels`, `alpha` and
+            `options` are for an architecture.
         weights: `imagenet`, the path of a `.keras` or `.weights.h5` file of edge_cv, or None for random weights.
         classes: number of logits. None means the number of classes in the training data, or 1000 without training.
-        image_size: height and width of the input, in pixels. None means the architecture's default.
+        image_size: height and width of the input, in pixels: one number for a square, or `(height, width)`. None means
+            the architecture's default. A model file needs it only if its input has no fixed size.
+        channels: of the architecture's input: 3 for RGB, 1 for grey.
         alpha: width multiplier.
         options: options of the architecture's family.
         preprocessing: fields of `converters.Preprocessing` to change, such as `{"resize_to": None}` to use the whole
             square of a photo instead of its centre: `resize_to`, `rule`, `interpolation`; for a file also `mean`
             and `std`.
+        output: the name of the output of the classes, for a model file with several outputs.
     """
 
     name: str
     weights: str | None = None
     classes: int | None = None
-    image_size: int | None = None
+    image_size: int | tuple[int, ...] | None = None
     alpha: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    channels: int = 3
+    output: str | None = None
 
     @property
     def is_file(self) -> bool:
@@ -62,6 +68,10 @@ class Model(Part):
 
     def check(self) -> None:
         self.check_at_least(1, "classes", "image_size")
+        if isinstance(self.image_size, tuple) and len(self.image_size) != 2:
+            raise InputError(f"Model.image_size must be one number, or (height, width). Received: {self.image_size}")
+        if self.output is not None and not self.is_file:
+            raise InputError(f"Model.output is for a model file, not for an architecture. Received: {self.output!r}")
         for name, default in _ARCHITECTURE_FIELDS.items() if self.is_file else ():
             value = getattr(self, name)
             if value != default:
