@@ -14,6 +14,7 @@ from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 
 MAX_IMAGES = 1000  # ranges no longer change beyond; more images only cost memory
+NOISE_IMAGES = 8  # compared when the caller gives no images
 FEW_IMAGES = 8  # below, the ranges are unreliable
 HELD_OUT = 5  # every fifth image decides between results and is not used to make them
 
@@ -205,6 +206,23 @@ def _from_folder(
             logger.warning("%s", error)
     if skipped:
         logger.warning("%d of %d calibration images were skipped", skipped, len(files))
+
+
+def noise(input_shape: tuple[int, ...], preprocessing: Preprocessing | None, takes_pixels: bool) -> np.ndarray:
+    """Seeded noise of whole pixels, in the model's range: it detects a wrong conversion, but does not measure a quantized one.
+
+    Args:
+        input_shape: `(height, width, channels)`.
+        preprocessing: the model's; None if it declares none.
+        takes_pixels: whether a model without preprocessing takes pixels 0..255, or values in -1..1.
+
+    Returns:
+        float32 `(n, height, width, channels)`.
+    """
+    pixels = np.random.default_rng(0).integers(0, 256, (NOISE_IMAGES, *input_shape)).astype(np.float32)
+    if preprocessing is not None:
+        return preprocessing.to_input(pixels)
+    return pixels if takes_pixels else pixels / np.float32(127.5) - 1
 
 
 def held_out(count: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.calibration import gather
+from converters.calibration import gather, noise
 from converters.conversion import Conversion
 from converters.decisions import OutputMeaning, check_labels
 from converters.devices import targets
@@ -36,7 +36,6 @@ BATCH_PIXELS = 450_000  # of the source model's batches: larger ones take longer
 ONNX_SQNR_DB = {"float32": FLOAT_SQNR_DB, "int8": 3.0}  # an ONNX file fails its check below
 ONNX_TARGETS = ("onnxruntime", "tensorrt")
 OPSET = 17
-RANDOM_IMAGES = 8  # compared when the caller gives no images
 VERSIONED = ("tensorflow", "keras", "ai-edge-litert", "ai-edge-quantizer", "tf2onnx", "onnx", "onnxruntime", "numpy")
 
 logger = logging.getLogger(__name__)
@@ -99,7 +98,8 @@ def tflite_of(job: Job, scheme: Scheme, target: str | None) -> Conversion:
     reference, outputs = _reference(job)
     if converted.content is not job.model.content:
         outputs = predict(converted.content, job.images, pixel_offset=converted.pixel_offset)
-    parity = _checked(compare(reference, outputs, meaning=job.meaning), scheme.min_sqnr_db, title)
+    limit = job.model.least_sqnr_db(scheme.min_sqnr_db)
+    parity = _checked(compare(reference, outputs, meaning=job.meaning), limit, title)
     graph = Graph(converted.content)
     if target is not None:
         for diagnostic in targets.require(graph, target):
@@ -176,9 +176,8 @@ def onnx_of(job: Job, scheme: str, opset: int = OPSET, target: str | None = None
         content = static_int8(content, job.images, symmetric=target == "tensorrt")
     reference, _ = _reference(job)
     title = f"{job.model.source.name} as ONNX {scheme}"
-    parity = _checked(
-        compare(reference, predict_onnx(content, job.images), meaning=job.meaning), ONNX_SQNR_DB[scheme], title
-    )
+    parity = compare(reference, predict_onnx(content, job.images), meaning=job.meaning)
+    parity = _checked(parity, job.model.least_sqnr_db(ONNX_SQNR_DB[scheme]), title)
     record = dataclasses.replace(
         _record(job, scheme, parity, job.graph, Converted(content)),
         format="onnx",
@@ -292,7 +291,8 @@ def prepare(
     graph = Graph(float_model.content)
     if labels is not None:
         check_labels(labels, graph.shape(graph.outputs[0])[-1])
-    images = _random_images(float_model, preprocessing) if gathered is None else gathered
+    takes_pixels = float_model.takes_pixels
+    images = noise(source.input_shape, preprocessing, takes_pixels) if gathered is None else gathered
     return Job(float_model, graph, preprocessing, gathered, images, None if labels is None else tuple(labels))
 
 
@@ -307,34 +307,23 @@ def _takes_pixels(model: FloatModel, preprocessing: Preprocessing | None) -> boo
     return preprocessing.takes_pixels if preprocessing is not None else model.takes_pixels
 
 
-def _random_images(model: FloatModel, preprocessing: Preprocessing | None) -> np.ndarray:
-    """Seeded noise in the model's range: it detects a wrong conversion, but does not measure a quantized one."""
-    noise = np.random.default_rng(0).uniform(0, 255, (RANDOM_IMAGES, *model.source.input_shape)).astype(np.float32)
-    noise = np.rint(noise) if model.source.takes_integers else noise
-    if preprocessing is not None:
-        return preprocessing.to_input(noise)
-    return noise if model.takes_pixels else noise / np.float32(127.5) - 1
-
-
 def _reference(job: Job) -> tuple[np.ndarray, np.ndarray]:
     """The outputs to compare with, and the float conversion's outputs; measured once for all schemes.
 
     The first `SOURCE_IMAGES` are the source model's own outputs, with which the float conversion must agree; the rest
-    are the float conversion's, which is faster.
+    are the float conversion's, which is faster. Of a source that simulates int8 all are its own.
     """
     model = job.model
+    count = None if model.learned_ranges else SOURCE_IMAGES
 
     def measure() -> tuple[np.ndarray, np.ndarray]:
         batch = max(1, min(SOURCE_IMAGES, BATCH_PIXELS // (model.source.input_shape[0] * model.source.input_shape[1])))
         with ThreadPoolExecutor(max_workers=1) as pool:
-            running = pool.submit(model.source.predict, job.images[:SOURCE_IMAGES], batch=batch)
+            running = pool.submit(model.source.predict, job.images[:count], batch=batch)
             outputs = predict(model.content, job.images)
             expected = running.result()
-        _checked(
-            compare(expected, outputs[: len(expected)], meaning=job.meaning),
-            FLOAT_SQNR_DB,
-            f"{model.source.name} as float32",
-        )
+        parity = compare(expected, outputs[: len(expected)], meaning=job.meaning)
+        _checked(parity, model.least_sqnr_db(FLOAT_SQNR_DB), f"{model.source.name} as float32")
         return np.concatenate([expected, outputs[len(expected) :]]), outputs
 
     return model.once("reference", job.images, measure)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import logging
 import math
 import re
 import tempfile
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,9 +25,12 @@ from converters.errors import CheckFailed
 from converters.native_logs import import_tensorflow, log_level, suppress_dump_of_failure
 from converters.sources import PIXELS_INPUT, Source
 from converters.sources.single_image import drop_first_reshape, with_float_input
+from converters.tflite.fake_quant import remove_fake_quantization
 from converters.tflite.graph import Graph, Operator
 
+FAKE_QUANT_SQNR_DB = 5.0  # of a float file against a model that simulates int8
 KEPT_CONVERSIONS = 4  # the models converted last; each takes as much memory as its weights
+logger = logging.getLogger(__name__)
 _kept: OrderedDict[str, FloatModel] = OrderedDict()
 _converting = threading.Lock()  # TensorFlow's converter is not thread-safe
 
@@ -58,11 +62,14 @@ class FloatModel:
         source: the model that it was made from.
         input_scale: the factor, one number or one for each channel, by which the model first multiplies its input;
             None if it does not, or where the source declares what it takes.
+        learned_ranges: minimum and maximum of tensors, by name, where the source is a model of quantization-aware
+            training, which rounds to them itself. `content` does not round activations.
     """
 
     content: bytes
     source: Source
     input_scale: tuple[float, ...] | None = None
+    learned_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     _measured: dict[tuple[str, tuple[int, ...], bytes], Any] = field(default_factory=dict, repr=False)
     _measuring: defaultdict[str, threading.RLock] = field(
         default_factory=lambda: defaultdict(threading.RLock), repr=False
@@ -77,6 +84,10 @@ class FloatModel:
                     del self._measured[old]
                 self._measured[key] = measure()
             return self._measured[key]
+
+    def least_sqnr_db(self, limit: float) -> float:
+        """A limit of the SQNR against the source, in dB; lower for a source that rounds its activations itself."""
+        return min(limit, FAKE_QUANT_SQNR_DB) if self.learned_ranges else limit
 
     @property
     def takes_pixels(self) -> bool:
@@ -95,6 +106,12 @@ def convert_float(source: Source) -> FloatModel:
         kept = _kept.get(source.digest)
         if kept is None:
             kept = _with_tensorflow(source) if source.tflite is None else _from_tflite(source, source.tflite)
+            if kept.learned_ranges:
+                logger.warning(
+                    "%s simulates int8: an int8 file takes its %d learned ranges, other files leave its rounding out",
+                    source.name,
+                    len(kept.learned_ranges),
+                )
             _kept[source.digest] = kept
             while len(_kept) > KEPT_CONVERSIONS:
                 _kept.popitem(last=False)
@@ -104,6 +121,7 @@ def convert_float(source: Source) -> FloatModel:
 
 def _from_tflite(source: Source, content: bytes) -> FloatModel:
     graph = Graph(content)
+    learned = remove_fake_quantization(graph)
     drop_first_reshape(graph)
     normalization = find_normalization(graph)
     scale: tuple[float, ...] | None = None
@@ -112,7 +130,8 @@ def _from_tflite(source: Source, content: bytes) -> FloatModel:
         if normalization.by_channel is not None:
             scale = tuple(normalization.by_channel[0].tolist())
     _name_ends(graph, source)
-    return FloatModel(graph.to_bytes(), source, scale)
+    ranges = {graph.name(tensor): ends for tensor, ends in learned.items()}
+    return FloatModel(graph.to_bytes(), source, scale, ranges)
 
 
 def _with_tensorflow(source: Source) -> FloatModel:
@@ -134,12 +153,14 @@ def _with_tensorflow(source: Source) -> FloatModel:
             f"TensorFlow's converter cannot express {source.name!r} in TFLite operators: {_reason(str(error))}"
         ) from error
     graph = Graph(content)
+    learned = remove_fake_quantization(graph)
     with_float_input(graph)
     drop_first_reshape(graph)
     _name_layers(graph)
     _name_ends(graph, source)
+    ranges = {graph.name(tensor): ends for tensor, ends in learned.items()}
     declared = source.preprocessing is not None or source.input_name == PIXELS_INPUT
-    return FloatModel(graph.to_bytes(), source, None if declared else _input_scale(concrete.graph))
+    return FloatModel(graph.to_bytes(), source, None if declared else _input_scale(concrete.graph), ranges)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from converters.quantization.candidates import METHODS, Candidate, best_candidat
 from converters.quantization.equalization import equalizable, equalized
 from converters.quantization.mixed import Point, search
 from converters.quantization.normalization import NormalizedGraph, strip_normalization, with_io
-from converters.quantization.qat import nearest_int8
+from converters.quantization.qat import int8_of_fake_quantized, nearest_int8
 from converters.quantization.ranges import ChannelStatistics, Ranges, activation_ranges, clipped_ranges, observe
 from converters.quantization.rewrite import dynamic_int8_weights, float16_weights, full_integer
 from converters.tflite.channels import ChannelMap, with_channels
@@ -114,7 +114,8 @@ class Int8:
        (GPTQ, https://arxiv.org/abs/2210.17323 and https://arxiv.org/abs/2504.02692).
     4. Biases are corrected for the remaining shift of each channel's mean (https://arxiv.org/abs/1906.04721).
 
-    Each step is kept only where it helps on held-out images. Operators, size and latency are those of the plain file.
+    Each step is kept only where it helps on held-out images. A model that was trained with fake quantization gets its
+    learned ranges and rounded weights instead. Operators, size and latency are those of the plain file.
 
     Attributes:
         io: `int8`; `uint8`, for MediaPipe and camera bytes; or `float32`, quantized and dequantized inside.
@@ -144,6 +145,8 @@ class Int8:
     def convert(self, model: FloatModel, images: np.ndarray | None, preprocessing: Preprocessing | None) -> Converted:
         images = _required(images)
         normalized = strip_normalization(model, preprocessing)
+        if model.learned_ranges:
+            return _converted(int8_of_fake_quantized(model, normalized, images), self.io, normalized)
         inputs = normalized.normalize(images)
         options = self.equalization, self.ranges, self.correction, self.damping
         key = f"int8 {normalized.zero_point} {options}"

@@ -286,6 +286,23 @@ def test_layers_of_the_users_own_are_imported_only_when_asked(tmp_path):
         keras.saving.get_custom_objects().clear()
 
 
+def test_the_loss_of_a_training_is_not_needed(small_network, tmp_path):
+    import keras
+
+    @keras.saving.register_keras_serializable("tests")
+    def own_loss(expected, outputs):
+        return keras.ops.mean(outputs - expected, axis=-1)
+
+    model = small_network()
+    model.compile("adam", own_loss)
+    for name in ("m.keras", "m.h5"):
+        model.save(tmp_path / name)
+    keras.saving.get_custom_objects().clear()
+    for name in ("m.keras", "m.h5"):
+        predicted = open_source(tmp_path / name).predict(_images())
+        np.testing.assert_allclose(predicted, model.predict(_images(), verbose=0), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -50,6 +50,21 @@ def assert_converts_in_both_directions(model, size: int | None = None) -> None:
     np.testing.assert_array_equal(np.asarray(model(images, training=False)), wanted)
 
 
+def test_augmentation_inside_a_model_is_passed_over(keras):
+    from keras import layers
+
+    from edge_cv.compression.channels import remove_channels
+
+    image = keras.Input((16, 16, 3), name="image")
+    flips = keras.Sequential([layers.RandomFlip("horizontal"), layers.RandomRotation(0.1)], name="flips")
+    x = layers.Conv2D(16, 3, activation="relu")(layers.RandomZoom(0.2)(flips(layers.Rescaling(1 / 255)(image))))
+    x = layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(x)))
+    model = settled(keras.Model(image, x, name="augmented"))
+    assert_converts_in_both_directions(model)
+    smaller = remove_channels(model, 0.6, importance="l1")
+    assert smaller.count_params() < model.count_params()
+
+
 def test_nested_and_sequential_models_and_raw_operations_are_converted(keras):
     from keras import layers, ops
 

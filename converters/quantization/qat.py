@@ -93,7 +93,26 @@ def input_gain(model: FloatModel, preprocessing: Preprocessing | None) -> np.nda
     return strip_normalization(model, preprocessing).gain
 
 
-def nearest_int8(normalized: NormalizedGraph, images: np.ndarray, learned: Mapping[str, tuple[float, float]]) -> bytes:
+def int8_of_fake_quantized(model: FloatModel, normalized: NormalizedGraph, images: np.ndarray) -> bytes:
+    """The int8 file of a model that was trained with fake quantization, by its learned ranges.
+
+    Args:
+        model: with `learned_ranges`.
+        normalized: its graph.
+        images: as in `nearest_int8`.
+    """
+    graph = Graph(normalized.content)
+    computed = {graph.name(tensor) for operator in graph.operators() for tensor in operator.outputs}
+    learned = {name: ends for name, ends in model.learned_ranges.items() if name in computed}
+    return nearest_int8(normalized, images, learned, model.learned_ranges.get(graph.name(graph.inputs[0])))
+
+
+def nearest_int8(
+    normalized: NormalizedGraph,
+    images: np.ndarray,
+    learned: Mapping[str, tuple[float, float]],
+    input_range: tuple[float, float] | None = None,
+) -> bytes:
     """The int8 file with weights rounded to the nearest.
 
     Args:
@@ -101,6 +120,7 @@ def nearest_int8(normalized: NormalizedGraph, images: np.ndarray, learned: Mappi
         images: `(n, height, width, 3)` in the range that the whole model takes; they give the ranges of all tensors
             that are not in `learned`.
         learned: ranges by name of tensor.
+        input_range: the learned range of the input, which a model that takes pixels does not need.
 
     Raises:
         InputError: a learned range is of a tensor that the graph does not have.
@@ -110,4 +130,6 @@ def nearest_int8(normalized: NormalizedGraph, images: np.ndarray, learned: Mappi
     unknown = sorted(set(learned) - set(ranges))
     if unknown:
         raise InputError(f"learned ranges must be of the model's tensors. Received: a range of {unknown[0]!r}")
-    return full_integer(normalized.content, ranges | dict(learned), normalized.input_range(inputs))
+    if input_range is None or normalized.zero_point is not None:
+        input_range = normalized.input_range(inputs)
+    return full_integer(normalized.content, ranges | dict(learned), input_range)

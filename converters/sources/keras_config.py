@@ -145,14 +145,14 @@ def _refused(path: Path, node: dict[str, Any], name: str) -> InputError:
 
 
 def objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Every part of a configuration that names a class, the outer ones first."""
+    """Every part of a configuration that names a class, the outer ones first; not the training's, which is left out."""
     pending = [config]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
             if isinstance(value.get("class_name"), str):
                 yield value
-            pending += value.values()
+            pending += [part for key, part in value.items() if key != "compile_config"]
         elif isinstance(value, list):
             pending += value
 

@@ -24,7 +24,8 @@ from converters.sources.source import (
     default_preprocessing,
 )
 from converters.tflite.channels import CHANNELS_NAME
-from converters.tflite.graph import Graph
+from converters.tflite.fake_quant import rounded_tensors
+from converters.tflite.graph import Graph, count_operators
 from converters.tflite.metadata import OWN_NAME, STANDARD_NAME, read_embedded
 from converters.tflite.runtime import interpreter
 
@@ -85,14 +86,29 @@ def open_tflite(path: Path, input_size: tuple[int, int] | None = None, output: s
 
 
 def _require_float(graph: Graph, path: Path) -> None:
-    """Raise InputError unless the model is float32 throughout."""
+    """Raise InputError unless the model computes in float32 throughout; fake quantization is allowed."""
+    fake = rounded_tensors(graph)
+    types = {graph.dtype(tensor) for tensor in range(len(graph.tensors)) if tensor not in fake}
+    quantized = [t for t in range(len(graph.tensors)) if graph.quantization(t) is not None and t not in fake]
+    if quantized or types & {np.dtype(kind) for kind in (np.int8, np.uint8, np.int16, np.float16)}:
+        raise InputError(
+            f"a TFLite file must be float32 to be converted. Received: {path}, which is quantized: {_kind(graph)}; "
+            "convert the float model instead"
+        )
     for tensor in range(len(graph.tensors)):
-        dtype = graph.dtype(tensor)
-        if graph.quantization(tensor) is not None or dtype in (np.int8, np.uint8, np.int16, np.float16):
-            raise InputError(
-                f"a TFLite file must be float32 to be converted. Received: {path}, which is quantized "
-                f"({graph.name(tensor)!r} is {dtype}); convert the float model instead"
-            )
-        values = graph.constant(tensor) if dtype == np.float32 else None
+        values = graph.constant(tensor) if graph.dtype(tensor) == np.float32 else None
         if values is not None and not np.isfinite(values).all():
             raise InputError(f"the model's weights must be finite. Received: {path} with NaN or infinity")
+
+
+def _kind(graph: Graph) -> str:
+    """How a file is quantized, in words."""
+    integer, total = count_operators(graph)
+    types = {graph.dtype(t) for t in range(len(graph.tensors)) if graph.constant(t) is not None}
+    if np.dtype(np.float16) in types:
+        return "float16 weights"
+    bits = "int16 activations and int8 weights" if np.dtype(np.int16) in types else "int8 weights and activations"
+    computing = sum(operator.name not in ("QUANTIZE", "DEQUANTIZE") for operator in graph.operators())
+    if not integer:
+        return "int8 weights and float activations (dynamic range)"
+    return bits if integer >= computing else f"partly, {integer} of {total} operators are integer"

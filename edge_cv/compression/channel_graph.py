@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.compression.keras_graph import functional_form, walk
+from edge_cv.compression.keras_graph import functional_form, is_augmentation, walk
 from edge_cv.models.kernels import KERNELS
 
 if TYPE_CHECKING:
@@ -175,7 +175,12 @@ class ChannelGraph:
             return self._computed(operation, channels)
         if kind == "DepthwiseConv2D":
             return np.repeat(channels, operation.depth_multiplier)
-        if kind in ELEMENTWISE or kind in PER_CHANNEL or kind in ("Rescaling", "Normalization"):
+        if (
+            kind in ELEMENTWISE
+            or kind in PER_CHANNEL
+            or kind in ("Rescaling", "Normalization")
+            or is_augmentation(operation)
+        ):
             return channels
         if kind in ("LayerNormalization", "Softmax"):  # each value depends on all channels, even on those that are 0
             self._keep(channels)

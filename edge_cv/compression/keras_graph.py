@@ -87,6 +87,19 @@ def functional_form(model: Any) -> keras.Model:
     return model
 
 
+def is_augmentation(operation: Any) -> bool:
+    """Whether a layer changes images at random in training only, such as RandomFlip: the identity afterwards."""
+    from keras import layers
+
+    kind = type(operation).__name__
+    return (
+        isinstance(operation, layers.Layer)
+        and type(operation).__module__.startswith("keras.")
+        and (kind in ("AugMix", "CutMix", "MixUp", "RandAugment") or kind.startswith("Random"))
+        and kind not in ("RandomCrop", "RandomHeight", "RandomWidth")  # which crop or resize afterwards too
+    )
+
+
 def leaf_layers(model: keras.Model) -> dict[str, keras.Layer]:
     """Every layer and operation that `walk` visits, by the name that it has there."""
     layers: dict[str, keras.Layer] = {}

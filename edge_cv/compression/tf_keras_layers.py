@@ -17,6 +17,7 @@ import tensorflow as tf
 import tf_keras
 
 from converters.errors import InputError
+from edge_cv.compression.keras_graph import is_augmentation
 
 # Called with each tf_keras layer, built and with its weights, and its name; returns the layer to use instead.
 Wrap = Callable[[Any, str], Any]
@@ -82,6 +83,8 @@ class TfKerasBuilder:
                 return self._special[kind](operation, name, tensors)
             if kind in SAME:
                 return self._same(operation, name, tensors)
+            if is_augmentation(operation):
+                return tensors[0]
         elif kind.lower() in RAW:
             return self._raw(operation, name, args, tensors)
         what = "layer" if isinstance(operation, keras.layers.Layer) else "operation"
