@@ -209,7 +209,7 @@ def _from_folder(
 
 
 def noise(input_shape: tuple[int, ...], preprocessing: Preprocessing | None, takes_pixels: bool) -> np.ndarray:
-    """Seeded noise of whole pixels, in the model's range: it detects a wrong conversion, but does not measure a quantized one.
+    """Seeded noise of whole pixels, as the model takes them: it detects a wrong conversion, no quantization error.
 
     Args:
         input_shape: `(height, width, channels)`.
