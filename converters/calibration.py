@@ -182,7 +182,7 @@ def _check_range(images: np.ndarray, takes_pixels: bool, preprocessing: Preproce
 def _from_folder(
     folder: Path, input_shape: tuple[int, ...], preprocessing: Preprocessing | None
 ) -> Iterable[np.ndarray]:
-    from converters.images.decoding import SUFFIXES, ImageError, decode_image
+    from converters.images.decoding import SUFFIXES, ImageError, decode_image, is_image_name
 
     if not folder.is_dir():
         raise InputError(f"the calibration folder must exist. Received: {folder}")
@@ -192,7 +192,7 @@ def _from_folder(
             "which this model does not declare"
         )
     preprocessing.require(input_shape)
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = sorted(p for p in folder.rglob("*") if is_image_name(p.relative_to(folder).as_posix()) and p.is_file())
     if not files:
         raise InputError(f"the calibration folder must hold images ({', '.join(SUFFIXES)}). Received: {folder}")
     if len(files) > MAX_IMAGES:  # spread over the folder, so that all classes are present

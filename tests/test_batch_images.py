@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from converters.errors import InputError
 from edge_cv import data
-from edge_cv.data.input_pipeline.loading import reduction
+from edge_cv.data import Samples
+from edge_cv.data.input_pipeline.loading import BrokenImages, reduction
 from edge_cv.data.places import FilePart
 from edge_cv.recipe import Augment
 
@@ -90,7 +91,7 @@ def test_a_broken_image_is_reported_and_replaced_by_the_next_one(memory, run, ca
     with caplog.at_level(logging.WARNING):
         given = run(batches)
     assert set(batches.broken) == set(broken)
-    assert sum("is replaced by another" in record.message for record in caplog.records) == len(broken)
+    assert sum("is replaced by another image" in record.message for record in caplog.records) == len(broken)
     whole = run(make(memory, Augment()))
     order = [batches.plan.sampler.indices(0, step) for step in range(len(batches))]
     for position, index in enumerate(np.concatenate(order)):
@@ -132,6 +133,8 @@ def test_files_are_read_as_images_in_memory_are(memory, tmp_path):
     assert same(taken(batches), taken(make(memory, Augment())))
     (tmp_path / "ä 7.jpg").unlink()
     again = taken(batches, 1)
+    from_files = Samples.from_files("files", [tmp_path / f"ä {n}.jpg" for n in range(8)], [0] * 8, ("a", "b"))
+    assert BrokenImages(from_files).name(7) == str(tmp_path / "ä 7.jpg")
     assert "No such file" in batches.broken[7]
     contents = (*memory.contents[:7], b"", *memory.contents[8:])
     assert same(again, taken(make(Memory(contents, memory.labels), Augment()), 1))

@@ -170,6 +170,18 @@ def test_broken_files_in_a_folder_are_named_and_counted(folder, pixels, caplog):
     assert "1 of 4 calibration images were skipped" in caplog.text
 
 
+def test_hidden_files_are_no_calibration_images(folder, pixels):
+    photo = next(folder.rglob("*.png"))
+    count = len(gather(folder, (32, 32, 3), preprocessing=Preprocessing(32), takes_pixels=True))
+    for name in (".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/a.png", "._a.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(photo.read_bytes())
+    again = gather(folder, (32, 32, 3), preprocessing=Preprocessing(32), takes_pixels=True)
+    for name in (".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/a.png", "._a.png"):
+        (folder / name).unlink()
+    assert len(again) == count
+
+
 def test_wrong_folders_are_rejected(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="must exist"):

@@ -139,6 +139,37 @@ def test_classes_with_few_or_no_images(tmp_path):
     assert said(check(one), "one class only") == [("one", 1, True)]
 
 
+def test_what_training_refuses_is_named_and_what_it_takes_passes(tmp_path):
+    """The oracle is the split that a training itself makes."""
+    from edge_cv.data.opening import classes_to_train
+    from edge_cv.data.split import split_for_training
+
+    def refused(folder: Path) -> bool:
+        try:
+            split_for_training(str(folder), None, 1, classes=classes_to_train(folder))
+        except InputError:
+            return True
+        return False
+
+    fine, empty, single = (photos(tmp_path / name) for name in ("fine", "empty", "single"))
+    (empty / "cow shed").mkdir()
+    for number in range(12):  # of one photo each: a hash of the name decides which are drawn for the test
+        write(single / f"class {number}" / "0.jpg", encoded(200 + number, size=SIZE))
+    for folder, harms in ((fine, False), (empty, True), (single, True)):
+        assert refused(folder) == check(folder).harms == harms, folder
+    assert "cow shed" in said_examples(check(empty), "cannot be trained on")
+    write(fine / CLASSES[0] / "photo.heic", b"\0\0\0\x18ftypheic\0\0\0\0")
+    (fine / CLASSES[0] / ".ipynb_checkpoints").mkdir()
+    write(fine / CLASSES[0] / ".ipynb_checkpoints" / "0-checkpoint.jpg", encoded(0, size=SIZE))
+    found = check(fine)
+    assert found.parts[0]["images"] == 13
+    assert said(found, "cannot be read") == [("fine", 1, True)]
+
+
+def said_examples(found: Check, what: str) -> str:
+    return " ".join(" ".join(finding.examples) for finding in found.findings if what in finding.what)
+
+
 def test_broken_shards_are_found(tmp_path):
     prepare(photos(tmp_path / "in"), tmp_path / "out", ShardingOptions(shards=1), split="train")
     assert not check(tmp_path / "out").harms

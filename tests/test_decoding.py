@@ -270,3 +270,19 @@ def test_bytes_changed_at_random_give_pixels_or_an_image_error():
             assert decoded.dtype == np.uint8
             assert decoded.ndim == 3
             assert decoded.shape[2] == 3
+
+
+def test_avif_is_read_and_heic_needs_its_plug_in():
+    from converters.images.decoding import is_image_name, readable_formats
+
+    image = Image.new("RGB", (64, 48), (200, 40, 40))
+    stream = io.BytesIO()
+    image.save(stream, "AVIF", quality=95)
+    pixels = decode(stream.getvalue())
+    assert pixels.shape == (48, 64, 3)
+    assert np.abs(pixels.astype(int) - (200, 40, 40)).max() < 8
+    if "HEIF" not in readable_formats():
+        with pytest.raises(ImageError, match="HEIC is read through a plug-in of Pillow: pip install pillow-heif"):
+            decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    names = ["a/b.HEIC", "b.avif", ".b.jpg", "a/.ipynb_checkpoints/b.png", "__MACOSX/b.png", "./a.png", "a.txt"]
+    assert [is_image_name(name) for name in names] == [True, True, False, False, False, True, False]

@@ -122,7 +122,7 @@ def test_many_distinct_numbers_are_divided_into_quarters(table):
         ("file,sex\n,f\n", ["sex"], "line 2 must name an image"),
         ("file,sex\n0.jpg,f\n", ["sex"], "to distinguish them.*0.jpg for both"),
         ("file,sex\ncat/0.jpg,f\n", [], "by must name at least one column"),
-        (b"file,sex\ncat/0.jpg,\xff\xfe\n", ["sex"], "must be a readable CSV"),
+        (b"file,sex\ncat/0.jpg,\x81\x8d\n", ["sex"], "must be a readable CSV"),
         (b'file,sex\n"cat/0.jpg,f\n' + b"x" * 200_000, ["sex"], "must be a readable CSV"),
     ],
 )

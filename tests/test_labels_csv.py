@@ -61,8 +61,8 @@ def test_broken_tables_are_refused(tmp_path, table, message):
 
 def test_an_unreadable_table_is_refused(tmp_path):
     write_table(tmp_path)
-    (tmp_path / "labels.csv").write_bytes(b"file,index\n\xff\xfe,1\n")
-    with pytest.raises(InputError, match=r"labels.csv cannot be read"):
+    (tmp_path / "labels.csv").write_bytes(b"file,index\n\x81\x8d,1\n")
+    with pytest.raises(InputError, match=r"labels.csv must be a readable CSV file"):
         open_samples(tmp_path)
 
 
@@ -74,3 +74,30 @@ def test_an_unknown_split_is_refused(tmp_path):
         open_samples(tmp_path / "images", split="test")
     with pytest.raises(InputError, match="a split must"):
         open_samples("sample", split="test")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        b"file;label\na.png;cat\nb.png;dog\n",
+        "\ufefffilename\tclass\na.png\tcat\nb.png\tdog\n".encode(),
+        "Image Path,Category\r\na.png,cat\r\nb.png,dog\r\n".encode("utf-16"),
+        b"sep=;\npath;label\na.png;cat\nb.png;dog\n",
+        b",image,class_name\n0,a.png,cat\n1,.\\b.png,dog\n",
+    ],
+)
+def test_separators_encodings_and_column_names_vary(tmp_path, table):
+    write_table(tmp_path, "")
+    (tmp_path / "labels.csv").write_bytes(table)
+    samples = open_samples(tmp_path)
+    assert names_and_labels(samples) == [("a.png", 0), ("b.png", 1)]
+    assert samples.classes == ("cat", "dog")
+
+
+def test_numbers_as_labels_are_ordered_by_value_or_index_the_given_classes(tmp_path):
+    write_table(tmp_path, "file,label\na.png,10\nb.png,9\n")
+    assert open_samples(tmp_path).classes == ("9", "10")
+    write_table(tmp_path, "file,label\na.png,1\nb.png,0\n")
+    assert names_and_labels(open_samples(tmp_path, classes=["cat", "dog"])) == [("a.png", 1), ("b.png", 0)]
+    write_table(tmp_path, "file,label\na.png,DOG\nb.png,cat\n")
+    assert names_and_labels(open_samples(tmp_path, classes=["Cat", "dog"])) == [("a.png", 1), ("b.png", 0)]

@@ -1,5 +1,7 @@
 """Decoding image files to upright RGB pixels, with an error that names the file and the reason.
 
+HEIC is read where the plug-in pillow-heif is installed, AVIF where it is or Pillow has it built in.
+
 Images are untrusted: only raster formats that Pillow decodes itself are opened (never EPS, which starts Ghostscript),
 and an image of more than `MAX_PIXELS` is rejected by its header, before memory is allocated. ICC profiles are ignored:
 the stored numbers are read as sRGB, as TensorFlow's and Android's decoders do. Of several frames the first is read.
@@ -7,21 +9,27 @@ the stored numbers are read as sRGB, as TensorFlow's and Android's decoders do. 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import io
 import os
 import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 from converters.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = (  # of image files in folders, in lower case
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif"),
 )
+_ISO_BRANDS = {  # of ISO media files whose images need more than Pillow alone
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"),
+}
 MAX_PIXELS = 89_478_485  # width x height, where Pillow begins to warn: 256 MiB of 8-bit RGB
 
 # The transposition for each value of the EXIF tag Orientation (Exif 3.0, 4.6.5.1.6).
@@ -84,7 +92,6 @@ def decode_image(file: str | os.PathLike | bytes, *, reduce: int = 1) -> Image.I
     Raises:
         ImageError: as `decode`.
     """
-    _prepare_pillow()
     name: str = "<bytes>"
     if isinstance(file, (bytes, bytearray, memoryview)):
         opened: io.BytesIO | str = io.BytesIO(file)
@@ -94,7 +101,7 @@ def decode_image(file: str | os.PathLike | bytes, *, reduce: int = 1) -> Image.I
         _check_regular_file(name)
         size = os.path.getsize(name)
     try:
-        with Image.open(opened, formats=FORMATS) as image:
+        with Image.open(opened, formats=readable_formats()) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(name, f"its {width} x {height} pixels are more than the {MAX_PIXELS} allowed")
@@ -111,15 +118,23 @@ def decode_image(file: str | os.PathLike | bytes, *, reduce: int = 1) -> Image.I
     except Image.DecompressionBombError:
         raise ImageError(name, f"its pixels are more than the {MAX_PIXELS} allowed") from None
     except Image.UnidentifiedImageError:
-        formats = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise ImageError(name, "it is empty" if not size else f"it is not {formats}, or its header is broken") from None
+        raise ImageError(name, _why_unidentified(file, size)) from None
     except Exception as error:  # Pillow raises exceptions of many kinds for broken files
         raise ImageError(name, " ".join(str(error).split()) or type(error).__name__) from error
 
 
+def is_image_name(path: str) -> bool:
+    """Whether a relative path has the suffix of an image, and neither it nor a folder of it is hidden."""
+    hidden = any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in path.split("/"))
+    return path.lower().endswith(SUFFIXES) and not hidden
+
+
 @functools.cache
-def _prepare_pillow() -> None:
-    """Register the readers of FORMATS only, and ignore Pillow's warnings about unusual but readable metadata."""
+def readable_formats() -> tuple[str, ...]:
+    """The formats that are read here, by Pillow's names.
+
+    Their readers alone are registered, and Pillow's warnings about unusual but readable metadata are ignored.
+    """
     from PIL import (  # noqa: F401
         BmpImagePlugin,
         GifImagePlugin,
@@ -132,6 +147,30 @@ def _prepare_pillow() -> None:
 
     # Not warnings.catch_warnings around each call, which is not thread-safe.
     warnings.filterwarnings("ignore", module=r"PIL\.(\w+ImagePlugin|Image)$")
+    more = []
+    if features.check("avif"):
+        from PIL import AvifImagePlugin  # noqa: F401
+
+        more.append("AVIF")
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
+        more.append("HEIF")
+    return (*FORMATS, *more)
+
+
+def _why_unidentified(file: str | os.PathLike | bytes, size: int) -> str:
+    """Why Pillow does not recognize a file of a size in bytes."""
+    if not size:
+        return "it is empty"
+    if isinstance(file, (bytes, bytearray, memoryview)):
+        head = bytes(file[:12])
+    else:
+        with open(file, "rb") as opened:
+            head = opened.read(12)
+    kind = _ISO_BRANDS.get(head[8:12]) if head[4:8] == b"ftyp" else None
+    if kind is not None and {"HEIC": "HEIF"}.get(kind, kind) not in readable_formats():
+        return f"{kind} is read through a plug-in of Pillow: pip install pillow-heif"
+    return f"it is not {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, or its header is broken"
 
 
 def _check_regular_file(name: str) -> None:

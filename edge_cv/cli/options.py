@@ -132,13 +132,10 @@ def fine_tuned(part: StageT, epochs: int | None, steps: int | None, learning_rat
 
 
 def label_file(path: Path | None) -> list[str] | None:
-    """The class names in the file of `--labels`, one per line."""
-    if path is None:
-        return None
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--labels must be a readable text file. Received: {path} ({error})") from error
+    """The class names in the file of `--labels`."""
+    from edge_cv.data.label_files import read_label_file
+
+    return None if path is None else read_label_file(path)
 
 
 def thread_counts(text: str) -> tuple[int, ...]:

@@ -18,13 +18,14 @@ import numpy as np
 from converters.errors import InputError
 from converters.images.decoding import ImageError
 from converters.images.image_hash import image_hash, near_duplicates
-from edge_cv.data.class_counts import class_counts
+from edge_cv.data.class_counts import check_trainable, class_counts
 from edge_cv.data.formats import tfrecord
 from edge_cv.data.formats.record_scan import TFRECORD, format_of
 from edge_cv.data.image_files import inspect
 from edge_cv.data.opening import classes_to_train, open_samples, splits_of
 from edge_cv.data.places import Parts
 from edge_cv.data.samples import UNKNOWN, Samples
+from edge_cv.data.split import split_for_training
 from edge_cv.parallel.processes import map_in_processes
 from edge_cv.progress import Progress, silent
 
@@ -43,6 +44,8 @@ _SUFFIXES = {
     "GIF": (".gif",),
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif", ".hif", ".avif"),
 }
 
 
@@ -112,7 +115,10 @@ def check(
         table = _inspect_all(samples, update)
     issues: list[DataIssue] = []
     for number, part in enumerate(names):
-        issues += _issues_of_part(part, samples[number], table.of(number))
+        trained = part == "train" or (number == 0 and split is None and not splits_of(source))
+        issues += _issues_of_part(part, samples[number], table.of(number), trained=trained)
+    if split is None:
+        issues += _issues_of_training(source, names[0])
     with progress("checking the shards' checksums"):
         issues += [issue for part in names for issue in _issues_of_shards(part, parts[part])]
     with progress("looking for duplicates"):
@@ -230,7 +236,8 @@ def _inspect_image(samples: Samples, index: int) -> tuple[int, int, int, int, in
 # -------------------------------------------------------------------------------------------- from columns to issues
 
 
-def _issues_of_part(part: str, samples: Samples, table: _Table) -> Iterator[DataIssue]:
+def _issues_of_part(part: str, samples: Samples, table: _Table, *, trained: bool) -> Iterator[DataIssue]:
+    """The issues of the images of one part; `trained` is whether models are trained on it."""
 
     def names(rows: np.ndarray, extra: Callable[[int], str] = lambda row: "") -> tuple[str, ...]:
         return tuple(f"{samples.place(table.index[row])}{extra(row)}" for row in rows[:EXAMPLES].tolist())
@@ -265,12 +272,28 @@ def _issues_of_part(part: str, samples: Samples, table: _Table) -> Iterator[Data
     empty = np.flatnonzero(counts == 0)
     if len(empty):
         shown = tuple(samples.classes[i] for i in empty[:EXAMPLES])
-        yield DataIssue(part, "classes have no image that can be read", len(empty), part == "train", shown)
+        yield DataIssue(part, "classes have no image that can be read", len(empty), trained, shown)
     elif counts.max() > IMBALANCE * counts.min():
         order = np.argsort(counts, kind="stable")
         shown = tuple(f"{samples.classes[i]}: {counts[i]}" for i in (*order[: EXAMPLES - 1], order[-1]))
         few = int((counts * IMBALANCE < counts.max()).sum())
         yield DataIssue(part, f"classes have under a {IMBALANCE:g}th of the largest one's images", few, False, shown)
+
+
+def _issues_of_training(source: str | os.PathLike, part: str) -> Iterator[DataIssue]:
+    """Why no model can be trained on a labelled source as it is, if that is so."""
+    splits = splits_of(source)
+    if splits and "train" not in splits:
+        return
+    try:
+        classes = classes_to_train(source)
+        training = open_samples(source, "train" if splits else None, classes)
+        if len(splits) == 1:  # measured on another source
+            check_trainable(training)
+        elif training.classes:
+            split_for_training(os.fspath(source), None, 1, classes=classes)
+    except InputError as error:
+        yield DataIssue("train" if splits else part, "cannot be trained on", 1, True, (str(error),))
 
 
 def _issues_of_shards(part: str, samples: Samples) -> list[DataIssue]:

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from converters.errors import InputError
+from edge_cv.data.labels import positions_of
 from edge_cv.data.samples import UNKNOWN, Samples, shortened
 
 
@@ -29,13 +30,13 @@ def with_classes(samples: Samples, classes: tuple[str, ...]) -> Samples:
     """
     if tuple(samples.classes) == tuple(classes):
         return samples
-    positions = {name: index for index, name in enumerate(classes)}
     used = np.flatnonzero(class_counts(samples))
     names = [samples.classes[index] for index in used]
+    positions = positions_of(names, classes)
     missing = [name for name in names if name not in positions]
     if missing:
         raise InputError(f"{samples.name} has images of other classes than the given ones: {shortened(missing)}")
-    if len(set(names)) < len(names) or len(positions) < len(classes):
+    if len(set(positions.values())) < len(names) or len(set(classes)) < len(classes):
         raise InputError(f"class names must differ to be matched. Received: {samples.name} with names that repeat")
     target = np.array([positions[name] for name in names], np.int64)
     if samples.multi_label:

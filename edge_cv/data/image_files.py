@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from converters.images.decoding import FORMATS, decode_image
+from converters.images.decoding import decode_image, readable_formats
 
 _ORIENTATION_TAG = 0x0112
 _PLAIN_MODES = {"JPEG": ("L", "RGB"), "PNG": ("L", "RGB")}
@@ -43,7 +43,7 @@ def inspect(content: bytes) -> tuple[ImageFacts, Image.Image]:
         ImageError: the image cannot be decoded completely.
     """
     rgb = decode_image(content)  # first, because it rejects malicious files
-    with Image.open(io.BytesIO(content), formats=FORMATS) as stored:
+    with Image.open(io.BytesIO(content), formats=readable_formats()) as stored:
         format, mode = stored.format or "", stored.mode
         try:
             turned = stored.getexif().get(_ORIENTATION_TAG, 1) not in (0, 1)

@@ -6,7 +6,7 @@ Two pairs of classes share a name (crane, maillot). Index and wnid identify a cl
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -63,6 +63,41 @@ def name_to_indices() -> Mapping[str, tuple[int, ...]]:
 def plain_name(name: str) -> str:
     """A class name in lower case, with single spaces and no underscores."""
     return " ".join(name.replace("_", " ").lower().split())
+
+
+def positions_of(names: Iterable[str], classes: Sequence[str]) -> dict[str, int]:
+    """The index in `classes` of each name that is among them.
+
+    A name that is not there as it is written may differ in case, spaces, hyphens and underscores from one class alone.
+    If no name is there and all are numbers, they are the indices.
+    """
+    names = list(names)
+    exact = {name: index for index, name in enumerate(classes)}
+    alike: dict[str, list[int]] = {}
+    for index, name in enumerate(classes):
+        alike.setdefault(_comparable(name), []).append(index)
+    found = {}
+    for name in names:
+        candidates = [exact[name]] if name in exact else alike.get(_comparable(name), [])
+        if len(candidates) == 1:
+            found[name] = candidates[0]
+    if not found and all(_is_number(name) and int(name) < len(classes) for name in names):
+        return {name: int(name) for name in names}
+    return found
+
+
+def sorted_names(names: Iterable[str]) -> list[str]:
+    """Class names in order: numbers by value, other names alphabetically."""
+    names = list(names)
+    return sorted(names, key=int) if all(map(_is_number, names)) else sorted(names)
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) < 8 and str(int(name)) == name
+
+
+def _comparable(name: str) -> str:
+    return plain_name(name).replace("-", " ")
 
 
 def validation_label(file_name: str) -> int | None:

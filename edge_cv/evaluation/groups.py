@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import csv
 import dataclasses
 import math
 import os
@@ -12,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.errors import InputError, unknown
+from edge_cv.data.formats.tables import FILE_COLUMNS, read_table
 from edge_cv.intervals import wilson_interval
 
-FILE_COLUMNS = ("file", "path")
 MOST_VALUES = 12
 """A column of numbers with more distinct values than this is divided into quarters."""
 MOST_GROUPS = 50
@@ -79,8 +78,8 @@ def read_columns(
             column has more than 50 distinct values that are not numbers.
     """
     table = Path(table)
-    header, rows = _rows(table)
-    key = next((name for name in FILE_COLUMNS if name in header), None)
+    opened = read_table(table)
+    header, key = opened.columns, opened.column(FILE_COLUMNS)
     if key is None:
         raise InputError(
             f"{table} must have a column file with the images' names. Received: {', '.join(header) or 'no header'}"
@@ -91,7 +90,7 @@ def read_columns(
         if column not in header or column == key:
             raise unknown(f"column of {table}", column, [name for name in header if name != key])
     by_name: dict[str, Mapping[str, str]] = {}
-    for line, row in rows:
+    for line, row in opened.rows():
         name = "/".join(part for part in (row[key] or "").replace("\\", "/").split("/") if part not in ("", "."))
         if not name:
             raise InputError(f"{table} line {line} must name an image in its column {key}. Received: an empty value")
@@ -179,17 +178,6 @@ def _group(name: str, hits: int, images: int, other_hits: int, others: int) -> G
 
     p = float(fisher_exact([[hits, images - hits], [other_hits, others - other_hits]]).pvalue)
     return Group(name, images, accuracy, interval, other_hits / others, p)
-
-
-def _rows(table: Path) -> tuple[list[str], list[tuple[int, Mapping[str, str]]]]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = [str(name) for name in reader.fieldnames or ()]
-            return header, [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"{table} must be a readable CSV file. Received: {reason}") from error
 
 
 def _matched(

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from converters.errors import InputError, unknown
-from edge_cv.data.labels import imagenet_labels, imagenet_names, name_to_indices, plain_name, wnid_to_index
+from edge_cv.data.labels import (
+    imagenet_labels,
+    imagenet_names,
+    name_to_indices,
+    plain_name,
+    positions_of,
+    wnid_to_index,
+)
 
 
 def class_indices(
@@ -31,7 +38,7 @@ def class_indices(
     """
     if classes is not None:
         classes = classes or every
-        positions = {name: index for index, name in enumerate(classes)}
+        positions = positions_of(used, classes)
         for name in used:
             if name not in positions:
                 raise unknown(f"class folder in {path}", name, classes)

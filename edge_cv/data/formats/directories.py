@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.errors import InputError
-from converters.images.decoding import SUFFIXES
+from converters.images.decoding import is_image_name
 from edge_cv.data.places import Files, Packed
 from edge_cv.data.samples import Samples
 
@@ -33,7 +33,7 @@ def image_names(path: Path) -> list[str]:
 def is_image(entry: os.DirEntry) -> bool:
     """Whether the entry's name is that of an image. Decoding reports what else may be wrong (a pipe, a broken link)."""
     try:
-        return entry.name.lower().endswith(SUFFIXES) and not entry.is_dir()
+        return is_image_name(entry.name) and not entry.is_dir()
     except OSError:  # a symbolic link to itself
         return False
 

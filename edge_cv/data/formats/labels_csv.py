@@ -1,15 +1,15 @@
 """A CSV file that names images, their labels and, optionally, their split.
 
-Its columns: `file` (a path relative to the table, or to the folder `images` beside it), optionally `split`, and one of
+Its columns: `file` (a path relative to the table, or to the folder `images` beside it; also `filename`, `path` or
+`image`), optionally `split`, and one of
 
 - `index`, `wnid` or both: ImageNet's classes; `index` alone counts the caller's classes where these are given;
-- `label`: a class name;
+- `label` (or `class`, `category`): a class name;
 - `labels`: class names separated by |; an image may have several, or none.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
 import os
 import re
@@ -23,7 +23,8 @@ import numpy as np
 from converters.errors import InputError, unknown
 from edge_cv.data.formats.class_indices import class_indices
 from edge_cv.data.formats.layout import SPLIT_WORDS, Layout
-from edge_cv.data.labels import imagenet_names, wnid_to_index
+from edge_cv.data.formats.tables import FILE_COLUMNS, LABEL_COLUMNS, Table, read_table
+from edge_cv.data.labels import imagenet_names, sorted_names, wnid_to_index
 from edge_cv.data.places import Files, Packed
 from edge_cv.data.samples import Samples, shortened
 
@@ -35,9 +36,9 @@ Row = dict[str, str]
 def labels_csv(path: Path) -> Layout | None:
     """Recognize a CSV file, or a folder with a labels.csv."""
     file = path / "labels.csv" if path.is_dir() else path
-    if file.suffix.lower() != ".csv" or not file.is_file():
+    if file.suffix.lower() not in (".csv", ".tsv") or not file.is_file():
         return None
-    splits = {_split(row) for _, row in _rows(file)} - {""}
+    splits = {_split(row) for _, row in _rows(read_table(file))} - {""}
     opened = {split: functools.partial(open_labels_csv, file, split=split) for split in sorted(splits)}
     return Layout(opened, functools.partial(open_labels_csv, file))
 
@@ -53,35 +54,36 @@ def open_labels_csv(file: Path, classes: Sequence[str] | None = None, *, split: 
     Raises:
         InputError: the table is broken, contradicts itself, or names missing files or an unknown split.
     """
-    columns = _columns(file)
+    table = read_table(file)
+    columns = set(_columns(table))
     kind = next((column for column in ("labels", "label") if column in columns), "index")
     if "file" not in columns or not columns & {"labels", "label", "index", "wnid"}:
         raise InputError(
             f"{file} must have the columns file and index or wnid (or label, or labels). "
-            f"Received: {', '.join(sorted(map(str, columns))) or 'none'}"
+            f"Received: {', '.join(table.columns) or 'none'}"
         )
     index_names = tuple(classes) if classes and "wnid" not in columns else imagenet_names()
-    table = _read(file, kind, len(index_names), split)
-    if split is not None and split not in table.splits - {""}:
-        raise unknown(f"split of {file}", split, sorted(table.splits - {""}))
-    if table.missing:
-        raise InputError(f"{file} names files that do not exist: {shortened(table.missing)}")
-    labels, class_names = np.array(table.codes, np.int32), index_names
+    images = _read(table, kind, len(index_names), split)
+    if split is not None and split not in images.splits - {""}:
+        raise unknown(f"split of {file}", split, sorted(images.splits - {""}))
+    if images.missing:
+        raise InputError(f"{file} names files that do not exist: {shortened(images.missing)}")
+    labels, class_names = np.array(images.codes, np.int32), index_names
     if kind != "index":
-        every = sorted(table.names)
+        every = sorted_names(images.names)
         positions, class_names = class_indices(file, every, every, classes)
-        labels = np.array([positions[name] for name in table.names], np.int32)[labels]
+        labels = np.array([positions[name] for name in images.names], np.int32)[labels]
     if kind == "labels":
-        label_sets = np.zeros((len(table.paths), len(class_names)), bool)
-        label_sets[np.repeat(np.arange(len(table.paths)), table.counts), labels] = True
+        label_sets = np.zeros((len(images.paths), len(class_names)), bool)
+        label_sets[np.repeat(np.arange(len(images.paths)), images.counts), labels] = True
         labels = label_sets
     name = file.parent.name if file.name == "labels.csv" else file.stem
     name = name if split is None else f"{name} ({split})"
-    return Samples(name, class_names, labels, Files(str(file.parent), Packed(table.paths)))
+    return Samples(name, class_names, labels, Files(str(file.parent), Packed(images.paths)))
 
 
 @dataclass
-class _Table:
+class _Images:
     """The content of a CSV file.
 
     Attributes:
@@ -101,26 +103,27 @@ class _Table:
     missing: list[str] = field(default_factory=list)
 
 
-def _read(file: Path, kind: str, classes: int, split: str | None) -> _Table:
-    table, folder = _Table(), _Folder(file.parent)
+def _read(table: Table, kind: str, classes: int, split: str | None) -> _Images:
+    file = table.file
+    images, folder = _Images(), _Folder(file.parent)
     lines: dict[str, int] = {}  # of files
-    for line, row in _rows(file):
+    for line, row in _rows(table):
         where = f"{file} line {line}"
         path = _file_name(row, where)
         if lines.setdefault(path, line) != line:
             raise InputError(f"{file} lines {lines[path]} and {line} name the same file: {path}")
-        codes = [_index(row, where, classes)] if kind == "index" else _class_codes(row, kind, table.names, where)
-        table.splits.add(_split(row))
+        codes = [_index(row, where, classes)] if kind == "index" else _class_codes(row, kind, images.names, where)
+        images.splits.add(_split(row))
         if split not in (None, _split(row)):
             continue
         place = folder.find(path)
         if place is None:
-            table.missing.append(path)
+            images.missing.append(path)
             continue
-        table.paths.append(os.fsencode(place))
-        table.codes.extend(codes)
-        table.counts.append(len(codes))
-    return table
+        images.paths.append(os.fsencode(place))
+        images.codes.extend(codes)
+        images.counts.append(len(codes))
+    return images
 
 
 class _Folder:
@@ -144,22 +147,18 @@ class _Folder:
         return None
 
 
-def _rows(file: Path) -> Iterator[tuple[int, Row]]:
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            reader = csv.DictReader(opened)
-            for row in reader:
-                yield reader.line_num, row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
+def _columns(table: Table) -> dict[str, str]:
+    """The table's name of each column that is read."""
+    names = {"file": FILE_COLUMNS, "label": LABEL_COLUMNS}
+    every = ("file", "labels", "label", "index", "wnid", "split")
+    found = {name: table.column(names.get(name, (name,))) for name in every}
+    return {name: column for name, column in found.items() if column is not None}
 
 
-def _columns(file: Path) -> set[str]:
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            return set(csv.DictReader(opened).fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
+def _rows(table: Table) -> Iterator[tuple[int, Row]]:
+    columns = _columns(table)
+    for line, row in table.rows():
+        yield line, {name: row[column] for name, column in columns.items()}
 
 
 def _split(row: Row) -> str:
@@ -169,7 +168,7 @@ def _split(row: Row) -> str:
 
 
 def _file_name(row: Row, where: str) -> str:
-    name = row["file"] or ""
+    name = row["file"].strip().replace("\\", "/")
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise InputError(f"{where}: file must be a name inside the folder. Received: {name!r}")
     return os.path.normpath(name)

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from converters.errors import InputError
-from converters.images.decoding import SUFFIXES
+from converters.images.decoding import SUFFIXES, is_image_name
 from edge_cv.data.formats.class_indices import class_indices
 from edge_cv.data.formats.directories import scan
 from edge_cv.data.formats.imagenet_validation import VALIDATION_FILE, validation_labels
@@ -137,7 +137,7 @@ def _class_archives(archive: _Archive) -> Iterator[_Archive]:
     for member in _members(archive):
         if member.name.endswith(".tar"):
             yield _Archive(archive.path, member.offset_data, member.size, PurePosixPath(member.name).stem)
-        elif member.name.lower().endswith(SUFFIXES):
+        elif is_image_name(member.name):
             return
 
 
@@ -145,7 +145,7 @@ def _images(archive: _Archive) -> _Images:
     """Find the images of an archive by reading its headers alone."""
     names, offsets, lengths = [], array("q"), array("q")
     for member in _members(archive):
-        if member.name.lower().endswith(SUFFIXES):
+        if is_image_name(member.name):
             names.append(os.fsencode(member.name))
             offsets.append(member.offset_data)
             lengths.append(member.size)

@@ -91,7 +91,7 @@ def sample_batches(
     """
     shape = _shape(image_size, channels)
     plan = _plan(samples, shape, batch_size, seed, augment or Augment(), balanced, shard_index, shard_count)
-    broken = BrokenImages(samples.name)
+    broken = BrokenImages(samples)
     import keras
 
     if keras.backend.backend() == "tensorflow":
@@ -145,7 +145,7 @@ def array_batches(
     samples = ArraySamples(images, labels, tuple(classes))
     shape = _shape(image_size or images.shape[1:3], images.shape[3])
     plan = _plan(samples, shape, batch_size, seed, augment or Augment(), balanced, shard_index, shard_count)
-    broken = BrokenImages(samples.name)
+    broken = BrokenImages(samples)
     pipeline = _Unchanged(plan, images) if augment is None else PillowPipeline(plan, broken)
     return SampleBatches(plan, pipeline, broken)
 

@@ -77,12 +77,12 @@ class BrokenImages:
     """The images that cannot be read; each is logged once.
 
     Attributes:
-        name: of the samples.
+        samples: the images.
         reasons: the reason by the image's index.
         quiet: whether nothing is logged.
     """
 
-    name: str
+    samples: Any
     reasons: dict[int, str] = field(default_factory=dict)
     quiet: bool = False
 
@@ -91,7 +91,12 @@ class BrokenImages:
             return
         self.reasons[index] = why
         if not self.quiet:
-            logger.warning("image %d of %s is replaced by another: %s", index, self.name, why)
+            logger.warning("%s is replaced by another image: %s", self.name(index), why)
+
+    def name(self, index: int) -> str:
+        """What a person finds an image by: its path, or its number in images without a path."""
+        path = getattr(self.samples, "path", None)
+        return f"image {index} of {self.samples.name}" if path is None else str(path(index))
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -127,7 +132,7 @@ def first_readable(
             broken.add(index, error.why if isinstance(error, ImageError) else str(error))
     raise InputError(
         f"{plan.samples.name} must hold images that can be read. Received: {tries} consecutive ones that cannot, "
-        f"the last: {list(broken.reasons.values())[-1]}"
+        f"the last: {broken.name(list(broken.reasons)[-1])}: {list(broken.reasons.values())[-1]}"
     )
 
 

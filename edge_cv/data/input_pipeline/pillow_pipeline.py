@@ -106,7 +106,7 @@ class _Load:
         self._epoch = epoch
 
     def __call__(self, step: int) -> tuple[Any, Any, dict[int, str]]:
-        plan, broken = self._plan, BrokenImages(self._plan.samples.name, quiet=True)
+        plan, broken = self._plan, BrokenImages(self._plan.samples, quiet=True)
         draws = plan.draws(self._epoch, step)
         images = np.empty((plan.sampler.batch_size, *plan.shape), np.uint8)
         indices = plan.sampler.indices(self._epoch, step)
