@@ -36,6 +36,7 @@ BATCH_PIXELS = 450_000  # of the source model's batches: larger ones take longer
 ONNX_SQNR_DB = {"float32": FLOAT_SQNR_DB, "int8": 3.0}  # an ONNX file fails its check below
 ONNX_TARGETS = ("onnxruntime", "tensorrt")
 OPSET = 17
+FREE = "free"  # batch size of an ONNX file
 VERSIONED = ("tensorflow", "keras", "ai-edge-litert", "ai-edge-quantizer", "tf2onnx", "onnx", "onnxruntime", "numpy")
 
 logger = logging.getLogger(__name__)
@@ -130,10 +131,11 @@ def to_onnx(
     preprocessing: Preprocessing | None = None,
     opset: int = OPSET,
     target: str | None = None,
+    batch: int | str = 1,
     input_size: InputSize = None,
     output: str | None = None,
 ) -> Conversion:
-    """Convert an image classifier to ONNX and check the result; batch 1, input NHWC as the model takes it.
+    """Convert an image classifier to ONNX and check the result; input NHWC as the model takes it.
 
     Args:
         model, calibration, labels, preprocessing, input_size, output: as in `to_tflite`.
@@ -141,6 +143,7 @@ def to_onnx(
         opset: the ONNX operator set, 13 or later.
         target: `onnxruntime` (None is the same) or `tensorrt`, whose int8 has no zero points: an activation's range
             is symmetric about 0, so that activations after a ReLU use half of the steps only.
+        batch: 1, or `free` for any number of images in one call, as servers run them.
 
     Returns:
         The Conversion, of format `onnx`.
@@ -148,14 +151,14 @@ def to_onnx(
     Raises:
         InputError, CheckFailed: as in `to_tflite`.
     """
-    check_onnx(scheme, opset, target)
+    check_onnx(scheme, opset, target, batch)
     source = open_source(model, input_size=input_size, output=output)
     job = prepare(source, preprocessing, calibration, labels, required=scheme == "int8")
-    return onnx_of(job, scheme, opset, target)
+    return onnx_of(job, scheme, opset, target, batch)
 
 
-def check_onnx(scheme: str, opset: int, target: str | None) -> None:
-    """Raise InputError when there is no such scheme, opset or target of ONNX files."""
+def check_onnx(scheme: str, opset: int = OPSET, target: str | None = None, batch: int | str = 1) -> None:
+    """Raise InputError when there is no such scheme, opset, target or batch size of ONNX files."""
     from converters.onnx.export import MIN_OPSET, max_opset
 
     if scheme not in ONNX_SQNR_DB:
@@ -164,16 +167,21 @@ def check_onnx(scheme: str, opset: int, target: str | None) -> None:
         raise unknown("ONNX target", target, ONNX_TARGETS)
     if not isinstance(opset, int) or not MIN_OPSET <= opset <= max_opset():
         raise InputError(f"opset must be a whole number in {MIN_OPSET}..{max_opset()}. Received: {opset!r}")
+    if batch not in (1, FREE):
+        raise InputError(f"the batch size of an ONNX file must be 1 or {FREE!r}. Received: {batch!r}")
 
 
-def onnx_of(job: Job, scheme: str, opset: int = OPSET, target: str | None = None) -> Conversion:
+def onnx_of(job: Job, scheme: str, opset: int = OPSET, target: str | None = None, batch: int | str = 1) -> Conversion:
     """The ONNX Conversion of a job."""
+    from converters.onnx.batch import with_free_batch
     from converters.onnx.export import embed_record, from_float_tflite
     from converters.onnx.quantization import static_int8
 
     content = from_float_tflite(job.model.content, opset)
     if scheme == "int8":
         content = static_int8(content, job.images, symmetric=target == "tensorrt")
+    if batch == FREE:
+        content = with_free_batch(content, job.images)
     reference, _ = _reference(job)
     title = f"{job.model.source.name} as ONNX {scheme}"
     parity = compare(reference, predict_onnx(content, job.images), meaning=job.meaning)
@@ -181,7 +189,7 @@ def onnx_of(job: Job, scheme: str, opset: int = OPSET, target: str | None = None
     record = dataclasses.replace(
         _record(job, scheme, parity, job.graph, Converted(content)),
         format="onnx",
-        options={"opset": opset},
+        options={"opset": opset} if batch == 1 else {"opset": opset, "batch": batch},
         target=target,
     )
     return Conversion(embed_record(content, record.to_json()), scheme, "onnx", record, parity)

@@ -19,6 +19,7 @@ import numpy as np
 
 from converters.errors import CheckFailed
 from converters.native_logs import import_tensorflow, log_level, suppress_native_logs
+from converters.onnx.operators import register_operators, separate_activations
 from converters.tflite.graph import Graph
 from converters.tflite.metadata import OWN_NAME
 
@@ -27,9 +28,10 @@ CATCH_ERRORS = "TF2ONNX_CATCH_ERRORS"  # a variable of tf2onnx
 
 
 def max_opset() -> int:
-    from tf2onnx.constants import PREFERRED_OPSET
+    """The newest operator set that tf2onnx writes; ONNX Runtime reads newer ones too."""
+    from tf2onnx.constants import OPSET_TO_IR_VERSION
 
-    return max(PREFERRED_OPSET, 18)
+    return max(OPSET_TO_IR_VERSION)
 
 
 def from_float_tflite(content: bytes, opset: int) -> bytes:
@@ -38,11 +40,12 @@ def from_float_tflite(content: bytes, opset: int) -> bytes:
     import onnx
     import tf2onnx
 
+    register_operators()
     warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")  # tf2onnx uses it
 
     with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder:
         file = Path(folder) / "float.tflite"
-        file.write_bytes(_with_flat_dense_layers(content))
+        file.write_bytes(_prepared(content))
 
         def convert() -> Any:
             return tf2onnx.convert.from_tflite(str(file), opset=opset)[0]
@@ -78,11 +81,17 @@ def _without_copies() -> Iterator[None]:
             os.environ[CATCH_ERRORS] = before
 
 
-def _with_flat_dense_layers(content: bytes) -> bytes:
-    """The model with 2-D inputs and outputs of all dense layers: tf2onnx loses the bias of others."""
-    from ai_edge_litert import schema_py_generated as schema
-
+def _prepared(content: bytes) -> bytes:
+    """The model as tf2onnx converts it rightly."""
     graph = Graph(content)
+    separate_activations(graph)
+    _flatten_dense_layers(graph)
+    return graph.to_bytes()
+
+
+def _flatten_dense_layers(graph: Graph) -> None:
+    """Give all dense layers 2-D inputs and outputs: tf2onnx loses the bias of others."""
+    from ai_edge_litert import schema_py_generated as schema
 
     def reshape(tensor: int, to: int, at: int) -> None:
         shape = np.array(graph.shape(to), np.int32)
@@ -100,14 +109,13 @@ def _with_flat_dense_layers(content: bytes) -> bytes:
         raw = graph.subgraph.operators[operator.index]
         if len(graph.shape(result)) != 2:
             flat = graph.add_tensor(f"{graph.name(result)}/flat", "FLOAT32", (rows, outputs))
-            raw.outputs = np.array([flat], np.int32)
+            graph.set_outputs_of(operator, [flat])
             reshape(flat, result, operator.index + 1)
         if len(graph.shape(source)) != 2:
             flat = graph.add_tensor(f"{graph.name(source)}/flat", "FLOAT32", (rows, features))
-            raw.inputs = np.array([flat, *operator.inputs[1:]], np.int32)
+            graph.set_inputs(operator, [flat, *operator.inputs[1:]])
             reshape(source, flat, operator.index)
         raw.builtinOptions.keepNumDims = False
-    return graph.to_bytes()
 
 
 def embed_record(content: bytes, record: dict[str, Any]) -> bytes:

@@ -237,7 +237,7 @@ class _Widening:
         output = self._widen(operator.outputs[0], to)
         computed.add(output)
         graph.set_inputs(operator, inputs)
-        graph.subgraph.operators[operator.index].outputs = np.array([output], np.int32)
+        graph.set_outputs_of(operator, [output])
 
     def _narrow_output(self, operator: Operator, to: str) -> None:
         """Convert the operator's output back to int8, where that is read; else the wide tensor takes its name."""

@@ -271,6 +271,9 @@ class Graph:
     def set_inputs(self, operator: Operator, tensors: Sequence[int]) -> None:
         self.subgraph.operators[operator.index].inputs = np.array(tensors, np.int32)
 
+    def set_outputs_of(self, operator: Operator, tensors: Sequence[int]) -> None:
+        self.subgraph.operators[operator.index].outputs = np.array(tensors, np.int32)
+
     def remove_operators(self, indices: Sequence[int]) -> None:
         removed = set(indices)
         self.subgraph.operators = [op for i, op in enumerate(self.subgraph.operators) if i not in removed]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.errors import InputError
+from converters.errors import CheckFailed, InputError
 from converters.native_logs import suppress_native_logs
 
 _announced = False  # whether the runtime has logged its delegate, which it does once in a process
@@ -98,7 +98,27 @@ def predict(content: bytes, images: np.ndarray, *, pixel_offset: int | None = No
 
 
 def predict_onnx(content: bytes, images: np.ndarray) -> np.ndarray:
-    """Outputs `(n, classes)`, float32, of an ONNX model of batch 1 for images `(n, height, width, 3)`."""
+    """Outputs `(n, classes)`, float32, of an ONNX model for images `(n, height, width, 3)`, one at a time.
+
+    Raises:
+        CheckFailed: ONNX Runtime cannot run the model.
+    """
+
+    def row(index: int) -> np.ndarray:
+        return np.asarray(session.run(None, {name: images[index : index + 1].astype(np.float32)})[0]).reshape(-1)
+
+    try:
+        session = onnx_session(content)
+        name = session.get_inputs()[0].name
+        with ThreadPoolExecutor(max_workers=_workers(len(images))) as pool:
+            return np.stack(list(pool.map(row, range(len(images))))).astype(np.float32)
+    except Exception as error:  # of ONNX Runtime, one class for each of its states
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckFailed(f"ONNX Runtime cannot run the model: {lines[0][:300]}") from error
+
+
+def onnx_session(content: bytes) -> Any:
+    """An ONNX Runtime session on the CPU, of one thread: images in parallel use the cores better."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it is not asked for, and writes to the temporary folder
     import onnxruntime
 
@@ -106,15 +126,8 @@ def predict_onnx(content: bytes, images: np.ndarray) -> np.ndarray:
     options.log_severity_level = 3
     # x86 without VNNI adds pairs of int8 products in 16 bits, which overflow: 8 dB where 20 dB are right
     options.add_session_config_entry("session.x64quantprecision", "1")
-    options.intra_op_num_threads = 1  # images in parallel use the cores better than the operators of one image
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def row(index: int) -> np.ndarray:
-        return np.asarray(session.run(None, {name: images[index : index + 1].astype(np.float32)})[0]).reshape(-1)
-
-    with ThreadPoolExecutor(max_workers=_workers(len(images))) as pool:
-        return np.stack(list(pool.map(row, range(len(images))))).astype(np.float32)
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _workers(count: int) -> int:

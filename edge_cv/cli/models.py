@@ -50,6 +50,7 @@ def convert(
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write an ONNX file (float32).")] = False,
     onnx_int8: Annotated[bool, typer.Option("--onnx-int8", help="Also write an ONNX file of int8 (QDQ).")] = False,
+    batch: Annotated[str, typer.Option(help="Images of one call of the ONNX files: 1, or free for servers.")] = "1",
     resize: Resize = None,
     mean: Annotated[
         str | None, typer.Option(help="The model's input is (pixel - mean) / std; one number or three.")
@@ -83,6 +84,7 @@ def convert(
         architecture=architecture,
         input_size=input_size,
         output=output,
+        batch=batch,
     )
     converted = convert_model(request, out, progress=shown)
     print_rows([conversion_row(file) for file in converted], as_json)

@@ -35,6 +35,7 @@ class ConversionRequest:
         unsafe: run the Python code of the file's Lambda layers.
         input_size: height and width for a model whose input has no fixed size: `224`, or `160x120` (height x width).
         output: the name of the output to convert, for a model with several.
+        batch: of the ONNX files: `1`, or `free` for any number of images in one call.
     """
 
     model: str
@@ -50,6 +51,7 @@ class ConversionRequest:
     architecture: str | None = None
     input_size: str | None = None
     output: str | None = None
+    batch: str = "1"
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
             input_size=request.input_size,
             output=request.output,
         )
+    batch = 1 if request.batch == "1" else request.batch
     options: dict[str, Any] = {"labels": labels, "preprocessing": preprocessing_of(source, request.preprocessing)}
     options["calibration"] = request.calibration
     if request.calibration is not None:
@@ -112,7 +115,7 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
     stem, converted = Path(request.model).stem or "model", []
     names = [*(scheme.name for scheme in schemes), *(f"ONNX {name}" for name in request.onnx)]
     with progress(f"converting to {', '.join(names)}") as update:
-        for conversion in convert_all(source, schemes, request.onnx, target=request.target, **options):
+        for conversion in convert_all(source, schemes, request.onnx, target=request.target, batch=batch, **options):
             path = out_dir / Output("", conversion.format, conversion.scheme).file_name(stem)
             converted.append(Converted(conversion, conversion.save(path)))
             update(len(converted), len(names))
