@@ -22,6 +22,7 @@ from converters.float_model import FloatModel, convert_float, output_meaning
 from converters.images.preprocessing import Preprocessing
 from converters.packages import package_versions
 from converters.parity import Parity, compare
+from converters.quantization.integer import float_operators
 from converters.record import InputRecord, OutputRecord, Record, TensorRecord
 from converters.schemes import Converted, Scheme, parse
 from converters.sources import Source, open_source
@@ -107,7 +108,7 @@ def tflite_of(job: Job, scheme: Scheme, target: str | None) -> Conversion:
             logger.warning("for %s, %s. Remedy: %s", target, diagnostic.what, diagnostic.remedy)
     operators = count_operators(graph)
     if scheme.integer:
-        _check_integer_share(operators, scheme.min_integer_share, title)
+        _check_integer(graph, operators, scheme, title)
         errors = layer_errors(job.model.content, converted.content, job.images, pixel_offset=converted.pixel_offset)
         parity = dataclasses.replace(parity, worst_layers=worst(errors))
     record = dataclasses.replace(
@@ -348,12 +349,21 @@ def _checked(parity: Parity, min_sqnr_db: float, title: str) -> Parity:
     return parity
 
 
-def _check_integer_share(operators: tuple[int, int], least: float, title: str) -> None:
-    integer, total = operators
+def _check_integer(graph: Graph, operators: tuple[int, int], scheme: Scheme, title: str) -> None:
+    """Raise CheckFailed where too few operators are integer; warn of float ones that the scheme does not choose."""
+    (integer, total), least, kind = operators, scheme.min_integer_share, scheme.name.split("x")[0]
+    floats = [
+        f"{name} ({', '.join(layers[:3])}{', ...' * (len(layers) > 3)})"
+        for name, layers in float_operators(graph).items()
+    ]
+    reason = f"TensorFlow Lite has no {kind} form of {', '.join(floats)}"
     if integer < least * total:
         raise CheckFailed(
             f"{title}: at least {least:.0%} of the operators must be integer. Measured: {integer} of {total}"
+            + (f"; {reason}" if floats else "")
         )
+    if floats and least:
+        logger.warning("%s: %s; they stay float, and an NPU leaves them to the CPU", title, reason)
 
 
 def _record(job: Job, scheme: str, parity: Parity, graph: Graph, converted: Converted) -> Record:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 from operator_kinds import images, kinds, network
 
-from converters import to_tflite
+from converters import CheckFailed, Int8, to_tflite
+from converters.devices.targets import check as check_target
 from converters.parity import sqnr_db
 from converters.tflite.graph import Graph, count_operators
 from converters.tflite.runtime import interpreter
@@ -76,3 +78,24 @@ def outputs(content: bytes, photos: np.ndarray) -> np.ndarray:
         at.invoke()
         rows.append((at.get_tensor(made["index"]).astype(np.float32) - out_zero) * out_scale)
     return np.concatenate(rows)
+
+
+def test_operators_that_stay_float_are_named_with_their_layers_and_the_reason(caplog):
+    import keras
+    from keras import layers, ops
+
+    image = keras.Input((32, 32, 3))
+
+    class Running(layers.Layer):
+        def call(self, x):
+            return ops.cumsum(x, axis=1)
+
+    x = layers.Conv2D(4, 3, 2)(layers.Rescaling(1 / 127.5, -1)(image))
+    model = keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling2D()(Running(name="running_sum")(x))))
+    reason = r"has no int8 form of CUMSUM \(running_sum\)"
+    conversion = to_tflite(model, "int8", calibration=images())
+    assert re.search(reason, caplog.text)
+    with pytest.raises(CheckFailed, match=rf"must be integer.*{reason}"):
+        to_tflite(model, Int8(min_integer_share=1.0), calibration=images())
+    (diagnostic,) = [d for d in check_target(conversion.content, "edgetpu") if "activations" in d.what]
+    assert "CUMSUM has no int8 form" in diagnostic.remedy

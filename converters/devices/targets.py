@@ -187,6 +187,9 @@ def _activations(graph: Graph, operators: list[Operator], chosen: Target) -> Ite
     takes = " or ".join(chosen.activations)
     for kind, where in wrong.items():
         remedy = "use the scheme int8" if "int8" in chosen.activations else "use the scheme float16 or float32"
+        if "int8" in chosen.activations and len(where) < len(operators) and _has_integer_weights(graph, operators):
+            names = sorted({operator.name for operator in where} - {"QUANTIZE", "DEQUANTIZE"})
+            remedy = f"replace these layers in the model: {', '.join(names)} has no int8 form here" if names else remedy
         yield Diagnostic(
             WARNING if chosen.falls_back else ERROR,
             f"activations must be {takes}. Found: {kind} in {len(where)} of {len(operators)} operators, which run on "
@@ -194,6 +197,12 @@ def _activations(graph: Graph, operators: list[Operator], chosen: Target) -> Ite
             remedy,
             _layers(graph, where),
         )
+
+
+def _has_integer_weights(graph: Graph, operators: list[Operator]) -> bool:
+    return any(
+        graph.dtype(op.inputs[0]) == graph.dtype(op.inputs[1]) == np.int8 for op in operators if op.name in WEIGHTED
+    )
 
 
 def _operators(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:

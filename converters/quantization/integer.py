@@ -73,6 +73,23 @@ def int8_parameters(low: float, high: float) -> tuple[float, int]:
     return scale, round(-128 - low / scale)
 
 
+def float_operators(graph: Graph) -> dict[str, list[str]]:
+    """The names of the layers that an integer file computes in float, by operator.
+
+    Conversions of types are left out, and the normalization of a float input.
+    """
+    floats: dict[str, list[str]] = {}
+    normalized = {t for t in graph.inputs if graph.dtype(t) == np.float32}
+    for operator in graph.operators():
+        if operator.name in ("QUANTIZE", "DEQUANTIZE") or not _float_tensors(graph, operator):
+            continue
+        if operator.inputs[0] in normalized:
+            normalized.update(operator.outputs)
+        else:
+            floats.setdefault(operator.name, []).append(graph.name(operator.outputs[0]))
+    return floats
+
+
 def _float_tensors(graph: Graph, operator: Operator) -> list[int]:
     return [t for t in (*operator.inputs, *operator.outputs) if t >= 0 and graph.dtype(t) == np.float32]
 
