@@ -18,6 +18,7 @@ from converters.errors import InputError, unknown
 from converters.float_model import FloatModel
 from converters.images.preprocessing import Preprocessing
 from converters.quantization.candidates import METHODS, Candidate, best_candidate
+from converters.quantization.clusters import has_clusters, with_shared_scales
 from converters.quantization.equalization import equalizable, equalized
 from converters.quantization.mixed import Point, search
 from converters.quantization.normalization import NormalizedGraph, strip_normalization, with_io
@@ -115,7 +116,8 @@ class Int8:
     4. Biases are corrected for the remaining shift of each channel's mean (https://arxiv.org/abs/1906.04721).
 
     Each step is kept only where it helps on held-out images. A model that was trained with fake quantization gets its
-    learned ranges and rounded weights instead. Operators, size and latency are those of the plain file.
+    learned ranges and rounded weights instead. Zeros of a pruned model stay zero, and a clustered model keeps its few
+    values. Operators, size and latency are those of the plain file.
 
     Attributes:
         io: `int8`; `uint8`, for MediaPipe and camera bytes; or `float32`, quantized and dequantized inside.
@@ -156,7 +158,9 @@ class Int8:
     def files(self, normalized: NormalizedGraph, inputs: np.ndarray) -> tuple[bytes, bytes]:
         """The int8 file with int8 input and output, and the float graph, equalized or not, that it was made from."""
         input_range = normalized.input_range(inputs)
-        channels = equalizable(normalized.content) if self.equalization else frozenset()
+        clustered = has_clusters(normalized.content)
+        equalization = self.equalization and not clustered
+        channels = equalizable(normalized.content) if equalization else frozenset()
         observed: dict[int, tuple[Ranges, dict[str, ChannelStatistics]]] = {}  # by number of images
 
         def candidate(images: np.ndarray, *, equalize: bool, clip: bool) -> Candidate:
@@ -170,10 +174,11 @@ class Int8:
                 ranges = activation_ranges(content, images)
             if clip:
                 ranges = clipped_ranges(content, images, ranges)
-            return Candidate(content, full_integer(content, ranges, input_range), maps)
+            integer = full_integer(content, ranges, input_range)
+            return Candidate(content, with_shared_scales(content, integer) if clustered else integer, maps)
 
         clip = self.ranges == "mse"
-        options = dict.fromkeys([(self.equalization, clip), (False, clip), (False, False)])
+        options = dict.fromkeys([(equalization, clip), (False, clip), (False, False)])
         candidates = [functools.partial(candidate, equalize=equalize, clip=clip) for equalize, clip in options]
         content, chosen = best_candidate(candidates, inputs, method=self.correction, damping=self.damping)
         return with_channels(content, chosen.channels), chosen.float_content

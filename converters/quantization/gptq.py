@@ -11,6 +11,8 @@ the quantized input, with its accumulated error, and the float output are known.
    over the inputs that are not yet rounded, by the Cholesky factor of H^-1 (https://arxiv.org/abs/2210.17323).
 5. Set the bias so that each channel's mean is the float layer's (https://arxiv.org/abs/1906.04721).
 
+Zeros of a pruned model stay zero, and a layer of clustered weights keeps them: only its bias is set.
+
 Operators, scales, size and latency stay those of the plain file.
 """
 
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from converters.quantization.clusters import is_clustered
 from converters.quantization.layers import Dequantizer, QuantizedLayer, quantized_layer, ungrouped
 from converters.quantization.walk import Walk
 from converters.tflite.graph import WEIGHTED, Graph, Operator
@@ -133,7 +136,8 @@ def _integers(
     """
     constants, integers, transposed = {}, layer.integers, layer.weights.transpose(0, 2, 1)
     own = _layer_inputs(operator, layer, quantized, layer.dequantize, samples=damping is not None)
-    if damping is not None and own.patches is not None and target.patches is not None:
+    clustered = is_clustered(layer.weights.reshape(-1, layer.weights.shape[2]))
+    if damping is not None and own.patches is not None and target.patches is not None and not clustered:
         difference = np.subtract(target.patches, own.patches, out=target.patches)
         share = damping * layer.weights.shape[2] / len(quantized)
         integers = gptq_round(own.patches, difference, layer, share)
@@ -191,14 +195,18 @@ def gptq_round(x: np.ndarray, difference: np.ndarray, layer: QuantizedLayer, dam
         factor, np.matmul(factor.transpose(0, 2, 1), missing)
     )
     left = (left / layer.scale.transpose(0, 2, 1)).astype(np.float32)
-    rounded = np.empty_like(left)
-    np.put_along_axis(rounded, np.broadcast_to(order[:, :, None], left.shape), _round_columns(left, factor), 1)
+    zero = np.take_along_axis(weights, order[:, :, None], 1) == 0
+    rounded, columns = np.empty_like(left), _round_columns(left, factor, zero if zero.any() else None)
+    np.put_along_axis(rounded, np.broadcast_to(order[:, :, None], left.shape), columns, 1)
     rounded = rounded.transpose(0, 2, 1)
     return np.where(np.any(layer.weights, axis=2, keepdims=True), rounded, layer.integers)
 
 
-def _round_columns(left: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Round `left`, `(groups, patch, outputs / groups)` in integer steps, row by row; `left` is overwritten."""
+def _round_columns(left: np.ndarray, factor: np.ndarray, zero: np.ndarray | None) -> np.ndarray:
+    """Round `left`, `(groups, patch, outputs / groups)` in integer steps, row by row; `left` is overwritten.
+
+    `zero` is true, in the same shape, where the weight must be 0.
+    """
     size = left.shape[1]
     rounded = np.empty_like(left)
     for start in range(0, size, BLOCK):
@@ -209,6 +217,8 @@ def _round_columns(left: np.ndarray, factor: np.ndarray) -> np.ndarray:
             np.rint(left[:, k], out=row)
             np.minimum(row, 127, out=row)
             np.maximum(row, -127, out=row)
+            if zero is not None:
+                row[zero[:, k]] = 0
             np.subtract(left[:, k], row, out=error)
             error /= factor[:, k, k, None]
             left[:, k + 1 : stop] -= factor[:, k + 1 : stop, k, None] * error[:, None]

@@ -14,6 +14,7 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.native_logs import import_tensorflow
+from converters.sources.saved_model_graph import in_float32, refuse_quantized, refuse_random
 from converters.sources.saved_model_guard import refuse_unsafe
 from converters.sources.source import (
     Source,
@@ -65,13 +66,15 @@ def open_saved_model(
     ((name, spec),) = specs.items()
     shape = check_input_shape(None if spec.shape.rank is None else spec.shape.as_list(), input_size)
     check_output_shape(function.structured_outputs[chosen].shape)
-    run = function if shape.batch in (None, 1) else _of_one_image(function, path)
+    refuse_quantized(function, path)
+    run = in_float32(function) if shape.batch in (None, 1) else _of_one_image(function, path)
 
     def call(images: Any) -> Any:
         images = tf.cast(images, spec.dtype)
         images = tf.reshape(images, (-1, *shape.images[:2])) if shape.without_channels else images
         return run(**{name: images})[chosen]
 
+    refuse_random(function, call, shape.images, path)
     return Source(
         name=path.name,
         digest=_digest(path, f"{shape.images} {chosen}" if input_size or output else ""),

@@ -78,7 +78,11 @@ class Graph:
             self.model = _schema().ModelT.InitFromPackedBuf(content, 0)
             self.subgraph = self.model.subgraphs[0]
             if len(self.model.subgraphs) != 1:
-                raise InputError(f"a model must have one subgraph. Received: {len(self.model.subgraphs)}")
+                raise InputError(
+                    "a model must have one subgraph, without branches or loops. Received: "
+                    f"{len(self.model.subgraphs)}; remove what only training needs, such as pruning's wrappers "
+                    "(strip_pruning), before it is saved"
+                )
             for buffer in self.model.buffers:  # data after the flatbuffer, which older runtimes cannot read
                 if buffer.offset > 1:
                     buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
