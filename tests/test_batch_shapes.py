@@ -80,7 +80,8 @@ def test_crops_of_a_rectangle_have_its_aspect_ratio():
     assert windows(PLAIN, {}, 300, 400, (40, 20)).tolist() == [[0, 125, 300, 150]]
 
 
-def test_grey_arrays_are_augmented_and_fitted(tmp_path):
+@pytest.mark.parametrize("without_channels", [False, True])
+def test_grey_arrays_are_augmented_and_fitted(tmp_path, without_channels):
     import keras
 
     from edge_cv.training import fit
@@ -89,9 +90,11 @@ def test_grey_arrays_are_augmented_and_fitted(tmp_path):
     labels = np.arange(64) % 2
     images = (rng.integers(0, 100, (64, 12, 20, 1)) + 120 * labels[:, None, None, None]).astype(np.uint8)
     keras.utils.set_random_seed(0)
-    image = keras.Input((12, 20, 1))
-    x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 255)(image))
+    image = keras.Input((12, 20) if without_channels else (12, 20, 1))
+    x = keras.layers.Reshape((12, 20, 1))(keras.layers.Rescaling(1 / 255)(image))
+    x = keras.layers.Conv2D(4, 3)(x)
     model = keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
+    images = images[..., 0] if without_channels else images
     batches = array_batches(images, labels, classes=("dark", "light"), batch_size=16, seed=0, augment=Augment())
     assert next(iter(batches.epoch(0)))[0].shape == (16, 12, 20, 1)
     validation = [(images, np.eye(2, dtype=np.float32)[labels])]

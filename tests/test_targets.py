@@ -105,3 +105,15 @@ def test_a_conversion_for_a_target_has_its_ends_or_fails(small_model, pixels):
 def test_an_unknown_target_is_rejected_with_the_known_ones(contents, name):
     with pytest.raises(InputError, match=r"unknown target.*nnapi"):
         targets.check(contents["int8"], name)
+
+
+def test_mediapipe_refuses_a_grey_input_and_microcontrollers_take_it():
+    import keras
+
+    image = keras.Input((16, 24, 1))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(image))
+    content = to_tflite(keras.Model(image, keras.layers.Dense(2)(x)), "float32").content
+    (diagnostic,) = targets.check(content, "mediapipe")
+    assert diagnostic.level == "error"
+    assert "must be RGB, (1, height, width, 3). Found: (1, 16, 24, 1)" in diagnostic.what
+    assert not [found for found in targets.check(content, "micro") if "RGB" in found.what]

@@ -42,6 +42,7 @@ class Target:
         float16_weights: whether weights may be stored as float16.
         fast_int16: whether int16 activations have fast kernels.
         runtime: its release of TensorFlow Lite.
+        channels: accepted numbers of channels of the input image.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Target:
     float16_weights: bool = True
     fast_int16: bool = False
     runtime: str | None = None
+    channels: tuple[int, ...] | None = None
 
 
 TARGETS = (
@@ -102,7 +104,7 @@ TARGETS = (
         float16_weights=False,
         fast_int16=True,
     ),
-    Target("mediapipe", "MediaPipe's ImageClassifier", io=("uint8", "float32")),
+    Target("mediapipe", "MediaPipe's ImageClassifier", io=("uint8", "float32"), channels=(3,)),
     Target(
         "gpu",
         "LiteRT's GPU delegate",
@@ -174,6 +176,19 @@ def _io(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Dia
             remedy = f'convert with io="{integer[0]}"' if integer and kind in _INTEGER else f"convert to {takes}"
             remedy = "use float32 or float16" if chosen.io == ("float32",) else remedy
             yield Diagnostic(ERROR, f"the {what} must be {takes}. Found: {kind}", remedy, (graph.name(tensor),))
+
+
+def _channels(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
+    tensor = graph.inputs[0]
+    shape = graph.shape(tensor)
+    if chosen.channels is not None and len(shape) == 4 and shape[3] not in chosen.channels:
+        yield Diagnostic(
+            ERROR,
+            f"the input must be RGB, (1, height, width, 3). Found: {shape}",
+            "put the grey model behind a layer that takes RGB, such as a Conv2D of one filter with the weights 0.299, "
+            "0.587 and 0.114, or run the file with LiteRT itself",
+            (graph.name(tensor),),
+        )
 
 
 def _activations(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
@@ -324,7 +339,7 @@ def _versions(graph: Graph, operators: list[Operator], chosen: Target) -> Iterat
 
 
 _RULES: tuple[Callable[[Graph, list[Operator], Target], Iterator[Diagnostic]], ...] = (
-    _io, _activations, _operators, _dense, _weights, _int16, _versions,
+    _io, _channels, _activations, _operators, _dense, _weights, _int16, _versions,
 )  # fmt: skip
 
 

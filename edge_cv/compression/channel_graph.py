@@ -140,6 +140,9 @@ class ChannelGraph:
     def _keep(self, channels: np.ndarray) -> None:
         self._kept.update(int(channel) for channel in channels)
 
+    def _all_kept(self, channels: np.ndarray) -> bool:
+        return {self._root(int(channel)) for channel in channels} <= {self._root(channel) for channel in self._kept}
+
     def _root(self, channel: int) -> int:
         while self._parent[channel] != channel:
             self._parent[channel] = self._parent[self._parent[channel]]
@@ -194,6 +197,8 @@ class ChannelGraph:
             return np.tile(channels, math.prod(operation.input.shape[1:-1]))
         if kind == "Reshape" and operation.output.shape[-1] == len(channels):
             return channels
+        if kind in ("Reshape", "ExpandDims") and self._all_kept(channels):  # such as of a grey image without channels
+            return self._new_channels(operation.output.shape[-1], kept=True)
         if kind == "Mean" and not {-1, 3} & set(_axes(operation.axis)):
             return channels
         raise InputError(

@@ -117,8 +117,8 @@ def array_batches(
     """Training batches of images in memory, on any backend.
 
     Args:
-        images: pixels 0..255, RGB `(n, height, width, 3)` or grey `(n, height, width, 1)`: uint8, or float32 where
-            `augment` is None.
+        images: pixels 0..255, RGB `(n, height, width, 3)` or grey `(n, height, width, 1)` or `(n, height, width)`:
+            uint8, or float32 where `augment` is None.
         labels: int `(n,)`, or `(n, classes)` of 0 and 1 for several labels an image.
         classes: the class names in order.
         batch_size: images a step, on this host.
@@ -133,6 +133,7 @@ def array_batches(
         InputError: images, labels and `classes` do not fit one another.
     """
     images, labels = np.asarray(images), np.asarray(labels)
+    images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype not in (np.uint8, np.float32):
         raise InputError(
             "images must be uint8 or float32 (n, height, width, 3), or (n, height, width, 1) if they are grey. "
