@@ -42,7 +42,8 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
     """Write each file to a temporary one, flush all to the disk, then rename: a reader sees old content or new.
 
     Args:
-        contents: the content of each file; text is written as UTF-8.
+        contents: the content of each file; text is written as UTF-8; half of a surrogate pair, as a
+            file name that is not UTF-8 has it, is escaped.
 
     Raises:
         InputError: one cannot be written (full disk, read-only folder), with the path and the reason; all earlier
@@ -55,7 +56,7 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, staged[path] = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
             with os.fdopen(handle, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(staged[path], 0o666 & ~_umask())

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from edge_cv.printable import printable
+
 
 class Update(Protocol):
     """Reports how far a step is. `note` is shown beside it; the last one also at the end."""
@@ -40,8 +42,8 @@ def silent(title: str) -> Iterator[Update]:
 @contextlib.contextmanager
 def shown(title: str) -> Iterator[Update]:
     """Progress on stderr. A step within another one is a further bar of its display."""
-    with (_bar if sys.stderr.isatty() else _lines)(title) as update:
-        yield update
+    with (_bar if sys.stderr.isatty() else _lines)(printable(title)) as update:
+        yield lambda done, total, note="": update(done, total, printable(note))
 
 
 @contextlib.contextmanager
@@ -76,7 +78,13 @@ def _display() -> Iterator[Any]:
         yield _displays[0]
         return
     columns = (
-        *(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
+        *(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        ),
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:

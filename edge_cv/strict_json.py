@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import InputError
+from edge_cv.printable import printable
 
 MAX_TEXT = 300  # characters
 MAX_ITEMS = 10_000_000  # values of a list
@@ -92,7 +93,7 @@ def text(value: Any, what: str) -> str:
     """Text of at most 300 characters, on one line; control characters, which a terminal would obey, are replaced."""
     if not isinstance(value, str) or len(value) > MAX_TEXT:
         raise InputError(f"{what} must be text of at most {MAX_TEXT} characters. Received: {value!r:.80}")
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(value.split()))
+    return printable(" ".join(value.split()))
 
 
 def message(value: Any) -> str:

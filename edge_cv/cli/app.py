@@ -15,7 +15,8 @@ import typer
 
 from converters.errors import CheckFailed, InputError, UnknownLayer, UnsafeCode, WeightsAlone
 from edge_cv.cli import data, measuring, models, runs
-from edge_cv.cli.exits import BAD_INPUT, BROKEN, INTERRUPTED, fail
+from edge_cv.cli.exits import BAD_INPUT, BROKEN, BROKEN_PIPE, INTERRUPTED, fail
+from edge_cv.cli.surroundings import check_backend, close_streams, open_streams
 
 OPTIONS = {  # that make an input usable, by the error
     UnknownLayer: "--import FILE.py",
@@ -57,12 +58,15 @@ def root(
 
 def main() -> None:
     """The entry point: run a command; print an error of the user in one line."""
+    open_streams()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["MPLBACKEND"] = "agg"  # plots are files, whatever the user's own programs draw on
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     warnings.filterwarnings("default", message="edge_cv", category=DeprecationWarning)  # of recipes and --set
     from typer.exceptions import TyperException
 
     try:
+        check_backend()
         code = app(standalone_mode=False)
     except InputError as error:
         option = OPTIONS.get(type(error))
@@ -71,13 +75,17 @@ def main() -> None:
         code = fail(error, BROKEN)
     except TyperException as error:
         code = fail(error.format_message() + "  (edge-cv --help)", BAD_INPUT)
+    except BrokenPipeError:  # the reader, such as `head`, has what it wants
+        code = BROKEN_PIPE
     except OSError as error:
         code = fail(error, BAD_INPUT)
+    except MemoryError as error:
+        code = fail(f"memory ran out: {error or 'a smaller model, image or batch needs less'}", BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # typer itself turns Ctrl-C into this code
         fail("interrupted; finished work is kept, and the same command resumes from it", INTERRUPTED)
-    sys.stdout.flush()
+    close_streams()
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -13,6 +13,7 @@ from converters.errors import InputError
 from edge_cv.cli.exits import BROKEN
 from edge_cv.cli.options import IMAGES_HELP, Augment, Json, Split
 from edge_cv.cli.tables import print_json, print_rows
+from edge_cv.printable import printable
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -30,8 +31,10 @@ def show(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The picture, .png or .jpg.")] = Path("sheet.png"),
     augment: Augment = None,
     split: Split = None,
-    size: Annotated[int, typer.Option(help="Height and width of the batch's images, in pixels.")] = 224,
-    images: Annotated[int, typer.Option(help="Number of images.")] = 16,
+    size: Annotated[
+        int, typer.Option(min=8, max=4096, help="Height and width of the batch's images, in pixels.")
+    ] = 224,
+    images: Annotated[int, typer.Option(min=1, max=1000, help="Number of images.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of the choice of images and of the augmentation.")] = 0,
 ) -> int:
     """Draw one batch as it is used for training, with each image's target."""
@@ -92,7 +95,7 @@ def prepare(
         manifest = preparing.prepare(source, out, options, split=split, progress=shown)
     for part in manifest.splits.values():
         for name, why in part.skipped:
-            print(f"skipped: {name}: {why}", file=sys.stderr)
+            print(printable(f"skipped: {name}: {why}"), file=sys.stderr)
     rows = [
         {
             "split": name,

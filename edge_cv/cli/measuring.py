@@ -12,6 +12,7 @@ from converters.errors import InputError
 from edge_cv.cli.exits import BAD_INPUT, fail
 from edge_cv.cli.options import Device, Json, Ray, Split, ray_cluster, remote_device, thread_counts
 from edge_cv.cli.tables import print_evaluation, print_measurement
+from edge_cv.printable import printable
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -75,7 +76,7 @@ def evaluate(
             progress=shown,
         )
     for file, why in evaluated.evaluation.skipped:
-        print(f"skipped: {file}: {why}", file=sys.stderr)
+        print(printable(f"skipped: {file}: {why}"), file=sys.stderr)
     print_evaluation(evaluated.report, files, as_json)
     if out is not None:
         print(f"report: {save(evaluated.report, out)}", file=sys.stderr)

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_cv.printable import printable
+
 if TYPE_CHECKING:
     from edge_cv.evaluation.measurement import Measurement
     from edge_cv.pipeline.compress import Compressed
@@ -173,7 +175,7 @@ def _print_groups(rows: Sequence[Row]) -> None:
             print_rows(table, False)
     sentences = [gaps(row.name, grouping) for row in rows for grouping in row.groups]
     if sentences:
-        print("", *sentences, sep="\n")
+        print("", *map(printable, sentences), sep="\n")
 
 
 def _milliseconds(value: float | None) -> float | None:
@@ -187,4 +189,4 @@ def _text(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, tuple | list):
         return "–".join(_text(item) for item in value)
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else "\n".join(map(printable, str(value).splitlines()))

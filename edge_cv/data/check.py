@@ -226,7 +226,7 @@ def _inspect_image(samples: Samples, index: int) -> tuple[int, int, int, int, in
     is_known = any(suffix in suffixes for suffixes in _SUFFIXES.values())
     flags = 0 if facts.plain or facts.frames > 1 else _FLAGS["unlike"]
     flags |= _FLAGS["animated"] if facts.frames > 1 else 0
-    flags |= _FLAGS["misnamed"] if is_known and suffix not in _SUFFIXES[facts.format] else 0
+    flags |= _FLAGS["misnamed"] if is_known and suffix not in _SUFFIXES.get(facts.format, ()) else 0
     pixels = np.asarray(image)
     flags |= _FLAGS["flat"] if (pixels == pixels[:1, :1]).all() else 0
     digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")

@@ -44,10 +44,11 @@ def inspect(content: bytes) -> tuple[ImageFacts, Image.Image]:
     """
     rgb = decode_image(content)  # first, because it rejects malicious files
     with Image.open(io.BytesIO(content), formats=readable_formats()) as stored:
-        format, mode = stored.format or "", stored.mode
+        # MPO is a JPEG followed by others, of a second lens or a preview
+        format, mode = "JPEG" if stored.format == "MPO" else stored.format or "", stored.mode
         try:
             turned = stored.getexif().get(_ORIENTATION_TAG, 1) not in (0, 1)
-            frames = getattr(stored, "n_frames", 1)
+            frames = 1 if stored.format == "MPO" else getattr(stored, "n_frames", 1)
         except Exception:  # broken EXIF or a broken second frame; the image itself is readable
             turned, frames = False, 1
         plain = (

@@ -24,6 +24,8 @@ class Measure(Part):
 
     def check(self) -> None:
         self.check_at_least(1, "threads", "runs")
+        self.check_at_most(1024, "threads")
+        self.check_at_most(1_000_000, "runs", "warmup")
         self.check_at_least(0, "warmup")
         if not self.threads:
             raise InputError("Measure.threads must have at least one thread count. Received: ()")

@@ -9,11 +9,14 @@ import functools
 import re
 import types
 import typing
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar
 
 from converters.errors import InputError, unknown
+
+LARGEST = 10**15  # of any number in a recipe
 
 PartT = TypeVar("PartT", bound="Part")
 
@@ -36,6 +39,7 @@ class Part:
             if not _has_type(value, hints[part_field.name]):
                 expected = str(hints[part_field.name]).replace("<class '", "").replace("'>", "")
                 raise InputError(f"{type(self).__name__}.{part_field.name} must be {expected}. Received: {value!r}")
+            _check_values(f"{type(self).__name__}.{part_field.name}", value)
         self.check()
 
     def __getattr__(self, name: str) -> Any:
@@ -54,6 +58,14 @@ class Part:
             for number in value if isinstance(value, tuple) else (value,):
                 if number is not None and number < minimum:
                     raise InputError(f"{type(self).__name__}.{name} must be at least {minimum:g}. Received: {value!r}")
+
+    def check_at_most(self, maximum: float, *names: str) -> None:
+        """Raise InputError if a field, or an item of a tuple field, is above the maximum. None is allowed."""
+        for name in names:
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if number is not None and number > maximum:
+                    raise InputError(f"{type(self).__name__}.{name} must be at most {maximum:,}. Received: {value!r}")
 
     def with_field(self: PartT, name: str, value: Any) -> PartT:
         """The part with one field replaced by a setting."""
@@ -163,6 +175,16 @@ def _replace_item(parts: tuple[Part, ...], path: list[str], value: Any, setting:
         )
     index = int(path[0])
     return (*parts[:index], _replace(parts[index], path[1:], value, setting), *parts[index + 1 :])
+
+
+def _check_values(name: str, value: Any) -> None:
+    """Raise InputError for text that no file or terminal can hold, and for numbers beyond any use."""
+    if isinstance(value, str) and any(unicodedata.category(c) in ("Cc", "Cs") for c in value if c not in "\n\t"):
+        raise InputError(f"{name} must be text without control characters. Received: {value!a:.80}")
+    if isinstance(value, int | float) and not abs(value) <= LARGEST:
+        raise InputError(f"{name} must be a number of at most {LARGEST:,}. Received: {value!r:.40}")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ():
+        _check_values(name, item)
 
 
 def _has_type(value: Any, hint: Any) -> bool:

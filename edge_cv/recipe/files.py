@@ -25,7 +25,9 @@ def load(recipe: str | Path) -> Recipe:
         value = runpy.run_path(str(path), run_name="edge_cv_recipe").get("RECIPE")
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (Exception, SystemExit) as error:  # the file may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the file may raise anything
         raise InputError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     finally:
         sys.path[:] = import_path

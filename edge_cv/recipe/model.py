@@ -11,6 +11,8 @@ from converters.errors import InputError, unknown
 from edge_cv.recipe.fields import Part
 
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite")
+LARGEST_SIDE = 4096  # pixels; a classifier of phones and boards has a few hundred
+MOST_CLASSES = 1_000_000
 # Fields that a model file does not have, and their defaults.
 _ARCHITECTURE_FIELDS: dict[str, Any] = {
     "weights": None,
@@ -68,6 +70,8 @@ class Model(Part):
 
     def check(self) -> None:
         self.check_at_least(1, "classes", "image_size")
+        self.check_at_most(LARGEST_SIDE, "image_size")
+        self.check_at_most(MOST_CLASSES, "classes")
         if isinstance(self.image_size, tuple) and len(self.image_size) != 2:
             raise InputError(f"Model.image_size must be one number, or (height, width). Received: {self.image_size}")
         if self.output is not None and not self.is_file:

@@ -20,6 +20,8 @@ from edge_cv.recipe.model import Data, Model
 from edge_cv.recipe.output import Output
 from edge_cv.recipe.training import Fit
 
+ONNX_SCHEMES = ("float32", "int8")
+
 
 @renamed_fields(explain="analysis")
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Recipe(Part):
     device: TargetDevice | None = None
 
     def check(self) -> None:
-        from converters.schemes import IO_TYPES  # loads numpy
+        from converters.schemes import IO_TYPES, names  # loads numpy
 
         if not self.name.strip() or "/" in self.name or self.name.startswith("."):
             raise InputError(f"Recipe.name must be usable as a folder's name. Received: {self.name!r}")
@@ -70,6 +72,10 @@ class Recipe(Part):
         for schemes in (self.schemes, self.onnx):
             if len(set(schemes)) < len(schemes):
                 raise InputError(f"a recipe must name each scheme once. Received: {', '.join(schemes)}")
+        for field_name, chosen, known in (("schemes", self.schemes, names()), ("onnx", self.onnx, ONNX_SCHEMES)):
+            for scheme in chosen:
+                if scheme not in known:
+                    raise unknown(f"scheme in Recipe.{field_name}", scheme, known)
         if self.io not in IO_TYPES:
             raise unknown("Recipe.io", self.io, IO_TYPES)
         check_together(prune=self.prune, cluster=self.cluster, qat=self.qat)

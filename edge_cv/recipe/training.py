@@ -227,6 +227,8 @@ class Fit(Phase):
         super().check()
         self.check_at_least(1, "batch_size", "accumulate", "early_stopping", "images", "steps_per_execution")
         self.check_at_least(2, "folds")
+        self.check_at_most(100_000, "batch_size", "accumulate")
+        self.check_at_most(100, "folds")
         self.check_at_least(0, "weight_decay", "warmup_epochs", "seed", "checkpoint_seconds")
         for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in allowed:

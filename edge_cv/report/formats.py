@@ -91,10 +91,5 @@ def joined(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
-def printable(text: str, replacement: str = "\N{REPLACEMENT CHARACTER}") -> str:
-    """`text` without the control characters that a terminal would execute and XML cannot hold."""
-    return "".join(c if c.isprintable() else replacement for c in text)
-
-
 def _decimals(images: int | None) -> int:
     return 0 if not images or images <= 100 else 1 if images < 10_000 else 2

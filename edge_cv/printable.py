@@ -1,0 +1,15 @@
+"""Text of strangers (names of files, classes and devices) on a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def printable(text: str, replacement: str = "\N{REPLACEMENT CHARACTER}") -> str:
+    """The text without the control characters that a terminal would execute and XML cannot hold.
+
+    Args:
+        text: any text, also with halves of surrogate pairs, as a file name that is not UTF-8 has them.
+        replacement: stands for each of these characters.
+    """
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else replacement for c in text)

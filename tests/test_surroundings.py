@@ -1,0 +1,113 @@
+"""Commands in unfriendly surroundings: closed streams, other encodings, names that a terminal would obey."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pictures import encoded, write
+
+ROOT = Path(__file__).parents[1]
+COMMAND = [sys.executable, "-m", "edge_cv.cli"]
+
+
+def run(*arguments: object, shell: str = "", **environment: str) -> subprocess.CompletedProcess:
+    """Run `edge-cv` through a shell that redirects its streams."""
+    script = f'exec "$@" {shell}'
+    return subprocess.run(
+        ["sh", "-c", script, "sh", *COMMAND, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        cwd=ROOT,
+        capture_output=True,
+    )
+
+
+def one_line(done: subprocess.CompletedProcess) -> bytes:
+    """The only line on stderr of a command that refuses its input."""
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("shell", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(shell):
+    done = run("devices", shell=shell)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    script = '"$@" | head -c 10 > /dev/null; echo ${PIPESTATUS[0]}'
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *COMMAND, "models", "--json"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+    )
+    assert done.stderr == b""
+
+
+@pytest.fixture(scope="module")
+def strange_photos(tmp_path_factory) -> Path:
+    """Two class folders whose names hold an accent and a terminal's escape code; one file name is not UTF-8."""
+    folder = tmp_path_factory.mktemp("photos")
+    for place, name in enumerate(("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "red \x1b[31m")):
+        for number in range(2):
+            write(folder / name / f"{number}.jpg", encoded(2 * place + number))
+    Path(os.fsdecode(os.fsencode(folder / "red \x1b[31m") + b"/caf\xe9 [x].jpg")).write_bytes(b"no image")
+    return folder
+
+
+@pytest.mark.parametrize("environment", [{}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_names_are_printed_without_what_a_terminal_obeys(strange_photos, environment):
+    done = run("data", "check", strange_photos, **environment)
+    assert done.returncode == 1  # one photo cannot be read
+    assert b"Traceback" not in done.stderr
+    assert b"\x1b" not in done.stdout + done.stderr
+    assert b"cannot be read" in done.stdout
+
+
+def test_a_picture_of_two_jpegs_is_read_as_its_first(tmp_path):
+    from PIL import Image
+
+    for name in "ab":
+        for number in range(2):
+            write(tmp_path / "photos" / name / f"{number}.jpg", encoded(number))
+    first, second = (Image.new("RGB", (64, 48), colour).rotate(3) for colour in ("red", "blue"))
+    for name in ("stereo.mpo", "phone.jpg"):
+        first.save(tmp_path / "photos" / "a" / name, format="MPO", save_all=True, append_images=[second])
+    done = run("data", "check", tmp_path / "photos")
+    assert b"Traceback" not in done.stderr
+    assert b"suffix" not in done.stdout
+    assert b"animated" not in done.stdout
+
+
+def test_an_unknown_backend_is_named():
+    assert b"unknown KERAS_BACKEND: 'foo'. Known: tensorflow, jax" in one_line(run("models", KERAS_BACKEND="foo"))
+
+
+def test_a_recipe_that_raises_anything_is_refused_in_one_line(tmp_path):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text("raise BaseException('any')")
+    assert b"cannot be run: BaseException: any" in one_line(run("run", recipe))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.image_size=100000000", b"Model.image_size must be at most 4,096"),
+        ("model.classes=1e30", b"Model.classes must be"),
+        ("measure.runs=100000000000", b"Measure.runs must be at most 1,000,000"),
+        ("data.images=1" + "0" * 30, b"Data.images must be a number of at most"),
+        ("onnx=('x',)", b"unknown scheme in Recipe.onnx: 'x'"),
+        ("schemes=('int9',)", b"unknown scheme in Recipe.schemes: 'int9'"),
+        ("name='a\\x00b'", b"Recipe.name must be text without control characters"),
+        ("name='\\ud800'", b"Recipe.name must be text without control characters"),
+    ],
+)
+def test_absurd_settings_are_refused_before_any_work(setting, message, tmp_path):
+    assert message in one_line(run("run", "demo", "--set", setting, "--out", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
