@@ -10,7 +10,21 @@ import typer
 
 from converters.errors import InputError
 from edge_cv.cli.exits import BAD_INPUT, fail
-from edge_cv.cli.options import Device, Json, Ray, Split, ray_cluster, remote_device, thread_counts
+from edge_cv.cli.options import (
+    Channels,
+    Device,
+    Json,
+    Labels,
+    Mean,
+    Ray,
+    Resize,
+    Split,
+    Std,
+    declaration_of,
+    ray_cluster,
+    remote_device,
+    thread_counts,
+)
 from edge_cv.cli.tables import print_evaluation, print_measurement
 from edge_cv.printable import printable
 
@@ -35,12 +49,20 @@ def evaluate(
         int, typer.Option(metavar="PHOTOS", help="Also measure this many photos under 15 corruptions at 5 severities.")
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write report.json and report.html to this folder.")] = None,
+    resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels: Channels = None,
+    labels: Labels = None,
     workers: Annotated[int | None, typer.Option(help="Number of processes. Default: one per core.")] = None,
     ray: Ray = None,
     device: Device = "host",
     as_json: Json = False,
 ) -> int:
     """Measure accuracy on photos. Agreement and SQNR are relative to the first file.
+
+    A file of another converter is described by its standard TFLite metadata, or by --resize, --mean, --std, --channels
+    and --labels.
 
     With --device, the photos are prepared here and classified there. If the device disconnects, the results so far are
     printed; with --out, the same command resumes from them.
@@ -59,7 +81,8 @@ def evaluate(
     if corruptions < 0:
         raise InputError(f"--corruptions must be a number of photos, 0 or more. Received: {corruptions}")
     files = named_files(artifacts)
-    samples = open_for_files(artifacts, data, split)
+    declaration = declaration_of(resize, mean, std, channels, labels)
+    samples = open_for_files(artifacts, data, split, declaration)
     journal = None if remote is None or out is None else out / "answers"
     with ray_cluster(ray) as cluster:
         evaluated = evaluate_files(
@@ -68,6 +91,7 @@ def evaluate(
             by=columns,
             metadata=metadata or Path(data) / "labels.csv",
             corruptions=corruptions,
+            declaration=declaration,
             limit=limit,
             workers=workers,
             cluster=cluster,
@@ -97,6 +121,11 @@ def benchmark(
     runs: Annotated[int, typer.Option(help="Timed inferences for each thread count.")] = 100,
     warmup: Annotated[int, typer.Option(help="Untimed inferences before them.")] = 10,
     device: Device = "host",
+    resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels: Channels = None,
+    labels: Labels = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Also write the measurement to this .json file, which `edge-cv report` reads."),
@@ -111,8 +140,17 @@ def benchmark(
     from edge_cv.progress import shown
 
     address, counts = parse(device), thread_counts(threads)
+    declaration = declaration_of(resize, mean, std, channels, labels)
     with shown(f"measuring {artifact.name}") as update:
-        measured = measure_on(address, artifact, threads=counts, runs=runs, warmup=warmup, on_progress=update)
+        measured = measure_on(
+            address,
+            artifact,
+            threads=counts,
+            runs=runs,
+            warmup=warmup,
+            declaration=declaration,
+            on_progress=update,
+        )
     print_measurement(measured, as_json)
     if out is not None:
         print(f"measurement: {measured.save(out)}", file=sys.stderr)

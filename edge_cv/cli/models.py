@@ -13,12 +13,17 @@ from converters.errors import InputError
 from edge_cv.cli.exits import BROKEN, fail
 from edge_cv.cli.options import (
     Augment,
+    Channels,
     Import,
     InputSize,
     Json,
+    Labels,
+    Mean,
     Output,
     Resize,
+    Std,
     Unsafe,
+    declaration_of,
     fine_tuned,
     import_files,
     label_file,
@@ -52,10 +57,8 @@ def convert(
     onnx_int8: Annotated[bool, typer.Option("--onnx-int8", help="Also write an ONNX file of int8 (QDQ).")] = False,
     batch: Annotated[str, typer.Option(help="Images of one call of the ONNX files: 1, or free for servers.")] = "1",
     resize: Resize = None,
-    mean: Annotated[
-        str | None, typer.Option(help="The model's input is (pixel - mean) / std; one number or three.")
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="See --mean. Default: 1.")] = None,
+    mean: Mean = None,
+    std: Std = None,
     input_size: InputSize = None,
     output: Output = None,
     architecture: Annotated[
@@ -174,6 +177,11 @@ def debug(
     limit: Annotated[int, typer.Option(min=1, help="Largest number of photos.")] = 16,
     worst: Annotated[int, typer.Option(min=1, help="Number of layers to print, lowest SQNR first.")] = 10,
     below: Annotated[float, typer.Option(help="Report the first layer with an SQNR below this, in dB.")] = 20.0,
+    resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels: Channels = None,
+    labels: Labels = None,
     plot: Annotated[
         Path, typer.Option(metavar="FILE", help="Picture of all layers: a .png, .svg or .pdf file.")
     ] = Path("layers.png"),
@@ -191,7 +199,8 @@ def debug(
     from edge_cv.report.layer_plot import check_path, draw
 
     check_path(plot)
-    compared = compare_layers(reference, artifact, data, limit=limit, progress=shown)
+    declaration = declaration_of(resize, mean, std, channels, labels)
+    compared = compare_layers(reference, artifact, data, limit=limit, declaration=declaration, progress=shown)
     errors, title = compared.errors, f"{artifact.name} against {reference.name}, {compared.images} photos"
     draw(errors, plot, title=title, below_db=below)
     print(f"picture: {plot}", file=sys.stderr)
@@ -242,10 +251,13 @@ def check(
 
 @commands.command(epilog="Example: edge-cv web runs/browser/efficientnet_lite0_int8.tflite --out page")
 def web(
-    artifact: Annotated[
-        Path, typer.Argument(help="A .tflite file of edge-cv whose input and output are float32 or uint8.")
-    ],
+    artifact: Annotated[Path, typer.Argument(help="A .tflite file whose input and output are float32 or uint8.")],
     out: Annotated[Path, typer.Option(help="Folder for the page.")],
+    resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels: Channels = None,
+    labels: Labels = None,
 ) -> int:
     """Write a page that classifies photos in the browser: a folder for any static web server.
 
@@ -255,7 +267,7 @@ def web(
     from edge_cv.progress import shown
 
     with shown(f"writing the page of {artifact.name}"):
-        page, *_ = export(artifact, out)
+        page, *_ = export(artifact, out, declaration_of(resize, mean, std, channels, labels))
     print(page)
     return 0
 

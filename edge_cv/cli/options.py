@@ -13,6 +13,7 @@ import typer
 from converters.errors import InputError
 
 if TYPE_CHECKING:
+    from converters.declared import Declaration
     from edge_cv.evaluation.remote import Adb, Ssh
     from edge_cv.recipe import ChannelPrune, Prune, Qat, Recipe, WeightClustering
 
@@ -48,6 +49,17 @@ InputSize = Annotated[
 ]
 Output = Annotated[
     str | None, typer.Option(metavar="NAME", help="The output of the classes, for a model with several outputs.")
+]
+Mean = Annotated[
+    str | None, typer.Option(help="The model's input is (pixel - mean) / std; one number or one for each channel.")
+]
+Std = Annotated[str | None, typer.Option(help="See --mean. Default: 1.")]
+Channels = Annotated[
+    str | None,
+    typer.Option(help="The model's channels, if the file does not declare them: rgb, bgr or grey. Default: rgb."),
+]
+Labels = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Class names, if the file does not declare them: text, CSV or JSON.")
 ]
 Settings = Annotated[
     list[str] | None,
@@ -118,6 +130,16 @@ def import_files(paths: list[Path] | None) -> None:
         from converters.sources import import_layers
 
         import_layers(path)
+
+
+def declaration_of(
+    resize: str | None, mean: str | None, std: str | None, channels: str | None, labels: Path | None
+) -> Declaration:
+    """What `--resize`, `--mean`, `--std`, `--channels` and `--labels` say about a file."""
+    from converters.declared import Declaration
+
+    names = label_file(labels)
+    return Declaration(preprocessing_fields(resize, mean, std), channels, None if names is None else tuple(names))
 
 
 def fine_tuned(part: StageT, epochs: int | None, steps: int | None, learning_rate: float | None) -> StageT:

@@ -65,6 +65,13 @@ def plain_name(name: str) -> str:
     return " ".join(name.replace("_", " ").lower().split())
 
 
+def are_imagenet(labels: Sequence[str]) -> bool:
+    """Whether 1000 class names are ImageNet's in its order; other lists spell some of the names in other ways."""
+    known = name_to_indices()
+    same = (index in known.get(plain_name(label.split(",")[0]), ()) for index, label in enumerate(labels))
+    return len(labels) == CLASSES and sum(same) > CLASSES // 2
+
+
 def positions_of(names: Iterable[str], classes: Sequence[str]) -> dict[str, int]:
     """The index in `classes` of each name that is among them.
 

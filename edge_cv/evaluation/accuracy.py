@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from converters.declared import NOTHING, Declaration
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from converters.parity import ratio_db
@@ -63,6 +64,7 @@ def evaluate(
     preprocessing: Preprocessing | None = None,
     *,
     reference: str | None = None,
+    declaration: Declaration = NOTHING,
     limit: int | None = None,
     workers: int | None = None,
     cluster: RayCluster | None = None,
@@ -78,6 +80,7 @@ def evaluate(
             count for `top1` and `top5`.
         preprocessing: crop and size of the images. Default: those in the models' metadata.
         reference: name of the model that the others are compared with.
+        declaration: what the caller says about files that do not declare it.
         limit: number of images to take, evenly spaced. Default: all.
         workers, cluster: number and place of the worker processes, as in `inference.run`.
         device: where the models run; the images are decoded on this machine in any case. Default: this machine.
@@ -101,6 +104,7 @@ def evaluate(
             samples,
             preprocessing,
             reference=reference,
+            declaration=declaration,
             workers=workers,
             cluster=cluster,
             on_progress=on_progress,
@@ -112,6 +116,7 @@ def evaluate(
             samples,
             preprocessing,
             reference=reference,
+            declaration=declaration,
             journal=None if journal is None else Path(journal),
             on_progress=on_progress,
         )

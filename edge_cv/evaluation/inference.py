@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from converters.decisions import class_count
+from converters.declared import BACKGROUND_OUTPUTS, NOTHING, Declaration, undeclared
 from converters.errors import InputError, unknown
 from converters.images.preprocessing import Preprocessing
 from edge_cv.evaluation import worker
@@ -38,6 +39,7 @@ def run(
     preprocessing: Preprocessing | None = None,
     *,
     reference: str | None = None,
+    declaration: Declaration = NOTHING,
     chunk: int | None = None,
     workers: int | None = None,
     cluster: RayCluster | None = None,
@@ -51,6 +53,7 @@ def run(
         samples: all images.
         preprocessing: crop and size of the images. Default: those in the models' metadata.
         reference: name of the model that the others are compared with.
+        declaration: what the caller says about files that do not declare it.
         chunk: largest number of images in a chunk. Default: 16.
         workers: number of processes. Default: one for each available processor, here or on the cluster.
         cluster: where the processes run. Default: this machine.
@@ -73,7 +76,7 @@ def run(
     executor = process_pool(workers) if cluster is None else _cluster_pool(cluster, files)
     chunk_of = _chunk if cluster is None else _chunk_with_content
     try:
-        models = _described(executor, files)
+        models = _described(executor, files, declaration, preprocessing)
         task = _checked_task(models, samples, preprocessing, reference)
         results, done = [], 0
         try:
@@ -97,11 +100,12 @@ def task_of(
     samples: Samples,
     preprocessing: Preprocessing | None,
     reference: str | None,
+    declaration: Declaration = NOTHING,
 ) -> Task:
     """The task for models that are already open, on any machine. Raises InputError as `run` does."""
     files = {name: Path(classifier.file) for name, classifier in classifiers.items()}
     _check_files(files, reference, None)
-    metadata = {name: io_metadata(file) for name, file in files.items()}
+    metadata = {name: io_metadata(file, declaration, preprocessing) for name, file in files.items()}
     described = {name: Description(c.input.shape, c.classes, c.runtime) for name, c in classifiers.items()}
     return _checked_task(_Models(files, metadata, described), samples, preprocessing, reference)
 
@@ -118,14 +122,17 @@ class _Models:
     described: Mapping[str, Description]
 
 
-def _described(executor: Any, files: Mapping[str, Path]) -> _Models:
+def _described(
+    executor: Any, files: Mapping[str, Path], declaration: Declaration, preprocessing: Preprocessing | None
+) -> _Models:
     """The models, each opened and run once in a worker process."""
     from loky.process_executor import BrokenProcessPool
 
     futures = {name: executor.submit(worker.describe, str(file)) for name, file in files.items()}
-    metadata = {name: io_metadata(file) for name, file in files.items()}  # while the workers start
     try:
-        return _Models(files, metadata, {name: future.result() for name, future in futures.items()})
+        described = {name: future.result() for name, future in futures.items()}
+        metadata = {name: io_metadata(file, declaration, preprocessing) for name, file in files.items()}
+        return _Models(files, metadata, described)
     except BrokenProcessPool as error:
         raise _killer(files) from error
 
@@ -163,17 +170,27 @@ def _checked_task(
     models: _Models, samples: Samples, preprocessing: Preprocessing | None, reference: str | None
 ) -> Task:
     preprocessing = preprocessing or _common_preprocessing(models)
+    models = _without_background(models, samples)
     outputs = _common_classes(models, preprocessing)
     _check_labels(samples, outputs if samples.multi_label else class_count(outputs))
     index = None if reference is None else list(models.files).index(reference)
     return Task(tuple((str(file), models.metadata[name]) for name, file in models.files.items()), index, preprocessing)
 
 
+def _without_background(models: _Models, samples: Samples) -> _Models:
+    """The models without the output of a background class, where the images have one class less than the outputs."""
+    metadata, described = dict(models.metadata), dict(models.described)
+    for name, description in models.described.items():
+        if description.classes == BACKGROUND_OUTPUTS and len(samples.classes) in (0, BACKGROUND_OUTPUTS - 1):
+            metadata[name] = replace(metadata[name], background=True)
+            described[name] = replace(description, classes=BACKGROUND_OUTPUTS - 1)
+    return _Models(models.files, metadata, described)
+
+
 def _common_preprocessing(models: _Models) -> Preprocessing:
     declared = {name: value.preprocessing for name, value in models.metadata.items() if value.preprocessing is not None}
     if not declared:
-        received = ", ".join(map(str, models.files.values()))
-        raise InputError(f"preprocessing must be given for models without metadata. Received: {received}")
+        raise undeclared(", ".join(map(str, models.files.values())))
     first, expected = next(iter(declared.items()))
     for name, preprocessing in declared.items():
         if _geometry(preprocessing) != _geometry(expected):

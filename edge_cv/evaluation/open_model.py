@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from converters.decisions import OutputMeaning
+from converters.declared import NOTHING, Declaration, declared_record
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from converters.record import read_record
@@ -25,19 +26,37 @@ class IOMetadata:
         preprocessing: crop, size and input range; None if not declared.
         pixel_offset: an integer input is pixel + this; None if not declared.
         meaning: of the outputs.
+        bgr: whether the input's channels are blue, green and red.
+        background: whether the first output is a background class, which no label names.
     """
 
     preprocessing: Preprocessing | None
     pixel_offset: int | None
     meaning: OutputMeaning
+    bgr: bool = False
+    background: bool = False
+
+    def class_columns(self, outputs: np.ndarray) -> np.ndarray:
+        """The outputs `(n, outputs)` without that of the background."""
+        return outputs[:, 1:] if self.background else outputs
 
 
-def io_metadata(file: Path) -> IOMetadata:
-    """The metadata of a model file; InputError if it is invalid."""
-    record = read_record(file)
-    if record is None:
-        return IOMetadata(None, None, OutputMeaning())
-    return IOMetadata(record.preprocessing, record.input.pixel_offset, record.output.meaning)
+def io_metadata(
+    file: Path, declaration: Declaration = NOTHING, preprocessing: Preprocessing | None = None
+) -> IOMetadata:
+    """The metadata of a model file, of edge_cv or of another converter; InputError if it is invalid.
+
+    Args:
+        file: the model.
+        declaration: replaces what the file declares.
+        preprocessing: of a file without a record, where the declaration does not say it.
+    """
+    if preprocessing is not None and not declaration.fields and read_record(file) is None:
+        names = ("resize_to", "rule", "interpolation", "mean", "std")
+        declaration = replace(declaration, fields={name: getattr(preprocessing, name) for name in names})
+    record = declared_record(file, declaration)
+    offset, meaning = record.input.pixel_offset, record.output.meaning
+    return IOMetadata(record.preprocessing, offset, meaning, bgr=declaration.channels == "bgr")
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,7 @@ class InputEncoder:
         scale, zero_point: of a quantized input, else None.
         pixel_offset: as in `IOMetadata`.
         preprocessing: its mean and std are the input's range.
+        bgr: whether the channels are blue, green and red.
     """
 
     dtype: str
@@ -56,10 +76,12 @@ class InputEncoder:
     zero_point: int | None
     pixel_offset: int | None
     preprocessing: Preprocessing
+    bgr: bool = False
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """The inputs in the model's type for uint8 pixels, both `(n, height, width, channels)`."""
         dtype = np.dtype(self.dtype)
+        pixels = pixels[..., ::-1] if self.bgr else pixels
         if dtype.kind in "iu" and self.pixel_offset is not None:
             return _clipped(pixels.astype(np.int32) + self.pixel_offset, dtype)
         values = self.preprocessing.to_input(pixels)
@@ -88,6 +110,11 @@ class Classifier(ABC):
                 raise InputError(f"{file} must have one {what}. Received: {len(tensors)}")
         self.file, self.runtime = file, runtime
         self.input, self.output = inputs[0], outputs[0]
+        self._channels_first = len(self.input.shape) == 4 and self.input.shape[3] not in (1, 3)
+        if self._channels_first:
+            batch, channels, height, width = self.input.shape
+            tensor = self.input
+            self.input = runner.Tensor((batch, height, width, channels), tensor.dtype, tensor.scale, tensor.zero_point)
         shape = self.input.shape
         if len(shape) != 4 or shape[0] != 1 or shape[3] not in (1, 3):
             raise InputError(
@@ -105,6 +132,7 @@ class Classifier(ABC):
             tensor.zero_point,
             metadata.pixel_offset,
             metadata.preprocessing or preprocessing,
+            metadata.bgr,
         )
 
     @abstractmethod
@@ -112,14 +140,16 @@ class Classifier(ABC):
         """Run the model.
 
         Args:
-            inputs: `(n, height, width, channels)` in the model's type.
+            inputs: in the model's shape and type.
 
         Returns:
             Outputs `(n, classes)` in the model's type, and the seconds spent in inferences.
         """
 
     def logits(self, inputs: np.ndarray) -> tuple[np.ndarray, float]:
-        """As `stored`, with dequantized outputs in float32."""
+        """As `stored`, with dequantized outputs in float32, for inputs `(n, height, width, channels)`."""
+        if self._channels_first:
+            inputs = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
         stored, seconds = self.stored(inputs)
         values, tensor = stored.astype(np.float32), self.output
         if tensor.scale is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from converters.declared import NOTHING, Declaration
 from converters.errors import InputError
 from edge_cv.intervals import wilson_interval
 
@@ -67,6 +68,7 @@ def robustness(
     source: Samples,
     preprocessing: Preprocessing | None = None,
     *,
+    declaration: Declaration = NOTHING,
     limit: int | None = None,
     workers: int | None = None,
     cluster: RayCluster | None = None,
@@ -78,7 +80,7 @@ def robustness(
     takes 76 inferences of each model and, at 224 pixels, about 0.6 s of one core for the corruptions.
 
     Args:
-        artifacts, preprocessing, workers, cluster, on_progress: as in `evaluate`.
+        artifacts, preprocessing, declaration, workers, cluster, on_progress: as in `evaluate`.
         source: the images; those without a label are ignored.
         limit: number of images to take, evenly spaced. Default: all.
 
@@ -100,6 +102,7 @@ def robustness(
         artifacts,
         samples,
         preprocessing,
+        declaration=declaration,
         chunk=1,  # an image takes as long as 76
         workers=workers,
         cluster=cluster,

@@ -133,6 +133,6 @@ def classify(
         if not finite.all():
             sample = samples[int(np.argmin(finite))]
             raise InputError(f"{file} must give finite logits. Received: NaN or infinity for {sample.path}")
-        outputs.append(values)
+        outputs.append(metadata.class_columns(values))
         seconds.append(spent)
     return outputs, np.array(seconds)

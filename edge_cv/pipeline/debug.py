@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converters.declared import NOTHING, Declaration
 from converters.errors import InputError
+from converters.record import read_record
 from edge_cv.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -22,7 +24,13 @@ class LayerComparison:
 
 
 def compare_layers(
-    reference: Path, quantized: Path, data: str, *, limit: int, progress: Progress = silent
+    reference: Path,
+    quantized: Path,
+    data: str,
+    *,
+    limit: int,
+    declaration: Declaration = NOTHING,
+    progress: Progress = silent,
 ) -> LayerComparison:
     """Compare each layer's output and weights in two `.tflite` files.
 
@@ -31,6 +39,7 @@ def compare_layers(
         quantized: a file converted from the same model.
         data: the images, by name or folder.
         limit: largest number of images.
+        declaration: what the caller says about files that do not declare it.
         progress: shows what is being done.
 
     Raises:
@@ -38,26 +47,28 @@ def compare_layers(
     """
     import numpy as np
 
-    from converters import Preprocessing, read_metadata
+    from converters.declared import declared_record, undeclared
     from converters.tflite.layers import layer_errors
     from edge_cv.data import open_samples
 
     for path in (reference, quantized):
         if path.suffix != ".tflite":
             raise InputError(f"two .tflite files are compared layer by layer. Received: {path}")
-    records = [read_metadata(path) or {} for path in (reference, quantized)]
-    fields = records[1].get("preprocessing") or records[0].get("preprocessing")
-    if fields is None:
-        raise InputError(f"a file must declare its preprocessing, as files of edge-cv do. Received: {quantized}")
-    preprocessing = Preprocessing.from_dict(fields)
+    records = [declared_record(path, declaration) for path in (reference, quantized)]
+    preprocessing = records[0].preprocessing
+    if read_record(quantized) is not None or preprocessing is None:
+        preprocessing = records[1].preprocessing or preprocessing
+    if preprocessing is None or (read_record(reference) is None and records[0].preprocessing is None):
+        raise undeclared(reference)
     samples = open_samples(data).take(limit)
     with progress(f"comparing layer by layer on {len(samples)} photos"):
-        images = preprocessing.to_input(np.stack([pixels for pixels, _ in samples.pixels(preprocessing)]))
+        photos = np.stack([pixels for pixels, _ in samples.pixels(preprocessing)])
+        images = preprocessing.to_input(photos[..., ::-1] if declaration.channels == "bgr" else photos)
         errors = layer_errors(
             reference.read_bytes(),
             quantized.read_bytes(),
             images,
-            pixel_offset=records[1].get("input", {}).get("pixel_offset"),
+            pixel_offset=records[1].input.pixel_offset if preprocessing.takes_pixels else None,
             limit=limit,
         )
     if not errors:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.declared import NOTHING, Declaration
 from converters.errors import InputError
 from converters.files import file_sha256
 from edge_cv.pipeline.rows import evaluated_row
@@ -38,6 +40,7 @@ def evaluate_files(
     by: Sequence[str] = (),
     metadata: str | os.PathLike | None = None,
     corruptions: int = 0,
+    declaration: Declaration = NOTHING,
     limit: int | None = None,
     workers: int | None = None,
     cluster: RayCluster | None = None,
@@ -49,7 +52,7 @@ def evaluate_files(
 
     Args:
         artifacts: .tflite and .onnx files by name; the first is the reference that the others are compared with.
-        source, limit, workers, cluster, device, journal: as `edge_cv.evaluation.evaluate` takes them.
+        source, declaration, limit, workers, cluster, device, journal: as `edge_cv.evaluation.evaluate` takes them.
         by: columns of `metadata`; accuracy is computed for each of their values.
         metadata: a CSV with a column `file`.
         corruptions: number of photos to classify under the common corruptions too.
@@ -74,6 +77,7 @@ def evaluate_files(
             artifacts,
             photos,
             reference=next(iter(artifacts)),
+            declaration=declaration,
             workers=workers,
             cluster=cluster,
             device=device,
@@ -85,7 +89,7 @@ def evaluate_files(
         columns = read_columns(metadata, by, evaluation.predictions.files)
     corrupted: Mapping[str, Robustness] = {}
     if corruptions:
-        corrupted = _corrupted(artifacts, photos, corruptions, workers, cluster, progress)
+        corrupted = _corrupted(artifacts, photos, corruptions, declaration, workers, cluster, progress)
     paths = {name: Path(path) for name, path in artifacts.items()}
     remarks = _notes(evaluation, len(photos), remote=device is not None)
     return Evaluated(evaluation, _report(paths, photos, evaluation, columns, corrupted, by, remarks))
@@ -95,6 +99,7 @@ def _corrupted(
     artifacts: Mapping[str, str | os.PathLike],
     photos: Samples,
     count: int,
+    declaration: Declaration,
     workers: int | None,
     cluster: RayCluster | None,
     progress: Progress,
@@ -104,7 +109,15 @@ def _corrupted(
 
     title = f"evaluating on {min(count, len(photos))} photos under 15 corruptions at 5 severities"
     with progress(title) as update:
-        return robustness(artifacts, photos, limit=count, workers=workers, cluster=cluster, on_progress=update)
+        return robustness(
+            artifacts,
+            photos,
+            declaration=declaration,
+            limit=count,
+            workers=workers,
+            cluster=cluster,
+            on_progress=update,
+        )
 
 
 def _report(
@@ -167,7 +180,9 @@ def named_files(paths: Sequence[Path]) -> dict[str, Path]:
     """
     if len(set(paths)) < len(paths):
         raise InputError(f"each file must be given once. Received: {', '.join(map(str, paths))}")
-    schemes = [record.get("scheme") for record in _records(paths)]
+    from converters import read_metadata
+
+    schemes = [(read_metadata(path) or {}).get("scheme") for path in paths]
     if all(schemes) and len(set(schemes)) == len(schemes) and schemes[0] == "float32":
         return {str(scheme): path for scheme, path in zip(schemes, paths, strict=True)}
     stems = [path.stem for path in paths]
@@ -176,24 +191,42 @@ def named_files(paths: Sequence[Path]) -> dict[str, Path]:
     return {str(path): path for path in paths}
 
 
-def open_for_files(paths: Sequence[Path], data: str, split: str | None = None) -> Samples:
-    """Labelled images with the classes of the last file, unless these are ImageNet's.
+def open_for_files(
+    paths: Sequence[Path], data: str, split: str | None = None, declaration: Declaration = NOTHING
+) -> Samples:
+    """Labelled images with the classes of the last file that declares any, unless these are ImageNet's.
+
+    A file without class names that does not have as many outputs as ImageNet has classes takes the images' own classes.
 
     Args:
         paths: `.tflite` and `.onnx` files.
         data, split: as `edge_cv.data.open_samples` takes them.
+        declaration: what the caller says about files that do not declare it.
 
     Raises:
         InputError: a file is not a model file, or the images cannot be opened.
     """
-    from edge_cv.data import imagenet_labels, open_samples
+    from converters.declared import declared_record
+    from edge_cv.data import open_samples
+    from edge_cv.data.labels import CLASSES, are_imagenet
 
-    labels = _records(paths)[-1].get("labels")
-    classes = labels if labels and len(labels) != len(imagenet_labels()) else None
-    return open_samples(data, split=split, classes=classes)
+    records = [declared_record(path, declaration) for path in paths]
+    labels = next((record.labels for record in reversed(records) if record.labels), None)
+    outputs = math.prod(records[-1].output.shape)
+    if labels is not None and len(labels) > 1:
+        imagenet = len(labels) in (CLASSES, CLASSES + 1) and are_imagenet(labels[-CLASSES:])
+        return open_samples(data, split=split, classes=None if imagenet else labels)
+    imagenet = outputs in (CLASSES, CLASSES + 1)
+    samples = open_samples(data, split=split, classes=None if imagenet else ())
+    return samples if labels is None else _with_positive(samples, labels[0])
 
 
-def _records(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    from converters import read_metadata
+def _with_positive(samples: Samples, positive: str) -> Samples:
+    """Samples of two classes for a model of one output with one label, which names the class of the output 1."""
+    from edge_cv.data.class_counts import with_classes
+    from edge_cv.data.labels import positions_of
 
-    return [read_metadata(path) or {} for path in paths]
+    place = positions_of([positive], samples.classes).get(positive)
+    if samples.multi_label or len(samples.classes) != 2 or place is None:
+        return samples
+    return with_classes(samples, (samples.classes[1 - place], samples.classes[place]))

@@ -11,9 +11,10 @@ import urllib.parse
 from importlib import resources
 from pathlib import Path
 
+from converters.declared import NOTHING, Declaration, declared_record, undeclared
 from converters.errors import InputError
 from converters.files import write_together
-from converters.record import Record, read_record
+from converters.record import Record
 from edge_cv.deploy.web import litertjs
 
 TYPES = ("float32", "uint8")  # types of input and output that LiteRT.js supports
@@ -38,11 +39,8 @@ def checked(record: Record | None, artifact: Path) -> Record:
     """
     if artifact.suffix != ".tflite":
         raise InputError(f"a page needs a .tflite file. Received: {artifact}")
-    if record is None or record.preprocessing is None or not record.input.dtype or not record.output.dtype:
-        raise InputError(
-            f"{artifact} must have a record of its preprocessing, input and output, as files of converters have. "
-            "Received: a file without one"
-        )
+    if record is None or record.preprocessing is None:
+        raise undeclared(artifact)
     if record.input.shape != (1, *record.preprocessing.shape) or len(record.output.shape) != 2:
         raise InputError(
             f"{artifact} must take one image of its preprocessing's size and return one row of classes. "
@@ -57,11 +55,12 @@ def checked(record: Record | None, artifact: Path) -> Record:
     return record
 
 
-def export(artifact: str | os.PathLike, out: str | os.PathLike) -> list[Path]:
+def export(artifact: str | os.PathLike, out: str | os.PathLike, declaration: Declaration = NOTHING) -> list[Path]:
     """Write a web page that classifies photos with a model.
 
     Args:
-        artifact: a `.tflite` file with embedded metadata or a sidecar.
+        artifact: a `.tflite` file.
+        declaration: what the caller says about a file that does not declare its input and classes.
         out: the folder; created if necessary. Other files in it stay.
 
     Returns:
@@ -71,7 +70,9 @@ def export(artifact: str | os.PathLike, out: str | os.PathLike) -> list[Path]:
         InputError: LiteRT.js does not support the model or cannot be fetched, or the folder cannot be written.
     """
     artifact, out = Path(artifact), Path(out)
-    record = checked(read_record(artifact), artifact)
+    if declaration.channels == "bgr":
+        raise InputError("a page gives a model RGB or grey photos. Received: bgr channels")
+    record = checked(declared_record(artifact, declaration) if artifact.suffix == ".tflite" else None, artifact)
     content = artifact.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     sidecar = dataclasses.replace(record, file=artifact.name, sha256=digest, size_bytes=len(content)).to_json()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.declared import NOTHING, Declaration
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from edge_cv.evaluation import inference, worker
@@ -37,6 +38,7 @@ def run(
     preprocessing: Preprocessing | None = None,
     *,
     reference: str | None = None,
+    declaration: Declaration = NOTHING,
     journal: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[ChunkResult], dict[str, str], str | None]:
@@ -44,7 +46,7 @@ def run(
 
     Args:
         address: the device.
-        artifacts, samples, preprocessing, reference, on_progress: as in `inference.run`.
+        artifacts, samples, preprocessing, reference, declaration, on_progress: as in `inference.run`.
         journal: a folder that keeps the results until all are complete. Default: none.
 
     Returns:
@@ -59,9 +61,10 @@ def run(
     with device.classifiers(list(models.values())) as opened:
         classifiers = dict(zip(models, opened, strict=True))
         runtimes = {name: classifier.runtime for name, classifier in classifiers.items()}
-        task, size = inference.task_of(classifiers, samples, preprocessing, reference), device.images_at_once
+        task = inference.task_of(classifiers, samples, preprocessing, reference, declaration)
+        size = device.images_at_once
         hashes = {name: model.sha256 for name, model in models.items()}
-        key = [address, runtimes, hashes, reference, asdict(task.preprocessing), size]
+        key = [address, runtimes, hashes, reference, asdict(task.preprocessing), repr(declaration), size]
         kept = _Journal(None if journal is None else journal / _digest(key, samples))
         by_file = {classifier.file: classifier for classifier in opened}
         starts = range(0, len(samples), size)

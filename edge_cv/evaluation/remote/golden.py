@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from converters.declared import NOTHING, Declaration
 from converters.errors import InputError
 from converters.files import file_sha256
 from edge_cv.evaluation import runner
@@ -62,7 +63,7 @@ def describe(path: Path) -> DescribedModel:
     return DescribedModel(path, file_sha256(path), inputs, outputs, model["runtime"])
 
 
-def golden_inputs(model: DescribedModel, images: int = IMAGES) -> GoldenInputs:
+def golden_inputs(model: DescribedModel, images: int = IMAGES, declaration: Declaration = NOTHING) -> GoldenInputs:
     """The golden inputs of a model.
 
     These are sample photos if the model's metadata holds its preprocessing and the photos are installed, else random
@@ -71,9 +72,10 @@ def golden_inputs(model: DescribedModel, images: int = IMAGES) -> GoldenInputs:
     Args:
         model: a model with one input.
         images: number of inputs.
+        declaration: what the caller says about a file that does not declare it.
     """
     tensor = model.inputs[0]
-    values = _sample_inputs(model, images)
+    values = _sample_inputs(model, images, declaration)
     if values is None:
         values = np.stack([runner.random_input(tensor, seed) for seed in range(images)])
     return GoldenInputs(np.ascontiguousarray(values, tensor.dtype.newbyteorder("<")).tobytes())
@@ -100,10 +102,10 @@ def _run_here(path: Path, *options: str) -> RunnerEvents:
     return events
 
 
-def _sample_inputs(model: DescribedModel, images: int) -> np.ndarray | None:
+def _sample_inputs(model: DescribedModel, images: int, declaration: Declaration) -> np.ndarray | None:
     from edge_cv import data
 
-    tensor, metadata = model.inputs[0], io_metadata(model.path)
+    tensor, metadata = model.inputs[0], io_metadata(model.path, declaration)
     preprocessing = metadata.preprocessing
     if preprocessing is None or tensor.shape != (1, *preprocessing.shape):
         return None
@@ -112,5 +114,7 @@ def _sample_inputs(model: DescribedModel, images: int) -> np.ndarray | None:
     except InputError:  # the package with the photos is not installed
         return None
     pixels = np.stack([pixels for pixels, _ in photos.pixels(preprocessing)])
-    encoder = InputEncoder(tensor.dtype.name, tensor.scale, tensor.zero_point, metadata.pixel_offset, preprocessing)
+    encoder = InputEncoder(
+        tensor.dtype.name, tensor.scale, tensor.zero_point, metadata.pixel_offset, preprocessing, metadata.bgr
+    )
     return encoder(pixels)

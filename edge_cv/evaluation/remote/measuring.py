@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from converters.declared import NOTHING, Declaration
 from edge_cv.evaluation.measurement import Measurement, compare
 from edge_cv.evaluation.remote.address import Address, Host, parse
 from edge_cv.evaluation.remote.connecting import connect
@@ -30,6 +31,7 @@ def measure_on(
     runs: int = 50,
     warmup: int = 10,
     golden_images: int = IMAGES,
+    declaration: Declaration = NOTHING,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Measurement:
     """Measure a model on a device and compare its outputs there with its outputs on this machine.
@@ -38,6 +40,7 @@ def measure_on(
         device: `host` (this machine), `ssh://[user@]host[:port][?python=PATH]` or `adb[:serial][?delegate=gpu]`.
         artifact: a .tflite or .onnx file; a phone takes only .tflite.
         threads, runs, warmup, on_progress: as in `edge_cv.evaluation.measure`.
+        declaration: what the caller says about a file that does not declare its input.
         golden_images: number of inputs whose outputs are compared, 1 or more.
 
     Returns:
@@ -52,7 +55,7 @@ def measure_on(
     model = describe(Path(artifact))
     if isinstance(address, Host):
         return _measure_here(model, repetitions, on_progress)
-    golden = golden_inputs(model, golden_images) if model.single else None
+    golden = golden_inputs(model, golden_images, declaration) if model.single else None
     measurement = connect(address).measure(model, golden, repetitions, on_progress)
     if measurement.golden is None or golden is None:
         return measurement
