@@ -9,6 +9,7 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
+from converters.sources.channels_last import has_channels_first, with_channels_last
 from converters.sources.single_image import (
     keep_output,
     of_one_image,
@@ -53,6 +54,8 @@ def open_tflite(path: Path, input_size: tuple[int, int] | None = None, output: s
     keep_output(graph, graph.outputs[chosen_output(inputs, output_names(graph), output)])
     takes_integers = with_float_input(graph)
     _require_float(graph, path)
+    if has_channels_first(graph):
+        with_channels_last(graph)
     declared = graph.tensors[graph.inputs[0]].shapeSignature
     shape = check_input_shape(graph.shape(graph.inputs[0]) if declared is None else declared, input_size)
     graph = of_one_image(graph, shape)
