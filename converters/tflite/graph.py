@@ -16,6 +16,7 @@ import numpy as np
 from converters.errors import InputError
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # the operators whose weights are quantized
+ONE_SUBGRAPH = "a model must have one subgraph, no branches: strip the wrappers of pruning. Received: {} subgraphs"
 ALIGNMENT_BYTES = 16  # `force_align` of Buffer.data in the schema; XNNPACK reads weights in place
 
 
@@ -78,11 +79,7 @@ class Graph:
             self.model = _schema().ModelT.InitFromPackedBuf(content, 0)
             self.subgraph = self.model.subgraphs[0]
             if len(self.model.subgraphs) != 1:
-                raise InputError(
-                    "a model must have one subgraph, without branches or loops. Received: "
-                    f"{len(self.model.subgraphs)}; remove what only training needs, such as pruning's wrappers "
-                    "(strip_pruning), before it is saved"
-                )
+                raise InputError(ONE_SUBGRAPH.format(len(self.model.subgraphs)))
             for buffer in self.model.buffers:  # data after the flatbuffer, which older runtimes cannot read
                 if buffer.offset > 1:
                     buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
