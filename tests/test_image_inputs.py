@@ -104,6 +104,34 @@ def test_onnx_takes_the_same_image_and_verify_finds_the_size_itself(case, made):
     assert verify(model, conversion, images, **output).top1_agreement == 1.0
 
 
+def test_a_keras_model_that_reshapes_to_its_fixed_batch_is_converted_for_one_image():
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input(batch_shape=(8, 20, 20, 1))
+    x = keras.layers.Conv2D(4, 3, strides=2)(keras.layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, keras.layers.Dense(CLASSES)(keras.ops.reshape(x, (8, -1))))
+    images = np.random.default_rng(0).integers(0, 256, (8, 20, 20, 1)).astype(np.float32)
+    float32 = to_tflite(model, "float32", calibration=images)
+    assert np.abs(predict(float32.content, images) - model.predict(images, verbose=0)).max() < 1e-4
+    assert to_tflite(model, "int8", calibration=images).record.input.shape == (1, 20, 20, 1)
+
+
+def test_whole_pixels_that_a_layer_resizes_are_those_of_the_models_own_predict():
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(keras.layers.Resizing(12, 12)(image))
+    model = keras.Model(image, keras.layers.Dense(CLASSES)(keras.layers.Flatten()(x)))
+    images = np.random.default_rng(0).integers(0, 256, (8, 20, 30, 3)).astype(np.uint8)
+    conversion = to_tflite(model, "int8", calibration=images, input_size=(20, 30))
+    assert conversion.record.operators[0] == conversion.record.operators[1]
+    assert conversion.pixel_offset == -128
+    float32 = to_tflite(model, "float32", calibration=images, input_size=(20, 30))
+    assert np.abs(predict(float32.content, images) - model.predict(images, verbose=0)).max() < 1e-3
+
+
 def test_two_sizes_of_a_model_of_any_size_are_two_conversions():
     model = _network((None, None, 3))
     small, large = (to_tflite(model, "float32", input_size=size) for size in (12, (20, 14)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
+from converters.sources.fixed_batch import of_one_image
 from converters.sources.imports import imported_digest
 from converters.sources.keras_files import load
 from converters.sources.keras_preparation import is_tf_keras, prepared
 from converters.sources.source import (
+    InputShape,
     Source,
     check_input_shape,
     check_output_shape,
@@ -72,12 +75,14 @@ def open_keras_model(
     structure = getattr(model, "input", None)  # a Sequential that was not called yet has none
     name = next(iter(structure)) if isinstance(structure, dict) else inputs[0].name.split(":")[0]
 
-    def call(images: Any) -> Any:
+    def whole(images: Any) -> Any:
         import tensorflow as tf
 
         images = tf.reshape(images, (-1, *shape.images[:2])) if shape.without_channels else images
         return tf.nest.flatten(model({name: images} if isinstance(structure, dict) else images, training=False))[at]
 
+    takes_integers = "int" in str(inputs[0].dtype)
+    call = whole if shape.batch in (None, 1) else _of_one_image(whole, shape, model.name)
     if not isinstance(preprocessing, Preprocessing):
         preprocessing = default_preprocessing(name, shape.images)
     return Source(
@@ -89,8 +94,23 @@ def open_keras_model(
         call=call,
         batched=shape.batch is None,
         variables=tuple(getattr(v, "value", v) for v in model.variables),
-        takes_integers="int" in str(inputs[0].dtype),
+        takes_integers=takes_integers,
+        in_graph=takes_integers,
     )
+
+
+def _of_one_image(call: Callable[[Any], Any], shape: InputShape, name: str) -> Callable[[Any], Any]:
+    """The call of a model of a fixed batch, for one image."""
+    import tensorflow as tf
+
+    function = tf.function(call)
+    try:
+        function.get_concrete_function(tf.TensorSpec((1, *shape.images), tf.float32))
+    except (ValueError, TypeError):  # it reshapes to its batch
+        concrete = function.get_concrete_function(tf.TensorSpec((shape.batch, *shape.images), tf.float32))
+        run = of_one_image(concrete, name)
+        return lambda images: run(tf.cast(images, tf.float32))[0]
+    return call
 
 
 def single_image_model(model: Any, input_size: Any = None, output: str | None = None) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.native_logs import import_tensorflow
+from converters.sources.fixed_batch import of_one_image
 from converters.sources.saved_model_graph import in_float32, refuse_quantized, refuse_random
 from converters.sources.saved_model_guard import refuse_unsafe
 from converters.sources.source import (
@@ -67,7 +68,7 @@ def open_saved_model(
     shape = check_input_shape(None if spec.shape.rank is None else spec.shape.as_list(), input_size)
     check_output_shape(function.structured_outputs[chosen].shape)
     refuse_quantized(function, path)
-    run = in_float32(function) if shape.batch in (None, 1) else _of_one_image(function, path)
+    run = in_float32(function) if shape.batch in (None, 1) else _of_one_image(function, outputs, path)
 
     def call(images: Any) -> Any:
         images = tf.cast(images, spec.dtype)
@@ -88,42 +89,10 @@ def open_saved_model(
     )
 
 
-def _of_one_image(function: Any, path: Path) -> Callable[..., dict[str, Any]]:
-    """A signature of a fixed batch size as a function of one image.
-
-    The graph is frozen and read again with another placeholder, so that every shape is inferred anew. A Reshape to a
-    constant shape of the batch becomes one to a free batch.
-    """
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    frozen = convert_variables_to_constants_v2(function)
-    (given,) = frozen.inputs
-    batch, graph = given.shape[0], frozen.graph.as_graph_def()
-    nodes = {node.name: node for node in graph.node}
-    for node in graph.node:
-        node.attr.pop("_output_shapes", None)
-        constant = nodes.get(node.input[1].split(":")[0]) if node.op == "Reshape" else None
-        if constant is not None and constant.op == "Const":
-            sizes = tf.make_ndarray(constant.attr["value"].tensor).copy()
-            if sizes.ndim == 1 and sizes.size > 1 and sizes[0] == batch:
-                sizes[0] = -1 if (sizes > 0).all() else 1
-                constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(sizes))
-    nodes[given.op.name].attr["shape"].shape.dim[0].size = 1
-    names = [tensor.name for tensor in frozen.outputs]
-
-    def imported() -> None:
-        tf.graph_util.import_graph_def(graph, name="")
-
-    try:
-        run = tf.compat.v1.wrap_function(imported, []).prune(given.name, names)
-    except ValueError as error:
-        raise InputError(
-            f"{path} computes with its fixed batch of {batch} images: export it with a free batch, (None, height, "
-            "width, channels)"
-        ) from error
-    order = list(function.structured_outputs)
-    return lambda **images: dict(zip(order, run(next(iter(images.values()))), strict=True))
+def _of_one_image(function: Any, outputs: list[str], path: Path) -> Callable[..., dict[str, Any]]:
+    """A signature of a fixed batch size as a function of one image."""
+    run = of_one_image(function, str(path))
+    return lambda **images: dict(zip(outputs, run(*images.values()), strict=True))
 
 
 def _digest(path: Path, chosen: str) -> str:

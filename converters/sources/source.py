@@ -48,6 +48,8 @@ class Source:
         tflite: the float TFLite file, where that is what was given; None otherwise.
         takes_integers: whether the model itself takes whole pixels, such as uint8, and casts them. Its converted files
             take the same numbers as float32.
+        in_graph: whether `predict` runs `call` in a graph, as a Keras model's own `predict` does: some layers of Keras
+            round integers otherwise when they run eagerly.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Source:
     variables: tuple[Any, ...] = ()
     tflite: bytes | None = None
     takes_integers: bool = False
+    in_graph: bool = False
 
     def predict(self, images: np.ndarray, *, batch: int = 4) -> np.ndarray:
         """Compute the model's outputs.
@@ -73,7 +76,12 @@ class Source:
         """
         batch = batch if self.batched else 1
         images = np.rint(images) if self.takes_integers else images
-        rows = [np.asarray(self.call(images[i : i + batch].astype(np.float32))) for i in range(0, len(images), batch)]
+        call = self.call
+        if self.in_graph:
+            import tensorflow as tf
+
+            call = tf.function(call)
+        rows = [np.asarray(call(images[i : i + batch].astype(np.float32))) for i in range(0, len(images), batch)]
         return np.concatenate(rows).astype(np.float32).reshape(len(images), -1)
 
 
