@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+ERROR, WARNING = "error", "warning"
+
 
 @dataclass(frozen=True)
 class Diagnostic:

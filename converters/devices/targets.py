@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from converters.devices.diagnostics import Diagnostic
+from converters.devices.diagnostics import ERROR, WARNING, Diagnostic
+from converters.devices.file_rules import CUSTOM, custom_operators, free_sizes, mediapipe_metadata
 from converters.errors import InputError, unknown
 from converters.tflite.graph import WEIGHTED, Graph, Operator
 from converters.tflite.versions import DENSE_BY_CHANNEL_RUNTIME, as_numbers, first_runtime, needed
 
-ERROR, WARNING = "error", "warning"
 _COMMON = {
     "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "LOGISTIC",
     "MAX_POOL_2D", "MEAN", "MUL", "PAD", "QUANTIZE", "RELU", "RELU6", "RESHAPE", "SOFTMAX", "SUB", "TANH",
@@ -42,6 +42,7 @@ class Target:
         float16_weights: whether weights may be stored as float16.
         fast_int16: whether int16 activations have fast kernels.
         runtime: its release of TensorFlow Lite.
+        static: whether it plans memory for one size of each tensor ahead.
         channels: accepted numbers of channels of the input image.
     """
 
@@ -56,6 +57,7 @@ class Target:
     float16_weights: bool = True
     fast_int16: bool = False
     runtime: str | None = None
+    static: bool = False
     channels: tuple[int, ...] | None = None
 
 
@@ -66,6 +68,7 @@ TARGETS = (
         "Android's Neural Networks API, to Android 14",
         io=("int8", "uint8", "float32"),
         activations=("int8", "uint8", "float32"),
+        static=True,
         operators=frozenset(_COMMON | {"HARD_SWISH", "DEQUANTIZE", "TRANSPOSE", "SQUEEZE", "MAXIMUM", "MINIMUM"}),
         dense_by_channel=False,
         hybrid=False,
@@ -76,6 +79,7 @@ TARGETS = (
         "Coral's Edge TPU, through its compiler 16",
         io=("uint8", "int8"),
         activations=("int8", "uint8"),
+        static=True,
         operators=frozenset(_COMMON | {"MAXIMUM", "MINIMUM", "SUM", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE"}),
         dense_by_channel=False,
         hybrid=False,
@@ -87,6 +91,7 @@ TARGETS = (
         "Arm Ethos-U55 and U65, through Vela",
         io=("int8", "uint8"),
         activations=("int8", "uint8", "int16"),
+        static=True,
         operators=frozenset(_COMMON | {"HARD_SWISH", "LEAKY_RELU", "MAXIMUM", "MINIMUM", "STRIDED_SLICE", "SQUEEZE"}),
         hybrid=False,
         float16_weights=False,
@@ -96,6 +101,7 @@ TARGETS = (
         "micro",
         "TensorFlow Lite for Microcontrollers, with CMSIS-NN",
         io=("int8", "float32"),
+        static=True,
         operators=frozenset(
             _COMMON | {"HARD_SWISH", "DEQUANTIZE", "LEAKY_RELU", "MAXIMUM", "MINIMUM", "SQUEEZE", "TRANSPOSE", "PADV2"}
         ),
@@ -110,6 +116,7 @@ TARGETS = (
         "LiteRT's GPU delegate",
         io=("float32",),
         activations=("float32", "float16"),
+        static=True,
         operators=frozenset(_COMMON - {"QUANTIZE"} | {"DEQUANTIZE", "HARD_SWISH", "LEAKY_RELU", "MAXIMUM", "MINIMUM"}),
     ),
 )
@@ -144,13 +151,19 @@ def check(content: bytes, name: str) -> tuple[Diagnostic, ...]:
     Raises:
         InputError: no target has this name, or the content is not a TFLite file.
     """
-    return diagnose(Graph(content), name)
+    graph = Graph(content)
+    found = diagnose(graph, name)
+    return _sorted([*found, *mediapipe_metadata(content, graph)]) if name == "mediapipe" else found
 
 
 def diagnose(graph: Graph, name: str) -> tuple[Diagnostic, ...]:
     """As `check`, for a parsed file."""
     chosen = target(name)
     diagnostics = [diagnostic for rule in _RULES for diagnostic in rule(graph, list(graph.operators()), chosen)]
+    return _sorted(diagnostics)
+
+
+def _sorted(diagnostics: list[Diagnostic]) -> tuple[Diagnostic, ...]:
     return tuple(sorted(diagnostics, key=lambda diagnostic: diagnostic.level != ERROR))
 
 
@@ -225,7 +238,7 @@ def _operators(graph: Graph, operators: list[Operator], chosen: Target) -> Itera
         return
     missing: dict[str, list[Operator]] = {}
     for operator in operators:
-        if operator.name not in chosen.operators:
+        if operator.name not in chosen.operators and operator.name != CUSTOM:
             missing.setdefault(operator.name, []).append(operator)
     remedies = {
         "HARD_SWISH": "use a network with ReLU6, such as efficientnet_lite or mobilenet_v3 minimalistic=True",
@@ -307,7 +320,8 @@ def _versions(graph: Graph, operators: list[Operator], chosen: Target) -> Iterat
     versions: dict[tuple[str, int], list[Operator]] = {}
     for operator in operators:
         version = max(graph.version(operator), needed(graph, operator))
-        versions.setdefault((operator.name, version), []).append(operator)
+        if operator.name != CUSTOM:
+            versions.setdefault((operator.name, version), []).append(operator)
     for (name, version), where in versions.items():
         low = [operator for operator in where if graph.version(operator) < version]
         if low:
@@ -338,8 +352,16 @@ def _versions(graph: Graph, operators: list[Operator], chosen: Target) -> Iterat
             )
 
 
+def _custom(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
+    yield from custom_operators(graph, operators, chosen.name)
+
+
+def _free(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
+    yield from free_sizes(graph, operators, chosen.name, static=chosen.static)
+
+
 _RULES: tuple[Callable[[Graph, list[Operator], Target], Iterator[Diagnostic]], ...] = (
-    _io, _channels, _activations, _operators, _dense, _weights, _int16, _versions,
+    _io, _channels, _activations, _operators, _dense, _weights, _int16, _versions, _custom, _free,
 )  # fmt: skip
 
 
