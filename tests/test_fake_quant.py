@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_files import fake_quantized, normalized_images
 from source_refusal import refused
 
 from converters import to_onnx, to_tflite
@@ -13,30 +14,9 @@ from converters.tflite.graph import Graph, count_operators
 from converters.tflite.runtime import predict
 
 
-def _images() -> np.ndarray:
-    rng = np.random.default_rng(3)
-    coarse = rng.uniform(-1, 1, (24, 4, 4, 3)).repeat(8, 1).repeat(8, 2)
-    return np.clip(coarse + rng.normal(0, 0.1, coarse.shape), -1, 1).astype(np.float32)
-
-
 @pytest.fixture(scope="module")
 def trained() -> Any:
-    """A tf_keras classifier under tfmot's quantize_model, trained for a few steps."""
-    import tensorflow_model_optimization as tfmot
-    import tf_keras
-
-    tf_keras.utils.set_random_seed(2)
-    layers = tf_keras.layers
-    image = tf_keras.Input((32, 32, 3))
-    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(image)
-    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
-    x = layers.Add()([x, layers.Conv2D(8, 1, activation="relu")(x)])
-    x = layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
-    model = tfmot.quantization.keras.quantize_model(tf_keras.Model(image, x, name="aware"))
-    model.compile(tf_keras.optimizers.Adam(0.02), tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    images = np.concatenate([_images()] * 4)
-    model.fit(images, (images.mean((1, 2)).argmax(1)), epochs=25, batch_size=24, verbose=0)
-    return model
+    return fake_quantized()
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +33,7 @@ def files(trained, tmp_path_factory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["model", "aware.h5", "saved", "aware.tflite"])
 def test_the_int8_file_computes_what_the_training_simulated(kind, trained, files):
-    images = _images()
+    images = normalized_images()
     int8 = to_tflite(files[kind], "int8", calibration=images)
     simulated = np.asarray(trained(images, training=False))
     outputs = predict(int8.content, images)
@@ -69,7 +49,10 @@ def test_each_scale_is_the_learned_one(trained, files):
 
     converter = tf.lite.TFLiteConverter.from_keras_model(trained)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    theirs, ours = Graph(converter.convert()), Graph(to_tflite(trained, "int8", calibration=_images()).content)
+    theirs, ours = (
+        Graph(converter.convert()),
+        Graph(to_tflite(trained, "int8", calibration=normalized_images()).content),
+    )
 
     def scales(graph: Graph) -> list[float]:
         kinds = ("CONV_2D", "ADD", "MEAN", "FULLY_CONNECTED")
@@ -80,7 +63,7 @@ def test_each_scale_is_the_learned_one(trained, files):
 
 
 def test_float_files_leave_the_rounding_out(trained, files):
-    images = _images()
+    images = normalized_images()
     for conversion in (to_tflite(trained, "float32", calibration=images), to_onnx(trained, calibration=images)):
         assert conversion.parity.top1_agreement > 0.8
     names = {operator.name for operator in Graph(to_tflite(trained, "float32", calibration=images).content).operators()}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_files import keras_2_model, save_keras_2, small_features, teachable_machine
 from source_refusal import refused
 
 from converters.errors import InputError, UnknownLayer, WeightsAlone
@@ -18,66 +19,6 @@ from converters.sources import import_layers, load, open_source
 
 def _images(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
-
-
-def _old(config: Any, version: str) -> Any:
-    """A configuration as Keras before 2.13 wrote it; before 2.4 functional models were of the class Model."""
-    if isinstance(config, dict):
-        left_out = ("module", "registered_name", "build_config")
-        config = {key: _old(value, version) for key, value in config.items() if key not in left_out}
-        if config.get("class_name") == "Functional" and version < "2.4":
-            config["class_name"] = "Model"
-        return config
-    return [_old(value, version) for value in config] if isinstance(config, list) else config
-
-
-def save_keras_2(model: Any, path: Path, version: str = "2.15.0") -> Path:
-    """Save a tf_keras model as an `.h5` file of that version of Keras."""
-    import h5py
-
-    model.save(path, save_format="h5")
-    with h5py.File(path, "r+") as file:
-        file.attrs["model_config"] = json.dumps(_old(json.loads(file.attrs["model_config"]), version)).encode()
-        file.attrs["keras_version"] = version.encode()
-    return path
-
-
-def _features(layers: Any, x: Any) -> Any:
-    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(x)
-    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
-    x = layers.LeakyReLU()(layers.DepthwiseConv2D(3, padding="same")(x))
-    return layers.SeparableConv2D(8, 3, activation="hard_sigmoid")(x)
-
-
-def keras_2_model(front: Callable[[Any], Any] | None = None) -> Any:
-    """A tf_keras classifier of three classes with layers that Keras 3 configures or computes otherwise."""
-    import tf_keras
-
-    tf_keras.utils.set_random_seed(1)
-    image = tf_keras.Input((32, 32, 3))
-    x = tf_keras.layers.Rescaling(1 / 255)(image) if front is None else front(image)
-    x = tf_keras.layers.GlobalAveragePooling2D()(_features(tf_keras.layers, x))
-    return tf_keras.Model(image, tf_keras.layers.Dense(3, activation="softmax")(x), name="two")
-
-
-def teachable_machine() -> Any:
-    """A model in the form of Teachable Machine's: Sequential models of a functional model and of dense layers."""
-    import tf_keras
-
-    tf_keras.utils.set_random_seed(2)
-    layers = tf_keras.layers
-    image = tf_keras.Input((32, 32, 3))
-    features = tf_keras.Model(image, _features(layers, image), name="model1")
-    head = [
-        layers.Dense(10, activation="relu", input_shape=(8,)),
-        layers.Dense(3, activation="softmax", use_bias=False),
-    ]
-    return tf_keras.Sequential(
-        [
-            tf_keras.Sequential([features, layers.GlobalAveragePooling2D()], name="sequential_1"),
-            tf_keras.Sequential(head, name="sequential_3"),
-        ]
-    )
 
 
 @pytest.mark.parametrize("version", ["2.2.4-tf", "2.3.0-tf", "2.10.0", "2.15.0"])
@@ -214,7 +155,7 @@ def test_giants_and_foreign_classes_are_refused_before_they_are_made(name, tmp_p
         model.save(path) if name.endswith(".keras") else save_keras_2(model, path, "2.8.0")
     else:
         image = keras.Input((32, 32, 3))
-        x = keras.layers.GlobalAveragePooling2D()(_features(keras.layers, image))
+        x = keras.layers.GlobalAveragePooling2D()(small_features(keras.layers, image))
         keras.Model(image, keras.layers.Dense(3)(x)).save(path)
     changed = tmp_path / f"changed{path.suffix}"
     for change, message in (

@@ -41,7 +41,7 @@ def test_files_that_are_no_models_are_rejected(tmp_path):
         refused(tmp_path / f"{name}.keras", "not a .keras archive, or is corrupt")
     refused(tmp_path / "model.h5", "not an HDF5 file of a Keras model")
     (tmp_path / "model.onnx").write_bytes(b"junk")
-    refused(tmp_path / "model.onnx", "must be a .keras archive")
+    refused(tmp_path / "model.onnx", "must be a .keras archive.*with onnx2tf")
     refused(tmp_path / "other.keras", "must hold config.json")
     refused(tmp_path / "folder.keras", "must hold saved_model.pb")
 

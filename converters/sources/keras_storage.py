@@ -13,6 +13,12 @@ from typing import Any
 from converters.errors import InputError, WeightsAlone
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
+_TORCH = "convert a PyTorch model to a float .tflite file with litert-torch"
+OTHER_FORMATS = {  # what to do, by suffix
+    ".onnx": "convert an ONNX file to a float .tflite file with onnx2tf",
+    ".pb": "give the folder of a SavedModel, or save a graph of TensorFlow 1 as one",
+    **dict.fromkeys((".pt", ".pth", ".pt2", ".ckpt", ".safetensors"), _TORCH),
+}
 MAX_UNPACKED_RATIO = 50  # weights hardly compress: a file that unpacks to more is a decompression bomb
 MAX_CONFIG_BYTES = 100_000_000
 # Beside the stored arrays: seeds, and the statistics that some layers keep for themselves.
@@ -59,9 +65,10 @@ def read_stored(path: Path) -> StoredModel:
         return _read_hdf5(path)
     if path.suffix == ".keras":
         return _read_archive(path)
+    other = OTHER_FORMATS.get(path.suffix.lower(), "save it with model.save('x.keras')")
     raise InputError(
-        "a Keras model file must be a .keras archive or a whole model in an .h5 file (save it with "
-        f"model.save('x.keras')). Received: {path}"
+        "a model file must be a .keras archive, a whole model in an .h5 file, a float .tflite file or a SavedModel "
+        f"folder: {other}. Received: {path}"
     )
 
 
