@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import operator
 import os
+import signal
 import time
 
 import pytest
 
 from converters.errors import InputError
-from edge_cv.parallel.processes import map_in_processes
+from edge_cv.parallel.processes import map_in_processes, process_pool
 
 
 def die(task: int) -> int:
@@ -48,3 +49,17 @@ def test_a_process_that_dies_is_an_input_error():
 def test_an_error_of_the_function_is_raised():
     with pytest.raises(InputError, match="task 0 is invalid"):
         list(map_in_processes(refuse, range(8)))
+
+
+def blocked_signals(task: int) -> set[int]:
+    return {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())}
+
+
+def test_ctrl_c_does_not_reach_the_processes():
+    executor = process_pool(2)
+    try:
+        masks = [executor.submit(blocked_signals, task).result() for task in range(2)]
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+    assert all(signal.SIGINT in mask for mask in masks)
+    assert signal.SIGINT not in blocked_signals(0)

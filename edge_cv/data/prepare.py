@@ -29,6 +29,8 @@ from edge_cv.data.opening import classes_to_train, open_samples, splits_of
 from edge_cv.data.places import Packed
 from edge_cv.data.samples import Samples
 from edge_cv.data.shard_writing import ShardingOptions, ShardRecord, name_of, remove_partial_shards, write_shards
+from edge_cv.folder_lock import NAME as LOCK
+from edge_cv.folder_lock import holds
 from edge_cv.progress import Progress, silent
 
 _UNFINISHED = ".unfinished"  # the folder of the finished shards' records, until all shards are finished
@@ -36,6 +38,7 @@ _SHARD_BYTES = 256 * 2**20  # read in about a second; some 550 shards for ImageN
 _SIZED = 200  # images whose size estimates that of all
 
 
+@holds("out")
 def prepare(
     source: str | os.PathLike,
     out: str | os.PathLike,
@@ -87,7 +90,12 @@ def _read_manifest(out: Path) -> Manifest | None:
     if out.exists() and not out.is_dir():
         raise InputError(f"the folder for shards must be a folder. Received: {out}")
     manifest = Manifest.read(out)
-    if manifest is None and out.is_dir() and any(out.iterdir()) and not (out / _UNFINISHED).is_dir():
+    if (
+        manifest is None
+        and out.is_dir()
+        and any(entry.name != LOCK for entry in out.iterdir())
+        and not (out / _UNFINISHED).is_dir()
+    ):
         raise InputError(f"the folder for shards must be empty, or hold shards of the same data set. Received: {out}")
     return manifest
 

@@ -77,10 +77,25 @@ def process_pool(
         initargs: its arguments.
         threads: whether numpy may use several threads in each process.
     """
+    import multiprocessing.resource_tracker
+
     import loky
+    from loky.backend import resource_tracker
+
+    class Pool(loky.ProcessPoolExecutor):
+        """Its processes start with Ctrl-C blocked: it reaches them too, and would print a traceback from each."""
+
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits it
+            try:
+                return super().submit(*args, **kwargs)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return loky.ProcessPoolExecutor(
+    for tracker in (resource_tracker, multiprocessing.resource_tracker):
+        tracker.ensure_running()  # before `submit`, because its start would unblock Ctrl-C
+    return Pool(
         workers,
         initializer=_initialize,
         initargs=(os.getpid(), initializer, initargs),
@@ -89,7 +104,6 @@ def process_pool(
 
 
 def _initialize(parent: int, initializer: Callable[..., None] | None, initargs: tuple) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends its workers
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     if initializer is not None:
         initializer(*initargs)

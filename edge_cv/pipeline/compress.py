@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_cv.folder_lock import holds
 from edge_cv.pipeline import steps
 from edge_cv.pipeline.file_model import FileModel, check_file_model, check_trainable
 from edge_cv.pipeline.inputs import CalibrationImages, open_photos
@@ -38,6 +39,7 @@ class Compressed:
     warnings: dict[str, tuple[str, ...]]
 
 
+@holds("out_dir")
 def compress_file(
     model: str | os.PathLike,
     data: str,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from edge_cv.deploy.package import check_package
+from edge_cv.folder_lock import holds
 from edge_cv.pipeline import rows, steps
 from edge_cv.pipeline.file_model import FileModel, check_file_model
 from edge_cv.pipeline.inputs import CalibrationImages, check_analysis, open_photos
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from edge_cv.evaluation.remote import Adb, Ssh
 
 
+@holds("out_dir")
 def run(
     recipe: Recipe,
     out_dir: str | os.PathLike,
@@ -86,6 +88,7 @@ def run(
     return report if device is None else _with_device(job, report, files, device)
 
 
+@holds("out_dir")
 def train(
     recipe: Recipe,
     out_dir: str | os.PathLike,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from converters.errors import CheckFailed, InputError
 from converters.files import write_atomic
+from edge_cv.folder_lock import holds
 from edge_cv.parallel.processes import process_pool
 from edge_cv.progress import Progress, Update, silent
 from edge_cv.recipe import Recipe
@@ -86,6 +87,7 @@ def _word(value: str) -> str:
     return re.sub(r"[^\w.-]+", "-", value).strip("-.") or "-"
 
 
+@holds("out_dir")
 def sweep(
     runs: Sequence[Run],
     out_dir: str | os.PathLike,
