@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from converters.decisions import SIGMOID, SOFTMAX, OutputMeaning
-from converters.errors import CheckFailed
+from converters.errors import CheckFailed, InputError
 from converters.native_logs import import_tensorflow, log_level, suppress_dump_of_failure
 from converters.sources import PIXELS_INPUT, Source
 from converters.sources.single_image import drop_first_reshape, with_float_input
@@ -152,7 +152,7 @@ def _with_tensorflow(source: Source) -> FloatModel:
         raise CheckFailed(
             f"TensorFlow's converter cannot express {source.name!r} in TFLite operators: {_reason(str(error))}"
         ) from error
-    graph = Graph(content)
+    graph = _one_graph(content, source.name)
     learned = remove_fake_quantization(graph)
     with_float_input(graph)
     drop_first_reshape(graph)
@@ -178,6 +178,16 @@ def _without_gc() -> Iterator[None]:
         gc.unfreeze()
         if enabled:
             gc.enable()
+
+
+def _one_graph(content: bytes, name: str) -> Graph:
+    try:
+        return Graph(content)
+    except InputError as error:
+        raise CheckFailed(
+            f"{name!r} must be one graph without loops. Received: a model with a loop, as of a recurrent layer (LSTM, "
+            "GRU); build the layer with unroll=True"
+        ) from error
 
 
 def _reason(text: str) -> str:

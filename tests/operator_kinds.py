@@ -81,12 +81,16 @@ def _arithmetic() -> dict[str, Any]:
         "cos": ops.cos,
         "divide": lambda x: x / (ops.abs(_conv(x)) + 0.5),
         "floor": ops.floor,
+        "floor_divide": lambda x: ops.floor_divide(x, 0.4),
         "log": lambda x: ops.log(ops.abs(x) + 0.1),
+        "mask": lambda x: x * ops.cast(x > 0.2, "float32"),
         "maximum": lambda x: layers.Maximum()([x, _conv(x)]),
         "minimum": lambda x: layers.Minimum()([x, _conv(x)]),
         "multiply": lambda x: layers.Multiply()([x, _conv(x)]),
+        "modulo": lambda x: ops.mod(x, 0.7),
         "negative": ops.negative,
         "power_2": lambda x: ops.power(ops.abs(x) + 1e-3, 2.0),
+        "power_of_2": lambda x: ops.power(2.0, x),
         "power_1.5": lambda x: ops.power(ops.abs(x) + 1e-3, 1.5),
         "reciprocal": lambda x: 1 / (ops.abs(x) + 0.5),
         "rsqrt": lambda x: ops.rsqrt(ops.abs(x) + 0.1),
@@ -135,6 +139,13 @@ def _normalizations() -> dict[str, Any]:
     }
 
 
+def _convnext(x: Any) -> Any:
+    from keras import layers
+
+    h = layers.LayerNormalization(epsilon=1e-6)(layers.DepthwiseConv2D(7, padding="same")(x))
+    return x + 0.3 * layers.Dense(8)(layers.Dense(32, activation="gelu")(h))
+
+
 def _attention(x: Any) -> Any:
     from keras import layers
 
@@ -174,6 +185,8 @@ def _weighted() -> dict[str, Any]:
         "depth_multiplier": layers.DepthwiseConv2D(3, depth_multiplier=2),
         "depthwise": layers.DepthwiseConv2D(3),
         "dilated": layers.Conv2D(8, 3, dilation_rate=2),
+        "convnext": _convnext,
+        "gru": lambda x: layers.GRU(6, unroll=True)(layers.Reshape((4, 512))(x)),
         "einsum": layers.EinsumDense("bhwc,cd->bhwd", output_shape=(None, None, 6)),
         "grouped": layers.Conv2D(8, 3, groups=2),
         "separable": layers.SeparableConv2D(8, 3),

@@ -13,7 +13,7 @@ from converters import CheckFailed, Int8, to_tflite
 from converters.devices.targets import check as check_target
 from converters.parity import sqnr_db
 from converters.tflite.graph import Graph, count_operators
-from converters.tflite.runtime import interpreter
+from converters.tflite.runtime import interpreter, predict
 
 # Layers of each way to become integer: by the library, by a kernel of its own, rewritten, as a table.
 QUICK = (
@@ -99,3 +99,30 @@ def test_operators_that_stay_float_are_named_with_their_layers_and_the_reason(ca
         to_tflite(model, Int8(min_integer_share=1.0), calibration=images())
     (diagnostic,) = [d for d in check_target(conversion.content, "edgetpu") if "activations" in d.what]
     assert "CUMSUM has no int8 form" in diagnostic.remedy
+
+
+def test_a_divisor_that_rounds_to_zero_does_not_stop_the_file():
+    import keras
+    from keras import layers, ops
+
+    class Standardized(layers.Layer):
+        def call(self, x):
+            return x / (ops.std(x, axis=(1, 2), keepdims=True) + 1e-4)
+
+    image = keras.Input((32, 32, 3))
+    x = Standardized()(layers.Conv2D(4, 3, 2)(layers.Rescaling(1 / 127.5, -1)(image)))
+    model = keras.Model(image, layers.Dense(5)(layers.Flatten()(x)))
+    conversion = to_tflite(model, "int8", calibration=images())
+    assert "DIV" in {operator.name for operator in Graph(conversion.content).operators()}
+    plain = np.full((1, 32, 32, 3), 200, np.float32)
+    assert np.isfinite(predict(conversion.content, plain, pixel_offset=-128)).all()
+
+
+def test_a_loop_is_refused_with_what_to_do():
+    import keras
+    from keras import layers
+
+    image = keras.Input((32, 32, 3))
+    model = keras.Model(image, layers.LSTM(4)(layers.Reshape((32, 96))(image)))
+    with pytest.raises(CheckFailed, match="unroll=True"):
+        to_tflite(model, "float32")

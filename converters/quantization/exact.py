@@ -1,6 +1,6 @@
 """Exact rewriting of a float graph into operators that have int8 kernels, and into forms that keep precision in int8.
 
-- SQUARE, NEG and POW become multiplications, ADD_N additions: they have no int8 kernels.
+- SQUARE, NEG and POW become multiplications, roots and exponentials, ADD_N additions: they have no int8 kernels.
 - log(1 + exp(x)) becomes max(x, 0) - log(sigmoid(|x|)): 256 steps do not hold exp(x) of a large x.
 - SELU's exponential, which is not used where x > 0 and does not fit there, becomes ELU and LEAKY_RELU.
 - A normalization x * g - m * g + b becomes (x - m) * g + b: the difference of two products that are much larger than it
@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -102,7 +103,11 @@ class _Rewriting:
         return True
 
     def power(self, operator: Operator) -> bool:
-        exponent = self._number(operator.inputs[1])
+        base, exponent = (self._number(t) for t in operator.inputs)
+        if base is not None and base > 0:
+            factor = self._constant(operator.outputs[0], math.log(base))
+            self._emit("EXP", [self._emit("MUL", [operator.inputs[1], factor])], operator.outputs[0])
+            return True
         if exponent == 2:
             return self.square(operator)
         if exponent != 0.5:

@@ -37,11 +37,13 @@ FIXED_SCALE = {
 }
 # Integers are compared; the result is a truth value.
 COMPARISONS = ("EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL")
-# Functions of one value without an int8 kernel; POW has a constant exponent.
+# Functions of one value without an int8 kernel; those of two have a constant second one.
 TABLES: dict[str, Callable[..., np.ndarray]] = {
     "CEIL": np.ceil,
     "COS": np.cos,
     "FLOOR": np.floor,
+    "FLOOR_DIV": np.floor_divide,
+    "FLOOR_MOD": np.mod,
     "POW": np.power,
     "ROUND": np.rint,
     "SIGN": np.sign,
@@ -64,6 +66,38 @@ def without_float_islands(graph: Graph, ranges: Mapping[str, tuple[float, float]
         return False
     _Islands(graph, ranges).rewrite(operators)
     return True
+
+
+def without_divisions_by_zero(graph: Graph) -> None:
+    """Keep the divisors of an int8 graph that are not negative at one step at least: the kernel fails at zero."""
+    makers = {tensor: operator for operator in graph.operators() for tensor in operator.outputs}
+    for operator in reversed(list(graph.operators())):
+        divisor = operator.inputs[1] if operator.name == "DIV" else -1
+        if graph.quantization(divisor) is None or graph.constant(divisor) is not None:
+            continue
+        (scale,), (zero,) = graph.parameters(divisor)
+        if zero != -128 or _never_zero(graph, makers.get(divisor)):
+            continue
+        name, one = graph.name(divisor), np.array(-127, np.int8)
+        step = graph.add_tensor(f"{name}/step", "INT8", (), scale=float(scale), zero_point=-128, values=one)
+        bounded = graph.add_tensor(
+            f"{name}/not_zero_{operator.index}", "INT8", graph.shape(divisor), scale=float(scale), zero_point=-128
+        )
+        graph.set_inputs(operator, [operator.inputs[0], bounded])
+        graph.add_operator("MAXIMUM", [divisor, step], [bounded], at=operator.index)
+
+
+def _never_zero(graph: Graph, maker: Operator | None) -> bool:
+    """Whether an operator adds a constant of two steps or more to what is not negative."""
+    if maker is None or maker.name != "ADD":
+        return False
+    step = float(graph.parameters(maker.outputs[0])[0][0])
+    for x, constant in (maker.inputs, maker.inputs[::-1]):
+        values = graph.constant(constant)
+        if values is not None and graph.constant(x) is None and graph.parameters(x)[1][0] == -128:
+            scale, zero = graph.parameters(constant)
+            return bool(((values.astype(np.float64) - zero[0]) * scale[0]).min() >= 2 * step)
+    return False
 
 
 def int8_parameters(low: float, high: float) -> tuple[float, int]:
@@ -139,20 +173,13 @@ class _Islands:
         name = operator.name
         if name in TABLES:
             return self._look_up(operator)
+        if name == "CAST":
+            return self._truth_values(operator, raw)
         if name not in (*OWN_SCALES, *SHARED_SCALE, *FIXED_SCALE, *COMPARISONS):
             return False
         floats = [t for t in operator.inputs if t >= 0 and self._graph.dtype(t) == np.float32]
         outputs = [t for t in operator.outputs if self._graph.dtype(t) == np.float32]
-        if name in SHARED_SCALE and len(floats) == 1 and self._graph.constant(floats[0]) is None:
-            source = self._quantized(floats[0])
-            parameters = dict.fromkeys(outputs, self._parameters(source))
-        elif name in SHARED_SCALE:
-            low, high = (self._range(outputs[0])[i] for i in (0, 1))
-            parameters = dict.fromkeys(outputs, self._asked_or(outputs[0], int8_parameters(low, high)))
-        elif name in FIXED_SCALE:
-            parameters = dict.fromkeys(outputs, FIXED_SCALE[name])
-        else:
-            parameters = {t: self._asked_or(t, int8_parameters(*self._range(t))) for t in outputs}
+        parameters = self._output_parameters(operator, floats, outputs)
         shared = parameters[outputs[0]] if name in SHARED_SCALE else None
         inputs = [self._quantized(t, shared) if t in floats else int(t) for t in raw.inputs]
         results = [self._output(t, parameters[t]) if t in parameters else t for t in operator.outputs]
@@ -162,13 +189,42 @@ class _Islands:
             self._dequantize(tensor, result)
         return True
 
+    def _output_parameters(
+        self, operator: Operator, floats: list[int], outputs: list[int]
+    ) -> dict[int, tuple[float, int]]:
+        """Scale and zero point of each float output, by the operator's kind."""
+        if operator.name in FIXED_SCALE:
+            return dict.fromkeys(outputs, FIXED_SCALE[operator.name])
+        if operator.name not in SHARED_SCALE:
+            return {t: self._asked_or(t, int8_parameters(*self._range(t))) for t in outputs}
+        integers = [t for t in operator.inputs if t >= 0 and self._graph.quantization(t) is not None]
+        if integers:  # the library leaves only outputs float that nothing reads
+            return dict.fromkeys(outputs, self._parameters(integers[0]))
+        if len(floats) == 1 and self._graph.constant(floats[0]) is None:
+            return dict.fromkeys(outputs, self._parameters(self._quantized(floats[0])))
+        return dict.fromkeys(outputs, self._asked_or(outputs[0], int8_parameters(*self._range(outputs[0]))))
+
+    def _truth_values(self, operator: Operator, raw: Any) -> bool:
+        """Emit a CAST of truth values to int8, whose 0 and 1 are the numbers at a scale of 1."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        if self._graph.dtype(operator.inputs[0]) != np.bool_:
+            return False
+        raw.builtinOptions, raw.builtinOptionsType = schema.CastOptionsT(), schema.BuiltinOptions.CastOptions
+        raw.builtinOptions.inDataType, raw.builtinOptions.outDataType = schema.TensorType.BOOL, schema.TensorType.INT8
+        result = self._output(operator.outputs[0], (1.0, 0))
+        raw.outputs = np.array([result], np.int32)
+        self._graph.subgraph.operators.append(raw)
+        self._dequantize(operator.outputs[0], result)
+        return True
+
     def _look_up(self, operator: Operator) -> bool:
         """Emit a table of the operator's results for the 256 values of its input."""
         from ai_edge_litert import schema_py_generated as schema
 
         graph, tensor = self._graph, operator.outputs[0]
         others = [graph.constant(t) for t in operator.inputs[1:]]
-        if any(values is None or values.size != 1 for values in others) or graph.constant(operator.inputs[0]):
+        if any(values is None or values.size != 1 for values in others):
             return False
         source = self._quantized(operator.inputs[0])
         scale, zero = self._parameters(source)

@@ -16,7 +16,7 @@ import numpy as np
 
 from converters.errors import CheckFailed
 from converters.native_logs import suppress_native_logs
-from converters.quantization.integer import without_float_islands
+from converters.quantization.integer import without_divisions_by_zero, without_float_islands
 from converters.tflite.graph import WEIGHTED, Graph, Operator
 from converters.tflite.versions import set_versions
 
@@ -77,8 +77,9 @@ def full_integer(
     if activation_bits != 8:
         return content
     graph = Graph(content)
-    if not without_float_islands(graph, all_ranges):
+    if not without_float_islands(graph, all_ranges) and "DIV" not in {o.name for o in graph.operators()}:
         return content
+    without_divisions_by_zero(graph)
     set_versions(graph)
     return graph.to_bytes()
 
