@@ -132,6 +132,19 @@ def test_whole_pixels_that_a_layer_resizes_are_those_of_the_models_own_predict()
     assert np.abs(predict(float32.content, images) - model.predict(images, verbose=0)).max() < 1e-3
 
 
+def test_the_advice_for_two_inputs_can_be_followed():
+    import keras
+
+    photo, other = keras.Input((20, 20, 3)), keras.Input((4,))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(photo))
+    model = keras.Model([photo, other], keras.layers.Dense(3)(keras.layers.Concatenate()([x, other])))
+    refused(model, "image = keras.Input")
+    image = keras.Input((20, 20, 3), batch_size=1)
+    constant = np.ones((1, 4), np.float32)
+    single = keras.Model(image, model([image, keras.ops.convert_to_tensor(constant)]))
+    assert to_tflite(single, "float32").parity.sqnr_db > 60
+
+
 def test_two_sizes_of_a_model_of_any_size_are_two_conversions():
     model = _network((None, None, 3))
     small, large = (to_tflite(model, "float32", input_size=size) for size in (12, (20, 14)))

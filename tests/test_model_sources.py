@@ -179,7 +179,7 @@ def test_two_inputs_or_outputs_are_rejected(tmp_path):
     a, b = keras.Input((32, 32, 3)), keras.Input((32, 32, 3))
     pool = keras.layers.GlobalAveragePooling2D()
     two = keras.Model([a, b], pool(a + b))
-    refused(two, "one input and one output. Received: 2 inputs and 1 outputs; make all inputs but the image constants")
+    refused(two, "one input and one output. Received: 2 inputs and 1 outputs .*; make all inputs but")
     refused(keras.Model(a, [pool(a), pool(a)]), "Received: 1 inputs and 2 outputs; choose the output")
     two.export(tmp_path / "two", verbose=False)
     refused(tmp_path / "two", "Received: 2 inputs and 1 outputs")

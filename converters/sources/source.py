@@ -163,8 +163,9 @@ def chosen_output(inputs: Sequence[str], outputs: Sequence[str], output: str | N
     received = f"Received: {len(inputs)} inputs and {len(outputs)} outputs"
     if len(inputs) != 1:
         raise InputError(
-            f"the model must have one input and one output. {received}; make all inputs but the image constants, as in "
-            f"keras.Model(image, model([image, constant])), and convert that model ({', '.join(inputs)})"
+            f"the model must have one input and one output. {received} ({', '.join(inputs)}); make all inputs but the "
+            "image constants and convert that model, in Keras: image = keras.Input((height, width, 3), batch_size=1); "
+            "keras.Model(image, model([image, keras.ops.convert_to_tensor(constant)]))"
         )
     if output is None and len(outputs) != 1:
         raise InputError(

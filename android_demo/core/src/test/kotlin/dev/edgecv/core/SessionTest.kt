@@ -17,13 +17,19 @@ class SessionTest {
     private val open = ConcurrentLinkedQueue<Engine>()
 
     /** @param missing delegates that cannot be opened; @param failing delegates that fail when they run. */
-    private inner class Phone(val missing: Set<Delegate> = emptySet(), val failing: Set<Delegate> = emptySet()) : Runtime {
+    private inner class Phone(
+        val missing: Set<Delegate> = emptySet(),
+        val failing: Set<Delegate> = emptySet(),
+        val shape: List<Int> = listOf(1, 2, 2, 3),
+    ) : Runtime {
+        val seen = mutableListOf<Byte>()
+
         override fun open(model: ByteBuffer, settings: Settings): Engine {
             threads += Thread.currentThread()
             if (settings.delegate in missing) throw DelegateError("this device has no ${settings.delegate.label} delegate")
             return object : Engine {
                 override val runtime = "phone ${settings.delegate.label}"
-                override val input = Tensor(listOf(1, 2, 2, 3), Type.UINT8, 1f, 0)
+                override val input = Tensor(shape, Type.UINT8, 1f, 0)
                 override val output = Tensor(listOf(1, 3), Type.UINT8, 0.1f, 0)
 
                 init {
@@ -34,6 +40,7 @@ class SessionTest {
                     threads += Thread.currentThread()
                     if (settings.delegate in failing) throw DelegateError("${settings.delegate.label} failed")
                     for (c in 0 until 3) output.put(c, input.get(c))
+                    for (i in 0 until this.input.bytes) seen += input.get(i)
                 }
 
                 override fun close() {
@@ -68,6 +75,19 @@ class SessionTest {
         assertTrue(open.isEmpty())
         assertTrue(threads.distinct().size <= sessions.size)
         assertFalse(Thread.currentThread() in threads)
+    }
+
+    @Test
+    fun `a grey rectangle gets the luma of the photo`() {
+        val phone = Phone(shape = listOf(1, 2, 3, 1))
+        val session = session(phone)
+        session.open(Model("grey.tflite", """{"preprocessing": {"height": 2, "width": 3, "channels": 1}, "input": {"pixel_offset": 0}}"""))
+        session.await()
+        session.offer { green }
+        session.await()
+        assertNull(session.state.error)
+        assertEquals(List(6) { 150.toByte() }, phone.seen)
+        assertEquals(3, session.state.predictions.size)
     }
 
     @Test
