@@ -261,6 +261,7 @@ class Job:
         calibration: images `(n, height, width, channels)`; None where none were given.
         images: those that are compared: the calibration, or seeded noise.
         labels: the class names.
+        activation: of the source, if it declares one.
     """
 
     model: FloatModel
@@ -269,11 +270,13 @@ class Job:
     calibration: np.ndarray | None
     images: np.ndarray
     labels: tuple[str, ...] | None
+    activation: str | None = None
 
     @property
     def meaning(self) -> OutputMeaning:
         """What the model's outputs mean."""
-        return output_meaning(self.graph)
+        meaning = output_meaning(self.graph)
+        return dataclasses.replace(meaning, activation=self.activation or meaning.activation)
 
 
 def prepare(
@@ -302,7 +305,8 @@ def prepare(
         check_labels(labels, graph.shape(graph.outputs[0])[-1])
     takes_pixels = float_model.takes_pixels
     images = noise(source.input_shape, preprocessing, takes_pixels) if gathered is None else gathered
-    return Job(float_model, graph, preprocessing, gathered, images, None if labels is None else tuple(labels))
+    names = None if labels is None else tuple(labels)
+    return Job(float_model, graph, preprocessing, gathered, images, names, source.activation)
 
 
 def _agreed(given: Preprocessing | None, source: Source) -> Preprocessing | None:

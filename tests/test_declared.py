@@ -166,6 +166,16 @@ def test_standard_metadata_says_the_range_and_the_labels(files, images, tmp_path
     assert declared_record(file, GIVEN).preprocessing.rule == "stretch"
 
 
+def test_a_float_file_with_standard_metadata_is_converted_with_its_range_and_labels(files, tmp_path):
+    from converters.sources import open_source
+    from edge_cv.pipeline.file_model import labels_of
+
+    file = standard_file(files["float32"], tmp_path / "theirs.tflite")
+    assert open_source(file).preprocessing == Preprocessing(SIZE, interpolation="bilinear", mean=127.5, std=127.5)
+    assert labels_of(file) == list(NAMES)
+    assert labels_of(files["float32"]) is None
+
+
 def test_broken_standard_metadata_is_none(files, tmp_path):
     content = standard_file(files["float32"], tmp_path / "a.tflite").read_bytes()
     graph, rng = Graph(content), np.random.default_rng(0)

@@ -66,15 +66,9 @@ def converted(networks, images) -> dict[str, Conversion]:
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory, networks, images) -> Samples:
     """The images as files; the labels are the model's own decisions, so that its top-1 is 1."""
-    from PIL import Image
-
     folder = tmp_path_factory.mktemp("photos")
     decided = (networks["one"].predict(images, verbose=0)[:, 0] > 0.5).astype(int).tolist()
-    files = []
-    for index, image in enumerate(images):
-        files.append(folder / f"{index:02}.png")
-        Image.fromarray(image.astype(np.uint8)).save(files[-1])
-    return Samples.from_files("photos", files, decided, NAMES)
+    return Samples.from_files("photos", _files(images, folder), decided, NAMES)
 
 
 def test_agreement_counts_decisions_at_one_half():
@@ -143,6 +137,34 @@ def test_evaluation_of_several_sigmoids_counts_each_decision(converted, photos, 
     three = converted["three"].parity.top1_agreement
     assert 0.8 <= three <= 1
     assert converted["three"].record.output.meaning == OutputMeaning(True, "sigmoid")
+
+
+def test_logits_of_a_training_with_several_labels_are_those_of_sigmoids(networks, images, tmp_path):
+    import dataclasses
+
+    import keras
+
+    from converters.sources import open_source
+
+    logits = keras.Model(networks["three"].inputs, networks["three"].layers[-1].output)
+    logits = keras.models.clone_model(logits)
+    logits.layers[-1].activation = keras.activations.linear
+    source = dataclasses.replace(open_source(logits), activation="sigmoid")
+    made = to_tflite(source, "float32", calibration=images, preprocessing=PREPROCESSING)
+    assert made.record.output.meaning == OutputMeaning(False, "sigmoid")
+    unlabelled = Samples.from_files("photos", _files(images[:3], tmp_path))
+    found = evaluate({"a": made.save(tmp_path / "a.tflite")}, unlabelled, workers=1).predictions
+    expected = 1 / (1 + np.exp(-logits.predict(images[:3], verbose=0)))
+    np.testing.assert_allclose(np.sort(found.probabilities[:, 0]), np.sort(expected), atol=1e-4)
+
+
+def _files(images: np.ndarray, folder) -> list:
+    from PIL import Image
+
+    files = [folder / f"{index:02}.png" for index in range(len(images))]
+    for file, image in zip(files, images, strict=True):
+        Image.fromarray(image.astype(np.uint8)).save(file)
+    return files
 
 
 def test_the_loss_of_one_sigmoid_is_the_binary_cross_entropy(networks, images):

@@ -50,6 +50,8 @@ class Source:
             take the same numbers as float32.
         in_graph: whether `predict` runs `call` in a graph, as a Keras model's own `predict` does: some layers of Keras
             round integers otherwise when they run eagerly.
+        activation: the function from logits to probabilities: `sigmoid` where an image may have several labels; None is
+            what the graph says, or softmax.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Source:
     tflite: bytes | None = None
     takes_integers: bool = False
     in_graph: bool = False
+    activation: str | None = None
 
     def predict(self, images: np.ndarray, *, batch: int = 4) -> np.ndarray:
         """Compute the model's outputs.

@@ -29,6 +29,7 @@ from converters.tflite.fake_quant import rounded_tensors
 from converters.tflite.graph import Graph, count_operators
 from converters.tflite.metadata import OWN_NAME, STANDARD_NAME, read_embedded
 from converters.tflite.runtime import interpreter
+from converters.tflite.standard_metadata import StandardMetadata, read_standard
 
 
 def open_tflite(path: Path, input_size: tuple[int, int] | None = None, output: str | None = None) -> Source:
@@ -63,7 +64,7 @@ def open_tflite(path: Path, input_size: tuple[int, int] | None = None, output: s
     name = graph.name(graph.inputs[0]) or "image"
     if shape.without_channels:
         with_channels_axis(graph)
-    fields = record.get("preprocessing")
+    fields, standard = record.get("preprocessing"), read_standard(content, graph)
     for entry in (STANDARD_NAME, OWN_NAME, CHANNELS_NAME):
         graph.remove_metadata(entry)
     content = graph.to_bytes()  # without labels and metadata
@@ -80,12 +81,21 @@ def open_tflite(path: Path, input_size: tuple[int, int] | None = None, output: s
         digest=hashlib.sha256(content).hexdigest(),
         input_name=name,
         input_shape=shape.images,
-        preprocessing=Preprocessing.from_dict(fields) if fields else default_preprocessing(name, shape.images),
+        preprocessing=Preprocessing.from_dict(fields) if fields else _undeclared(name, shape.images, standard),
         call=call,
         batched=False,
         tflite=content,
         takes_integers=takes_integers,
     )
+
+
+def _undeclared(name: str, shape: tuple[int, int, int], standard: StandardMetadata | None) -> Preprocessing | None:
+    """The preprocessing of a file without a record: by its standard metadata, or by its input's name."""
+    if standard is None or standard.mean is None or standard.std is None:
+        return default_preprocessing(name, shape)
+    height, width, channels = shape
+    mean, std = standard.mean, standard.std
+    return Preprocessing(height, width=width, channels=channels, interpolation="bilinear", mean=mean, std=std)
 
 
 def _require_float(graph: Graph, path: Path) -> None:

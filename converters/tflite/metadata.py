@@ -76,7 +76,7 @@ def _standard(record: dict[str, Any], labels: Sequence[str] | None) -> bytes:
     """The flatbuffer of the standard metadata."""
     build = _Tables()
     inputs = build.vector([_input(build, record["input"])])
-    outputs = build.vector([_output(build, record["output"]["values"], labels)])
+    outputs = build.vector([_output(build, record["output"], labels)])
     # SubGraphMetadata: name, description, input_tensor_metadata, output_tensor_metadata, ...
     subgraph = build.table(10, {2: build.offset(inputs), 3: build.offset(outputs)})
     # ModelMetadata: name, description, version, subgraph_metadata, author, license, files, min_parser_version
@@ -124,7 +124,7 @@ def _input(build: _Tables, record: dict[str, Any]) -> int:
     )
 
 
-def _output(build: _Tables, values: str, labels: Sequence[str] | None) -> int:
+def _output(build: _Tables, record: dict[str, Any], labels: Sequence[str] | None) -> int:
     """The TensorMetadata of the outputs, with the label file if there is one."""
     properties = build.table(3, {0: ("Uint8", _FEATURE_PROPERTIES, 0), 1: build.offset(build.table(0, {}))})
     fields = {3: build.offset(properties)}
@@ -140,10 +140,11 @@ def _output(build: _Tables, values: str, labels: Sequence[str] | None) -> int:
         )
         fields[6] = build.offset(build.vector([file]))
     meaning = {
-        "logits": "One logit a class; softmax of the dequantized logits is the probability.",
+        "logits": f"One logit a class; {record.get('activation') or 'softmax'} of the dequantized logits is the "
+        "probability.",
         "probabilities": "One probability a class, after dequantizing.",
     }
-    text = build.strings(name=values, description=meaning[values])
+    text = build.strings(name=record["values"], description=meaning[record["values"]])
     return build.table(7, {0: build.offset(text["name"]), 1: build.offset(text["description"]), **fields})
 
 

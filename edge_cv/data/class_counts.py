@@ -60,5 +60,6 @@ def check_trainable(samples: Samples) -> None:
     if len(empty):
         raise InputError(
             f"{samples.name}: each of the {len(samples.classes)} classes must have an image to train on. "
-            f"Received: none for {shortened([samples.classes[i] for i in empty])} (see `classes_to_train`)"
+            f"Received: none for {shortened([samples.classes[i] for i in empty])}; add some, or remove the class "
+            "(in Python see `classes_to_train`)"
         )

@@ -206,10 +206,17 @@ def _assumed(source: Source) -> Preprocessing | None:
 def labels_of(path: Path) -> list[str] | None:
     """The class names in the sidecar of a model file, or in the metadata of a `.tflite` file."""
     from converters import read_metadata
+    from converters.tflite.graph import Graph
+    from converters.tflite.standard_metadata import read_standard
 
     try:
         if path.suffix == ".tflite":
-            return (read_metadata(path) or {}).get("labels")
+            record = read_metadata(path)
+            if record is not None:
+                return record.get("labels")
+            content = path.read_bytes()
+            standard = read_standard(content, Graph(content))
+            return None if standard is None or standard.labels is None else list(standard.labels)
         return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["labels"]
     except (OSError, ValueError, KeyError, TypeError, InputError):
         return None

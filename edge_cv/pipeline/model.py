@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -42,6 +43,7 @@ class RunModel:
         history: one entry an epoch of its training; empty for a model that was not trained here.
         probe: the fields of the report's `ProbeResult`; None without a linear probe.
         notes: sentences about the training, for the report.
+        activation: `sigmoid` where an image may have several labels, else None; see `Source`.
     """
 
     def __init__(self, name: str, steps: Steps, inputs: Any, make: Callable[[], tuple[Any, dict[str, Any]]]) -> None:
@@ -65,6 +67,7 @@ class RunModel:
         self.history: list[dict[str, Any]] = record["history"]
         self.probe: dict[str, Any] | None = record.get("probe")
         self.notes: list[str] = record.get("notes", [])
+        self.activation: str | None = record.get("activation")
         self.sha256 = files[self.path.name]
 
     def _work(self) -> tuple[Any, list[Path]]:
@@ -91,7 +94,7 @@ class RunModel:
         """The model as `converters` takes it."""
         from converters.sources import open_source
 
-        return open_source(self.model)
+        return dataclasses.replace(open_source(self.model), activation=self.activation)
 
     @functools.cached_property
     def model(self) -> keras.Model:
@@ -138,7 +141,8 @@ class CompressedModel:
         """The model as `converters` takes it."""
         from converters.sources import open_source
 
-        return open_source(self.stage.model)
+        activation = None if isinstance(self.dense, FileModel) else self.dense.activation
+        return dataclasses.replace(open_source(self.stage.model), activation=activation)
 
 
 DenseModel = RunModel | FileModel

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.decisions import SIGMOID
 from converters.errors import InputError
 from edge_cv.pipeline.file_model import FileModel
 from edge_cv.pipeline.folds import cross_validate, small_validation_note
@@ -67,17 +68,20 @@ class TrainingRun:
         if self.file_model is not None:
             self.file_model.check_loss(training_photos(photos).multi_label)
         _check_compression(self.recipe, model, progress)
-        labels = list(training_photos(photos).classes)
+        recorded: dict[str, Any] = {
+            "labels": list(training_photos(photos).classes),
+            "activation": SIGMOID if training_photos(photos).multi_label else None,
+        }
         probe = fit_pipeline_probe(model, photos, settings, model.preprocessing, progress)
         if probe is not None and settings.probe == "only":
-            return model, {"labels": labels, "probe": probe.record(None)}
+            return model, {**recorded, "probe": probe.record(None)}
         if settings.folds is None:
             notes = small_validation_note(photos)
         else:
             notes = [cross_validate(photos, settings.folds, settings.seed, self._train_fold, progress)]
         fitted = self._fit(model, photos, self.folder, self.on_epoch)
         record = None if probe is None else probe.record(model)
-        return model, {"labels": labels, "history": list(fitted.history), "probe": record, "notes": notes}
+        return model, {**recorded, "history": list(fitted.history), "probe": record, "notes": notes}
 
     def _network(self) -> keras.Model:
         """The model before its training."""
