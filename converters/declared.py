@@ -130,6 +130,8 @@ def _tflite_record(path: Path, declaration: Declaration) -> Record:
     if len(graph.inputs) != 1 or not graph.outputs:
         raise InputError(f"{path} must have one input. Received: {len(graph.inputs)}")
     tensor = TensorRecord.of(graph, graph.inputs[0])
+    if len(tensor.shape) == 3:  # a grey image without an axis of channels
+        tensor = dataclasses.replace(tensor, shape=(*tensor.shape, 1))
     if len(tensor.shape) != 4 or tensor.shape[3] not in (1, 3):
         raise InputError(f"{path} must take one image, (1, height, width, 3) or 1. Received: {tensor.shape}")
     standard = read_standard(content, graph) or StandardMetadata()
@@ -190,6 +192,7 @@ def _onnx_record(path: Path) -> Record:
     shape, outputs = _onnx_shape(inputs[0]), _onnx_shape(graph.output[0])
     if len(shape) == 4 and shape[3] not in (1, 3) and shape[1] in (1, 3):
         shape = (shape[0], shape[2], shape[3], shape[1])
+    shape = (*shape, 1) if len(shape) == 3 else shape  # a grey image without an axis of channels
     makers = {name: node for node in graph.node for name in node.output}
     last = makers.get(graph.output[0].name)
     while last is not None and last.op_type in ("DequantizeLinear", "QuantizeLinear", "Reshape", "Squeeze", "Flatten"):

@@ -145,6 +145,26 @@ def test_the_advice_for_two_inputs_can_be_followed():
     assert to_tflite(single, "float32").parity.sqnr_db > 60
 
 
+def test_a_grey_file_of_another_converter_is_evaluated_without_an_axis_of_channels(tmp_path):
+    import tensorflow as tf
+    from PIL import Image
+
+    from edge_cv import data
+    from edge_cv.evaluation import evaluate
+
+    model = _network((20, 20))
+    file = tmp_path / "grey.tflite"
+    file.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 20), np.uint8)
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{number}.png")
+    samples = data.open_samples(str(tmp_path / "photos"), classes=())
+    evaluation = evaluate({"it": file}, samples, Preprocessing(20, channels=1), workers=1)
+    expected = model.predict(pixels.astype(np.float32), verbose=0).argmax(1)
+    assert [prediction.top5["it"][0][0] for prediction in evaluation.predictions] == expected.tolist()
+
+
 def test_two_sizes_of_a_model_of_any_size_are_two_conversions():
     model = _network((None, None, 3))
     small, large = (to_tflite(model, "float32", input_size=size) for size in (12, (20, 14)))

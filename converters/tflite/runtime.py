@@ -76,7 +76,8 @@ def visit(models: Sequence[tuple[bytes, int | None]], images: np.ndarray, look: 
             local.interpreters = [interpreter(content) for content, _ in models]
         for at, (_, pixel_offset) in zip(local.interpreters, models, strict=True):
             detail = at.get_input_details()[0]
-            at.set_tensor(detail["index"], to_input(images[index : index + 1], detail, pixel_offset))
+            image = to_input(images[index : index + 1], detail, pixel_offset)
+            at.set_tensor(detail["index"], image.reshape(image.shape[: len(detail["shape"])]))  # grey may lack channels
             at.invoke()
         look(index, *local.interpreters)
 

@@ -115,6 +115,10 @@ class Classifier(ABC):
             batch, channels, height, width = self.input.shape
             tensor = self.input
             self.input = runner.Tensor((batch, height, width, channels), tensor.dtype, tensor.scale, tensor.zero_point)
+        self._own_shape = self.input.shape
+        if len(self._own_shape) == 3:  # a grey image without an axis of channels
+            tensor = self.input
+            self.input = runner.Tensor((*tensor.shape, 1), tensor.dtype, tensor.scale, tensor.zero_point)
         shape = self.input.shape
         if len(shape) != 4 or shape[0] != 1 or shape[3] not in (1, 3):
             raise InputError(
@@ -150,6 +154,8 @@ class Classifier(ABC):
         """As `stored`, with dequantized outputs in float32, for inputs `(n, height, width, channels)`."""
         if self._channels_first:
             inputs = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
+        elif len(self._own_shape) == 3:
+            inputs = inputs[..., 0]
         stored, seconds = self.stored(inputs)
         values, tensor = stored.astype(np.float32), self.output
         if tensor.scale is None:
