@@ -53,3 +53,19 @@ def test_an_operator_that_mixes_the_images_of_a_batch_is_found():
 def test_other_batch_sizes_are_rejected(small_model):
     with pytest.raises(InputError, match="1 or 'free'"):
         to_onnx(small_model, batch=8)
+
+
+def test_an_operator_that_tf2onnx_lacks_is_named_with_its_layer_in_one_line(capfd):
+    import keras
+    from keras import layers, ops
+
+    class Buckets(layers.Layer):
+        def call(self, x):
+            return ops.cast(ops.digitize(x, [-0.5, 0.0, 0.5]), "float32")
+
+    image = keras.Input((32, 32, 3))
+    x = Buckets(name="buckets")(layers.Conv2D(4, 3)(image))
+    with pytest.raises(CheckFailed, match=r"no form of BUCKETIZE \(layer 'buckets'\)") as failure:
+        to_onnx(keras.Model(image, layers.GlobalAveragePooling2D()(x)))
+    assert "\n" not in str(failure.value)
+    assert "BUCKETIZE" not in "".join(capfd.readouterr())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from operator_kinds import images, kinds, network
 
-from converters import CheckFailed, Int8, to_tflite
+from converters import CheckFailed, Int8, Mixed, to_tflite
 from converters.devices.targets import check as check_target
 from converters.parity import sqnr_db
 from converters.tflite.graph import Graph, count_operators
@@ -126,3 +126,11 @@ def test_a_loop_is_refused_with_what_to_do():
     model = keras.Model(image, layers.LSTM(4)(layers.Reshape((32, 96))(image)))
     with pytest.raises(CheckFailed, match="unroll=True"):
         to_tflite(model, "float32")
+
+
+def test_mixed_widens_layers_beside_truth_values_and_tables():
+    model = network("mask")
+    conversion = to_tflite(model, Mixed(sqnr_db=70.0), calibration=images(24))
+    integer, total = conversion.metadata["operators"].values()
+    assert integer < total
+    assert conversion.parity.sqnr_db > 40

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -51,7 +53,7 @@ def from_float_tflite(content: bytes, opset: int) -> bytes:
             return tf2onnx.convert.from_tflite(str(file), opset=opset)[0]
 
         try:
-            with suppress_native_logs(), log_level("tf2onnx"):
+            with suppress_native_logs(), log_level("tf2onnx", logging.CRITICAL):
                 try:
                     with _without_copies():
                         model = convert()
@@ -59,9 +61,21 @@ def from_float_tflite(content: bytes, opset: int) -> bytes:
                     model = convert()
                 onnx.checker.check_model(model)
         except Exception as error:  # tf2onnx raises exceptions of many kinds
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise CheckFailed(f"tf2onnx cannot express the model in ONNX opset {opset}: {lines[0][:300]}") from error
+            raise CheckFailed(
+                f"tf2onnx cannot express the model in ONNX opset {opset}: {_reason(error, content)}"
+            ) from error
     return model.SerializeToString()
+
+
+def _reason(error: Exception, content: bytes) -> str:
+    """The first line of an error of tf2onnx; where it lacks an operator, the operator and its layers."""
+    lacking = re.search(r"No Op registered for (?:TFL_)?(\w+)", str(error))
+    if lacking is None:
+        return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    graph = Graph(content)
+    layers = [graph.name(operator.outputs[0]) for operator in graph.operators() if operator.name == lacking[1]]
+    where = f" (layer {', '.join(map(repr, layers[:3]))})" if layers else ""
+    return f"it has no form of {lacking[1]}{where}; replace it in the model"
 
 
 @contextlib.contextmanager

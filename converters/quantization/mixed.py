@@ -118,11 +118,14 @@ def alone(float_content: bytes, int8_content: bytes, inputs: np.ndarray) -> dict
     graph, quantized = Graph(float_content), Graph(int8_content)
     twins = quantized.by_output()
 
-    def has_twin(operator: Operator) -> bool:
+    def can_be_wide(operator: Operator) -> bool:
         twin = twins.get(graph.name(operator.outputs[0]))
-        return twin is not None and twin.name == operator.name  # a table of a function's results stays narrow
+        if twin is None or twin.name != operator.name:  # a table of a function's results stays narrow
+            return False
+        integers = [t for t in (*twin.inputs, *twin.outputs) if quantized.quantization(t) is not None]
+        return len(twin.outputs) == 1 and twin.outputs[0] in integers and len(integers) > 1
 
-    operators = [operator for operator in graph.operators() if has_twin(operator)]
+    operators = [operator for operator in graph.operators() if can_be_wide(operator)]
 
     def weights(operator: Operator) -> int:
         return max((int(np.prod(graph.shape(t))) for t in operator.inputs[1:2] if t >= 0), default=0)
@@ -222,7 +225,7 @@ class _Widening:
     def _widen_layer(self, operator: Operator, to: str) -> None:
         """Let the operator read and write wide tensors."""
         graph, computed = self._graph, self._computed
-        variable = [t for t in operator.inputs if t >= 0 and t not in self._constants]
+        variable = [t for t in operator.inputs if t not in self._constants and graph.quantization(t) is not None]
         for tensor in variable:
             wide = self._widen(tensor, to)
             if wide not in computed:
