@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -18,10 +19,12 @@ from converters.errors import InputError, unknown
 from converters.float_model import find_normalization, output_meaning
 from converters.images.preprocessing import Preprocessing
 from converters.record import InputRecord, OutputRecord, Record, TensorRecord, read_record
+from converters.tflite import metadata
 from converters.tflite.graph import Graph
 from converters.tflite.standard_metadata import StandardMetadata, read_standard
 
 CHANNELS = ("rgb", "bgr", "grey")
+_SYNONYMS = {"3": "rgb", "1": "grey", "gray": "grey"}
 BACKGROUND_OUTPUTS = 1001  # of ImageNet models whose first class is the background
 CLIPPED_STEPS = 64  # beyond the integers: a normalization that goes further is not meant for them
 OFFSETS = {"int8": -128, "uint8": 0}
@@ -44,8 +47,11 @@ class Declaration:
     labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.channels is not None and self.channels not in CHANNELS:
-            raise unknown("order of channels", self.channels, CHANNELS)
+        if self.channels is not None:
+            channels = str(self.channels).lower()
+            object.__setattr__(self, "channels", _SYNONYMS.get(channels, channels))
+            if self.channels not in CHANNELS:
+                raise unknown("order of channels", self.channels, CHANNELS)
 
 
 NOTHING = Declaration()
@@ -182,9 +188,16 @@ def _onnx_record(path: Path) -> Record:
     import onnx
 
     try:
-        graph = onnx.load(str(path), load_external_data=False).graph
+        model = onnx.load(str(path), load_external_data=False)
+        graph = model.graph
     except Exception as error:  # whatever protobuf raises on untrusted bytes
         raise InputError(f"{path} cannot be opened: {' '.join(str(error).split())[:200]}") from error
+    own = next((entry.value for entry in model.metadata_props if entry.key == metadata.OWN_NAME.decode()), None)
+    if own is not None:
+        try:
+            return Record.from_json(json.loads(own), str(path))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: its metadata must be JSON. Received: {str(error)[:100]}") from error
     constants = {initializer.name for initializer in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1 or not graph.output:

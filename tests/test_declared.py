@@ -154,6 +154,25 @@ def standard_file(path: Path, to: Path) -> Path:
     return to
 
 
+def test_an_onnx_file_of_edge_cv_without_its_sidecar_keeps_its_record(files, tmp_path):
+    from converters import to_onnx
+
+    made = to_onnx(files["float32"], preprocessing=STRETCHED, labels=NAMES)
+    (tmp_path / "alone.onnx").write_bytes(made.content)
+    record = declared_record(tmp_path / "alone.onnx")
+    assert (record.preprocessing, record.labels, record.output.values) == (STRETCHED, NAMES, "probabilities")
+
+
+def test_the_command_line_takes_numbers_for_pixels(files):
+    from edge_cv.cli.options import declaration_of
+
+    given = declaration_of("stretch", "127.5", "127.5", "RGB", None)
+    assert declared_record(files["float32"], given).preprocessing.mean == (127.5,) * 3
+    assert declaration_of(None, None, None, "1", None).channels == "grey"
+    with pytest.raises(InputError, match=r"multiply those for 0\.\.1 by 255"):
+        declaration_of(None, "0.485,0.456,0.406", "0.229,0.224,0.225", None, None)
+
+
 def test_standard_metadata_says_the_range_and_the_labels(files, images, tmp_path):
     for kind in ("float32", "uint8"):
         file = standard_file(files[kind], tmp_path / f"{kind}.tflite")

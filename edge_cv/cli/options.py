@@ -120,7 +120,12 @@ def preprocessing_fields(resize: str | None, mean: str | None, std: str | None) 
             numbers = ()
         if len(numbers) not in (1, 3):
             raise InputError(f"--{name} must be one number, or three with commas. Received: {text!r}")
-        fields[name] = numbers * 3 if len(numbers) == 1 else numbers
+        fields[name] = numbers
+    if "std" in fields and 0 < max(fields["std"]) < 1:
+        raise InputError(
+            "--mean and --std are for pixels 0..255: multiply those for 0..1 by 255, such as --mean "
+            f"123.675,116.28,103.53 --std 58.395,57.12,57.375. Received: --std {std}"
+        )
     return fields
 
 

@@ -14,7 +14,7 @@ from converters.errors import InputError
 from converters.files import file_sha256
 from edge_cv.evaluation import runner
 from edge_cv.evaluation.measurement import outputs_of
-from edge_cv.evaluation.open_model import InputEncoder, io_metadata
+from edge_cv.evaluation.open_model import InputEncoder, IOMetadata, io_metadata
 from edge_cv.evaluation.runner_events import RunnerEvents, runner_events
 
 IMAGES = 8
@@ -91,8 +91,19 @@ def golden_outputs(model: DescribedModel, inputs: GoldenInputs) -> np.ndarray:
 
 def stored_threshold(model: DescribedModel) -> float:
     """The value, as the model stores it, above which a single output decides for its class."""
-    tensor, value = model.outputs[0], io_metadata(model.path).meaning.threshold
+    metadata = _metadata(model, NOTHING)
+    tensor, value = model.outputs[0], 0.0 if metadata is None else metadata.meaning.threshold
     return value if tensor.scale is None else value / tensor.scale + (tensor.zero_point or 0)
+
+
+def _metadata(model: DescribedModel, declaration: Declaration) -> IOMetadata | None:
+    """The metadata of a model of images; None for another model, about which nothing is declared."""
+    try:
+        return io_metadata(model.path, declaration)
+    except InputError:
+        if declaration != NOTHING:
+            raise
+        return None
 
 
 def _run_here(path: Path, *options: str) -> RunnerEvents:
@@ -105,9 +116,9 @@ def _run_here(path: Path, *options: str) -> RunnerEvents:
 def _sample_inputs(model: DescribedModel, images: int, declaration: Declaration) -> np.ndarray | None:
     from edge_cv import data
 
-    tensor, metadata = model.inputs[0], io_metadata(model.path, declaration)
-    preprocessing = metadata.preprocessing
-    if preprocessing is None or tensor.shape != (1, *preprocessing.shape):
+    tensor, metadata = model.inputs[0], _metadata(model, declaration)
+    preprocessing = None if metadata is None else metadata.preprocessing
+    if metadata is None or preprocessing is None or tensor.shape != (1, *preprocessing.shape):
         return None
     try:
         photos = data.sample().take(images)
