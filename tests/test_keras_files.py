@@ -287,3 +287,18 @@ def test_weights_alone_need_the_architecture(edge_cv, tmp_path):
     code, _, printed = edge_cv(*command, "--architecture", "mobilenet_v3_small")
     assert code == 2
     assert len(printed.strip().splitlines()) == 1
+
+
+def test_raw_operations_in_an_h5_file_of_keras_3_are_read_although_it_does_not_name_them(tmp_path):
+    import keras
+
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3)(image)
+    x = keras.layers.Add()([x, keras.ops.relu6(x + 3.0) * x * (1 / 6)])
+    x = keras.ops.mean(x, axis=(1, 2)) / 2.0 - 1
+    model = keras.Model(image, keras.layers.Dense(3)(x))
+    model.save(tmp_path / "raw.h5")
+    with pytest.raises(ValueError, match="Relu6"):
+        keras.models.load_model(tmp_path / "raw.h5")
+    predicted = open_source(tmp_path / "raw.h5").predict(_images())
+    np.testing.assert_allclose(predicted, model.predict(_images(), verbose=0), rtol=1e-5)

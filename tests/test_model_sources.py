@@ -11,6 +11,7 @@ from source_refusal import refused
 
 from converters import Preprocessing, to_tflite
 from converters.sources import open_source
+from converters.tflite.graph import Graph
 from converters.tflite.runtime import predict
 
 
@@ -224,3 +225,10 @@ def test_the_preprocessing_beside_a_keras_file_is_the_models(small_model, tmp_pa
     for other in ("no json", "[]", '{"preprocessing": 3}', '{"preprocessing": {"image_size": -1}}'):
         (tmp_path / "m.json").write_text(other)
         assert open_source(tmp_path / "m.keras").preprocessing is None
+
+
+def test_a_tflite_file_that_declares_a_giant_tensor_is_refused(small_model, tmp_path):
+    graph = Graph(to_tflite(small_model, "float32").content)
+    graph.tensors[graph.inputs[0]].shape = np.array([1, 100_000, 100_000, 3], np.int32)
+    (tmp_path / "giant.tflite").write_bytes(graph.to_bytes())
+    refused(tmp_path / "giant.tflite", r"declares a tensor of the shape \(1, 100000, 100000, 3\): refused")

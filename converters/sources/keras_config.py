@@ -122,11 +122,16 @@ def _allowed(node: dict[str, Any], name: str) -> bool:
         return isinstance(config, dict) and config.get("function") in TENSORFLOW_FUNCTIONS
     if name == "TensorFlowOpLayer":
         definition = config.get("node_def") if isinstance(config, dict) else None
-        definition = json.loads(definition) if isinstance(definition, str) else definition
+        try:
+            definition = json.loads(definition) if isinstance(definition, str) else definition
+        except ValueError:
+            return False
         return isinstance(definition, dict) and definition.get("op") in TENSORFLOW_OPERATIONS
     parts = module.split(".")
     if parts[:3] == ["keras", "src", "ops"] or parts[:2] == ["keras", "ops"]:
         return name.isidentifier() and name not in CALLING_OPERATIONS
+    if module == "tensorflow.python.ops.init_ops_v2":
+        return name in PARTS
     if module and parts[0] not in ("builtins", "keras", "tf_keras", "tensorflow_model_optimization"):
         return False
     if ">" in name:  # tfmot's objects are registered as PACKAGE>NAME
@@ -142,6 +147,29 @@ def _refused(path: Path, node: dict[str, Any], name: str) -> InputError:
         f"{path} holds {str(shown)[:80]}, which is not a layer of Keras: import the Python file that defines it, or "
         "export the model where it was made (model.export('folder')) and convert that SavedModel"
     )
+
+
+def with_operations_named(config: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a configuration in an `.h5` file of Keras 3 that names the modules of its raw operations.
+
+    Such a file omits modules, so that the Add of `x + 3` looks like the layer Add; Keras itself then cannot read it.
+    """
+    from keras.src.ops import core, image, linalg, math, nn, numpy
+
+    config = copy.deepcopy(config)
+    for node in objects(config):
+        name = node["class_name"]
+        if node.get("module") or "inbound_nodes" not in node or name in CALLING_OPERATIONS:
+            continue
+        calls = node["inbound_nodes"]
+        call = calls[0] if isinstance(calls, list) and calls and isinstance(calls[0], dict) else {}
+        if name not in LAYERS or len(call.get("args", ())) > 1:  # a layer takes one tensor, or one list of them
+            for module in (numpy, nn, core, image, math, linalg):
+                kind = getattr(module, name, None)
+                if isinstance(kind, type) and kind.__module__ == module.__name__:
+                    node.update(module=module.__name__, registered_name=name)
+                    break
+    return config
 
 
 def objects(config: Any) -> Iterator[dict[str, Any]]:

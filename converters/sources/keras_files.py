@@ -7,13 +7,14 @@ weights than the file stores is refused before they are allocated.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from converters.errors import InputError, UnsafeCode
-from converters.sources.keras_config import check_config, in_float32, keras_3_config, names_of
+from converters.sources.keras_config import check_config, in_float32, keras_3_config, names_of, with_operations_named
 from converters.sources.keras_storage import StoredModel, check_shapes, read_stored
 from converters.sources.tensorflow_backend import require_tensorflow_backend
 from converters.sources.tf_keras_models import keras_3_of, load_tf_keras
@@ -40,6 +41,8 @@ def load(path: str | os.PathLike, *, unsafe: bool = False) -> Any:
     stored = read_stored(path)
     require_tensorflow_backend()
     registered = {**_registered("keras"), **_registered("tf_keras")}
+    if not stored.is_archive and stored.keras_version.startswith("3"):
+        stored = dataclasses.replace(stored, config=with_operations_named(stored.config))
     check_config(stored.config, path, registered, unsafe=unsafe)
     major = stored.keras_version.split(".")[0]
     own = names_of(stored.config) & {name.rpartition(">")[2] for name in _registered("keras")}

@@ -27,6 +27,7 @@ def load_tf_keras(stored: StoredModel, *, unsafe: bool) -> Any:
         InputError: the configuration declares far more weights than the file stores.
     """
     import tf_keras
+    from tf_keras.src.saving.serialization_lib import SafeModeScope
 
     config = in_float32(stored.config)
     if stored.is_archive and names_of(config) & {"QuantizeLayer", "QuantizeWrapper", "QuantizeWrapperV2"}:
@@ -34,7 +35,7 @@ def load_tf_keras(stored: StoredModel, *, unsafe: bool) -> Any:
             "a model of tensorflow-model-optimization's quantize_model must be an .h5 file or a SavedModel: tf_keras "
             f"itself cannot open it as a .keras file; save it with model.save('x.h5'). Received: {stored.path}"
         )
-    with _wrappers_known(config), _declared_at_most(stored):
+    with _wrappers_known(config), _declared_at_most(stored), SafeModeScope(not unsafe):
         if stored.is_archive:
             model = tf_keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=not unsafe)
         else:

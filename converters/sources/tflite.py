@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from converters.sources.channels_last import has_channels_first, with_channels_last
+from converters.sources.keras_storage import MAX_LAYER_VALUES
 from converters.sources.single_image import (
     keep_output,
     of_one_image,
@@ -100,6 +102,9 @@ def _undeclared(name: str, shape: tuple[int, int, int], standard: StandardMetada
 
 def _require_float(graph: Graph, path: Path) -> None:
     """Raise InputError unless the model computes in float32 throughout; fake quantization is allowed."""
+    for tensor in range(len(graph.tensors)):
+        if math.prod(graph.shape(tensor)) > MAX_LAYER_VALUES:
+            raise InputError(f"{path} declares a tensor of the shape {graph.shape(tensor)}: refused")
     fake = rounded_tensors(graph)
     types = {graph.dtype(tensor) for tensor in range(len(graph.tensors)) if tensor not in fake}
     quantized = [t for t in range(len(graph.tensors)) if graph.quantization(t) is not None and t not in fake]

@@ -64,7 +64,11 @@ def functional_form(model: Any) -> keras.Model:
     import keras
 
     if not isinstance(model, keras.Model):
-        raise InputError(f"a model to compress must be a Keras 3 model. Received: {type(model).__name__}")
+        raise InputError(
+            "a model to compress must be one that Keras 3 can rebuild. Received: "
+            f"{getattr(model, 'name', type(model).__name__)!r}, a model of Keras 2 with layers, functions or training "
+            "wrappers that Keras 3 does not have; convert it as it is, or rebuild it in Keras 3"
+        )
     if isinstance(model, keras.Sequential):
         if not model.built:
             raise InputError(f"a Sequential model must be built, so that its input is known. Received: {model.name!r}")
