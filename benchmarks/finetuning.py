@@ -140,7 +140,7 @@ def model_maker(task: Task) -> Callable[[np.ndarray], np.ndarray]:
     model = keras.Model(network.input, keras.layers.Dense(classes, kernel_regularizer=keras.regularizers.L2(1e-4))(x))
     batches = sample_batches(
         task.splits.train,
-        image_size=network.preprocessing.image_size,
+        image_size=network.preprocessing.height,
         batch_size=batch_size,
         seed=task.seed,
         augment=Augment(flip=0.5 if task.mirrored else 0.0),

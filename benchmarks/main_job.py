@@ -171,7 +171,7 @@ def print_decoding(test, preprocessing) -> None:
 
     from edge_cv.data import load_pixels
 
-    size = preprocessing.image_size
+    size = preprocessing.height
 
     def bare(photo) -> np.ndarray:
         with Image.open(photo.path) as file:

@@ -117,6 +117,9 @@ def _images_of(item: Any) -> Any:
     """The images of an item that is a list of one array, a pair of images and labels, or a dictionary of one array."""
     while isinstance(item, dict | tuple | list):
         values = list(item.values()) if isinstance(item, dict) else list(item)
+        if isinstance(item, dict) and len(values) > 1:  # {"image": ..., "label": ...}, as TensorFlow Datasets yields
+            values = sorted(values, key=_axes, reverse=True)
+            item = tuple(values)
         if len(values) == 1 or _is_pair(item):
             item = values[0]
             continue

@@ -44,6 +44,7 @@ def test_every_form_of_the_same_images_is_the_same(pixels):
         "with labels": tf.data.Dataset.from_tensor_slices((floats, np.arange(len(floats)))).batch(5),
         "with one-hot labels": [(floats[:4], np.eye(4)), (floats[4:], np.eye(len(floats) - 4))],
         "images and labels": (pixels, np.arange(len(pixels))),
+        "of TensorFlow Datasets": [{"label": np.arange(len(pixels)), "image": pixels}],
     }
     for name, form in forms.items():
         images = _gather(form)

@@ -173,5 +173,7 @@ def test_height_and_width_survive_json_and_old_records_have_one_size():
     assert Preprocessing.from_dict({"image_size": 48, "mean": [0, 0, 0]}) == Preprocessing(48)
     with pytest.raises(InputError, match="height and width"):
         Preprocessing(48, width=64, image_size=48)
+    with pytest.warns(DeprecationWarning, match="use height and width"):
+        assert Preprocessing(48).image_size == 48
     with pytest.raises(InputError, match="channels must be 3"):
         Preprocessing(48, channels=4)

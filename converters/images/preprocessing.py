@@ -7,6 +7,7 @@ model.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,14 @@ class Preprocessing:
         values = (height, width, channels, resize_to, rule, interpolation, mean, std)
         for field, value in zip(dataclasses.fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
+
+    @property
+    def image_size(self) -> int:
+        """Deprecated: the side of a square; use `height` and `width`."""
+        warnings.warn("Preprocessing.image_size is deprecated: use height and width", DeprecationWarning, stacklevel=2)
+        if self.height != self.width:
+            raise InputError(f"a rectangle has height and width. Received: {self.height}x{self.width}")
+        return self.height
 
     @property
     def shape(self) -> tuple[int, int, int]:

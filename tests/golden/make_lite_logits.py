@@ -37,7 +37,7 @@ def input_pixels(name: str) -> np.ndarray:
     folder = Path(importlib.util.find_spec("foolbox").submodule_search_locations[0], "data")
     contract = models.preprocessing(name)
     photos = [contract.crop_and_resize(np.asarray(Image.open(folder / photo).convert("RGB"))) for photo in PHOTOS]
-    noise = np.random.default_rng(SEED).integers(0, 256, (contract.image_size, contract.image_size, 3), np.uint8)
+    noise = np.random.default_rng(SEED).integers(0, 256, contract.shape, np.uint8)
     return np.stack([*photos, noise])
 
 
