@@ -66,7 +66,7 @@ def open_tflite(path: Path, input_size: tuple[int, int] | None = None, output: s
     name = graph.name(graph.inputs[0]) or "image"
     if shape.without_channels:
         with_channels_axis(graph)
-    fields, standard = record.get("preprocessing"), read_standard(content, graph)
+    fields, standard = record.get("preprocessing"), None if record else read_standard(content, graph)
     for entry in (STANDARD_NAME, OWN_NAME, CHANNELS_NAME):
         graph.remove_metadata(entry)
     content = graph.to_bytes()  # without labels and metadata
