@@ -21,6 +21,7 @@ import numpy as np
 
 from converters.errors import CheckFailed
 from converters.native_logs import import_tensorflow, log_level, suppress_native_logs
+from converters.onnx.names import renumber
 from converters.onnx.operators import register_operators, separate_activations
 from converters.tflite.graph import Graph
 from converters.tflite.metadata import OWN_NAME
@@ -59,6 +60,7 @@ def from_float_tflite(content: bytes, opset: int) -> bytes:
                         model = convert()
                 except Exception:  # of an optimization: with the copies it is skipped
                     model = convert()
+                renumber(model)
                 onnx.checker.check_model(model)
         except Exception as error:  # tf2onnx raises exceptions of many kinds
             raise CheckFailed(
