@@ -28,6 +28,7 @@ _HOME = {
     "assess_calibration": "calibration_quality",
     "check": "devices.targets",
     "convert_all": "side_by_side",
+    "import_layers": "sources",
     "load": "sources",
     "Record": "record",
     "read_metadata": "record",
