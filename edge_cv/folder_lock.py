@@ -52,6 +52,7 @@ def hold(folder: str | os.PathLike) -> Iterator[None]:
         yield
         return
     try:
+        made = [parent for parent in place.parents if not parent.exists()]  # the lowest first
         place.mkdir(parents=True, exist_ok=True)
         descriptor = _locked(place / NAME)
     except FileExistsError as error:
@@ -70,7 +71,8 @@ def hold(folder: str | os.PathLike) -> Iterator[None]:
         _held.discard(place)
         with contextlib.suppress(OSError):
             (place / NAME).unlink(missing_ok=True)
-            place.rmdir()
+            for empty in (place, *made):
+                empty.rmdir()
         os.close(descriptor)
 
 

@@ -50,6 +50,12 @@ def test_a_killed_process_holds_nothing(other, tmp_path):
         pass
 
 
+def test_folders_in_which_nothing_was_written_are_removed(tmp_path):
+    with hold(tmp_path / "runs" / "trial"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_function_holds_the_folder_that_its_parameter_names(tmp_path):
     @holds("out")
     def work(value: int, out: Path) -> tuple[int, bool]:
