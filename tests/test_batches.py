@@ -156,7 +156,7 @@ def test_arrays_are_augmented_as_files_are(memory):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"images": np.zeros((4, 8, 8), np.uint8)}, "images must be"),
+        ({"images": np.zeros((4, 8), np.uint8)}, "images must be"),
         ({"images": np.zeros((4, 8, 8, 3))}, "images must be"),
         ({"images": np.zeros((4, 8, 8, 3), np.float32), "augment": Augment()}, "must be uint8 to be augmented"),
         ({"labels": np.arange(3)}, "one label an image"),

@@ -63,6 +63,8 @@ def functional_form(model: Any) -> keras.Model:
     """
     import keras
 
+    if not hasattr(model, "layers"):
+        raise InputError(f"a model to compress must be a Keras 3 model. Received: {type(model).__name__}")
     if not isinstance(model, keras.Model):
         raise InputError(
             "a model to compress must be one that Keras 3 can rebuild. Received: "

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
-from converters.images.preprocessing import as_rgb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -182,6 +181,8 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     from matplotlib import colormaps
     from PIL import Image
 
+    from converters.images.preprocessing import as_rgb
+
     size = pixels.shape[1], pixels.shape[0]
     large = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
     grey = as_rgb(pixels).astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
@@ -231,6 +232,8 @@ def _gradients(head: Any, maps: Any, classes: np.ndarray) -> Any:
 
 def _jpeg(pixels: np.ndarray) -> bytes:
     from PIL import Image
+
+    from converters.images.preprocessing import as_rgb
 
     image = Image.fromarray(as_rgb(pixels))
     image.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))

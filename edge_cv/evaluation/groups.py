@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.errors import InputError, unknown
-from edge_cv.data.formats.tables import FILE_COLUMNS, read_table
 from edge_cv.intervals import wilson_interval
 
 MOST_VALUES = 12
@@ -77,6 +76,8 @@ def read_columns(
         InputError: the table cannot be read, lacks a column, has two rows for an image or none for all of them, or a
             column has more than 50 distinct values that are not numbers.
     """
+    from edge_cv.data.formats.tables import FILE_COLUMNS, read_table
+
     table = Path(table)
     opened = read_table(table)
     header, key = opened.columns, opened.column(FILE_COLUMNS)

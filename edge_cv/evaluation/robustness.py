@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from converters.declared import NOTHING, Declaration
 from converters.errors import InputError
 from edge_cv.intervals import wilson_interval
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from converters.declared import Declaration
     from converters.images.preprocessing import Preprocessing
     from edge_cv.data import Sample, Samples
     from edge_cv.evaluation.worker import Task
@@ -68,7 +68,7 @@ def robustness(
     source: Samples,
     preprocessing: Preprocessing | None = None,
     *,
-    declaration: Declaration = NOTHING,
+    declaration: Declaration | None = None,
     limit: int | None = None,
     workers: int | None = None,
     cluster: RayCluster | None = None,
@@ -93,6 +93,7 @@ def robustness(
     """
     import numpy as np
 
+    from converters.declared import NOTHING
     from edge_cv.evaluation import inference
 
     check_measurable(source)
@@ -102,7 +103,7 @@ def robustness(
         artifacts,
         samples,
         preprocessing,
-        declaration=declaration,
+        declaration=declaration or NOTHING,
         chunk=1,  # an image takes as long as 76
         workers=workers,
         cluster=cluster,
