@@ -45,6 +45,7 @@ def test_both_pipelines_and_the_evaluation_see_the_same_images(photos, size, cha
     assert np.array_equal(labels[order], targets)
 
 
+@pytest.mark.slow
 def test_every_augmentation_keeps_the_shape_of_grey_rectangles(photos):
     everything = Augment(randaugment=2, brightness=0.2, hue=0.1, lighting=0.1, erasing=0.5, mixup=0.2, cutmix=1.0)
     batches = sample_batches(photos, image_size=(24, 40), channels=1, batch_size=8, seed=1, augment=everything)

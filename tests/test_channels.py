@@ -138,6 +138,7 @@ def test_the_channels_with_the_smallest_scales_are_removed(keras):
     np.testing.assert_array_equal(np.asarray(smaller.get_layer("conv").kernel), kernel[..., gamma > 16])
 
 
+@pytest.mark.slow
 def test_fine_tuning_restores_the_accuracy(digits, digits_model):
     batches, images, labels = digits
     smaller = channel_prune(

@@ -34,6 +34,7 @@ def stages(digits, digits_model, tmp_path_factory):
     return folder, parts, compress(digits_model, digits[0], folder, **parts, key="digits")
 
 
+@pytest.mark.slow
 def test_after_pruning_and_qat_the_int8_file_is_smaller_and_classifies_digits(digits, digits_model, stages):
     batches, images, labels = digits
     calibration = calibration_images(batches, 100)
@@ -46,6 +47,7 @@ def test_after_pruning_and_qat_the_int8_file_is_smaller_and_classifies_digits(di
     assert len(gzip.compress(made.content)) < 0.8 * len(gzip.compress(dense.content))
 
 
+@pytest.mark.slow
 def test_int8_of_a_pruned_model_keeps_its_zeros(digits, stages):
     from converters.tflite.graph import Graph
 

@@ -29,16 +29,16 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case("mobilenet_v1", "MobileNet", (96,)),
     Case("mobilenet_v1", "MobileNet", (32,), {"alpha": 0.25}),
-    Case("mobilenet_v2", "MobileNetV2", (75,)),
     Case("mobilenet_v2", "MobileNetV2", (32,), {"alpha": 0.35}),
-    Case("mobilenet_v3_small", "MobileNetV3Small", (75,)),
     Case("mobilenet_v3_small", "MobileNetV3Small", (64,), {"minimalistic": True}),
-    Case("mobilenet_v3_large", "MobileNetV3Large", (75,)),
     Case("efficientnet_b0", "EfficientNetB0", (75,)),
 )
 SLOW = (
+    Case("mobilenet_v1", "MobileNet", (96,)),
+    Case("mobilenet_v2", "MobileNetV2", (75,)),
+    Case("mobilenet_v3_large", "MobileNetV3Large", (75,)),
+    Case("mobilenet_v3_small", "MobileNetV3Small", (75,)),
     Case("mobilenet_v1", "MobileNet", (224,)),
     Case("mobilenet_v2", "MobileNetV2", (224,)),
     Case("mobilenet_v2", "MobileNetV2", (64,), {"alpha": 1.4}),
@@ -149,6 +149,7 @@ def test_mapped_weights_of_other_variants_give_the_logits_of_keras_applications(
         assert relative_error(case, size, tmp_path / "weights.h5") <= 1e-5
 
 
+@pytest.mark.slow
 def test_weights_of_another_form_do_not_fit(tmp_path):
     small = keras.applications.MobileNetV3Small(weights=None, classes=7, input_shape=(32, 32, 3), alpha=0.75)
     write(small, tmp_path / "small.h5")
@@ -160,6 +161,7 @@ def test_weights_of_another_form_do_not_fit(tmp_path):
         weight_layouts.assign_keras(models.build("mobilenet_v3_small", **options), layers, head=True)
 
 
+@pytest.mark.slow
 def test_normalization_must_be_that_of_imagenet_or_the_published_form_with_deviations(tmp_path):
     published = keras.applications.EfficientNetB0(weights=None, classes=7, input_shape=(32, 32, 3))
     model = models.build("efficientnet_b0", classes=7, image_size=32)

@@ -194,6 +194,7 @@ def test_lite_has_only_operations_that_integer_accelerators_support(small: keras
     }
 
 
+@pytest.mark.slow
 def test_lite_scales_neither_stem_nor_head_nor_depth_of_the_first_and_last_stage():
     model = models.build("efficientnet_lite4", image_size=32)
     blocks = {layer.name.split("_")[0] for layer in model.layers if layer.name.startswith("block")}
@@ -312,6 +313,7 @@ def test_broken_or_foreign_file_is_refused(narrow: keras.Model, tmp_path):
             models.build(**NARROW, weights=tmp_path / name)
 
 
+@pytest.mark.slow
 def test_file_of_a_deeper_model_is_refused(tmp_path):
     models.build("efficientnet_lite1", classes=4, image_size=32).save_weights(tmp_path / "deeper.weights.h5")
     with pytest.raises(InputError, match=rf"deeper.weights.h5 must contain the weights of {SMALLEST}"):

@@ -12,6 +12,7 @@ def accuracy(model, images, labels):
     return np.mean(np.asarray(model(images.astype(np.float32), training=False)).argmax(1) == labels)
 
 
+@pytest.mark.slow
 def test_three_quarters_of_the_weights_become_zero_and_the_accuracy_is_kept(digits, digits_model):
     batches, images, labels = digits
     before = [weight.copy() for weight in digits_model.get_weights()]

@@ -56,6 +56,7 @@ def test_each_target_reports_the_rules_that_a_scheme_breaks(contents, scheme, ta
     assert [d.level for d in diagnostics] == sorted(d.level for d in diagnostics)
 
 
+@pytest.mark.slow
 def test_dense_layers_by_channel_are_found_with_their_names(small_model, pixels, tmp_path):
     import tensorflow as tf
 

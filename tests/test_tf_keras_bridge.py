@@ -169,6 +169,7 @@ def test_unsupported_models_are_refused_by_name(keras):
         to_tf_keras("model.keras")
 
 
+@pytest.mark.slow
 def test_a_mobile_network_is_converted(keras):
     assert_converts_in_both_directions(
         settled(models.build("mobilenet_v3_small", classes=10, image_size=32, alpha=0.5))

@@ -84,6 +84,7 @@ def student(size: int = 32, seed: int = 0) -> keras.Model:
     return keras.Model(pixels, keras.layers.Dense(3, name="logits")(x))
 
 
+@pytest.mark.slow
 def test_a_student_learns_a_teachers_answers_on_photos_without_labels(memory):
     teacher, ours = student(48, seed=4), student()
     batch = make(unlabelled(memory), MIXED)

@@ -65,6 +65,7 @@ def test_trains_and_converts_to_every_format(name: str, options: dict):
     assert to_onnx(model, calibration=[images]).parity.sqnr_db > 60
 
 
+@pytest.mark.slow
 def test_hard_swish_is_one_operator_and_the_graph_consists_of_layers():
     import collections
 
@@ -105,6 +106,7 @@ def test_preprocessing_is_that_of_the_published_models():
         assert models.preprocessing(name) == Preprocessing(224, 256, "crop_then_resize", "bilinear")
 
 
+@pytest.mark.slow
 def test_the_minimalistic_form_has_only_operations_of_integer_accelerators():
     model = models.build("mobilenet_v3_large", minimalistic=True)
     kinds = {type(layer).__name__ for layer in model.layers}
@@ -116,11 +118,13 @@ def test_the_minimalistic_form_has_only_operations_of_integer_accelerators():
 # --- scalings of EfficientNet -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_phi_0_is_the_baseline_and_phi_1_has_the_width_and_depth_of_b2():
     assert models.build("efficientnet_b0", phi=0).count_params() == models.build("efficientnet_b0").count_params()
     assert models.build("efficientnet_b0", phi=1).count_params() == 9_177_569 - 7
 
 
+@pytest.mark.slow
 def test_phi_grows_every_dimension():
     sizes, parameters = [], []
     for phi in (-3, -1, 0, 1.5):
@@ -132,6 +136,7 @@ def test_phi_grows_every_dimension():
     assert parameters == sorted(set(parameters))
 
 
+@pytest.mark.slow
 def test_lite_option_gives_the_lite_form():
     b0 = models.build("efficientnet_b0", lite=True)
     lite0 = models.build("efficientnet_lite0")
