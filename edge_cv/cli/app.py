@@ -86,6 +86,8 @@ def main() -> None:
     if code == INTERRUPTED:  # typer itself turns Ctrl-C into this code
         fail("interrupted; finished work is kept, and the same command resumes from it", INTERRUPTED)
     close_streams()
+    if code == INTERRUPTED:  # the interpreter's own exit may end by the signal instead, with another code
+        os._exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

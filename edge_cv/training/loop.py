@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.decisions import class_count
 from converters.errors import InputError
 from converters.files import beside
 from edge_cv.data.input_pipeline.batches import is_labelled
+from edge_cv.models.heads import fits
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import FIELDS_WITHOUT_EFFECT, Fit
 from edge_cv.training import checkpoint
@@ -240,10 +242,11 @@ def _check(
     teacher: keras.Model | None,
     class_counts: Sequence[int] | None,
 ) -> None:
-    classes = model.output_shape[-1]
-    if len(batches.classes) != classes:
+    classes = len(batches.classes)
+    if not fits(model.output_shape[-1], classes, batches.multi_label):
         raise InputError(
-            f"the data must have as many classes as the model, {classes}. Received: {len(batches.classes)}"
+            f"the data must have as many classes as the model, {class_count(model.output_shape[-1])}. "
+            f"Received: {classes}"
         )
     if (settings.teacher is None) != (teacher is None):
         missing = "settings without a model" if teacher is None else "a model without settings"
@@ -251,7 +254,7 @@ def _check(
     channels = 1 if len(model.input_shape) == 3 else model.input_shape[-1]
     if teacher is not None and (
         (teacher.input_shape[-1] != channels and (channels, teacher.input_shape[-1]) != (1, 3))
-        or teacher.output_shape[-1] != classes
+        or not fits(teacher.output_shape[-1], classes, batches.multi_label)
     ):
         raise InputError(
             f"the teacher must have the student's {channels} channels and {classes} logits. "
