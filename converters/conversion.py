@@ -14,7 +14,7 @@ from typing import Any
 from converters.errors import InputError
 from converters.files import write_together
 from converters.parity import Parity
-from converters.record import Record
+from converters.record import Record, read_sidecar
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,7 @@ def _check_sidecar(sidecar: Path, name: str) -> None:
     """Raise InputError when the sidecar exists and belongs to another file than `name`."""
     if not sidecar.is_file():
         return
-    try:
-        other = json.loads(sidecar.read_text()).get("file")
-    except (OSError, ValueError, AttributeError):
-        other = None
+    other = (read_sidecar(sidecar) or {}).get("file")
     if other != name:
         owner = f"it belongs to {other}" if isinstance(other, str) else "it is not a sidecar of a conversion"
         raise InputError(f"the sidecar {sidecar} must not belong to another file. Received: {owner}")

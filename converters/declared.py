@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from converters import strict_json
 from converters.decisions import SIGMOID, SOFTMAX, check_labels
 from converters.errors import InputError, unknown
 from converters.float_model import find_normalization, output_meaning
@@ -194,10 +194,7 @@ def _onnx_record(path: Path) -> Record:
         raise InputError(f"{path} cannot be opened: {' '.join(str(error).split())[:200]}") from error
     own = next((entry.value for entry in model.metadata_props if entry.key == metadata.OWN_NAME.decode()), None)
     if own is not None:
-        try:
-            return Record.from_json(json.loads(own), str(path))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: its metadata must be JSON. Received: {str(error)[:100]}") from error
+        return Record.from_json(strict_json.parse(own, f"{path}: its metadata"), str(path))
     constants = {initializer.name for initializer in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1 or not graph.output:

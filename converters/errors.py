@@ -32,6 +32,6 @@ class CheckFailed(RuntimeError):
 def unknown(what: str, received: str, known: Iterable[str]) -> InputError:
     """An `InputError` for a name that is not in `known`, which suggests the most similar known name."""
     known = list(known)
-    near = difflib.get_close_matches(str(received), known, n=1)
+    near = difflib.get_close_matches(str(received)[:100], known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return InputError(f"unknown {what}: {received!r}.{hint} Known: {', '.join(known)}")
+    return InputError(f"unknown {what}: {received!r:.100}.{hint} Known: {', '.join(known)}")

@@ -6,21 +6,23 @@ beside it.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from converters.decisions import SOFTMAX, OutputMeaning
-from converters.errors import InputError
+from converters import strict_json
+from converters.decisions import SIGMOID, SOFTMAX, OutputMeaning
+from converters.errors import InputError, unknown
 from converters.images.preprocessing import Preprocessing
-from converters.parity import LayerError, Parity
+from converters.parity import Parity
 from converters.tflite.graph import Graph
 from converters.tflite.metadata import read_embedded
 
-_T = TypeVar("_T")
+MAX_AXES = 8  # of a tensor
+MAX_BYTES = 1 << 24  # of a record; the names of 100,000 classes take a tenth of it
+VALUES = ("logits", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class TensorRecord:
     dtype: str = ""
     scale: float | None = None
     zero_point: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.shape) > MAX_AXES or not all(0 <= side < 1 << 31 for side in self.shape):
+            raise InputError(f"a tensor's shape must be at most {MAX_AXES} sides. Received: {self.shape!r:.80}")
+        for name, value, least, most in (
+            ("scale", self.scale, 0, math.inf),
+            ("zero_point", self.zero_point, -(1 << 31), 1 << 31),
+        ):
+            if value is not None:
+                strict_json.number(value, f"a tensor's {name}", least, most)
 
     @classmethod
     def of(cls, graph: Graph, tensor: int, **more: Any) -> Self:
@@ -70,6 +82,15 @@ class InputRecord(TensorRecord):
     std: tuple[float, ...] = ()
     range: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pixel_offset is not None:
+            strict_json.integer(self.pixel_offset, "the input's pixel_offset", -(1 << 16), 1 << 16)
+        for name, lengths in (("mean", (0, 1, 3)), ("std", (0, 1, 3)), ("range", (0, 2))):
+            values = getattr(self, name)
+            if len(values) not in lengths:
+                raise InputError(f"the input's {name} must have {lengths} numbers. Received: {values!r:.80}")
+
 
 @dataclass(frozen=True)
 class OutputRecord(TensorRecord):
@@ -82,6 +103,13 @@ class OutputRecord(TensorRecord):
 
     values: str = "logits"
     activation: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.values not in VALUES:
+            raise unknown("values of an output", self.values, VALUES)
+        if self.activation not in ("", SOFTMAX, SIGMOID):
+            raise unknown("activation of an output", self.activation, (SOFTMAX, SIGMOID))
 
     @property
     def meaning(self) -> OutputMeaning:
@@ -138,6 +166,12 @@ class Record:
     sha256: str | None = None
     size_bytes: int | None = None
 
+    def __post_init__(self) -> None:
+        if any(count is not None and count < 0 for count in (self.macs, self.size_bytes, *(self.operators or ()))):
+            raise InputError(
+                f"a record's counts must be 0 or more. Received: {self.macs}, {self.size_bytes}, {self.operators}"
+            )
+
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""
         record: dict[str, Any] = {
@@ -175,34 +209,23 @@ class Record:
         Raises:
             InputError: a field has a value of another kind.
         """
-        read = _Fields(fields, where)
-        operators = read.part("operators")
-        preprocessing = read.get("preprocessing", dict)
+        record = strict_json.mapping(fields, f"{where}: a record")
+        if record.get("operators") is not None:
+            operators = strict_json.typed(_Operators, record["operators"], f"{where}: operators")
+            record = {**record, "operators": [operators.integer, operators.total]}
         try:
-            return cls(
-                name=read.text("name"),
-                scheme=read.text("scheme"),
-                format=read.text("format"),
-                preprocessing=None if preprocessing is None else Preprocessing.from_dict(preprocessing),
-                labels=read.texts("labels"),
-                input=_input_from(read.part("input") or _Fields({}, where)),
-                output=_output_from(read.part("output") or _Fields({}, where)),
-                macs=read.whole("macs"),
-                source_sha256=read.text("source_sha256"),
-                date=read.text("date"),
-                versions={str(k): str(v) for k, v in (read.get("versions", dict) or {}).items()},
-                parity=_parity_from(read.part("parity")),
-                options=read.get("options", dict) or {},
-                operators=None if operators is None else (operators.count("integer"), operators.count("total")),
-                target=read.get("target", str),
-                mixed=read.get("mixed", dict),
-                file=read.get("file", str),
-                sha256=read.get("sha256", str),
-                size_bytes=read.whole("size_bytes"),
-            )
+            return strict_json.build(cls, record, f"{where}: record")
         except InputError as error:
             message = str(error)
             raise error if message.startswith(where) else InputError(f"{where}: {message}") from error
+
+
+@dataclass(frozen=True)
+class _Operators:
+    """Numbers of operators, as JSON holds them."""
+
+    integer: int
+    total: int
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any] | None:
@@ -224,11 +247,17 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any] | None:
             raise InputError(f"{path}: {error}") from error
         if record is not None:
             return record
+    record = read_sidecar(path)
+    return record if record is not None and record.get("file") == path.name else None
+
+
+def read_sidecar(path: Path) -> dict[str, Any] | None:
+    """The JSON object in the `.json` beside a model file, unchecked; None where there is none that can be read."""
     try:
-        record = json.loads(path.with_suffix(".json").read_text())
-    except (OSError, ValueError):
+        record = strict_json.read(path.with_suffix(".json"), "a sidecar", MAX_BYTES)
+    except InputError:
         return None
-    return record if isinstance(record, dict) and record.get("file") == path.name else None
+    return record if isinstance(record, dict) else None
 
 
 def read_record(path: str | os.PathLike) -> Record | None:
@@ -242,114 +271,6 @@ def read_record(path: str | os.PathLike) -> Record | None:
     """
     fields = read_metadata(path)
     return None if fields is None else Record.from_json(fields, str(path))
-
-
-class _Fields:
-    """Reads JSON values of the expected kinds; None where a field is absent or null."""
-
-    def __init__(self, fields: Any, where: str) -> None:
-        if not isinstance(fields, dict):
-            raise InputError(f"{where}: a record must be a JSON object. Received: {type(fields).__name__}")
-        self._fields, self._where = fields, where
-
-    def get(self, key: str, kind: type[_T]) -> _T | None:
-        value = self._fields.get(key)
-        if value is not None and (not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))):
-            raise self._error(key, {str: "text", int: "a whole number", list: "a list"}.get(kind, "an object"), value)
-        return value
-
-    def text(self, key: str) -> str:
-        return self.get(key, str) or ""
-
-    def whole(self, key: str) -> int | None:
-        return self.get(key, int)
-
-    def count(self, key: str) -> int:
-        value = self.get(key, int)
-        if value is None or value < 0:
-            raise self._error(key, "a whole number of 0 or more", value)
-        return value
-
-    def number(self, key: str) -> float | None:
-        value = self._fields.get(key)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self._error(key, "a finite number", value)
-        return float(value)
-
-    def numbers(self, key: str) -> tuple[float, ...]:
-        values = self.get(key, list) or []
-        if not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values):
-            raise self._error(key, "a list of finite numbers", values)
-        return tuple(float(v) for v in values)
-
-    def texts(self, key: str) -> tuple[str, ...] | None:
-        values = self.get(key, list)
-        if values is not None and not all(isinstance(value, str) for value in values):
-            raise self._error(key, "a list of texts", values)
-        return None if values is None else tuple(values)
-
-    def part(self, key: str) -> _Fields | None:
-        value = self.get(key, dict)
-        return None if value is None else _Fields(value, f"{self._where}: {key}")
-
-    def parts(self, key: str) -> tuple[_Fields, ...]:
-        return tuple(_Fields(value, f"{self._where}: {key}") for value in self.get(key, list) or [])
-
-    def _error(self, key: str, kind: str, value: Any) -> InputError:
-        return InputError(f"{self._where}: {key} must be {kind}. Received: {str(value)[:100]!r}")
-
-
-def _tensor_from(read: _Fields) -> dict[str, Any]:
-    shape = read.numbers("shape")
-    return {
-        "name": read.text("name"),
-        "shape": tuple(int(n) for n in shape),
-        "dtype": read.text("dtype"),
-        "scale": read.number("scale"),
-        "zero_point": read.whole("zero_point"),
-    }
-
-
-def _input_from(read: _Fields) -> InputRecord:
-    return InputRecord(
-        **_tensor_from(read),
-        pixel_offset=read.whole("pixel_offset"),
-        takes_pixels=read.get("takes_pixels", bool),
-        description=read.text("description"),
-        mean=read.numbers("mean"),
-        std=read.numbers("std"),
-        range=read.numbers("range"),
-    )
-
-
-def _output_from(read: _Fields) -> OutputRecord:
-    values, activation = read.text("values") or "logits", read.text("activation")
-    return OutputRecord(**_tensor_from(read), values=values, activation=activation)
-
-
-def _parity_from(read: _Fields | None) -> Parity | None:
-    if read is None:
-        return None
-    layers = tuple(
-        LayerError(
-            layer=part.text("layer"),
-            sqnr_db=part.number("sqnr_db") or 0.0,
-            operator=part.text("operator"),
-            weights_sqnr_db=part.number("weights_sqnr_db"),
-            saturated=part.number("saturated"),
-            unused=part.number("unused"),
-        )
-        for part in read.parts("worst_layers")
-    )
-    return Parity(
-        top1_agreement=read.number("top1_agreement") or 0.0,
-        max_abs_error=read.number("max_abs_error") or 0.0,
-        sqnr_db=read.number("sqnr_db") or 0.0,
-        worst_layers=layers,
-        images=read.whole("images") or 0,
-    )
 
 
 def _plain(value: Any) -> Any:

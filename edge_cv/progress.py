@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from edge_cv.printable import printable
+from converters.printable import printable
 
 
 class Update(Protocol):

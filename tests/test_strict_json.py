@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from converters import strict_json
 from converters.errors import InputError
-from edge_cv import strict_json
 from edge_cv.evaluation.latency import Latency
 
 
@@ -60,6 +60,14 @@ def test_text_is_one_line_without_control_characters():
     assert strict_json.message(None) == "no message"
 
 
+def test_null_takes_the_default_of_a_field_that_has_one():
+    assert strict_json.typed(Part, {"name": "a", "counts": None}, "a part") == Part("a")
+    with pytest.raises(InputError, match=r"a part\.name must be str"):
+        strict_json.typed(Part, {"name": None}, "a part")
+    with pytest.raises(InputError, match="at most 100,000 characters"):
+        strict_json.typed(Part, {"name": "x" * 100_001}, "a part")
+
+
 def test_a_dataclass_is_built_from_json():
     fields = {
         "parts": [{"name": "a", "share": None, "other": 1}, {"name": "b", "share": 1, "counts": [1, 2]}],
@@ -97,13 +105,23 @@ def test_a_wrong_field_is_named(change, message):
         strict_json.typed(Whole, fields, "a whole")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"NaN", b"[Infinity]", b"\xff", b"[" * 100_000])
+NO_JSON = (
+    *(b"", b"{", b"NaN", b"[Infinity]", b"\xff", b"[" * 100_000, b"1e999", b"[-1e999]", b"1" * 21, b"'a'"),
+    *(b'{"a": 1, "a": 2}', b'{"b": [{"a": 1, "a\x1b": 1, "a": 2}]}', '"a"'.encode("utf-16"), b"\xff\xfe"),
+    *(b"[" * 65 + b"]" * 65, b'{"a":' * 65 + b"1" + b"}" * 65, b"[1, " * 65 + b"1" + b"]" * 65),
+)
+
+
+@pytest.mark.parametrize("content", NO_JSON)
 def test_what_is_no_json_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "f.json").write_bytes(content)
     with pytest.raises(InputError, match=r"f\.json: a file must be JSON\. Received: ") as caught:
         strict_json.read(tmp_path / "f.json", "a file")
     assert "\n" not in str(caught.value)
     assert strict_json.parse("[1]", "a file") == [1]
+    assert strict_json.parse(b'\xef\xbb\xbf{"a": -1.5e3}', "a file") == {"a": -1500.0}
+    assert strict_json.parse("[" * 64 + "]" * 64, "a file")
+    assert strict_json.parse(str(2**64), "a file") == 2**64
     with pytest.raises(InputError, match="at most 2 bytes"):
         strict_json.parse("[1]", "a file", max_bytes=2)
     with pytest.raises(InputError, match="cannot be read: No such file"):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 RULES = ("crop_then_resize", "resize_then_crop", "stretch")
+MAX_SIDE = 8192  # pixels of a result's height and width
+MIN_STD, MAX_STD = 1e-9, 1e9  # beyond them, float32 has no precision left
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 # `resize_then_crop` first crops a longer photo to this multiple of its short side: the result never uses the rest, and
@@ -68,7 +70,9 @@ class Preprocessing:
         if image_size is not None:
             _check_length("image_size", image_size)
             if height not in (None, image_size) or width not in (None, image_size):
-                raise InputError(f"image_size must be height and width. Received: {image_size}, {height} and {width}")
+                raise InputError(
+                    f"image_size must be height and width. Received: {image_size!r}, {height!r:.20} and {width!r:.20}"
+                )
             height = image_size
         elif height is None:
             raise TypeError("Preprocessing needs height, or image_size for a square")
@@ -76,19 +80,23 @@ class Preprocessing:
         _check_length("height", height)
         _check_length("width", width)
         if channels not in (1, 3) or isinstance(channels, bool):
-            raise InputError(f"channels must be 3 (RGB) or 1 (grey). Received: {channels!r}")
-        if resize_to is not None and (not _is_whole(resize_to) or resize_to < min(height, width)):
+            raise InputError(f"channels must be 3 (RGB) or 1 (grey). Received: {channels!r:.40}")
+        if resize_to is not None and (not _is_whole(resize_to) or not min(height, width) <= resize_to <= MAX_SIDE):
             shorter = "image_size" if height == width else "the shorter of height and width"
             raise InputError(
-                f"resize_to must be a whole number not under {shorter} ({min(height, width)}). Received: {resize_to!r}"
+                f"resize_to must be a whole number not under {shorter} ({min(height, width)}), at most {MAX_SIDE:,}. "
+                f"Received: {resize_to!r:.40}"
             )
         if rule not in RULES:
             raise unknown("preprocessing rule", rule, RULES)
         if interpolation not in INTERPOLATIONS:
             raise unknown("interpolation", interpolation, INTERPOLATIONS)
         mean, std = _by_channel("mean", mean, channels), _by_channel("std", std, channels)
-        if not all(np.isfinite(mean)) or not all(np.isfinite(std)) or min(std) <= 0:
-            raise InputError(f"mean must be finite and std positive. Received: mean={mean}, std={std}")
+        if not all(abs(value) <= MAX_STD for value in mean) or not all(MIN_STD <= value <= MAX_STD for value in std):
+            raise InputError(
+                f"mean must be finite and std positive, of pixels 0..255, both at most {MAX_STD:g}. "
+                f"Received: mean={mean}, std={std}"
+            )
         values = (height, width, channels, resize_to, rule, interpolation, mean, std)
         for field, value in zip(dataclasses.fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
@@ -193,14 +201,23 @@ class Preprocessing:
         return square | dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
-        """The value that `to_dict` wrote; InputError for other fields."""
+    def from_dict(cls, fields: Any) -> Preprocessing:
+        """The value that `to_dict` wrote, from JSON values; InputError for other fields."""
         values: dict[str, Any]
         try:
             values = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
             return cls(**values)
-        except (TypeError, AttributeError) as error:
-            raise InputError(f"a preprocessing must have the fields of Preprocessing. Received: {fields!r}") from error
+        except (TypeError, AttributeError, OverflowError) as error:
+            received = f"{fields!r:.200}"
+            raise InputError(f"a preprocessing must have the fields of Preprocessing. Received: {received}") from error
+
+    @classmethod
+    def from_json(cls, fields: Any, what: str) -> Preprocessing:
+        """As `from_dict`, with the value's name in the error message."""
+        try:
+            return cls.from_dict(fields)
+        except InputError as error:
+            raise InputError(f"{what}: {error}") from error
 
 
 def as_rgb(pixels: np.ndarray) -> np.ndarray:
@@ -239,12 +256,14 @@ def _by_channel(name: str, given: Any, channels: int) -> tuple[float, ...]:
         return tuple(float(v) for v in np.broadcast_to(values, (channels,)))
     except (TypeError, ValueError) as error:
         wanted = "one number, or three for R, G and B" if channels == 3 else "one number for a grey image"
-        raise InputError(f"{name} must be {wanted}. Received: {given!r}") from error
+        raise InputError(f"{name} must be {wanted}. Received: {given!r:.80}") from error
 
 
 def _check_length(name: str, value: object) -> None:
     if not isinstance(value, int) or not _is_whole(value) or value < 1:
-        raise InputError(f"{name} must be a positive whole number of pixels. Received: {value!r}")
+        raise InputError(f"{name} must be a positive whole number of pixels. Received: {value!r:.40}")
+    if value > MAX_SIDE:
+        raise InputError(f"{name} must be at most {MAX_SIDE:,} pixels. Received: {value}")
 
 
 def _is_whole(number: object) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
+from converters.record import read_sidecar
 from converters.sources.fixed_batch import of_one_image
 from converters.sources.imports import imported_digest
 from converters.sources.keras_files import load
@@ -156,8 +157,8 @@ def output_names(model: Any) -> list[str]:
 
 def _sidecar_preprocessing(path: Path) -> Preprocessing | None:
     try:
-        return Preprocessing.from_dict(json.loads(path.with_suffix(".json").read_text())["preprocessing"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return Preprocessing.from_dict((read_sidecar(path) or {}).get("preprocessing"))
+    except InputError:
         return None
 
 

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError, unknown
-from converters.images.preprocessing import Preprocessing
+from converters.images.preprocessing import MAX_SIDE, Preprocessing
 
 PIXELS_INPUT = "pixels"  # a model whose input has this name takes pixels 0..255
-MAX_SIDE = 8192  # pixels of an input's height and width
 
 
 @dataclass(frozen=True)

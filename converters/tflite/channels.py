@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from converters import strict_json
 from converters.errors import InputError
 from converters.tflite.graph import Graph
 
@@ -45,7 +46,7 @@ def read_channels(graph: Graph) -> dict[str, ChannelMap]:
         text = zlib.decompressobj().decompress(packed, MAX_CHANNELS_BYTES)
         return {
             name: ChannelMap(np.array(gain, np.float32), np.array(shift, np.float32))
-            for name, (gain, shift) in json.loads(text).items()
+            for name, (gain, shift) in strict_json.parse(text, "it").items()
         }
     except (zlib.error, ValueError, TypeError, AttributeError) as error:
         raise InputError("the TFLite file's record of equalized channels is corrupt") from error

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any
 
+from converters import strict_json
 from converters.errors import InputError
 from converters.tflite.graph import Graph
 
@@ -65,7 +66,7 @@ def read_embedded(content: bytes) -> dict[str, Any] | None:
         for index in range(model.MetadataLength()):
             entry = model.Metadata(index)
             if entry.Name() == OWN_NAME:
-                record = json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+                record = strict_json.parse(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes(), "a record")
                 return record if isinstance(record, dict) else None
     except Exception:  # whatever flatbuffers and json raise on untrusted bytes: there is no readable record
         return None

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from converters.errors import InputError
+from converters.printable import printable
 from edge_cv.cli.exits import BROKEN
 from edge_cv.cli.options import IMAGES_HELP, Augment, Json, Split
 from edge_cv.cli.tables import print_json, print_rows
-from edge_cv.printable import printable
 
 commands = typer.Typer(
     no_args_is_help=True,

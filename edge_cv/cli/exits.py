@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from edge_cv.printable import printable
+from converters.printable import printable
 
 BROKEN = 1  # a limit of the run is exceeded, or a conversion failed its check
 BAD_INPUT = 2

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from converters.errors import InputError
+from converters.printable import printable
 from edge_cv.cli.exits import BAD_INPUT, fail
 from edge_cv.cli.options import (
     Channels,
@@ -26,7 +27,6 @@ from edge_cv.cli.options import (
     thread_counts,
 )
 from edge_cv.cli.tables import print_evaluation, print_measurement
-from edge_cv.printable import printable
 
 commands = typer.Typer(rich_markup_mode=None)
 

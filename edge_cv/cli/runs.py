@@ -79,13 +79,13 @@ def train(
     layers at a lower rate. The result is compared with the probe on test photos.
     `edge-cv run` with the same recipe and folder converts and measures the trained model.
     """
+    from converters.strict_json import typed
     from edge_cv import models
     from edge_cv import recipe as recipes
     from edge_cv.pipeline import train as train_recipe
     from edge_cv.progress import shown
     from edge_cv.report.sentences import beside_probe
     from edge_cv.report.values import ProbeResult
-    from edge_cv.strict_json import typed
 
     if model.endswith(".py") or (model in recipes.shipped() and model not in models.names()):
         if weights is not None:

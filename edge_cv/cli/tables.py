@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_cv.printable import printable
+from converters.printable import printable
 
 if TYPE_CHECKING:
     from edge_cv.evaluation.measurement import Measurement

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from converters import strict_json
 from converters.errors import InputError
-from edge_cv import strict_json
 
 
 @dataclass(frozen=True)

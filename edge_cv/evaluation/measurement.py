@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from converters import strict_json
 from converters.errors import InputError
 from converters.files import write_atomic
-from edge_cv import strict_json
+from converters.strict_json import integer, items, mapping, number, sha256, text
 from edge_cv.evaluation.latency import Latency
-from edge_cv.strict_json import integer, items, mapping, number, sha256, text
 
 SCHEMA = 1
 MAX_BYTES = 1 << 28  # of a file; 1000 outputs for each of 1000 images take a tenth of it

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from converters import strict_json
 from converters.errors import InputError
-from edge_cv import strict_json
 from edge_cv.evaluation.latency import Latency
 
 RUNNER = Path(__file__).with_name("runner.py")

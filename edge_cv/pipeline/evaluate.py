@@ -180,11 +180,12 @@ def named_files(paths: Sequence[Path]) -> dict[str, Path]:
     """
     if len(set(paths)) < len(paths):
         raise InputError(f"each file must be given once. Received: {', '.join(map(str, paths))}")
-    from converters import read_metadata
+    from converters import read_record
 
-    schemes = [(read_metadata(path) or {}).get("scheme") for path in paths]
+    records = [read_record(path) for path in paths]
+    schemes = ["" if record is None else record.scheme for record in records]
     if all(schemes) and len(set(schemes)) == len(schemes) and schemes[0] == "float32":
-        return {str(scheme): path for scheme, path in zip(schemes, paths, strict=True)}
+        return dict(zip(schemes, paths, strict=True))
     stems = [path.stem for path in paths]
     if len(set(stems)) == len(stems):
         return dict(zip(stems, paths, strict=True))

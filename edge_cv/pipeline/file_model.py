@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -206,17 +205,21 @@ def _assumed(source: Source) -> Preprocessing | None:
 def labels_of(path: Path) -> list[str] | None:
     """The class names in the sidecar of a model file, or in the metadata of a `.tflite` file."""
     from converters import read_metadata
+    from converters.record import read_sidecar
+    from converters.strict_json import typed
     from converters.tflite.graph import Graph
     from converters.tflite.standard_metadata import read_standard
 
     try:
-        if path.suffix == ".tflite":
-            record = read_metadata(path)
-            if record is not None:
-                return record.get("labels")
+        record = read_metadata(path) if path.suffix == ".tflite" else read_sidecar(path)
+        if record is not None:
+            labels = typed(tuple[str, ...] | None, record.get("labels"), "labels")
+        elif path.suffix == ".tflite":
             content = path.read_bytes()
             standard = read_standard(content, Graph(content))
-            return None if standard is None or standard.labels is None else list(standard.labels)
-        return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["labels"]
-    except (OSError, ValueError, KeyError, TypeError, InputError):
+            labels = None if standard is None else standard.labels
+        else:
+            return None
+    except (OSError, InputError):
         return None
+    return None if labels is None else list(labels)

@@ -130,12 +130,12 @@ def _report(
     calibration: CalibrationImages,
 ) -> Report:
     """Evaluate, analyze, measure and package the files."""
+    from converters.strict_json import typed
     from edge_cv.evaluation import describe_environment
     from edge_cv.evaluation.analysis import class_names
     from edge_cv.evaluation.predictions import Predictions
     from edge_cv.report.photos import photo_results
     from edge_cv.report.values import Epoch, ProbeResult
-    from edge_cv.strict_json import typed
 
     recipe, test = job.recipe, photos.test
     layers = _layer_errors(job, files, calibration)

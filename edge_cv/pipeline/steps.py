@@ -280,9 +280,9 @@ def grad_cam(
     test: Samples,
 ) -> tuple[Explained, ...]:
     """Draw Grad-CAM maps on some photos, for the predictions of the recipe's first scheme; a Keras model only."""
+    from converters.strict_json import typed
     from edge_cv.evaluation.grad_cam import Explained, explain, worth_explaining
     from edge_cv.report.plain_json import plain_json
-    from edge_cv.strict_json import typed
 
     if not job.recipe.analysis.grad_cam or (isinstance(model, FileModel) and not model.is_keras):
         return ()
@@ -301,8 +301,8 @@ def grad_cam(
 
 def measure(job: Job, files: Sequence[ModelFile]) -> dict[str, Performance]:
     """Measure latency and memory, by the row's name; if one file is new, all are measured, so that they compare."""
+    from converters.strict_json import typed
     from edge_cv.evaluation import Performance, describe_environment, measure_in_turns
-    from edge_cv.strict_json import typed
 
     part = job.recipe.measure
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edge_cv.printable import printable
+from converters.printable import printable
 from edge_cv.report.values import Row
 
 SIZE_INCHES = (5.0, 3.4)

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from converters import strict_json
 from converters.errors import InputError
 from converters.files import write_atomic
-from edge_cv import strict_json
+from converters.strict_json import items, typed
 from edge_cv.recipe import Output
 from edge_cv.recipe.output import Format
 from edge_cv.report import page, pareto
 from edge_cv.report.plain_json import plain_json
 from edge_cv.report.values import PhotoResult, Report, Row
-from edge_cv.strict_json import items, typed
 
 if TYPE_CHECKING:
     from edge_cv.evaluation.measurement import Measurement

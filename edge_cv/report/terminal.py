@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
-from edge_cv.printable import printable
+from converters.printable import printable
 from edge_cv.report import formats, pareto, sentences
 from edge_cv.report.comparison import latency_on, reference_of, settings, size_ratio, speed_up
 from edge_cv.report.formats import MISSING

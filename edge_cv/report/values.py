@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converters.errors import InputError
+from converters.strict_json import items, mapping, optional_number, typed
 from edge_cv.deploy.package import Package
 from edge_cv.evaluation.confidence import Confidence
 from edge_cv.evaluation.grad_cam import Explained
@@ -18,12 +19,12 @@ from edge_cv.evaluation.multilabel import MultiLabel
 from edge_cv.evaluation.per_class import ClassScores
 from edge_cv.evaluation.robustness import Robustness
 from edge_cv.recipe import Output
-from edge_cv.strict_json import items, mapping, optional_number, typed
 
 _COUNTS = ("size_bytes", "gzip_bytes", "parameters", "macs", "images", "peak_memory_bytes", "arena_bytes")
 _SHARES = ("top1", "top5", "agreement", "total_sparsity")
 _INTERVALS = ("top1_ci95", "agreement_ci95")
 _TYPED = ("latency", "classes", "confidence", "mistakes", "groups", "robustness", "multi_label", "sparsity")
+MAX_COUNT = 1 << 53
 _MAX_PROBABILITY = 1.001  # the sum of a softmax in float32 may exceed 1
 
 
@@ -95,7 +96,7 @@ class Row:
         if self.label == self.output.name:
             put("label", "")
         for name in _COUNTS:
-            value = optional_number(getattr(self, name), f"a row's {name}", least=0)
+            value = optional_number(getattr(self, name), f"a row's {name}", least=0, most=MAX_COUNT)
             put(name, None if value is None else round(value))
         for name in _SHARES:
             put(name, optional_number(getattr(self, name), f"a row's {name}", least=0, most=1))

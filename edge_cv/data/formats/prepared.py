@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from converters import strict_json
 from converters.errors import InputError
 from converters.files import file_sha256
-from edge_cv import strict_json
+from converters.strict_json import mapping
 from edge_cv.data.formats import tfrecord
 from edge_cv.data.formats.array_record import ArrayRecordImages, open_array_record
 from edge_cv.data.formats.layout import Layout
@@ -32,7 +33,6 @@ from edge_cv.data.formats.record_scan import ARRAY_RECORD, TFRECORD
 from edge_cv.data.places import Packed, Parts, Places
 from edge_cv.data.samples import Samples
 from edge_cv.parallel.processes import map_in_processes
-from edge_cv.strict_json import mapping
 
 MANIFEST = "manifest.json"
 SCHEMA = 1

@@ -7,8 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from converters import strict_json
 from converters.errors import InputError
-from edge_cv import strict_json
 from edge_cv.evaluation.remote.address import Adb
 
 _COMMAND_SECONDS, _TRANSFER_SECONDS = 60, 600

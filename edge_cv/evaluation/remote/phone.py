@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from converters import strict_json
 from converters.errors import InputError
-from edge_cv import strict_json
 from edge_cv.evaluation.measurement import Measurement
 from edge_cv.evaluation.open_model import Classifier
 from edge_cv.evaluation.remote.adb import AdbClient

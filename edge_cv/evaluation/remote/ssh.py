@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
+from converters import strict_json
 from converters.errors import InputError
-from edge_cv import strict_json
 from edge_cv.evaluation.remote.address import Ssh
 from edge_cv.evaluation.remote.ssh_errors import refusal
 

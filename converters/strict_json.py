@@ -17,45 +17,66 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from converters.errors import InputError
-from edge_cv.printable import printable
+from converters.printable import printable
 
+MAX_BYTES = 1 << 26  # of a document; the values of empty lists and objects take up to thirty times as much memory
+MAX_DEPTH = 64  # of lists and objects in each other: Python's own functions, such as repr, recurse
 MAX_TEXT = 300  # characters
+MAX_LONG_TEXT = 100_000  # characters of a name or a sentence
 MAX_ITEMS = 10_000_000  # values of a list
 MAX_MILLISECONDS = 3.6e6  # an hour
 _MAX_INTEGER = 1 << 63
+_MAX_DIGITS = 20  # of a whole number, sign included; enough for 64 bits
+Kind = TypeVar("Kind")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def parse(content: bytes | str, what: str, max_bytes: int = 1 << 28) -> Any:
-    """The value in a JSON document, without the NaN and Infinity that Python's parser adds to JSON.
+def parse(content: bytes | str, what: str, max_bytes: int = MAX_BYTES) -> Any:
+    """The value in a JSON document.
+
+    Stricter than Python's parser: without NaN, infinity and numbers beyond 64 bits, with each key once in its object,
+    and with at most 64 lists and objects in each other.
 
     Args:
-        content: the document, in UTF-8.
+        content: the document, in UTF-8 with or without a byte order mark.
         what: its name in an error message.
         max_bytes: a longer document is refused.
 
     Raises:
-        InputError: the content is too long or no JSON.
+        InputError: the content is too long or no such JSON.
     """
     if len(content) > max_bytes:
         raise InputError(f"{what} must have at most {max_bytes:,} bytes. Received: {len(content):,} or more")
     try:
-        text = content.decode("utf-8") if isinstance(content, bytes) else content
-        return json.loads(text, parse_constant=_reject_constant)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} must be JSON. Received: {' '.join(str(error).split()):.120}") from error
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+        value = json.loads(
+            text,
+            parse_constant=_reject_constant,
+            parse_int=_integer_of,
+            parse_float=_float_of,
+            object_pairs_hook=_object_of,
+        )
+    except RecursionError:
+        reason = "lists and objects too deep in each other"
+    except ValueError as error:
+        reason = " ".join(printable(str(error)).split())
+    else:
+        if not _is_deep(value):
+            return value
+        reason = f"more than {MAX_DEPTH} lists and objects in each other"
+    raise InputError(f"{what} must be JSON. Received: {reason:.120}")
 
 
-def read(path: Path, what: str, max_bytes: int = 1 << 28) -> Any:
+def read(path: Path, what: str, max_bytes: int = MAX_BYTES) -> Any:
     """The value in a JSON file; raises InputError, with the file's path, as `parse` does or if it cannot be read."""
     try:
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     try:
         return parse(content, what, max_bytes)
     except InputError as error:
@@ -133,9 +154,9 @@ def typed(hint: Any, value: Any, what: str) -> Any:
     """A value of the annotated type `hint`, built from JSON: objects become dataclasses, lists tuples, base64 bytes.
 
     Args:
-        hint: `int`, `float`, `bool`, `str`, `bytes`, `X | None`, `tuple[X, ...]`, `tuple[X, Y]`, `dict[str, X]` or a
-            dataclass of these. A dataclass with a `from_json(fields, what)` is read by that. Keys that a dataclass does
-            not have are ignored, and missing ones take its defaults.
+        hint: `int`, `float`, `bool`, `str`, `bytes`, `Any`, `X | None`, `tuple[X, ...]`, `tuple[X, Y]`, `dict[str, X]`
+            or a dataclass of these. A dataclass with a `from_json(fields, what)` is read by that. Keys that a dataclass
+            does not have are ignored, and those that are missing or null take its defaults.
         value: from JSON, or already of the type.
         what: the value's name in an error message.
 
@@ -153,6 +174,8 @@ def typed(hint: Any, value: Any, what: str) -> Any:
         return tuple(typed(kind, each, what) for kind, each in zip(kinds, values, strict=True))
     if origin is dict:
         return {str(name): typed(arguments[1], each, f"{what}.{name}") for name, each in mapping(value, what).items()}
+    if hint is Any:
+        return value
     if dataclasses.is_dataclass(hint):
         return _dataclass(hint, value, what)
     if hint is bytes and isinstance(value, str):
@@ -164,25 +187,67 @@ def typed(hint: Any, value: Any, what: str) -> Any:
         return float(number(value, what))
     if not isinstance(value, hint):
         raise InputError(f"{what} must be {hint.__name__}. Received: {value!r:.80}")
+    if hint is str and len(value) > MAX_LONG_TEXT:
+        raise InputError(f"{what} must be text of at most {MAX_LONG_TEXT:,} characters. Received: {len(value):,}")
     return value
 
 
 def _dataclass(hint: Any, value: Any, what: str) -> Any:
     if isinstance(value, hint):
         return value
-    if hasattr(hint, "from_json"):
-        return hint.from_json(value, what)
-    fields, hints = mapping(value, what), typing.get_type_hints(hint)
-    for field in dataclasses.fields(hint):
+    return hint.from_json(value, what) if hasattr(hint, "from_json") else build(hint, value, what)
+
+
+def build(kind: type[Kind], value: Any, what: str) -> Kind:
+    """A dataclass built from a JSON object, as `typed` does, for use in its `from_json`."""
+    fields, hints = mapping(value, what), typing.get_type_hints(kind)
+    given: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if field.name not in fields and required:
-            raise InputError(f"{what} must have {field.name}. Received: {', '.join(map(str, fields))!r:.80}")
-    return hint(**{name: typed(kind, fields[name], f"{what}.{name}") for name, kind in hints.items() if name in fields})
+        if field.name not in fields:
+            if required:
+                raise InputError(f"{what} must have {field.name}. Received: {', '.join(map(str, fields))!r:.80}")
+        elif required or fields[field.name] is not None:
+            given[field.name] = typed(hints[field.name], fields[field.name], f"{what}.{field.name}")
+    return kind(**given)
 
 
 def _is_finite(value: numbers.Real) -> bool:
     return isinstance(value, numbers.Integral) or math.isfinite(value)
 
 
+def _is_deep(value: Any) -> bool:
+    """Whether more than `MAX_DEPTH` lists and objects are in each other."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        values = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = [value for each in values for value in each if isinstance(value, dict | list)]
+        if not level:
+            return False
+    return True
+
+
 def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
+
+
+def _integer_of(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(text):,} digits")
+    return int(text)
+
+
+def _float_of(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text:.40}")
+    return value
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice!r:.60} twice")
+    return fields
