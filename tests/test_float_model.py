@@ -123,6 +123,7 @@ def quantized_by_tensorflow(small_network, tmp_path_factory):
     return bare, converted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("front", [front for front in FRONTS if front != "two"])  # its numbers are those of /127.5-1
 def test_absorbing_loses_nothing_against_tensorflows_converter_without_normalization(
     networks, in_int8, quantized_by_tensorflow, pixels, front
