@@ -1,5 +1,7 @@
-# Every target uses the virtual environment .venv and creates it if necessary.
-PYTHON ?= python3.11
+# Every target uses the virtual environment .venv and creates it if necessary, of the first of these Pythons that runs.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null && echo $$python && break; \
+	done || echo python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
