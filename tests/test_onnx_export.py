@@ -85,3 +85,23 @@ def test_int8_without_calibration_and_unknown_schemes_are_rejected(small_model):
         to_onnx(small_model, "int8")
     with pytest.raises(InputError, match="float32, int8"):
         to_onnx(small_model, "int16x8")
+
+
+def test_int8_runs_where_several_layers_share_a_constant(pixels):
+    """The factor of hard_sigmoid is one constant of the float file; ONNX Runtime wants one for each reader in int8."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(x)
+    for _ in range(3):
+        x = keras.layers.Conv2D(8, 3, strides=2)(x)
+        gate = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+        gate = keras.layers.Conv2D(8, 1, activation="hard_sigmoid")(gate)
+        x = keras.layers.Multiply()([x, gate])
+    model = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x)))
+    made = to_onnx(model, "int8", calibration=pixels)
+    assert made.parity.sqnr_db > 15
+    nodes = onnx.load_from_string(made.content).graph.node
+    read = [name for node in nodes if node.op_type == "DequantizeLinear" for name in node.input[:1]]
+    assert len(read) == len(set(read))

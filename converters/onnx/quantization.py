@@ -7,6 +7,7 @@ where zero points are 0 (https://docs.nvidia.com/deeplearning/tensorrt/latest/in
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import tempfile
 import warnings
@@ -58,8 +59,36 @@ def static_int8(content: bytes, images: np.ndarray, *, symmetric: bool = False) 
                     calibrate_method=quantization.CalibrationMethod.MinMax,
                     extra_options={"ActivationSymmetric": symmetric},
                 )
-                onnx.checker.check_model(onnx.load_model(quantized))
+                made = onnx.load_model(quantized)
+                _unshare_constants(made.graph)
+                onnx.checker.check_model(made)
         except Exception as error:  # the quantizer raises exceptions of many kinds
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise CheckFailed(f"ONNX Runtime's quantizer cannot convert the model to int8: {lines[0][:300]}") from error
-        return quantized.read_bytes()
+        return made.SerializeToString()
+
+
+def _unshare_constants(graph: Any) -> None:
+    """Give each reader of a quantized constant a constant of its own.
+
+    ONNX Runtime with `session.x64quantprecision` cannot load a file in which several operators read one int8 constant:
+    it makes uint8 of the constant once for each and finds the first in the place of the second.
+    """
+    constants = {constant.name: constant for constant in graph.initializer}
+    readers = collections.defaultdict(list)
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            readers[name].append((node, i))
+    for place, node in reversed(list(enumerate(graph.node))):
+        if node.op_type != "DequantizeLinear" or node.input[0] not in constants:
+            continue
+        for number, (reader, i) in enumerate(readers[node.output[0]][1:], 1):
+            copy = type(node)()
+            copy.CopyFrom(node)
+            copy.name, copy.output[0] = f"{node.name}_{number}", f"{node.output[0]}_{number}"
+            for j, name in enumerate(node.input):
+                constant = graph.initializer.add()
+                constant.CopyFrom(constants[name])
+                constant.name = copy.input[j] = f"{name}_{number}"
+            reader.input[i] = copy.output[0]
+            graph.node.insert(place, copy)
