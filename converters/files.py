@@ -5,11 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from converters.errors import InputError
+
+_TEMPORARY = re.compile(r"\.part\..+|\..+\.\w{8}\.part", re.DOTALL)  # the names of `beside` and of `temporary_beside`
+_FULL_BYTES = 2**16  # of free space
+_DEPTH = 4  # levels of folders in a folder of results
 
 
 def write_atomic(path: str | os.PathLike, content: bytes | str) -> Path:
@@ -54,7 +60,7 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
     try:
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, staged[path] = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+            handle, staged[path] = temporary_beside(path)
             with os.fdopen(handle, "wb") as file:
                 file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
                 file.flush()
@@ -69,6 +75,39 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
         for temporary in staged.values():
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def temporary_beside(path: Path) -> tuple[int, str]:
+    """Create a temporary file in the folder of `path`; returns its descriptor and its path, as `mkstemp` does."""
+    return tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in a folder of results, where no other process writes."""
+    for depth in range(_DEPTH):
+        for path in folder.glob("*/" * depth + ".*"):
+            if _TEMPORARY.fullmatch(path.name) and path.is_file():
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[str]:
+    """A folder for files that a library writes and reads, removed at the end.
+
+    Raises:
+        InputError: whatever failed, if its disk is full.
+    """
+    with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder:
+        try:
+            yield folder
+        except Exception as error:  # libraries have errors of their own for a full disk
+            if "No space left" in str(error) or shutil.disk_usage(folder).free < _FULL_BYTES:
+                raise InputError(
+                    f"{tempfile.gettempdir()}, the folder of temporary files, must have space. Received: a full disk; "
+                    "free some, or set TMPDIR to another folder"
+                ) from error
+            raise
 
 
 def file_sha256(path: str | os.PathLike) -> str:

@@ -11,7 +11,6 @@ import hashlib
 import logging
 import math
 import re
-import tempfile
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ import numpy as np
 
 from converters.decisions import SIGMOID, SOFTMAX, OutputMeaning
 from converters.errors import CheckFailed, InputError
+from converters.files import temporary_folder
 from converters.native_logs import import_tensorflow, log_level, suppress_dump_of_failure
 from converters.sources import PIXELS_INPUT, Source
 from converters.sources.single_image import drop_first_reshape, with_float_input
@@ -144,10 +144,12 @@ def _with_tensorflow(source: Source) -> FloatModel:
         module = tf.Module()
         module.variables_of_call = list(concrete.graph.variables)
         # Through a file: frozen in memory, AlexNet's 0.24 GB of weights took 6.3 GB and four times as long.
-        with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder, log_level("absl"), _without_gc():
+        with temporary_folder() as folder, log_level("absl"), _without_gc():
             tf.saved_model.save(module, folder, signatures=concrete)
             with suppress_dump_of_failure():
                 content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+    except InputError:
+        raise
     except Exception as error:  # the converter raises its own ConverterError and plain ones
         raise CheckFailed(
             f"TensorFlow's converter cannot express {source.name!r} in TFLite operators: {_reason(str(error))}"

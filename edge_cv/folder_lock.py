@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from converters.errors import InputError
+from converters.files import remove_temporary
 
 NAME = ".lock"
 
@@ -41,6 +42,8 @@ def holds(parameter: str) -> Callable[[Callable[Parameters, Result]], Callable[P
 def hold(folder: str | os.PathLike) -> Iterator[None]:
     """Context in which no other process holds the folder. The kernel lets go when a process ends, however it ends.
 
+    Temporary files that a killed process left there are removed.
+
     Args:
         folder: created if it is missing, and removed at the end if nothing was written there.
 
@@ -66,6 +69,7 @@ def hold(folder: str | os.PathLike) -> Iterator[None]:
         raise InputError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     _held.add(place)
     try:
+        remove_temporary(place)
         yield
     finally:
         _held.discard(place)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from converters.errors import InputError
-from converters.files import write_atomic, write_together
+from converters.files import remove_temporary, write_atomic, write_together
 
 
 def test_content_is_written_and_nothing_is_left_beside_it(tmp_path):
@@ -58,3 +58,24 @@ def test_a_process_that_is_killed_while_writing_leaves_the_old_content(tmp_path)
     done = subprocess.run([sys.executable, "-c", code, str(path)])
     assert done.returncode == -signal.SIGKILL
     assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    "writing", ["files.write_atomic(place, b'new' * 1000)", "with files.beside(place) as temporary: os.fsync(0)"]
+)
+def test_temporary_files_of_a_killed_process_are_removed_and_no_others(tmp_path, writing):
+    place = tmp_path / "training" / "key" / "checkpoint.npz"
+    code = (
+        "import os, pathlib, sys, signal\n"
+        "from converters import files\n"
+        "place = pathlib.Path(sys.argv[1])\n"
+        "os.fsync = lambda handle: (place.parent / '.part.checkpoint.npz').touch() or os.kill(os.getpid(), 9)\n"
+        f"{writing}\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(place)]).returncode == -signal.SIGKILL
+    assert os.listdir(place.parent)
+    others = {"a.json", ".part", ".hidden", ".a.part", "b.part", ".lock"}
+    for name in others:
+        (tmp_path / name).write_text("kept")
+    remove_temporary(tmp_path)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == others

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from converters.errors import InputError
+from converters.files import temporary_beside
 from edge_cv.folder_lock import NAME, hold, holds
 
 ROOT = Path(__file__).parents[1]
@@ -42,12 +44,14 @@ def test_a_second_process_is_refused_and_told_which_the_first_is(other, tmp_path
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["file"]
 
 
-def test_a_killed_process_holds_nothing(other, tmp_path):
+def test_a_killed_process_holds_nothing_and_leaves_no_temporary_file(other, tmp_path):
     other.kill()
     other.wait()
     assert (tmp_path / "run" / NAME).exists()
+    handle, temporary = temporary_beside(tmp_path / "run" / "report.json")
+    os.close(handle)
     with hold(tmp_path / "run"):
-        pass
+        assert not os.path.exists(temporary)
 
 
 def test_folders_in_which_nothing_was_written_are_removed(tmp_path):

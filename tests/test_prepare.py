@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,14 @@ def test_a_finished_data_set_is_kept_and_another_is_refused(photos, shards):
     other = "array_record" if shards.name == "tfrecord" else "tfrecord"
     with pytest.raises(InputError, match="must have one format"):
         prepare(photos, shards, ShardingOptions(other, shards=2))
+
+
+def test_records_that_a_killed_process_left_of_a_finished_split_are_removed(photos, shards, tmp_path):
+    shutil.copytree(shards, tmp_path / "out")
+    write(tmp_path / "out" / ".unfinished" / "train" / "key", b"of the finished split")
+    prepare(photos, tmp_path / "out", ShardingOptions(shards.name, shards=2))
+    assert hashes(tmp_path / "out") == hashes(shards)
+    assert not (tmp_path / "out" / ".unfinished").exists()
 
 
 @pytest.fixture(scope="module")

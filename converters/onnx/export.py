@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import CheckFailed
+from converters.files import temporary_folder
 from converters.native_logs import import_tensorflow, log_level, suppress_native_logs
 from converters.onnx.names import renumber
 from converters.onnx.operators import register_operators, separate_activations
@@ -46,7 +46,7 @@ def from_float_tflite(content: bytes, opset: int) -> bytes:
     register_operators()
     warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")  # tf2onnx uses it
 
-    with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder:
+    with temporary_folder() as folder:
         file = Path(folder) / "float.tflite"
         file.write_bytes(_prepared(content))
 

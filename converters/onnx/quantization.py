@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import CheckFailed
+from converters.files import temporary_folder
 from converters.native_logs import log_level, suppress_native_logs
 
 
@@ -39,7 +39,7 @@ def static_int8(content: bytes, images: np.ndarray, *, symmetric: bool = False) 
             return next(self._feeds, None)
 
     model = onnx.load_model_from_string(content)
-    with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder:
+    with temporary_folder() as folder:
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         onnx.save_model(model, Path(folder) / "float.onnx")
         try:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.errors import InputError
-from converters.files import file_sha256, write_atomic
+from converters.files import file_sha256, remove_temporary, write_atomic
 from converters.images.decoding import ImageError
 from edge_cv.data.formats.array_record import array_record_module
 from edge_cv.data.formats.prepared import MANIFEST, Manifest, Split, index_content, index_name, is_whole, verify
@@ -28,7 +28,7 @@ from edge_cv.data.formats.record_scan import ARRAY_RECORD
 from edge_cv.data.opening import classes_to_train, open_samples, splits_of
 from edge_cv.data.places import Packed
 from edge_cv.data.samples import Samples
-from edge_cv.data.shard_writing import ShardingOptions, ShardRecord, name_of, remove_partial_shards, write_shards
+from edge_cv.data.shard_writing import ShardingOptions, ShardRecord, name_of, write_shards
 from edge_cv.folder_lock import NAME as LOCK
 from edge_cv.folder_lock import holds
 from edge_cv.progress import Progress, silent
@@ -83,6 +83,7 @@ def prepare(
         manifest = _with_split(out, manifest, name or "all", samples, options, progress)
     if manifest is None:
         raise InputError(f"{source} must have at least one split. Received: none")
+    _remove_records(out, manifest)
     return manifest
 
 
@@ -123,12 +124,11 @@ def _with_split(
         raise InputError(f"{out} holds {name} with other images or options; choose another folder, or delete this one")
     records = out / _UNFINISHED / name
     _check_resumable(records, key, out, name)
-    remove_partial_shards(out, name)  # left by a killed process
     with progress(f"writing {name}") as update:
         try:
             written = write_shards(samples, options, np.array_split(order, count), out, name, records, update)
         finally:
-            remove_partial_shards(out, name)
+            remove_temporary(out)  # of workers that were ended
     manifest = dataclasses.replace(
         manifest, splits={**manifest.splits, name: _finish_split(out, name, key, samples, written)}
     )
@@ -143,10 +143,16 @@ def _with_split(
                     (records / f"{number}.npz").unlink(missing_ok=True)
             raise
     os.replace(pending, out / MANIFEST)
-    shutil.rmtree(records)
-    if not any(entry.is_dir() for entry in (out / _UNFINISHED).iterdir()):
-        shutil.rmtree(out / _UNFINISHED)
     return manifest
+
+
+def _remove_records(out: Path, manifest: Manifest) -> None:
+    """Remove the records of finished splits, and the folder of records if there is no other."""
+    unfinished = out / _UNFINISHED
+    for name in manifest.splits:
+        shutil.rmtree(unfinished / name, ignore_errors=True)
+    if unfinished.is_dir() and not any(entry.is_dir() for entry in unfinished.iterdir()):
+        shutil.rmtree(unfinished)
 
 
 def _finish_split(out: Path, name: str, key: str, samples: Samples, written: Sequence[ShardRecord]) -> Split:

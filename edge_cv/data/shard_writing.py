@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from converters.errors import InputError, unknown
-from converters.files import file_sha256, write_atomic
+from converters.files import file_sha256, temporary_beside, write_atomic
 from converters.images.decoding import ImageError
 from edge_cv.data.formats import example, tfrecord
 from edge_cv.data.formats.array_record import array_record_module, encoded_image
@@ -144,12 +143,6 @@ def write_shards(
     return [record for record in written.values() if record is not None]
 
 
-def remove_partial_shards(out: Path, name: str) -> None:
-    """Remove the temporary files of a split."""
-    for part in out.glob(f".{name}-*.part"):
-        part.unlink(missing_ok=True)
-
-
 def name_of(samples: Samples, index: int) -> bytes:
     """The name of an image in its source."""
     return samples.places.key(samples.rows[index]).replace(b"\0", b"")
@@ -168,7 +161,7 @@ def _share(*shared) -> None:
 def _write_shard(number: int) -> int:
     samples, options, parts, files, records = _shared
     path = files[number]
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    handle, temporary = temporary_beside(path)
     os.close(handle)
     try:
         columns, skipped = _write_images(temporary, samples, parts[number], options)
