@@ -81,6 +81,54 @@ def test_every_stage_reaches_the_same_weights_again(digits, small_classifier, tm
             np.testing.assert_array_equal(weight, expected, err_msg=one.name)
 
 
+class Stopping:
+    """Batches that end the process at an epoch."""
+
+    def __init__(self, batches, epoch: int) -> None:
+        self.batches, self.at = batches, epoch
+        self.classes, self.batch_size, self.multi_label = batches.classes, batches.batch_size, batches.multi_label
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, number: int, first_step: int = 0):
+        if number == self.at:
+            raise Stopped
+        return self.batches.epoch(number, first_step)
+
+
+def test_a_stage_that_stopped_does_not_resume_with_other_settings(digits, small_classifier, tmp_path):
+    stopped, wanted = (ChannelPrune(0.7, fine_tuning=FineTuning(epochs=3, learning_rate=rate)) for rate in (1e-2, 1e-3))
+    with pytest.raises(Exception):  # noqa: B017, PT011  what TensorFlow makes of an error in a generator
+        compress(small_classifier, Stopping(digits[0], 1), tmp_path / "stopped", channel_prune=stopped)
+    assert len(list((tmp_path / "stopped").glob("*.checkpoint.npz"))) == 1
+    models = [
+        compress(small_classifier, digits[0], tmp_path / name, channel_prune=wanted)[0].model
+        for name in ("stopped", "whole")
+    ]
+    for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not list(tmp_path.glob("*/*.checkpoint.npz"))
+
+
+@pytest.mark.slow
+def test_a_layer_that_draws_does_the_same_after_an_interruption(digits, small_classifier, tmp_path):
+    import keras
+
+    def augmented() -> keras.Model:
+        image = keras.Input((16, 16, 3))
+        return keras.Model(image, clone(small_classifier)(keras.layers.RandomTranslation(0.1, 0.1, seed=4)(image)))
+
+    tuning = FineTuning(epochs=3, learning_rate=1e-3)
+    whole, stopped, resumed = augmented(), augmented(), augmented()
+    fine_tune(whole, digits[0], tuning)
+    with pytest.raises(Exception):  # noqa: B017, PT011  what TensorFlow makes of an error in a generator
+        fine_tune(stopped, Stopping(digits[0], 2), tuning, checkpoint=tmp_path / "state.npz")
+    fine_tune(resumed, digits[0], tuning, checkpoint=tmp_path / "state.npz")
+    for expected, weight in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
 def counting(steps):
     import keras
 

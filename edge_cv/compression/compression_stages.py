@@ -6,6 +6,8 @@ channel pruning -> pruning -> clustering -> quantization-aware training
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import math
 import os
 from collections.abc import Callable
@@ -119,10 +121,19 @@ def compress(
     results: list[StageResult] = []
     for name, part, compressor in selected:
         path = steps.folder / f"{name}.keras"
-        work = functools.partial(
-            _run_stage, compressor, results[-1] if results else model, part, batches, path, progress, teacher=model
-        )
         inputs = {"model": source, "part": asdict(part), "data": key}
+        checkpoint = _checkpoint(path, inputs)
+        work = functools.partial(
+            _run_stage,
+            compressor,
+            results[-1] if results else model,
+            part,
+            batches,
+            path,
+            progress,
+            teacher=model,
+            checkpoint=checkpoint,
+        )
         result, files = steps.cached(f"compress_{name}", inputs, work)
         ranges = result["ranges"] and {tensor: tuple(ends) for tensor, ends in result["ranges"].items()}
         results.append(StageResult(name=name, path=path, sha256=files[path.name], **(result | {"ranges": ranges})))
@@ -164,13 +175,16 @@ def _run_stage(
     progress: Progress,
     *,
     teacher: keras.Model,
+    checkpoint: Path,
 ) -> tuple[dict[str, Any], list[Path]]:
     """Compress a model and save it; returns the record of the stage and the files that it wrote."""
     from edge_cv.compression.pruning import sparsity, total_sparsity
 
     model = source.model if isinstance(source, StageResult) else source
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = path.with_suffix(".checkpoint.npz")
+    for other in path.parent.glob(f"{path.stem}.*.checkpoint.npz"):  # of other settings
+        if other != checkpoint:
+            other.unlink()
     compressed, ranges = compressor(model, part, batches, teacher=teacher, checkpoint=checkpoint, progress=progress)
     with beside(path) as temporary:
         compressed.save(temporary)
@@ -206,6 +220,12 @@ def _qat(model: Any, part: Qat, batches: Batches, **options: Any) -> tuple[Any, 
 
     trained = quantization_aware(model, part, batches, **options)
     return trained.model, trained.ranges
+
+
+def _checkpoint(path: Path, inputs: Any) -> Path:
+    """The checkpoint of a stage. Its name contains what the stage depends on, so that no other training resumes it."""
+    key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return path.with_suffix(f".{key}.checkpoint.npz")
 
 
 def _digest(model: keras.Model) -> str:

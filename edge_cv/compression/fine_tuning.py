@@ -34,6 +34,7 @@ STATISTICS_STEPS = 32  # batches from which `update_statistics` computes batch n
 DECAY_EXPONENT = 10.0  # e^-10 of the initial moving mean is left after fine-tuning
 ROUND_STEPS = 20  # of a round, at least: whole epochs between two checkpoints, which take as long as a few steps
 RANDOM_LAYERS = ("AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise", "SpatialDropout2D", "StochasticDepth")
+SEED = 0  # of what a layer draws; the order and augmentation of the images have the seed of the batches
 WARM_UP_STEPS = 20  # at most, and at most a tenth of the training: Adam's first steps have the size of its rate
 
 
@@ -72,6 +73,7 @@ def fine_tune(
     """
     _check_classes(model, batches)
     keras = _keras_of(model)
+    keras.utils.set_random_seed(SEED)
     total = settings.total_steps(len(batches)) if steps is None else steps
     optimizer = keras.optimizers.Adam(_schedule(keras, settings.learning_rate, total))
     if settings.distillation == 0:
@@ -89,6 +91,7 @@ def fine_tune(
                 model.compile(optimizer, loss=loss, jit_compile=False)
             if epochs.start < first:
                 continue
+            keras.utils.set_random_seed(SEED + epochs.start)  # so that a resumed round draws the same
             done = epochs.start * len(batches)
             report = keras.callbacks.LambdaCallback(on_batch_end=lambda batch, logs, done=done: timer(done + batch + 1))
             images = _dataset(batches, epochs, total - done, model, targets)
@@ -295,8 +298,9 @@ def _dataset(batches: Batches, epochs: range, steps: int, model: Any, targets: _
 
 
 def _state(model: Any, optimizer: Any) -> list[Any]:
+    """The variables that a training changes: of the model, its random layers' among them, and of the optimizer."""
     variables = optimizer.variables() if callable(optimizer.variables) else optimizer.variables
-    return [*model.weights, *variables]
+    return [*model.variables, *variables]
 
 
 def _save(checkpoint: Path | None, model: Any, optimizer: Any, epochs: int) -> None:
