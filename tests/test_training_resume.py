@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -15,6 +17,7 @@ from converters.errors import InputError
 from edge_cv.recipe import Phase
 from edge_cv.training import fit
 from edge_cv.training.checkpoint import load
+from edge_cv.training.logs import TensorBoard
 
 
 @pytest.mark.parametrize(
@@ -113,3 +116,17 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
         checkpoint.save(tmp_path / "full" / "checkpoint.npz", {}, {})
     assert (tmp_path / "full" / "checkpoint.npz").read_bytes() == before
     assert not list((tmp_path / "full").glob(".*part"))
+
+
+def test_a_disk_that_is_full_while_logs_are_written_ends_a_training_in_one_line(tmp_path):
+    """A limit on the file size simulates the full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    history = [{"epoch": number, "loss": 1.0, "score": 0.5} for number in range(100)]
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        with pytest.raises(InputError, match=r"tensorboard cannot be written: File too large"):
+            TensorBoard(tmp_path / "tensorboard", history)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)

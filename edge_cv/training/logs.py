@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from converters.errors import InputError
 from converters.files import write_atomic
 from edge_cv.training.kept_epoch import kept_epoch
 
@@ -38,23 +41,42 @@ def write_csv(path: Path, history: Sequence[dict[str, Any]]) -> None:
 
 
 class TensorBoard:
-    """Event files of a training. After resuming they start with the epochs of the history."""
+    """Event files of a training. After resuming they start with the epochs of the history.
+
+    The writer of tensorboardX's `SummaryWriter` is a thread: a full disk ends it, and then the training waits for ever.
+    """
 
     def __init__(self, folder: Path, history: Sequence[dict[str, Any]]) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
 
+        self._folder = folder
         shutil.rmtree(folder, ignore_errors=True)
-        self._writer = SummaryWriter(str(folder))
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = EventsWriter(str(folder / "events"))
         for entry in history:
             self.add(entry)
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Write the values of one epoch."""
-        for name in COLUMNS[2:]:
-            if entry.get(name) is not None:
-                self._writer.add_scalar(name, entry[name], entry["epoch"])
-        self._writer.flush()
+        """Write the values of one epoch. Raises InputError if the file cannot be written."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        with self._writing():
+            for name in COLUMNS[2:]:
+                if entry.get(name) is not None:
+                    summary = scalar(name, entry[name])
+                    self._writer.write_event(Event(wall_time=time.time(), step=entry["epoch"], summary=summary))
+            self._writer.flush()
 
     def close(self) -> None:
         """Close the event file."""
-        self._writer.close()
+        with contextlib.suppress(OSError):  # what `add` could not write
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"{self._folder} cannot be written: {error.strerror or error}") from error
