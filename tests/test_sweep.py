@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from interruptions import CODES
 
 from converters.errors import InputError
 from edge_cv.pipeline import sweep as sweeping
@@ -196,10 +197,9 @@ def alive(process: int) -> str:
 @pytest.mark.parametrize(
     ("signalled", "more"),
     [
-        (signal.SIGKILL, ()),
-        (signal.SIGINT, ()),
         (signal.SIGKILL, ("--ray", "local")),
         (signal.SIGINT, ("--ray", "local")),
+        (signal.SIGTERM, ("--ray", "local")),
     ],
 )
 def test_a_stopped_sweep_leaves_no_process_and_resumes(signalled, more, in_turn, recipes, tmp_path):
@@ -222,7 +222,7 @@ def test_a_stopped_sweep_leaves_no_process_and_resumes(signalled, more, in_turn,
     assert started
     process.send_signal(signalled)
     process.communicate(timeout=300)
-    assert process.returncode == (130 if signalled == signal.SIGINT else -signal.SIGKILL)
+    assert process.returncode == CODES[signalled]
     deadline = time.monotonic() + 300
     while any(map(alive, started)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -1,5 +1,8 @@
 """The command line, `edge-cv`."""
 
-from edge_cv.cli.app import main
+from edge_cv.cli.interruption import interruption
+
+with interruption(at_once=True):  # nothing is to be cleaned up before a command runs
+    from edge_cv.cli.app import main
 
 __all__ = ["main"]

@@ -1,6 +1,7 @@
 """The command `edge-cv`. Results go to stdout, progress and logs to stderr.
 
-Exit codes: 0 success; 1 a limit of the run is exceeded, or a check failed; 2 bad input or usage; 130 interrupted.
+Exit codes: 0 success; 1 a limit of the run is exceeded, or a check failed; 2 bad input or usage; 130, 143 and 129
+interrupted by Ctrl-C, SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import typer
 from converters.errors import CheckFailed, InputError, UnknownLayer, UnsafeCode, WeightsAlone
 from edge_cv.cli import data, measuring, models, runs
 from edge_cv.cli.exits import BAD_INPUT, BROKEN, BROKEN_PIPE, INTERRUPTED, fail
+from edge_cv.cli.interruption import interruption
 from edge_cv.cli.surroundings import check_backend, close_streams, open_streams
 
 OPTIONS = {  # that make an input usable, by the error
@@ -63,32 +65,42 @@ def main() -> None:
     os.environ["MPLBACKEND"] = "agg"  # plots are files, whatever the user's own programs draw on
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     warnings.filterwarnings("default", message="edge_cv", category=DeprecationWarning)  # of recipes and --set
+    with interruption() as interrupted:
+        try:
+            code = _run()
+        except BaseException:
+            if interrupted.number is None:
+                raise
+            code = INTERRUPTED  # a library may turn the interruption into an error of its own
+        if code == INTERRUPTED:  # typer itself turns Ctrl-C into this code
+            close_streams()
+            interrupted.end()
+    close_streams()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _run() -> object:
+    """Run the command; returns its exit code, or what the command returned."""
     from typer.exceptions import TyperException
 
     try:
         check_backend()
-        code = app(standalone_mode=False)
+        return app(standalone_mode=False)
     except InputError as error:
         option = OPTIONS.get(type(error))
-        code = fail(error if option is None else f"{error}  (edge-cv convert {option})", BAD_INPUT)
+        return fail(error if option is None else f"{error}  (edge-cv convert {option})", BAD_INPUT)
     except CheckFailed as error:
-        code = fail(error, BROKEN)
+        return fail(error, BROKEN)
     except TyperException as error:
-        code = fail(error.format_message() + "  (edge-cv --help)", BAD_INPUT)
+        return fail(error.format_message() + "  (edge-cv --help)", BAD_INPUT)
     except BrokenPipeError:  # the reader, such as `head`, has what it wants
-        code = BROKEN_PIPE
+        return BROKEN_PIPE
     except OSError as error:
-        code = fail(error, BAD_INPUT)
+        return fail(error, BAD_INPUT)
     except MemoryError as error:
-        code = fail(f"memory ran out: {error or 'a smaller model, image or batch needs less'}", BAD_INPUT)
+        return fail(f"memory ran out: {error or 'a smaller model, image or batch needs less'}", BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    if code == INTERRUPTED:  # typer itself turns Ctrl-C into this code
-        fail("interrupted; finished work is kept, and the same command resumes from it", INTERRUPTED)
-    close_streams()
-    if code == INTERRUPTED:  # the interpreter's own exit may end by the signal instead, with another code
-        os._exit(INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

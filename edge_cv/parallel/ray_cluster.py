@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -161,6 +163,17 @@ def _no_cluster(address: str, why: str) -> InputError:
 
 
 @contextlib.contextmanager
+def _kept_sigterm() -> Iterator[None]:
+    """Context after which SIGTERM has its handler again: Ray installs one that exits with code 15."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
 def connected(address: str) -> Iterator[RayCluster]:
     """Connect to a cluster.
 
@@ -187,7 +200,8 @@ def connected(address: str) -> Iterator[RayCluster]:
             "object_store_memory": _LOCAL_STORE_BYTES,
         }
     try:
-        ray.init(**options)
+        with _kept_sigterm():
+            ray.init(**options)
     except Exception as error:  # ConnectionError, ValueError, RuntimeError, errors of grpc ...
         raise _no_cluster(address, " ".join(str(error).split())[:200]) from error
     try:

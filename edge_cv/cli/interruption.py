@@ -1,0 +1,72 @@
+"""The signals that end a command: Ctrl-C (SIGINT), SIGTERM, and SIGHUP of a closed terminal.
+
+The first one raises KeyboardInterrupt, so that worker processes are ended and temporary files removed. A later one ends
+the process at once; finished work is kept even then, because files are renamed into place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+from edge_cv.cli.exits import INTERRUPTED, fail
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_REPEAT_SECONDS = 1.0  # a terminal and a parent process may both pass on one Ctrl-C
+
+
+class Interruption:
+    """What interrupted the command.
+
+    Attributes:
+        number: the signal; None if there was none.
+        at_once: whether the first signal ends the process at once too.
+    """
+
+    def __init__(self, at_once: bool) -> None:
+        self.number: int | None = None
+        self.at_once = at_once
+        self._since = 0.0
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal. Raises KeyboardInterrupt at the first one."""
+        if self.number is None:
+            self.number, self._since = number, time.monotonic()
+            if not self.at_once:
+                raise KeyboardInterrupt
+        if self.at_once or time.monotonic() - self._since > _REPEAT_SECONDS:
+            self.end()
+
+    def end(self) -> None:
+        """Report the interruption and end the process with 128 plus the signal's number, as a shell reports it.
+
+        The interpreter's own exit may wait for threads, or end by the signal with another code.
+        """
+        number = self.number or signal.SIGINT
+        cause = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+        with contextlib.suppress(OSError, ValueError):  # the terminal may be closed
+            fail(f"interrupted{cause}; finished work is kept, and the same command resumes from it", INTERRUPTED)
+        os._exit(128 + number)
+
+
+@contextlib.contextmanager
+def interruption(at_once: bool = False) -> Iterator[Interruption]:
+    """Context in which the signals interrupt the command. An ignored one stays ignored, as `nohup` asks for it.
+
+    Args:
+        at_once: whether the first signal ends the process at once, where there is nothing to clean up.
+    """
+    received = Interruption(at_once)
+    main = threading.current_thread() is threading.main_thread()
+    numbers = [number for number in _SIGNALS if main and signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, received.receive) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,292 @@
+"""Commands that are interrupted again and again end with the result of an undisturbed run, and leave nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+import pytest
+from image_batches import scene, stored
+from interruptions import (
+    CODES,
+    SIGNALS,
+    Command,
+    check_end,
+    check_whole,
+    content_of,
+    interrupt,
+    interrupted_run,
+    start,
+    timeline,
+    without_time,
+)
+
+SEEDS = [int(seed) for seed in os.environ.get("INTERRUPTION_SEEDS", "0,1").split(",")]
+TIMES = int(os.environ.get("INTERRUPTIONS", "6"))  # of a run, for each seed
+
+CHAIN = """
+import dataclasses
+from edge_cv.recipe import Analysis, FineTuning, Measure, Model, Qat
+from edge_cv.recipes.digits import RECIPE as digits
+short = FineTuning(steps=40, learning_rate=1e-3, freeze_statistics=False)
+RECIPE = dataclasses.replace(
+    digits,
+    model=Model("{model}", preprocessing={{"rule": "stretch"}}),
+    data=dataclasses.replace(digits.data, calibration_images=16, images=64),
+    fit=dataclasses.replace(digits.fit, epochs=3, images=512, checkpoint_seconds=0.0),
+    prune=dataclasses.replace(digits.prune, fine_tuning=short),
+    qat=Qat(fine_tuning=short),
+    measure=Measure(threads=(1,), runs=12, warmup=2),
+    analysis=Analysis(grad_cam=2),
+    limits=(),
+)
+"""
+TINY = """
+from edge_cv.recipe import Analysis, Data, Measure, Model, Recipe
+RECIPE = Recipe(
+    name="tiny",
+    model=Model("{model}", preprocessing={{"rule": "stretch"}}),
+    data=Data(measure="digits", calibrate=None, calibration_images=16, images=64),
+    schemes=("float32", "int8"),
+    measure=Measure(threads=(1,), runs=12, warmup=2),
+    analysis=Analysis(grad_cam=0),
+)
+"""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An undisturbed run.
+
+    Attributes:
+        arguments: the command's, for a folder of results.
+        lines: its timeline.
+        content: what its folder holds.
+        printed: its output as JSON; None without `--json`.
+    """
+
+    arguments: Callable[[Path], list[object]]
+    lines: list[tuple[float, str]]
+    content: dict[str, Any]
+    printed: Any
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Callable[[str], Whole]:
+    """Runs a command once and returns what it did."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    done: dict[str, Whole] = {}
+
+    def run(name: str) -> Whole:
+        if name not in done:
+            arguments = partial(COMMANDS[name], _inputs(name, place))
+            command = start(arguments(place / name), place / f"{name}.out")
+            assert command.wait(600) in (0, 1), command.text()
+            check_whole(place / name)
+            done[name] = Whole(arguments, timeline(command), content_of(place / name), printed(place / f"{name}.out"))
+        return done[name]
+
+    return run
+
+
+def network() -> keras.Model:
+    """32x32 pixels to ten logits, in layers that every stage of compression takes."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(3)
+    x = image = keras.Input((32, 32, 3), name="image")
+    x = layers.Rescaling(1 / 127.5, -1)(x)
+    for number, width in enumerate((16, 24)):
+        x = layers.Conv2D(width, 3, strides=2, use_bias=False, name=f"conv{number}")(x)
+        x = layers.ReLU(name=f"relu{number}")(layers.BatchNormalization(name=f"norm{number}")(x))
+    return keras.Model(image, layers.Dense(10, name="logits")(layers.GlobalAveragePooling2D()(x)), name="small")
+
+
+def _inputs(name: str, place: Path) -> Path:
+    """The file or folder that a command starts from."""
+    if name in ("digits", "sweep", "compress"):
+        model = place / "small.keras"
+        if not model.exists():
+            network().save(model)
+        recipe = place / f"{name}.py"
+        recipe.write_text((CHAIN if name == "digits" else TINY).format(model=model))
+        return model if name == "compress" else recipe
+    photos = place / "photos"
+    for number in range(240 if name == "prepare" else 0):
+        file = photos / ("ant nest", "bee hive", "fox den")[number % 3] / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(stored(scene(number % 7, 640, 480)) + bytes([number]))
+    return photos
+
+
+def printed(path: Path) -> Any:
+    import json
+
+    text = path.read_text()
+    return without_time(json.loads(text)) if text.startswith(("{", "[")) else None
+
+
+COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
+    "demo": lambda _, out: [
+        *("run", "demo", "--json", "--set", "data.images=6", "--set", "data.calibration_images=6"),
+        *("--set", "measure.runs=6", "--set", "measure.warmup=1", "--set", "limits=()", "--out", out),
+    ],
+    "digits": lambda recipe, out: ["run", recipe, "--json", "--out", out],
+    "sweep": lambda recipe, out: ["sweep", recipe, "--over", "data.images=64,48", "--json", "--out", out],
+    "compress": lambda model, out: [
+        *("compress", model, "--data", "digits", "--channels", 0.8, "--sparsity", 0.5, "--clusters", 16, "--qat"),
+        *("--steps", 24, "--json", "--out", out),
+    ],
+    "prepare": lambda photos, out: ["data", "prepare", photos, out, "--shards", 16],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", ["demo", "digits", "sweep", "compress"])
+def test_a_run_that_is_interrupted_again_and_again_ends_as_an_undisturbed_one(undisturbed, tmp_path, name, seed):
+    whole = undisturbed(name)
+    arguments, out = whole.arguments(tmp_path / name), tmp_path / f"{name}.out"
+    hits = interrupted_run(arguments, whole.lines, seed, TIMES, lambda: check_whole(tmp_path / name), out)
+    print(*hits, sep="\n")
+    assert len(hits) > TIMES / 2
+    assert content_of(tmp_path / name) == whole.content
+    assert printed(out) == whole.printed
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_shards_are_the_same_after_interruptions_at_random_moments(undisturbed, tmp_path, seed):
+    whole, draw = undisturbed("prepare"), random.Random(seed)
+    records = tmp_path / "prepare" / ".unfinished"
+    for turn in range(TIMES):
+        number, least = draw.choice(SIGNALS), turn * 24 // TIMES
+        command = start(whole.arguments(tmp_path / "prepare"))
+        interrupt(
+            command,
+            lambda least=least: len(list(records.glob("*/*.npz"))) >= least,
+            draw.uniform(0, 0.4),
+            number,
+            group=draw.random() < 0.3,
+        )
+        check_whole(tmp_path / "prepare")
+    assert start(whole.arguments(tmp_path / "prepare")).wait(60) == 0
+    assert content_of(tmp_path / "prepare") == whole.content
+
+
+def test_ctrl_c_pressed_twice_is_reported_once(undisturbed, tmp_path):
+    command = start(undisturbed("prepare").arguments(tmp_path / "prepare"))
+    wait_for(lambda: list(tmp_path.glob("prepare/.unfinished/*/*.npz")), command)
+    os.killpg(command.process.pid, signal.SIGINT)
+    time.sleep(0.02)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(command.process.pid, signal.SIGINT)
+    check_end(command, signal.SIGINT)
+    assert command.text().count("interrupted") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.05, 0.15, 0.3])
+def test_a_command_that_is_interrupted_while_it_starts_prints_no_traceback(tmp_path, seconds, number):
+    command = start(["data", "prepare", tmp_path, tmp_path / "out"])
+    time.sleep(seconds)
+    command.process.send_signal(number)
+    code = command.wait(30)
+    assert code in (CODES[number], -number, 2)
+    assert "Traceback" not in command.text() or code == -number  # before the first module of the command is loaded
+
+
+def test_nohup_keeps_a_command_running(undisturbed, tmp_path):
+    whole = undisturbed("prepare")
+    command = start(whole.arguments(tmp_path / "prepare"), wrapper=("nohup",))
+    wait_for(lambda: list(tmp_path.glob("prepare/.unfinished/*/*.npz")), command)
+    os.killpg(command.process.pid, signal.SIGHUP)
+    assert command.wait(60) == 0, command.text()
+    assert content_of(tmp_path / "prepare") == whole.content
+
+
+def test_a_closed_terminal_interrupts_a_command(undisturbed, tmp_path):
+    whole = undisturbed("prepare")
+    command = start(whole.arguments(tmp_path / "prepare"), terminal=True)
+    wait_for(lambda: list(tmp_path.glob("prepare/.unfinished/*/*.npz")), command)
+    command.close_terminal()
+    assert command.wait(60) == CODES[signal.SIGHUP]
+    wait_for(lambda: not command.others(), command)
+    assert start(whole.arguments(tmp_path / "prepare")).wait(60) == 0
+    assert content_of(tmp_path / "prepare") == whole.content
+
+
+def test_a_killed_worker_is_reported_in_one_line_and_the_command_resumes(undisturbed, tmp_path):
+    whole = undisturbed("prepare")
+    command = start(whole.arguments(tmp_path / "prepare"))
+    wait_for(lambda: list(tmp_path.glob("prepare/.unfinished/*/*.npz")), command)
+    worker = next(process for process, line in command.others().items() if "popen_loky" in line)
+    os.kill(worker, signal.SIGKILL)
+    assert command.wait(60) == 2
+    assert command.text() == "edge-cv: a worker process died: memory ran out, or it was killed (2 workers)"
+    assert start(whole.arguments(tmp_path / "prepare")).wait(60) == 0
+    assert content_of(tmp_path / "prepare") == whole.content
+
+
+def wait_for(reached: Callable[[], object], command: Command, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, command.text()
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Callable[[int], Path]]:
+    """Makes a file system of some kB, or changes its size."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def resize(kilobytes: int) -> Path:
+        how = ["-o", f"remount,size={kilobytes}k"] if os.path.ismount(place) else ["-t", "tmpfs", "-o", "size=4k"]
+        done = subprocess.run(["mount", *how, "tmpfs", str(place)], capture_output=True)
+        if done.returncode:
+            pytest.skip("a file system cannot be mounted here")
+        return place
+
+    resize(4)
+    yield resize
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("prepare", [4, 300, 1200]),
+        pytest.param("digits", [8, 60, 200, 260, 400, 520], marks=pytest.mark.slow),
+        pytest.param("compress", [100, 200, 300], marks=pytest.mark.slow),
+    ],
+)
+def test_a_full_disk_is_reported_in_one_line_and_the_command_resumes_when_there_is_space(
+    undisturbed, disk, name, sizes
+):
+    whole = undisturbed(name)
+    for kilobytes in sizes:
+        place = disk(kilobytes) / name
+        command = start(whole.arguments(place))
+        assert command.wait(600) == 2, command.text()
+        assert "Traceback" not in command.text(), command.text()
+        assert re.fullmatch(r"edge-cv: .* cannot be written: No space left .*", command.lines[-1][1]), command.text()
+        assert not [line for _, line in command.lines[:-1] if line.startswith("edge-cv:")]
+        check_whole(place)
+    place = disk(100_000) / name
+    command = start(whole.arguments(place))
+    assert command.wait(600) in (0, 1), command.text()
+    assert content_of(place) == whole.content
