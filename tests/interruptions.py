@@ -197,6 +197,7 @@ def check_end(command: Command, number: signal.Signals) -> None:
     assert code == CODES[number], f"{number.name} ended it with {code}: {text}"
     assert "Traceback" not in text, text
     assert "Exception ignored" not in text, text
+    assert "resource_tracker" not in text, text
     if number != signal.SIGKILL:
         assert text.splitlines()[-1].startswith("edge-cv: interrupted"), f"{number.name}: {text}"
     deadline = time.monotonic() + WORKERS_SECONDS

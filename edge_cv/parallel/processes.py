@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -77,30 +78,53 @@ def process_pool(
         initargs: its arguments.
         threads: whether numpy may use several threads in each process.
     """
-    import multiprocessing.resource_tracker
-
     import loky
-    from loky.backend import resource_tracker
 
     class Pool(loky.ProcessPoolExecutor):
         """Its processes start with Ctrl-C blocked: it reaches them too, and would print a traceback from each."""
 
         def submit(self, *args: Any, **kwargs: Any) -> Any:
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits it
-            try:
+            with _blocked(signal.SIGINT):
                 return super().submit(*args, **kwargs)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    for tracker in (resource_tracker, multiprocessing.resource_tracker):
-        tracker.ensure_running()  # before `submit`, because its start would unblock Ctrl-C
+    _start_trackers()  # before `submit`, because their start would unblock Ctrl-C
     return Pool(
         workers,
         initializer=_initialize,
         initargs=(os.getpid(), initializer, initargs),
         env=None if threads else single,
     )
+
+
+@contextlib.contextmanager
+def _blocked(number: signal.Signals) -> Iterator[None]:
+    """Context in which a signal is blocked. A process that starts in it inherits that."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_trackers() -> None:
+    """Start the processes that remove semaphores when this one is killed, without the warning that they print then."""
+    import multiprocessing.resource_tracker
+
+    from loky.backend import resource_tracker
+
+    name = "PYTHONWARNINGS"
+    before = os.environ.get(name)
+    os.environ[name] = ",".join(filter(None, (before, "ignore:resource_tracker:UserWarning")))
+    try:
+        with _blocked(signal.SIGHUP):  # of a closed terminal
+            for tracker in (resource_tracker, multiprocessing.resource_tracker):
+                tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _initialize(parent: int, initializer: Callable[..., None] | None, initargs: tuple) -> None:
