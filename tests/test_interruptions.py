@@ -187,6 +187,23 @@ def test_shards_are_the_same_after_interruptions_at_random_moments(undisturbed, 
     assert content_of(tmp_path / "prepare") == whole.content
 
 
+def test_finished_shards_are_kept_and_other_options_are_refused_meanwhile(undisturbed, tmp_path):
+    whole = undisturbed("prepare")
+    command, folder = start(whole.arguments(tmp_path / "prepare")), tmp_path / "prepare"
+    assert interrupt(command, lambda: len(list(folder.glob(".unfinished/*/*.npz"))) >= 3, 0, signal.SIGINT, group=True)
+    kept = {f"{path.parent.name}-{int(path.stem):05d}" for path in folder.glob(".unfinished/*/*.npz")}
+    shards = [path for path in folder.glob("*.tfrecord") if path.name.partition("-of-")[0] in kept]
+    written = {path: path.stat().st_mtime_ns for path in shards}
+    assert len(written) >= 3
+    assert not (folder / "manifest.json").exists()
+    other = start([*whole.arguments(folder), "--max-side", 100])
+    assert other.wait(60) == 2
+    assert "with other images or options; resume with those" in other.text()
+    assert start(whole.arguments(folder)).wait(60) == 0
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert content_of(folder) == whole.content
+
+
 def test_ctrl_c_pressed_twice_is_reported_once(undisturbed, tmp_path):
     command = start(undisturbed("prepare").arguments(tmp_path / "prepare"))
     wait_for(lambda: list(tmp_path.glob("prepare/.unfinished/*/*.npz")), command)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -135,67 +132,6 @@ def test_records_that_a_killed_process_left_of_a_finished_split_are_removed(phot
     prepare(photos, tmp_path / "out", ShardingOptions(shards.name, shards=2))
     assert hashes(tmp_path / "out") == hashes(shards)
     assert not (tmp_path / "out" / ".unfinished").exists()
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    """Enough photos to interrupt the work on them."""
-    folder = tmp_path_factory.mktemp("many") / "photos"
-    content = encoded(1, size=(900, 700))
-    for number in range(240):
-        write(folder / CLASSES[number % 3] / f"{number}.jpg", content + bytes([number]))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(many, tmp_path_factory):
-    """The folder of the same work without an interruption."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    prepare(many, folder, ShardingOptions(shards=24), split="train")
-    return folder
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_work_is_resumed_with_the_same_result(many, uninterrupted, tmp_path, how):
-    command = [sys.executable, "-m", "edge_cv.cli", "data", "prepare", str(many), str(tmp_path / "a")]
-    command += ["--shards", "24", "--split", "train"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
-    records = tmp_path / "a" / ".unfinished" / "train"
-    deadline = time.monotonic() + 300
-    while len(list(records.glob("*.npz"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.005)
-    if how == signal.SIGINT:
-        os.killpg(process.pid, how)  # as a terminal does
-    else:
-        process.kill()
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == (130 if how == signal.SIGINT else -9)
-    if how == signal.SIGINT:
-        assert errors.decode().strip().splitlines()[-1].startswith("edge-cv: interrupted")
-    finished = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "a").glob("train-*.tfrecord")}
-    assert len(finished) >= 3
-    assert not (tmp_path / "a" / "manifest.json").exists()
-    with pytest.raises(InputError, match="with other images or options; resume with those"):
-        prepare(many, tmp_path / "a", ShardingOptions(shards=25), split="train")
-    while _runs(process.pid) and time.monotonic() < deadline:  # the children of a killed process end
-        time.sleep(0.05)
-    kept = {path.stem for path in records.glob("*.npz")}
-    done = subprocess.run(command, capture_output=True, check=True)
-    assert b"train" in done.stdout
-    again = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "a").glob("train-*.tfrecord")}
-    assert all(again[name] == finished[name] for name in finished if str(int(name[6:11])) in kept)
-    assert hashes(tmp_path / "a") == hashes(uninterrupted)
-    assert {path.name for path in (tmp_path / "a").iterdir()} == {path.name for path in uninterrupted.iterdir()}
-
-
-def _runs(group: int) -> bool:
-    """Whether a process of a group still runs."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, its_group, *_ = stat.read_text().rpartition(")")[2].split()
-            if int(its_group) == group and state != "Z":
-                return True
-    return False
 
 
 def turned(seed: int) -> bytes:
