@@ -16,7 +16,7 @@ from tiny_training import Breaking, assert_equal, batches, network, quick
 from converters.errors import InputError
 from edge_cv.recipe import Phase
 from edge_cv.training import fit
-from edge_cv.training.checkpoint import load
+from edge_cv.training.checkpoint import load, save_weights
 from edge_cv.training.logs import TensorBoard
 
 
@@ -118,15 +118,31 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     assert not list((tmp_path / "full").glob(".*part"))
 
 
-def test_a_disk_that_is_full_while_logs_are_written_ends_a_training_in_one_line(tmp_path):
-    """A limit on the file size simulates the full disk."""
+@pytest.fixture
+def full_disk():
+    """A limit of 2,000 bytes on the size of files, which fails as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_logs_on_a_full_disk_end_a_training_in_one_line(tmp_path, full_disk):
     history = [{"epoch": number, "loss": 1.0, "score": 0.5} for number in range(100)]
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-        with pytest.raises(InputError, match=r"tensorboard cannot be written: File too large"):
-            TensorBoard(tmp_path / "tensorboard", history)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
+    with pytest.raises(InputError, match=r"tensorboard cannot be written: File too large"):
+        TensorBoard(tmp_path / "tensorboard", history)
+
+
+def test_weights_on_a_full_disk_end_a_training_in_one_line(tmp_path, full_disk):
+    with pytest.raises(InputError, match=r"best\.weights\.h5 cannot be written: File too large"):
+        save_weights(tmp_path / "best.weights.h5", network())
+    assert not list(tmp_path.iterdir())
+
+
+def test_keras_loads_the_saved_weights(tmp_path):
+    first, again = network(), network(seed=3)
+    save_weights(tmp_path / "best.weights.h5", first)
+    again.load_weights(tmp_path / "best.weights.h5")
+    assert_equal(first, again)

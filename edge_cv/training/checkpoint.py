@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zipfile
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import InputError
-from converters.files import beside
+from converters.files import beside, write_atomic
 
 if TYPE_CHECKING:
     import keras
@@ -88,6 +89,23 @@ def save(path: Path, arrays: Mapping[str, Sequence[np.ndarray]], state: Mapping[
             os.fsync(file.fileno())
     except InputError as error:
         raise InputError(f"{error}; the previous checkpoint is kept") from error
+
+
+def save_weights(path: Path, network: keras.Model) -> None:
+    """Write `.weights.h5`, as `network.save_weights` does.
+
+    The file is made in memory, because HDF5 ends the process with SIGSEGV where the disk is full.
+
+    Raises:
+        InputError: if it cannot be written; an earlier file is kept.
+    """
+    from keras.src.saving import saving_lib
+
+    stream = io.BytesIO()
+    store = saving_lib.H5IOStore(stream, mode="w")
+    saving_lib._save_state(network, weights_store=store, assets_store=None, inner_path="", visited_saveables=set())
+    store.close()
+    write_atomic(path, stream.getvalue())
 
 
 def load(path: Path) -> Checkpoint | None:

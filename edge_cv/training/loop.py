@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from converters.decisions import class_count
 from converters.errors import InputError
-from converters.files import beside
 from edge_cv.data.input_pipeline.batches import is_labelled
 from edge_cv.models.heads import fits
 from edge_cv.progress import Progress, silent
@@ -214,8 +213,7 @@ class TrainingLoop:
         if self.folder is None:
             self.best_weights = checkpoint.values(self.job.network.variables)
         elif self.output is not None:
-            with beside(self.output / BEST) as temporary:
-                self.job.network.save_weights(temporary)
+            checkpoint.save_weights(self.output / BEST, self.job.network)
 
     def _restore_best(self) -> None:
         if self.best_weights is not None:
