@@ -18,7 +18,7 @@ help:
 
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,corruptions,search,grain,jax,micro,ray]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,corruptions,search,grain,jax,micro,ethos-u,ray]'
 	touch $(READY)
 
 setup: $(READY)

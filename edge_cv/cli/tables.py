@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from converters.printable import printable
 
 if TYPE_CHECKING:
+    from converters.devices.compiled import Compiled
     from edge_cv.evaluation.measurement import Measurement
     from edge_cv.pipeline.compress import Compressed
     from edge_cv.pipeline.convert import Converted
@@ -190,3 +191,17 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple | list):
         return "–".join(_text(item) for item in value)
     return f"{value:,}" if isinstance(value, int) else "\n".join(map(printable, str(value).splitlines()))
+
+
+def compiled_row(compiled: Compiled) -> dict[str, Any]:
+    """The row of a file that was compiled for an NPU."""
+    return {
+        "file": compiled.file,
+        "NPU operators": compiled.npu_operators,
+        "CPU operators": len(compiled.cpu_operators),
+        "cycles": compiled.cycles,
+        "estimated ms": f"{compiled.milliseconds:.2f} at {compiled.clock_mhz:.0f} MHz",
+        "sram_bytes": compiled.sram_bytes,
+        "dram_bytes": compiled.dram_bytes,
+        "flash_bytes": compiled.flash_bytes,
+    }
