@@ -318,7 +318,8 @@ def content_of(folder: Path) -> dict[str, Any]:
 
 
 def _content(path: Path) -> Any:
-    if path.suffix in (".html", ".csv") or path.parent.name == "stages":  # latencies, and hashes of dated files
+    # latencies, hashes of dated files, and the random token of a sweep
+    if path.suffix in (".html", ".csv") or path.parent.name == "stages" or path.name == ".sweep":
         return None
     if path.suffix == ".json":
         return without_time(json.loads(path.read_bytes()))
