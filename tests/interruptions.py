@@ -219,8 +219,8 @@ def plain(line: str) -> str:
 def interrupted_run(
     arguments: Sequence[object],
     whole: Sequence[tuple[float, str]],
+    places: Sequence[int],
     seed: int,
-    times: int,
     check: Callable[[], None],
     stdout: Path | None = None,
 ) -> list[str]:
@@ -229,8 +229,8 @@ def interrupted_run(
     Args:
         arguments: of the command.
         whole: the timeline of an undisturbed run.
+        places: for each interruption the line of the timeline at whose work it comes, in ascending order.
         seed: of the order of the signals and of the moments.
-        times: the number of interruptions.
         check: called after each interruption.
         stdout: the file that its output is written to.
 
@@ -242,16 +242,15 @@ def interrupted_run(
     order = {line: place for place, (_, line) in enumerate(whole)}
     ends = [0.0, *(seconds for seconds, _ in whole)]
     hits = []
-    for turn in range(times):
+    for place in places:
         if not signals:
             signals = draw.sample(SIGNALS, len(SIGNALS))
         number = signals.pop()
-        place = round((len(whole) - 1) * (turn + draw.random()) / times)  # of the line that is waited for; 0: none
         delay = draw.uniform(0.0, 0.9) * (ends[place + 1] - ends[place])
         command = start(arguments, stdout)
 
         def reached(command: Command = command, place: int = place) -> bool:
-            return place == 0 or any(order.get(plain(line), -1) + 1 >= place for _, line in command.lines)
+            return place == 0 or any(order.get(plain(line), -1) >= place - 1 for _, line in command.lines)
 
         if interrupt(command, reached, delay, number, group=draw.random() < 0.3):
             hits.append(f"{number.name} in {whole[place][1]} ({command.ending_seconds:.1f} s)")

@@ -35,7 +35,15 @@ from interruptions import (
 )
 
 SEEDS = [int(seed) for seed in os.environ.get("INTERRUPTION_SEEDS", "0,1").split(",")]
-TIMES = int(os.environ.get("INTERRUPTIONS", "3"))  # of a run, for each seed
+TIMES = int(os.environ.get("INTERRUPTIONS", "0"))  # of a run, at random places; 0: few, and the digits in each stage
+STAGES = (
+    "training, epoch 2",
+    "pruning",
+    "quantization-aware training",
+    "converting to int8",
+    "evaluating",
+    "measuring",
+)
 
 CHAIN = """
 import dataclasses
@@ -161,10 +169,15 @@ COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
 def test_a_run_that_is_interrupted_again_and_again_ends_as_an_undisturbed_one(undisturbed, tmp_path, name, seed):
     whole = undisturbed(name)
     arguments, out = whole.arguments(tmp_path / name), tmp_path / f"{name}.out"
-    hits = interrupted_run(arguments, whole.lines, seed, TIMES, lambda: check_whole(tmp_path / name), out)
-    print(*hits, sep="\n")
-    assert len(hits) > TIMES / 2
-    assert content_of(tmp_path / name) == whole.content
+    titles = [line for _, line in whole.lines]
+    places = sorted(random.Random(seed).sample(range(len(titles)), TIMES or 2))
+    if name == "digits" and not TIMES:  # half of the stages for each seed
+        places = [
+            next(p for p, title in enumerate(titles) if title.startswith(stage)) for stage in STAGES[seed % 2 :: 2]
+        ]
+    hits = interrupted_run(arguments, whole.lines, places, seed, lambda: check_whole(tmp_path / name), out)
+    assert len(hits) > len(places) / 2, hits
+    assert content_of(tmp_path / name) == whole.content, hits
     assert printed(out) == whole.printed
 
 
@@ -172,8 +185,9 @@ def test_a_run_that_is_interrupted_again_and_again_ends_as_an_undisturbed_one(un
 def test_shards_are_the_same_after_interruptions_at_random_moments(undisturbed, tmp_path, seed):
     whole, draw = undisturbed("prepare"), random.Random(seed)
     records = tmp_path / "prepare" / ".unfinished"
-    for turn in range(TIMES):
-        number, least = draw.choice(SIGNALS), turn * 24 // TIMES
+    times = TIMES or 4
+    for turn in range(times):
+        number, least = draw.choice(SIGNALS), turn * 24 // times
         command = start(whole.arguments(tmp_path / "prepare"))
         interrupt(
             command,
@@ -286,8 +300,7 @@ def disk(tmp_path) -> Iterator[Callable[[int], Path]]:
     ("name", "sizes"),
     [
         ("prepare", [4, 300, 1200]),
-        ("digits", [8, 60, 200, 260, 400, 520]),
-        ("compress", [100, 200, 300]),
+        ("digits", [60, 260]),
     ],
 )
 @pytest.mark.slow

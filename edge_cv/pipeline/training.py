@@ -106,9 +106,12 @@ class TrainingRun:
         return self._fit(model, photos, self.folder / f"fold{number + 1}", None)
 
     def _fit(self, model: keras.Model, photos: Splits, folder: Path, on_epoch: OnEpoch | None) -> Fitted:
+        import keras
+
         from edge_cv.training import fit
 
         settings, train = self.settings, training_photos(photos)
+        keras.utils.set_random_seed(settings.seed)  # whatever was trained, or resumed, before
         teacher = None if settings.teacher is None else built(settings.teacher.model, len(train.classes))
         batches, validation = _batches_of_this_host(photos, settings, model.preprocessing)
         return fit(
