@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,8 @@ from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 
 MAX_IMAGES = 1000  # ranges no longer change beyond; more images only cost memory
-NOISE_IMAGES = 8  # compared when the caller gives no images
+MAX_VALUES = 2**30  # of all images together; 994 of 600x600
+NOISE_IMAGES, NOISE_VALUES = 8, 2**26  # compared when the caller gives no images; fewer of over 1600x1600
 FEW_IMAGES = 8  # below, the ranges are unreliable
 HELD_OUT = 5  # every fifth image decides between results and is not used to make them
 
@@ -34,7 +36,8 @@ def gather(
         calibration: an array `(n, height, width, channels)`, an iterable of such arrays or of single images, a function
             that returns one, or a folder of image files. An item may also be a list of one array, as TensorFlow's
             representative datasets yield, or a pair of images and labels, as `image_dataset_from_directory` does. Grey
-            images need no axis of channels. At most `MAX_IMAGES` are used.
+            images need no axis of channels. At most `MAX_IMAGES` are used, fewer of
+            large ones.
         input_shape: the model's, `(height, width, channels)`.
         preprocessing: how image files become arrays, and in which range; required for a folder.
         takes_pixels: whether the model takes pixels 0..255.
@@ -52,12 +55,12 @@ def gather(
     if isinstance(calibration, str | os.PathLike):
         calibration = _from_folder(Path(calibration), input_shape, preprocessing)
     kept: list[np.ndarray] = []
-    count = 0
+    count, most = 0, min(MAX_IMAGES, max(FEW_IMAGES, MAX_VALUES // math.prod(input_shape)))
     for batch in _items(calibration, input_shape):
-        kept.append(_compact(_checked(_images_of(batch), input_shape)[: MAX_IMAGES - count]))
+        kept.append(_compact(_checked(_images_of(batch), input_shape)[: most - count]))
         count += len(kept[-1])
-        if count >= MAX_IMAGES:
-            logger.warning("calibration stops at %d images", MAX_IMAGES)
+        if count >= most:
+            logger.warning("calibration stops at %d images", most)
             break
     if not count:
         raise InputError("calibration must hold at least one image. Received: none")
@@ -222,7 +225,8 @@ def noise(input_shape: tuple[int, ...], preprocessing: Preprocessing | None, tak
     Returns:
         float32 `(n, height, width, channels)`.
     """
-    pixels = np.random.default_rng(0).integers(0, 256, (NOISE_IMAGES, *input_shape)).astype(np.float32)
+    count = max(1, min(NOISE_IMAGES, NOISE_VALUES // math.prod(input_shape)))
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *input_shape)).astype(np.float32)
     if preprocessing is not None:
         return preprocessing.to_input(pixels)
     return pixels if takes_pixels else pixels / np.float32(127.5) - 1

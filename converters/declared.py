@@ -20,7 +20,7 @@ from converters.float_model import find_normalization, output_meaning
 from converters.images.preprocessing import Preprocessing
 from converters.record import InputRecord, OutputRecord, Record, TensorRecord, read_record
 from converters.tflite import metadata
-from converters.tflite.graph import Graph
+from converters.tflite.graph import Graph, read_graph
 from converters.tflite.standard_metadata import StandardMetadata, read_standard
 
 CHANNELS = ("rgb", "bgr", "grey")
@@ -28,6 +28,7 @@ _SYNONYMS = {"3": "rgb", "1": "grey", "gray": "grey"}
 BACKGROUND_OUTPUTS = 1001  # of ImageNet models whose first class is the background
 CLIPPED_STEPS = 64  # beyond the integers: a normalization that goes further is not meant for them
 OFFSETS = {"int8": -128, "uint8": 0}
+_WITHOUT_MEANING = ("DequantizeLinear", "QuantizeLinear", "Reshape", "Squeeze", "Flatten")
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def _central(shape: tuple[int, ...]) -> Preprocessing:
 
 def _tflite_record(path: Path, declaration: Declaration) -> Record:
     content = path.read_bytes()
-    graph = Graph(content)
+    graph = read_graph(path, content)
     if len(graph.inputs) != 1 or not graph.outputs:
         raise InputError(f"{path} must have one input. Received: {len(graph.inputs)}")
     tensor = TensorRecord.of(graph, graph.inputs[0])
@@ -203,14 +204,13 @@ def _onnx_record(path: Path) -> Record:
     if len(shape) == 4 and shape[3] not in (1, 3) and shape[1] in (1, 3):
         shape = (shape[0], shape[2], shape[3], shape[1])
     shape = (*shape, 1) if len(shape) == 3 else shape  # a grey image without an axis of channels
-    makers = {name: node for node in graph.node for name in node.output}
-    last = makers.get(graph.output[0].name)
-    while last is not None and last.op_type in ("DequantizeLinear", "QuantizeLinear", "Reshape", "Squeeze", "Flatten"):
-        last = makers.get(last.input[0])
-    kind = "" if last is None else last.op_type
+    kind = _last_operator(graph)
     values = "probabilities" if kind in ("Softmax", "Sigmoid") else "logits"
     activation = SIGMOID if kind == "Sigmoid" or outputs[-1:] == (1,) else SOFTMAX
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(inputs[0].type.tensor_type.elem_type).name
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(inputs[0].type.tensor_type.elem_type).name
+    except KeyError as error:
+        raise InputError(f"the input of {path} must be a tensor of numbers. Received: type {error}") from error
     return Record(
         path.stem,
         format="onnx",
@@ -219,6 +219,17 @@ def _onnx_record(path: Path) -> Record:
     )
 
 
+def _last_operator(graph: Any) -> str:
+    """The operator that computes the output, quantization and changes of shape left out."""
+    makers = {name: node for node in graph.node for name in node.output}
+    last = makers.get(graph.output[0].name)
+    for _ in graph.node:  # a broken graph may have a cycle
+        if last is None or last.op_type not in _WITHOUT_MEANING:
+            break
+        last = makers.get(last.input[0]) if last.input else None
+    return "" if last is None else last.op_type
+
+
 def _onnx_shape(value: Any) -> tuple[int, ...]:
     """The dimensions of a tensor; a free one is 1."""
-    return tuple(int(dim.dim_value) or 1 for dim in value.type.tensor_type.shape.dim)
+    return tuple(max(1, int(dim.dim_value)) for dim in value.type.tensor_type.shape.dim)

@@ -25,6 +25,7 @@ from converters.files import temporary_folder
 from converters.native_logs import import_tensorflow, log_level, suppress_dump_of_failure
 from converters.sources import PIXELS_INPUT, Source
 from converters.sources.single_image import drop_first_reshape, with_float_input
+from converters.sources.source import identifier
 from converters.tflite.fake_quant import remove_fake_quantization
 from converters.tflite.graph import Graph, Operator
 
@@ -138,9 +139,8 @@ def _with_tensorflow(source: Source) -> FloatModel:
     import_tensorflow()
     import tensorflow as tf
 
-    spec = tf.TensorSpec((1, *source.input_shape), tf.float32, name=_identifier(source.input_name))
+    concrete = source.concrete
     try:
-        concrete = tf.function(source.call, input_signature=[spec]).get_concrete_function()
         module = tf.Module()
         module.variables_of_call = list(concrete.graph.variables)
         # Through a file: frozen in memory, AlexNet's 0.24 GB of weights took 6.3 GB and four times as long.
@@ -232,7 +232,7 @@ def _name_layers(graph: Graph) -> None:
 
 def _name_ends(graph: Graph, source: Source) -> None:
     """Name the input and the output and sign them, as LiteRT's signature runner requires."""
-    graph.rename(graph.inputs[0], _identifier(source.input_name))
+    graph.rename(graph.inputs[0], identifier(source.input_name))
     graph.rename(graph.outputs[0], "probabilities" if output_meaning(graph).probabilities else "logits")
     graph.make_names_unique()
     _sign(graph, source)
@@ -242,16 +242,11 @@ def output_meaning(graph: Graph) -> OutputMeaning:
     """What the outputs mean, by the last operator that computes: SOFTMAX and LOGISTIC make probabilities."""
     makers = {tensor: operator for operator in graph.operators() for tensor in operator.outputs}
     last = makers.get(graph.outputs[0])
-    while last is not None and last.name in ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE"):
+    while last is not None and last.name in ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE"):  # `Graph` has no cycles
         last = makers.get(last.inputs[0])
     name = "" if last is None else last.name
     sigmoid = name == "LOGISTIC" or graph.shape(graph.outputs[0])[-1:] == (1,)
     return OutputMeaning(name in ("SOFTMAX", "LOGISTIC"), SIGMOID if sigmoid else SOFTMAX)
-
-
-def _identifier(name: str) -> str:
-    cleaned = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name).lstrip("_")
-    return cleaned or "image"
 
 
 def _sign(graph: Graph, source: Source) -> None:
@@ -261,7 +256,7 @@ def _sign(graph: Graph, source: Source) -> None:
     signature.signatureKey = b"serving_default"
     entries = []
     for name, tensor in (
-        (_identifier(source.input_name), graph.inputs[0]),
+        (identifier(source.input_name), graph.inputs[0]),
         (graph.name(graph.outputs[0]), graph.outputs[0]),
     ):
         entry = schema.TensorMapT()

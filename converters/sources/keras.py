@@ -13,11 +13,14 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
+from converters.memory import MAX_TENSOR_VALUES
 from converters.record import read_sidecar
 from converters.sources.fixed_batch import of_one_image
+from converters.sources.graph_sizes import activation_values
 from converters.sources.imports import imported_digest
 from converters.sources.keras_files import load
 from converters.sources.keras_preparation import is_tf_keras, prepared
+from converters.sources.layer_names import valid_names
 from converters.sources.source import (
     InputShape,
     Source,
@@ -25,6 +28,7 @@ from converters.sources.source import (
     check_output_shape,
     chosen_output,
     default_preprocessing,
+    forward_pass,
     parse_input_size,
 )
 from converters.sources.tensorflow_backend import require_tensorflow_backend
@@ -80,7 +84,9 @@ def open_keras_model(
         import tensorflow as tf
 
         images = tf.reshape(images, (-1, *shape.images[:2])) if shape.without_channels else images
-        return tf.nest.flatten(model({name: images} if isinstance(structure, dict) else images, training=False))[at]
+        with valid_names(model):
+            outputs = model({name: images} if isinstance(structure, dict) else images, training=False)
+        return tf.nest.flatten(outputs)[at]
 
     takes_integers = "int" in str(inputs[0].dtype)
     call = whole if shape.batch in (None, 1) else _of_one_image(whole, shape, model.name)
@@ -96,7 +102,7 @@ def open_keras_model(
         batched=shape.batch is None,
         variables=tuple(getattr(v, "value", v) for v in model.variables),
         takes_integers=takes_integers,
-        in_graph=takes_integers,
+        in_graph=takes_integers or activation_values(model) > MAX_TENSOR_VALUES,
     )
 
 
@@ -108,7 +114,8 @@ def _of_one_image(call: Callable[[Any], Any], shape: InputShape, name: str) -> C
     try:
         function.get_concrete_function(tf.TensorSpec((1, *shape.images), tf.float32))
     except (ValueError, TypeError):  # it reshapes to its batch
-        concrete = function.get_concrete_function(tf.TensorSpec((shape.batch, *shape.images), tf.float32))
+        with forward_pass(name):
+            concrete = function.get_concrete_function(tf.TensorSpec((shape.batch, *shape.images), tf.float32))
         run = of_one_image(concrete, name)
         return lambda images: run(tf.cast(images, tf.float32))[0]
     return call

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import InputError, UnsafeCode
+from converters.sources.graph_sizes import check_model
 from converters.sources.keras_config import check_config, in_float32, keras_3_config, names_of, with_operations_named
-from converters.sources.keras_storage import StoredModel, check_shapes, read_stored
+from converters.sources.keras_storage import StoredModel, read_stored
+from converters.sources.layer_names import with_valid_names
+from converters.sources.source import reason_of
 from converters.sources.tensorflow_backend import require_tensorflow_backend
 from converters.sources.tf_keras_models import keras_3_of, load_tf_keras
 
@@ -44,6 +47,10 @@ def load(path: str | os.PathLike, *, unsafe: bool = False) -> Any:
     if not stored.is_archive and stored.keras_version.startswith("3"):
         stored = dataclasses.replace(stored, config=with_operations_named(stored.config))
     check_config(stored.config, path, registered, unsafe=unsafe)
+    try:
+        stored = dataclasses.replace(stored, config=with_valid_names(stored.config))
+    except InputError as error:
+        raise InputError(f"{path} cannot be loaded as a Keras model: {error}") from error
     major = stored.keras_version.split(".")[0]
     own = names_of(stored.config) & {name.rpartition(">")[2] for name in _registered("keras")}
     try:
@@ -69,8 +76,7 @@ def _failed(path: Path, major: str, error: Exception) -> InputError:
             f"{path} holds a subclassed model that its configuration does not rebuild: export it where it was made "
             "(model.export('folder')) and convert that SavedModel"
         )
-    text = text.rpartition("Exception encountered:")[2].strip() or text.strip() or type(error).__name__
-    return InputError(f"{path} cannot be loaded as a Keras {major} model: {text.splitlines()[0][:200]}")
+    return InputError(f"{path} cannot be loaded as a Keras {major} model: {reason_of(error)}")
 
 
 def _registered(library: str) -> dict[str, Any]:
@@ -91,7 +97,7 @@ def _load_keras_3(stored: StoredModel, config: dict[str, Any], *, unsafe: bool) 
         with keras.StatelessScope(initialize_variables=False):  # the variables are declared, not allocated
             model = build(config, unsafe)
         stored.check_values(sum(_size(variable) for variable in model.variables))
-        check_shapes(model, stored.path)
+        check_model(model, stored.path)
         initialize_all_variables()
     except ValueError as error:
         if "stateless scope" not in str(error):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ MAX_UNPACKED_RATIO = 50  # weights hardly compress: a file that unpacks to more 
 MAX_CONFIG_BYTES = 100_000_000
 # Beside the stored arrays: seeds, and the statistics that some layers keep for themselves.
 MAX_DECLARED_RATIO, MAX_UNSTORED_VALUES = 1.5, 1_000_000
-MAX_LAYER_VALUES = 2**30  # of one layer's output for one image; an image of 10,000 pixels a side has 0.3 * 2^30
 
 
 @dataclass(frozen=True)
@@ -70,18 +68,6 @@ def read_stored(path: Path) -> StoredModel:
         "a model file must be a .keras archive, a whole model in an .h5 file, a float .tflite file or a SavedModel "
         f"folder: {other}. Received: {path}"
     )
-
-
-def check_shapes(model: Any, path: Path) -> None:
-    """Raise InputError if an output of a layer is too large to compute."""
-    for layer in model._flatten_layers(include_self=False):
-        try:
-            shape = tuple(layer.output.shape)
-        except (AttributeError, ValueError):  # not called, called more than once, or several outputs
-            continue
-        values = math.prod(size for size in shape[1:] if size)
-        if values > MAX_LAYER_VALUES:
-            raise InputError(f"{path} declares a layer of {values:,} values for one image ({layer.name!r}): refused")
 
 
 def check_arrays(path: Path) -> None:
@@ -135,7 +121,7 @@ def _read_hdf5(path: Path) -> StoredModel:
 def _parsed(path: Path, text: str | bytes) -> dict[str, Any]:
     try:
         config = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} cannot be loaded as a Keras model: its configuration is not JSON") from error
     if not isinstance(config, dict):
         raise InputError(f"{path} cannot be loaded as a Keras model: its configuration is not a JSON object")

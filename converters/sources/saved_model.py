@@ -6,15 +6,17 @@ An untrusted SavedModel can read and write files: operations that no classifier 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converters.errors import InputError
+from converters.memory import limited_memory
 from converters.native_logs import import_tensorflow
 from converters.sources.fixed_batch import of_one_image
+from converters.sources.graph_sizes import check_graph
 from converters.sources.saved_model_graph import in_float32, refuse_quantized, refuse_random
 from converters.sources.saved_model_guard import refuse_unsafe
 from converters.sources.source import (
@@ -23,6 +25,7 @@ from converters.sources.source import (
     check_output_shape,
     chosen_output,
     default_preprocessing,
+    forward_pass,
 )
 
 
@@ -54,11 +57,10 @@ def open_saved_model(
     except Exception as error:  # TensorFlow raises whatever the files provoke
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path} cannot be loaded as a SavedModel: {reason}") from error
-    signatures = dict(getattr(loaded, "signatures", {}))
-    if "serving_default" not in signatures:
-        raise InputError(
-            f"a SavedModel must have the signature serving_default. Received: {sorted(signatures) or 'none'}"
-        )
+    signatures = getattr(loaded, "signatures", {})
+    if not isinstance(signatures, Mapping) or "serving_default" not in signatures:
+        names = sorted(signatures) if isinstance(signatures, Mapping) else []
+        raise InputError(f"a SavedModel must have the signature serving_default. Received: {names or 'none'}")
     function = signatures["serving_default"]
     specs, outputs = function.structured_input_signature[1], sorted(function.structured_outputs)
     chosen = outputs[chosen_output(sorted(specs), outputs, output)]
@@ -68,6 +70,7 @@ def open_saved_model(
     shape = check_input_shape(None if spec.shape.rank is None else spec.shape.as_list(), input_size)
     check_output_shape(function.structured_outputs[chosen].shape)
     refuse_quantized(function, path)
+    check_graph(function.graph, path.name)
     run = in_float32(function) if shape.batch in (None, 1) else _of_one_image(function, outputs, path)
 
     def call(images: Any) -> Any:
@@ -75,7 +78,9 @@ def open_saved_model(
         images = tf.reshape(images, (-1, *shape.images[:2])) if shape.without_channels else images
         return run(**{name: images})[chosen]
 
-    refuse_random(function, call, shape.images, path)
+    with forward_pass(path.name), limited_memory(sum(file.stat().st_size for file in path.rglob("*"))):
+        call(np.zeros((1, *shape.images), np.float32))
+        refuse_random(function, call, shape.images, path)
     return Source(
         name=path.name,
         digest=_digest(path, f"{shape.images} {chosen}" if input_size or output else ""),

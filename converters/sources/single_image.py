@@ -9,6 +9,7 @@ import numpy as np
 from converters.errors import InputError
 from converters.sources.source import InputShape
 from converters.tflite.graph import Graph
+from converters.tflite.trial import try_once
 
 
 def output_names(graph: Graph) -> list[str]:
@@ -74,6 +75,7 @@ def of_one_image(graph: Graph, shape: InputShape) -> Graph:
         _free_reshapes(graph, own[0])
     content = graph.to_bytes()
     try:
+        try_once(content, wanted)
         resized = _resized(content, wanted)
     except (ValueError, RuntimeError) as error:
         raise InputError(

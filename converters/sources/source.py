@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import functools
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from converters.errors import InputError, unknown
+from converters.errors import CheckFailed, InputError, unknown
 from converters.images.preprocessing import MAX_SIDE, Preprocessing
+from converters.sources.graph_sizes import check_graph
+from converters.sources.layer_names import MAX_NAME
 
 PIXELS_INPUT = "pixels"  # a model whose input has this name takes pixels 0..255
 
@@ -48,7 +53,7 @@ class Source:
         takes_integers: whether the model itself takes whole pixels, such as uint8, and casts them. Its converted files
             take the same numbers as float32.
         in_graph: whether `predict` runs `call` in a graph, as a Keras model's own `predict` does: some layers of Keras
-            round integers otherwise when they run eagerly.
+            round integers otherwise when they run eagerly, and an eager model keeps the outputs of all its layers.
         activation: the function from logits to probabilities: `sigmoid` where an image may have several labels; None is
             what the graph says, or softmax.
     """
@@ -66,6 +71,21 @@ class Source:
     in_graph: bool = False
     activation: str | None = None
 
+    @functools.cached_property
+    def concrete(self) -> Any:
+        """`call` for one image as a TensorFlow `ConcreteFunction`, for a model that is not a TFLite file.
+
+        Raises:
+            InputError: the model fails, or its tensors are too large to compute.
+        """
+        import tensorflow as tf
+
+        spec = tf.TensorSpec((1, *self.input_shape), tf.float32, name=identifier(self.input_name))
+        with forward_pass(self.name):
+            concrete = tf.function(self.call, input_signature=[spec]).get_concrete_function()
+        check_graph(concrete.graph, self.name)
+        return concrete
+
     def predict(self, images: np.ndarray, *, batch: int = 4) -> np.ndarray:
         """Compute the model's outputs.
 
@@ -75,7 +95,12 @@ class Source:
 
         Returns:
             float32 `(n, classes)`.
+
+        Raises:
+            InputError: as `concrete`.
         """
+        if self.tflite is None:
+            self.concrete  # noqa: B018  checked before anything runs
         batch = batch if self.batched else 1
         images = np.rint(images) if self.takes_integers else images
         call = self.call
@@ -83,8 +108,41 @@ class Source:
             import tensorflow as tf
 
             call = tf.function(call)
-        rows = [np.asarray(call(images[i : i + batch].astype(np.float32))) for i in range(0, len(images), batch)]
+        with forward_pass(self.name):
+            rows = [np.asarray(call(images[i : i + batch].astype(np.float32))) for i in range(0, len(images), batch)]
         return np.concatenate(rows).astype(np.float32).reshape(len(images), -1)
+
+
+@contextlib.contextmanager
+def forward_pass(name: str) -> Iterator[None]:
+    """Errors of a model while it computes, such as those of a layer of its author's own, become an InputError.
+
+    Args:
+        name: of the model.
+    """
+    try:
+        yield
+    except (InputError, CheckFailed, MemoryError):
+        raise
+    except Exception as error:  # a model is a program: it raises whatever it likes
+        raise InputError(f"{name!r} cannot compute its outputs: {reason_of(error)}") from error
+
+
+def identifier(name: str) -> str:
+    """A name of letters, digits and _, as TensorFlow's placeholders and LiteRT's signatures require it."""
+    cleaned = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name).lstrip("_")
+    return cleaned[:MAX_NAME] or "image"
+
+
+def reason_of(error: BaseException) -> str:
+    """The line of an error that says the most: without the frames and the arguments that Keras and TensorFlow add."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    text = re.sub(r'(?s)^in user code:.*File "[^\n]*, line [^\n]*\n[^\n]*\n', "", text)
+    text = re.sub(r"(?s).*Exception encountered[^\n]*\n", "", text)
+    text = re.sub(r".*Exception encountered: ", "", text)
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    kind = type(error).__name__
+    return (line if line.startswith(kind) else f"{kind}: {line}")[:250] if line else kind
 
 
 def default_preprocessing(input_name: str, shape: tuple[int, int, int]) -> Preprocessing | None:

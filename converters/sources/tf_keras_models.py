@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
+from converters.sources.graph_sizes import check_model
 from converters.sources.keras_config import WRAPPING, in_float32, keras_3_config, names_of
-from converters.sources.keras_storage import StoredModel, check_shapes
+from converters.sources.keras_storage import StoredModel
 
 MAX_RELATIVE_ERROR = 1e-4  # between the two libraries' kernels, of the range of the outputs
 
@@ -44,7 +45,7 @@ def load_tf_keras(stored: StoredModel, *, unsafe: bool) -> Any:
             model = model_from_config(copy.deepcopy(config))
         if not isinstance(model, tf_keras.Model):
             raise InputError(f"{stored.path} must hold a model. Received: {type(model).__name__}")
-        check_shapes(model, stored.path)
+        check_model(model, stored.path)
         if stored.is_archive:
             model.load_weights(stored.path)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy as np
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
 from converters.sources.channels_last import has_channels_first, with_channels_last
-from converters.sources.keras_storage import MAX_LAYER_VALUES
 from converters.sources.single_image import (
     keep_output,
     of_one_image,
@@ -32,6 +30,7 @@ from converters.tflite.graph import Graph, count_operators
 from converters.tflite.metadata import OWN_NAME, STANDARD_NAME, read_embedded
 from converters.tflite.runtime import interpreter
 from converters.tflite.standard_metadata import StandardMetadata, read_standard
+from converters.tflite.trial import try_once
 
 
 def open_tflite(path: Path, input_size: tuple[int, int] | None = None, output: str | None = None) -> Source:
@@ -70,6 +69,7 @@ def open_tflite(path: Path, input_size: tuple[int, int] | None = None, output: s
     for entry in (STANDARD_NAME, OWN_NAME, CHANNELS_NAME):
         graph.remove_metadata(entry)
     content = graph.to_bytes()  # without labels and metadata
+    try_once(content)
     at = interpreter(content)
     given, made = at.get_input_details()[0]["index"], at.get_output_details()[0]["index"]
 
@@ -102,9 +102,6 @@ def _undeclared(name: str, shape: tuple[int, int, int], standard: StandardMetada
 
 def _require_float(graph: Graph, path: Path) -> None:
     """Raise InputError unless the model computes in float32 throughout; fake quantization is allowed."""
-    for tensor in range(len(graph.tensors)):
-        if math.prod(graph.shape(tensor)) > MAX_LAYER_VALUES:
-            raise InputError(f"{path} declares a tensor of the shape {graph.shape(tensor)}: refused")
     fake = rounded_tensors(graph)
     types = {graph.dtype(tensor) for tensor in range(len(graph.tensors)) if tensor not in fake}
     quantized = [t for t in range(len(graph.tensors)) if graph.quantization(t) is not None and t not in fake]

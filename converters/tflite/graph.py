@@ -9,15 +9,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converters.errors import InputError
+from converters.tflite.checks import bounded, check_references
+from converters.tflite.packing import pack
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # the operators whose weights are quantized
-ONE_SUBGRAPH = "a model must have one subgraph, no branches: strip the wrappers of pruning. Received: {} subgraphs"
-ALIGNMENT_BYTES = 16  # `force_align` of Buffer.data in the schema; XNNPACK reads weights in place
 
 
 @functools.cache
@@ -30,6 +31,10 @@ def _schema() -> Any:
 @functools.cache
 def _operator_names() -> dict[int, str]:
     return {code: name for name, code in vars(_schema().BuiltinOperator).items() if isinstance(code, int)}
+
+
+def _operator_name(number: int) -> str:
+    return _operator_names().get(number, f"OPERATOR_{number}")
 
 
 _DTYPES = {
@@ -69,17 +74,15 @@ class Graph:
     """The one subgraph of a TFLite model, mutable; `to_bytes` writes the file.
 
     Raises:
-        InputError: the bytes are not a TFLite model, or it has several subgraphs.
+        InputError: the bytes are not a TFLite model, its references are wrong, or it has several subgraphs.
     """
 
     def __init__(self, content: bytes) -> None:
         if len(content) < 8 or content[4:8] != b"TFL3":
             raise InputError("a TFLite file must begin with the identifier TFL3; this one does not")
         try:
-            self.model = _schema().ModelT.InitFromPackedBuf(content, 0)
+            self.model = _schema().ModelT.InitFromPackedBuf(bounded(content, _schema()), 0)
             self.subgraph = self.model.subgraphs[0]
-            if len(self.model.subgraphs) != 1:
-                raise InputError(ONE_SUBGRAPH.format(len(self.model.subgraphs)))
             for buffer in self.model.buffers:  # data after the flatbuffer, which older runtimes cannot read
                 if buffer.offset > 1:
                     buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
@@ -87,7 +90,8 @@ class Graph:
         except InputError:
             raise
         except Exception as error:  # the generated reader raises whatever struct and numpy raise
-            raise InputError(f"the TFLite file is corrupt ({type(error).__name__} while reading it)") from error
+            raise InputError("the TFLite file is corrupt: its tables cannot be read") from error
+        check_references(self.model, _operator_name, _dtype_by_code())
 
     @property
     def tensors(self) -> list[Any]:
@@ -104,8 +108,7 @@ class Graph:
     def operators(self) -> Iterator[Operator]:
         for index, operator in enumerate(self.subgraph.operators):
             code = self.model.operatorCodes[operator.opcodeIndex]
-            number = max(code.builtinCode, code.deprecatedBuiltinCode)
-            name = _operator_names().get(number, f"OPERATOR_{number}")
+            name = _operator_name(max(code.builtinCode, code.deprecatedBuiltinCode))
             inputs = () if operator.inputs is None else tuple(int(i) for i in operator.inputs)
             outputs = () if operator.outputs is None else tuple(int(i) for i in operator.outputs)
             yield Operator(index, name, inputs, outputs)
@@ -145,13 +148,13 @@ class Graph:
         return values
 
     def constant(self, tensor: int) -> np.ndarray | None:
-        """A copy of a constant tensor's values; None for a computed tensor, and for -1."""
+        """A copy of a constant tensor's values; None for a computed tensor, for -1, and for what numpy cannot hold."""
         if tensor < 0:
             return None
-        data = self.model.buffers[self.tensors[tensor].buffer].data
-        if data is None or len(data) == 0:
+        data, dtype = self.model.buffers[self.tensors[tensor].buffer].data, self.dtype(tensor)
+        if data is None or len(data) == 0 or dtype is None or self.tensors[tensor].sparsity is not None:
             return None
-        return np.frombuffer(np.asarray(data, np.uint8).tobytes(), self.dtype(tensor)).reshape(self.shape(tensor))
+        return np.frombuffer(np.asarray(data, np.uint8).tobytes(), dtype).reshape(self.shape(tensor))
 
     def metadata(self, name: bytes) -> bytes | None:
         """The metadata of this name; None when there is none."""
@@ -293,7 +296,7 @@ class Graph:
         """Replace the graph's input `old` with `new`, also in the signatures."""
         self.subgraph.inputs = np.array([new if i == old else i for i in self.inputs], np.int32)
         for signature in self.model.signatureDefs or []:
-            for entry in signature.inputs:
+            for entry in signature.inputs or []:
                 if entry.tensorIndex == old:
                     entry.tensorIndex = new
 
@@ -301,7 +304,7 @@ class Graph:
         """Replace the graph's output `old` with `new`, also in the signatures."""
         self.subgraph.outputs = np.array([new if i == old else i for i in self.outputs], np.int32)
         for signature in self.model.signatureDefs or []:
-            for entry in signature.outputs:
+            for entry in signature.outputs or []:
                 if entry.tensorIndex == old:
                     entry.tensorIndex = new
 
@@ -344,7 +347,7 @@ class Graph:
             operator.inputs, operator.outputs = renumber(operator.inputs), renumber(operator.outputs)
             operator.intermediates = renumber(operator.intermediates)
         for signature in model.signatureDefs or []:
-            for entry in [*signature.inputs, *signature.outputs]:
+            for entry in [*(signature.inputs or []), *(signature.outputs or [])]:
                 entry.tensorIndex = place[entry.tensorIndex]
 
         buffers = {0} | {t.buffer for t in subgraph.tensors} | {m.buffer for m in model.metadata or []}
@@ -361,32 +364,12 @@ class Graph:
             operator.opcodeIndex = place[operator.opcodeIndex]
 
 
-def pack(model: Any) -> bytearray:
-    """The bytes of a model of the schema, its buffers aligned to 16 bytes."""
-    import flatbuffers
-
-    schema = _schema()
-    builder = flatbuffers.Builder(sum(len(b.data) for b in model.buffers if b.data is not None) + (1 << 16))
-
-    def pack_aligned(buffer: Any, builder: Any) -> int:
-        offset = None
-        if buffer.data is not None and len(buffer.data):
-            data = np.asarray(buffer.data, np.uint8)
-            builder.StartVector(1, len(data), ALIGNMENT_BYTES)
-            builder.head -= len(data)
-            builder.Bytes[builder.head : builder.head + len(data)] = data.tobytes()
-            offset = builder.EndVector()
-        schema.BufferStart(builder)
-        if offset is not None:
-            schema.BufferAddData(builder, offset)
-        return schema.BufferEnd(builder)
-
-    for buffer in model.buffers:
-        buffer.Pack = functools.partial(pack_aligned, buffer)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    for buffer in model.buffers:
-        del buffer.Pack
-    return builder.Output()
+def read_graph(path: Path, content: bytes) -> Graph:
+    """The graph of a file, whose content was read; InputError, with the path, if it is not a TFLite model."""
+    try:
+        return Graph(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def count_operators(graph: Graph) -> tuple[int, int]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from converters.tflite.graph import Graph, Operator, pack
+from converters.tflite.graph import Graph, Operator
+from converters.tflite.packing import pack
 
 
 class OperatorFiles:

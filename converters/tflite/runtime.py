@@ -28,7 +28,7 @@ def interpreter(content: bytes, *, threads: int = 1) -> Any:
             allocated.allocate_tensors()
         _announced = True
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"the TFLite runtime rejects the model: {str(error).strip().splitlines()[0][:200]}") from error
+        raise InputError(f"the TFLite runtime rejects the model: {' '.join(str(error).split())[:200]}") from error
     return allocated
 
 
@@ -78,7 +78,12 @@ def visit(models: Sequence[tuple[bytes, int | None]], images: np.ndarray, look: 
             detail = at.get_input_details()[0]
             image = to_input(images[index : index + 1], detail, pixel_offset)
             at.set_tensor(detail["index"], image.reshape(image.shape[: len(detail["shape"])]))  # grey may lack channels
-            at.invoke()
+            try:
+                at.invoke()
+            except (ValueError, RuntimeError) as error:
+                raise InputError(
+                    f"the TFLite runtime cannot run the model: {' '.join(str(error).split())[:200]}"
+                ) from error
         look(index, *local.interpreters)
 
     with ThreadPoolExecutor(max_workers=_workers(len(images))) as pool:

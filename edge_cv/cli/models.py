@@ -226,10 +226,12 @@ def check(
     For the target micro, also print the memory that the file needs. The exit code is 1 if something is refused.
     """
     from converters.devices import micro, targets
+    from converters.tflite.graph import read_graph
 
     if not artifact.is_file() or artifact.suffix != ".tflite":
         raise InputError(f"the artifact must be a .tflite file that exists. Received: {artifact}")
     content = artifact.read_bytes()
+    read_graph(artifact, content)
     diagnostics = [(name, diagnostic) for name in target for diagnostic in targets.check(content, name)]
     rows = [{"target": name, **dataclasses.asdict(diagnostic)} for name, diagnostic in diagnostics]
     if as_json:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +19,7 @@ from converters.decisions import class_count
 from converters.declared import BACKGROUND_OUTPUTS, NOTHING, Declaration, undeclared
 from converters.errors import InputError, unknown
 from converters.images.preprocessing import Preprocessing
+from converters.memory import memory_for
 from edge_cv.evaluation import worker
 from edge_cv.evaluation.open_model import Classifier, IOMetadata, io_metadata
 from edge_cv.evaluation.worker import Description, Task
@@ -73,7 +74,7 @@ def run(
     from loky.process_executor import BrokenProcessPool
 
     workers = min(workers or (loky.cpu_count() if cluster is None else cluster.cpus), len(samples))
-    executor = process_pool(workers) if cluster is None else _cluster_pool(cluster, files)
+    executor = _limited_pool(workers, files.values()) if cluster is None else _cluster_pool(cluster, files)
     chunk_of = _chunk if cluster is None else _chunk_with_content
     try:
         models = _described(executor, files, declaration, preprocessing)
@@ -137,6 +138,11 @@ def _described(
         raise _killer(files) from error
 
 
+def _limited_pool(workers: int, files: Iterable[Path]) -> Any:
+    """Processes that take memory in proportion to the files, whatever these declare."""
+    return process_pool(workers, memory_bytes=memory_for(sum(file.stat().st_size for file in files), workers))
+
+
 def _check_files(files: Mapping[str, Path], reference: str | None, workers: int | None) -> None:
     if not files:
         raise InputError("artifacts must name at least one .tflite or .onnx file. Received: none")
@@ -154,7 +160,7 @@ def _killer(files: Mapping[str, Path]) -> InputError:
     from loky.process_executor import BrokenProcessPool
 
     for file in files.values():
-        executor = process_pool(1)
+        executor = _limited_pool(1, [file])
         try:
             executor.submit(worker.describe, str(file)).result()
         except BrokenProcessPool:

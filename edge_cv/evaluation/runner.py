@@ -233,6 +233,7 @@ def random_input(tensor: Tensor, seed: int) -> np.ndarray:
 def measure(path: str, threads: list, runs: int, warmup: int, seed: int, emit: Any, golden: str | None = None) -> None:
     """Emit the events in the module's docstring, in that order. With 0 runs, nothing is timed."""
     _import_runtime(path)  # so that its memory is not counted as the model's
+    _limit_memory(path, max(threads))
     _reset_peak_memory()
     before = _resident_bytes("VmRSS")
     model = open_model(path, 1)
@@ -261,6 +262,8 @@ def measure(path: str, threads: list, runs: int, warmup: int, seed: int, emit: A
 
 def serve(path: str, emit: Any, requests: Any, answers: Any) -> None:
     """Answer the requests of one binary stream on another, with one image in memory at a time."""
+    _import_runtime(path)
+    _limit_memory(path, cpu_count())
     model = open_model(path, cpu_count())
     _check_single(model)
     emit(event="model", **_description(model))
@@ -438,6 +441,21 @@ def _resident_bytes(field: str) -> int | None:
     return None
 
 
+def _limit_memory(path: str, threads: int) -> None:
+    """Let this process take memory in proportion to the file, so that one that declares more ends it and not others.
+
+    2.4 GB are for activations, 0.1 GB for each thread, and the weights are unpacked and copied.
+    """
+    with contextlib.suppress(ImportError, OSError, ValueError):  # some systems cannot limit it
+        import resource
+
+        with open("/proc/self/statm", encoding="ascii") as file:
+            size = int(file.read().split()[0]) * resource.getpagesize()
+        limit = size + 2_400_000_000 + 100_000_000 * threads + 8 * os.path.getsize(path)
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
 def _reset_peak_memory() -> None:
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
         file.write("5")
@@ -457,7 +475,7 @@ def _quiet_stderr():
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def main(arguments: list | None = None) -> int:

@@ -68,7 +68,7 @@ def describe(file: str) -> Description:
     try:
         model.logits(np.zeros(model.input.shape, model.input.dtype))
     except Exception as error:  # onnxruntime's exceptions derive from Exception directly
-        raise InputError(f"{file} cannot be run: {' '.join(str(error).split())}") from error
+        raise InputError(f"{file} cannot be run: {' '.join(str(error).split())[:300]}") from error
     return Description(model.input.shape, model.classes, model.runtime)
 
 

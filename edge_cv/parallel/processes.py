@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from converters.errors import InputError
+from converters.memory import limit_memory
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -68,7 +69,12 @@ def map_in_processes(
 
 
 def process_pool(
-    workers: int, initializer: Callable[..., None] | None = None, initargs: tuple = (), *, threads: bool = False
+    workers: int,
+    initializer: Callable[..., None] | None = None,
+    initargs: tuple = (),
+    *,
+    threads: bool = False,
+    memory_bytes: int | None = None,
 ) -> Any:
     """A loky executor. Shut it down with `kill_workers`.
 
@@ -77,6 +83,7 @@ def process_pool(
         initializer: called once in each process with `initargs`.
         initargs: its arguments.
         threads: whether numpy may use several threads in each process.
+        memory_bytes: the memory that each process may take beside its own; None for all of the machine's.
     """
     import loky
 
@@ -92,7 +99,7 @@ def process_pool(
     return Pool(
         workers,
         initializer=_initialize,
-        initargs=(os.getpid(), initializer, initargs),
+        initargs=(os.getpid(), memory_bytes, initializer, initargs),
         env=None if threads else single,
     )
 
@@ -127,8 +134,12 @@ def _start_trackers() -> None:
             os.environ[name] = before
 
 
-def _initialize(parent: int, initializer: Callable[..., None] | None, initargs: tuple) -> None:
+def _initialize(
+    parent: int, memory_bytes: int | None, initializer: Callable[..., None] | None, initargs: tuple
+) -> None:
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if memory_bytes is not None:
+        limit_memory(memory_bytes)
     if initializer is not None:
         initializer(*initargs)
 

@@ -49,6 +49,7 @@ def compare_layers(
 
     from converters.declared import declared_record, undeclared
     from converters.tflite.layers import layer_errors
+    from converters.tflite.trial import try_once
     from edge_cv.data import open_samples
 
     for path in (reference, quantized):
@@ -61,6 +62,11 @@ def compare_layers(
     if preprocessing is None or (read_record(reference) is None and records[0].preprocessing is None):
         raise undeclared(reference)
     samples = open_samples(data).take(limit)
+    for path in (reference, quantized):
+        try:
+            try_once(path.read_bytes())
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
     with progress(f"comparing layer by layer on {len(samples)} photos"):
         photos = np.stack([pixels for pixels, _ in samples.pixels(preprocessing)])
         images = preprocessing.to_input(photos[..., ::-1] if declaration.channels == "bgr" else photos)
