@@ -128,6 +128,8 @@ def _replaced(record: Record, fields: Mapping[str, Any]) -> Record:
 
 def _central(shape: tuple[int, ...]) -> Preprocessing:
     """The central part of a photo, as MediaPipe and the Android app take it for files of other converters."""
+    if len(shape) != 4:
+        raise InputError(f"a model must take one image, (1, height, width, channels). Received: {shape}")
     return Preprocessing(shape[1], width=shape[2], channels=shape[3], interpolation="bilinear")
 
 

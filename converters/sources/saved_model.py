@@ -6,6 +6,7 @@ An untrusted SavedModel can read and write files: operations that no classifier 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from converters.sources.source import (
     default_preprocessing,
     forward_pass,
 )
+
+SECONDS = 40  # for one image
 
 
 def open_saved_model(
@@ -79,7 +82,7 @@ def open_saved_model(
         return run(**{name: images})[chosen]
 
     with forward_pass(path.name), limited_memory(sum(file.stat().st_size for file in path.rglob("*"))):
-        call(np.zeros((1, *shape.images), np.float32))
+        _run_once(call, shape.images, path)
         refuse_random(function, call, shape.images, path)
     return Source(
         name=path.name,
@@ -92,6 +95,25 @@ def open_saved_model(
         variables=(loaded,),
         takes_integers=spec.dtype.is_integer,
     )
+
+
+def _run_once(call: Callable[[Any], Any], shape: tuple[int, ...], path: Path) -> None:
+    """Run a model on an image of zeros; InputError if it does not end in time, as a loop of a stranger may not."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            np.asarray(call(np.zeros((1, *shape), np.float32)))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)  # TensorFlow cannot be interrupted
+    thread.start()
+    thread.join(SECONDS)
+    if thread.is_alive():
+        raise InputError(f"{path} must classify an image in {SECONDS} s. Received: a model that takes longer")
+    if errors:
+        raise errors[0]
 
 
 def _of_one_image(function: Any, outputs: list[str], path: Path) -> Callable[..., dict[str, Any]]:

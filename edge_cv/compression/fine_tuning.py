@@ -21,6 +21,7 @@ import numpy as np
 from converters.decisions import LOGITS, OutputMeaning, class_count
 from converters.errors import InputError
 from converters.files import write_atomic
+from converters.sources.source import forward_pass
 from edge_cv.models.heads import class_logits, fits, output_meaning
 from edge_cv.progress import duration, silent
 
@@ -153,7 +154,8 @@ def _train_round(model: Any, images: Any, number: int, callbacks: list[Any]) -> 
     """The mean training loss of the images."""
     with warnings.catch_warnings():  # the dataset ends with the round
         warnings.filterwarnings("ignore", message=".*(ran out of data|shuffle=True).*")
-        history = model.fit(images, epochs=number + 1, initial_epoch=number, verbose=0, callbacks=callbacks)
+        with forward_pass(model.name):
+            history = model.fit(images, epochs=number + 1, initial_epoch=number, verbose=0, callbacks=callbacks)
     return history.history["loss"][-1]
 
 

@@ -101,8 +101,11 @@ class FileModel:
     @functools.cached_property
     def _loaded(self) -> keras.Model:
         from converters.sources import load, single_image_model
+        from converters.sources.source import forward_pass
 
-        return single_image_model(load(self.path, unsafe=self._unsafe), self._input_size, self._output)
+        model = load(self.path, unsafe=self._unsafe)
+        with forward_pass(model.name):
+            return single_image_model(model, self._input_size, self._output)
 
     def check_loss(self, multi_label: bool) -> None:
         """Raise InputError if the Keras model's outputs do not fit the loss of a training.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from converters.sources.source import forward_pass
 from edge_cv.data.input_pipeline.batches import SampleBatches, is_labelled
 from edge_cv.progress import Progress, duration
 from edge_cv.recipe import Augment, Fit, Phase
@@ -156,7 +157,8 @@ class PhaseTrainer:
                 update=update,
                 expect=functools.partial(self._expect, epochs_left=total - epoch - 1),
             )
-            monitor = self._fit(watch, epoch, state)
+            with forward_pass(self.model.network.name):
+                monitor = self._fit(watch, epoch, state)
             entry = self._entry(monitor, epoch)
             update(steps, steps, _summary(entry, self._score_name))
         self.metrics = []
