@@ -1,0 +1,65 @@
+"""Keras models and layers with names that TensorFlow's graphs cannot hold convert as others do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converters import InputError, load, to_tflite
+from converters.sources import open_source
+from converters.sources.layer_names import MAX_NAME, with_valid_names
+
+NAMES = ("my conv", "_hidden", "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "x" * 900, "a;b:c@d", "my_conv")
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    import keras
+
+    keras.utils.set_random_seed(4)
+    x = image = keras.Input((16, 16, 3), name="my image")
+    for name in NAMES:
+        x = keras.layers.Conv2D(3, 3, padding="same", name=name)(x)
+    return keras.Model(image, keras.layers.GlobalAveragePooling2D(name="_out")(x), name="mon mod\u00e8le")
+
+
+def test_a_model_with_such_names_converts_and_keeps_them(model):
+    conversion = to_tflite(model, "float32")
+    assert conversion.parity.sqnr_db > 60
+    assert [layer.name for layer in model.layers[1:-1]] == list(NAMES)
+    assert model.name == "mon mod\u00e8le"
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_file_with_such_names_is_rebuilt_with_others(suffix, model, tmp_path):
+    file = tmp_path / f"odd{suffix}"
+    model.save(file)
+    names = [layer.name for layer in load(file).layers]
+    assert len(set(names)) == len(NAMES) + 2
+    assert all(name.isascii() and name[0].isalnum() and " " not in name and len(name) <= MAX_NAME for name in names)
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    np.testing.assert_allclose(open_source(file).predict(images), model.predict(images, verbose=0), atol=1e-5)
+
+
+def test_references_follow_the_names():
+    layers = [
+        {"class_name": "InputLayer", "name": "an input", "config": {"name": "an input"}, "inbound_nodes": []},
+        {"class_name": "Dense", "name": "", "config": {"name": ""}, "inbound_nodes": [[["an input", 0, 0, {}]]]},
+    ]
+    config = {"class_name": "Functional", "config": {"name": "a/b", "layers": layers, "output_layers": [["", 0, 0]]}}
+    changed = with_valid_names(config)
+    assert json.dumps(config).count("an input") == 3
+    assert changed["config"]["name"] == "a_b"
+    first, second = changed["config"]["layers"]
+    assert first["name"] == first["config"]["name"] == second["inbound_nodes"][0][0][0] == "an_input"
+    assert changed["config"]["output_layers"] == [[second["config"]["name"], 0, 0]] == [["layer", 0, 0]]
+
+
+@pytest.mark.parametrize(("names", "message"), [(["a", "a"], "'a' more than once"), (["a", 7], "must be text")])
+def test_names_that_are_twice_or_no_text_are_refused(names, message):
+    layers = [{"class_name": "Dense", "config": {"name": name}} for name in names]
+    with pytest.raises(InputError, match=message):
+        with_valid_names({"class_name": "Sequential", "config": {"layers": layers}})
