@@ -10,6 +10,7 @@ import pytest
 
 from converters import InputError, load, to_tflite
 from converters.sources import open_source
+from converters.sources.config_graph import check_graphs
 from converters.sources.layer_names import MAX_NAME, with_valid_names
 
 NAMES = ("my conv", "_hidden", "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "x" * 900, "a;b:c@d", "my_conv")
@@ -58,8 +59,42 @@ def test_references_follow_the_names():
     assert changed["config"]["output_layers"] == [[second["config"]["name"], 0, 0]] == [["layer", 0, 0]]
 
 
-@pytest.mark.parametrize(("names", "message"), [(["a", "a"], "'a' more than once"), (["a", 7], "must be text")])
-def test_names_that_are_twice_or_no_text_are_refused(names, message):
-    layers = [{"class_name": "Dense", "config": {"name": name}} for name in names]
-    with pytest.raises(InputError, match=message):
+def test_a_name_that_is_no_text_is_refused():
+    layers = [{"class_name": "Dense", "config": {"name": name}} for name in ("a", 7)]
+    with pytest.raises(InputError, match="must be text"):
         with_valid_names({"class_name": "Sequential", "config": {"layers": layers}})
+
+
+def functional(**inputs: list[list[Any]]) -> dict[str, Any]:
+    """A configuration of Keras 2: the calls of each layer, each a list of `[layer, call]`."""
+    layers = [
+        {"class_name": "Add", "name": name, "inbound_nodes": [[[*read, 0, {}] for read in call] for call in calls]}
+        for name, calls in inputs.items()
+    ]
+    return {"class_name": "Functional", "config": {"layers": layers}}
+
+
+def test_layers_that_are_called_twice_have_an_order():
+    check_graphs(functional(image=[], a=[[["image", 0]], [["b", 0]]], b=[[["a", 0]]], c=[[["a", 1], ["image", 0]]]))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        functional(image=[], a=[[["b", 0]]], b=[[["a", 0]]]),
+        functional(image=[], a=[[["a", 0]]]),
+        functional(image=[], a=[[["image", 1]]]),
+        functional(image=[], a=[[["image", None]]]),
+        functional(image=[], a=[[["image", -1]]]),
+    ],
+)
+def test_layers_without_an_order_are_refused(config):
+    with pytest.raises(InputError, match="must have an order. Received: '[ab]' waits for itself"):
+        check_graphs(config)
+
+
+def test_layers_of_one_name_are_refused():
+    config = functional(image=[], a=[[["image", 0]]])
+    config["config"]["layers"] *= 2
+    with pytest.raises(InputError, match="'image' more than once"):
+        check_graphs(config)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import InputError, UnsafeCode
+from converters.sources.config_graph import check_graphs
 from converters.sources.graph_sizes import check_model
 from converters.sources.keras_config import check_config, in_float32, keras_3_config, names_of, with_operations_named
 from converters.sources.keras_storage import StoredModel, read_stored
@@ -49,6 +50,7 @@ def load(path: str | os.PathLike, *, unsafe: bool = False) -> Any:
     check_config(stored.config, path, registered, unsafe=unsafe)
     try:
         stored = dataclasses.replace(stored, config=with_valid_names(stored.config))
+        check_graphs(stored.config)
     except InputError as error:
         raise InputError(f"{path} cannot be loaded as a Keras model: {error}") from error
     major = stored.keras_version.split(".")[0]

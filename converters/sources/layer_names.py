@@ -23,7 +23,7 @@ def with_valid_names(config: Any) -> Any:
     """A configuration of a Keras model whose names are valid; the configuration itself where they are.
 
     Raises:
-        InputError: a name is no text, or two layers of a model share one.
+        InputError: a name is no text.
     """
     renamed = _replacements(dict.fromkeys(_named(config)))
     return _replaced(config, renamed) if renamed else config
@@ -77,9 +77,6 @@ def _named(config: Any) -> Iterator[str]:
         value = pending.pop()
         if isinstance(value, dict):
             yield from _own_names(value)
-            layers = value.get("layers")
-            if isinstance(layers, list):
-                _check_distinct([name for layer in layers if isinstance(layer, dict) for name in _own_names(layer)[:1]])
             pending += value.values()
         elif isinstance(value, list):
             pending += value
@@ -95,12 +92,6 @@ def _own_names(node: dict[str, Any]) -> list[str]:
         if not isinstance(name, str):
             raise InputError(f"the name of a layer must be text. Received: {str(name)[:80]}")
     return names
-
-
-def _check_distinct(names: list[str]) -> None:
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"the layers of a model must have different names. Received: {twice[:80]!r} more than once")
 
 
 def _replaced(value: Any, renamed: dict[str, str]) -> Any:
