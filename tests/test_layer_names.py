@@ -89,7 +89,7 @@ def test_layers_that_are_called_twice_have_an_order():
     ],
 )
 def test_layers_without_an_order_are_refused(config):
-    with pytest.raises(InputError, match="must have an order. Received: '[ab]' waits for itself"):
+    with pytest.raises(InputError, match=r"must have an order. Received: '[ab]' waits for itself"):
         check_graphs(config)
 
 
