@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from converters.errors import InputError
 from converters.sources.keras_config import HALF, in_float32
+from converters.sources.layer_names import invalid_names, with_valid_names
 from converters.sources.tf_keras_models import without_wrappers
 
 
@@ -31,8 +33,8 @@ def prepared(model: Any) -> Any:
     if is_tf_keras(model):
         model = without_wrappers(model)
     if any(getattr(layer, "compute_dtype", None) in HALF for layer in layers):
-        return _in_float32(model)
-    return model
+        model = _in_float32(model)
+    return _named(model) if invalid_names(model) else model
 
 
 def is_tf_keras(model: Any) -> bool:
@@ -42,26 +44,41 @@ def is_tf_keras(model: Any) -> bool:
 
 def _in_float32(model: Any) -> Any:
     """A copy of a model of mixed or half precision that computes in float32, with the same weights."""
-    classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers(include_self=False)}
-    custom = {
-        name: kind for name, kind in classes.items() if kind.__module__.split(".")[0] not in ("keras", "tf_keras")
-    }
     try:
-        if is_tf_keras(model):
-            import tf_keras
-
-            with tf_keras.utils.custom_object_scope(custom):
-                copy = type(model).from_config(in_float32(model.get_config()))
-        else:
-            import keras
-
-            with keras.saving.custom_object_scope(custom):
-                config = in_float32(keras.saving.serialize_keras_object(model))
-                copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
-        copy.set_weights([weight.astype("float32") for weight in model.get_weights()])
+        return _rebuilt(model, in_float32)
     except Exception as error:  # Keras raises whatever a layer of the caller's own provokes
         raise InputError(
             f"the model must compute in float32, or be rebuilt from its configuration. Received: {model.name!r} with "
             f"layers in half precision ({str(error).splitlines()[0][:150]})"
         ) from error
+
+
+def _named(model: Any) -> Any:
+    """A copy of a model with names that TensorFlow's graphs can hold, where it can be rebuilt."""
+    try:
+        return _rebuilt(model, with_valid_names)
+    except Exception:  # as above: the layers get other names while they are called, and the variables keep theirs
+        return model
+
+
+def _rebuilt(model: Any, change: Callable[[Any], Any]) -> Any:
+    """A copy of a model with another configuration and the same weights."""
+    classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers(include_self=False)}
+    custom = {
+        name: kind for name, kind in classes.items() if kind.__module__.split(".")[0] not in ("keras", "tf_keras")
+    }
+    if is_tf_keras(model):
+        import tf_keras
+
+        with tf_keras.utils.custom_object_scope(custom):
+            config = change({"class_name": type(model).__name__, "config": model.get_config()})
+            copy = type(model).from_config(config["config"])
+    else:
+        import keras
+
+        with keras.saving.custom_object_scope(custom):
+            copy = keras.saving.deserialize_keras_object(
+                change(keras.saving.serialize_keras_object(model)), safe_mode=False
+            )
+    copy.set_weights([weight.astype("float32") for weight in model.get_weights()])
     return copy

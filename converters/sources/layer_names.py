@@ -1,6 +1,6 @@
 """Names of Keras models and layers that TensorFlow's graphs cannot hold: spaces, accents, a leading underscore.
 
-A model in a file is rebuilt with other names; one of the caller has them only while it is called.
+A model is rebuilt with other names; one that cannot be rebuilt has them while it is called.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ def with_valid_names(config: Any) -> Any:
     """
     renamed = _replacements(dict.fromkeys(_named(config)))
     return _replaced(config, renamed) if renamed else config
+
+
+def invalid_names(model: Any) -> bool:
+    """Whether a Keras model or a layer of it has a name that is not valid."""
+    return bool(_replacements(layer.name for layer in model._flatten_layers()))
 
 
 @contextlib.contextmanager
@@ -78,7 +83,7 @@ def _named(config: Any) -> Iterator[str]:
         if isinstance(value, dict):
             yield from _own_names(value)
             pending += value.values()
-        elif isinstance(value, list):
+        elif isinstance(value, list | tuple):
             pending += value
 
 
@@ -101,7 +106,7 @@ def _replaced(value: Any, renamed: dict[str, str]) -> Any:
             key: renamed.get(part, part) if key == "name" and isinstance(part, str) else _replaced(part, renamed)
             for key, part in value.items()
         }
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         parts = [_replaced(part, renamed) for part in value]
         if len(parts) >= 3 and isinstance(parts[0], str) and all(isinstance(part, int) for part in parts[1:3]):
             parts[0] = renamed.get(parts[0], parts[0])

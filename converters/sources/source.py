@@ -140,6 +140,7 @@ def reason_of(error: BaseException) -> str:
     text = re.sub(r'(?s)^in user code:.*File "[^\n]*, line [^\n]*\n[^\n]*\n', "", text)
     text = re.sub(r"(?s).*Exception encountered[^\n]*\n", "", text)
     text = re.sub(r".*Exception encountered: ", "", text)
+    text = re.sub(r"(?s)Arguments received by .*", "", text)
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     kind = type(error).__name__
     return (line if line.startswith(kind) else f"{kind}: {line}")[:250] if line else kind
