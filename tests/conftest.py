@@ -27,6 +27,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a worker: more threads 
 LONGEST_FIRST = (
     "test_readme.py",
     "test_device_recipes.py",
+    "test_interruptions.py",
     "test_applications.py",
     "test_zoo.py",
     "test_tf_keras_bridge.py",
