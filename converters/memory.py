@@ -59,20 +59,24 @@ def limited_memory(file_bytes: int) -> Iterator[None]:
             resource.setrlimit(resource.RLIMIT_AS, (before, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def check_activations(steps: Sequence[Step], what: str) -> None:
-    """Raise InputError if the tensors that a model computes are too large, alone or together.
+def check_activations(steps: Sequence[Step], what: str) -> int:
+    """The values of a model's tensors that are in use at one time, at their most.
 
     Args:
         steps: its operations in the order in which they run.
         what: the model, for the message.
+
+    Raises:
+        InputError: the tensors are too large, alone or together.
     """
     last: dict[Any, int] = {}
     for at, (inputs, outputs) in enumerate(steps):
         last |= dict.fromkeys((*outputs, *inputs), at)
-    live, sizes = 0, dict[Any, int]()
+    live, most, sizes = 0, 0, dict[Any, int]()
     for at, (inputs, outputs) in enumerate(steps):
         sizes |= outputs
         live += sum(outputs.values())
+        most = max(most, live)
         largest = max(outputs.values(), default=0)
         if largest > MAX_TENSOR_VALUES or live > MAX_LIVE_VALUES:
             raise InputError(
@@ -80,6 +84,7 @@ def check_activations(steps: Sequence[Step], what: str) -> None:
                 f"time. Received: {largest:,} and {live:,}"
             )
         live -= sum(sizes.pop(tensor, 0) for tensor in (*inputs, *outputs) if last[tensor] == at)
+    return most
 
 
 def values_of(shape: Iterable[int | None]) -> int:

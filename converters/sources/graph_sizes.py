@@ -10,22 +10,26 @@ from converters.memory import Step, check_activations, values_of
 _STORED = ("ReadVariableOp", "VarHandleOp")  # as large as they are in the file
 
 
-def check_graph(graph: Any, name: str) -> None:
-    """Raise InputError if the tensors of a graph, or of a function that it calls, are too large to compute.
+def check_graph(graph: Any, name: str) -> int:
+    """The values of the tensors that are in use at one time, in a graph or a function that it calls.
 
     Args:
         graph: a `FuncGraph`, whose shapes TensorFlow has inferred.
         name: of the model.
+
+    Raises:
+        InputError: the tensors are too large to compute.
     """
-    seen, pending = set[str](), [graph]
+    most, seen, pending = 0, set[str](), [graph]
     while pending:
         current = pending.pop()
         operations = current.get_operations()
-        check_activations([_step(operation) for operation in operations], repr(name))
+        most = max(most, check_activations([_step(operation) for operation in operations], repr(name)))
         called = {function for operation in operations for function in _called(operation.node_def)} - seen
         seen |= called
         functions = (current._get_function(function) for function in sorted(called))
         pending += [function.graph for function in functions if getattr(function, "graph", None) is not None]
+    return most
 
 
 def _step(operation: Any) -> Step:

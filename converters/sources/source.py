@@ -13,6 +13,7 @@ import numpy as np
 
 from converters.errors import CheckFailed, InputError, unknown
 from converters.images.preprocessing import MAX_SIDE, Preprocessing
+from converters.memory import MAX_TENSOR_VALUES
 from converters.sources.graph_sizes import check_graph
 from converters.sources.layer_names import MAX_NAME
 
@@ -71,27 +72,31 @@ class Source:
     in_graph: bool = False
     activation: str | None = None
 
-    @functools.cached_property
+    @property
     def concrete(self) -> Any:
         """`call` for one image as a TensorFlow `ConcreteFunction`, for a model that is not a TFLite file.
 
         Raises:
             InputError: the model fails, or its tensors are too large to compute.
         """
+        return self._traced[0]
+
+    @functools.cached_property
+    def _traced(self) -> tuple[Any, int]:
+        """`concrete`, and the values of its tensors that are in use at one time."""
         import tensorflow as tf
 
         spec = tf.TensorSpec((1, *self.input_shape), tf.float32, name=identifier(self.input_name))
         with forward_pass(self.name):
             concrete = tf.function(self.call, input_signature=[spec]).get_concrete_function()
-        check_graph(concrete.graph, self.name)
-        return concrete
+        return concrete, check_graph(concrete.graph, self.name)
 
     def predict(self, images: np.ndarray, *, batch: int = 4) -> np.ndarray:
         """Compute the model's outputs.
 
         Args:
             images: `(n, height, width, channels)` in the range that the model takes.
-            batch: images at a time, where the model is batched.
+            batch: images at a time, where the model is batched; fewer of large tensors.
 
         Returns:
             float32 `(n, classes)`.
@@ -99,9 +104,9 @@ class Source:
         Raises:
             InputError: as `concrete`.
         """
-        if self.tflite is None:
-            self.concrete  # noqa: B018  checked before anything runs
         batch = batch if self.batched else 1
+        if self.tflite is None:  # checked before anything runs
+            batch = max(1, min(batch, MAX_TENSOR_VALUES // max(1, self._traced[1])))
         images = np.rint(images) if self.takes_integers else images
         call = self.call
         if self.in_graph:
