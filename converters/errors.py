@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MAX_LISTED = 1500  # characters of a list of names
+
 
 class InputError(ValueError):
     """A file, an option, an image or a model of the caller cannot be used. Nothing was written."""
@@ -33,5 +35,7 @@ def unknown(what: str, received: str, known: Iterable[str]) -> InputError:
     """An `InputError` for a name that is not in `known`, which suggests the most similar known name."""
     known = list(known)
     near = difflib.get_close_matches(str(received)[:100], known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return InputError(f"unknown {what}: {received!r:.100}.{hint} Known: {', '.join(known)}")
+    hint = f" Did you mean {near[0]!r:.100}?" if near else ""
+    listed = ", ".join(known)
+    listed = listed if len(listed) <= MAX_LISTED else f"{listed[:MAX_LISTED]}..."
+    return InputError(f"unknown {what}: {received!r:.100}.{hint} Known: {listed}")

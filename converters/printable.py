@@ -1,4 +1,4 @@
-"""Text of strangers (names of files, classes and devices) on a terminal."""
+"""Text of strangers (names of files, classes and devices) on a terminal and in files."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def printable(text: str, replacement: str = "\N{REPLACEMENT CHARACTER}") -> str:
         replacement: stands for each of these characters.
     """
     return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else replacement for c in text)
+
+
+def encodable(text: str) -> str:
+    """The text with each half of a surrogate pair as an escape, such as `\\udce9`, so that UTF-8 can encode it."""
+    return text.encode(errors="backslashreplace").decode()

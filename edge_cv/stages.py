@@ -1,7 +1,8 @@
 """Cached steps: a step of a run is skipped when its inputs and its files are unchanged.
 
 Each step leaves a record `stages/<name>.json` in the run's folder: a key computed from its inputs, the files that it
-wrote with their SHA-256, and its result. The record is written last, so an interrupted step is simply run again.
+wrote with their SHA-256, and its result. The record is written last, so an interrupted step is simply run again, and
+so is a step whose record was changed.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from converters import strict_json
 from converters.files import file_sha256, write_atomic
 from converters.packages import package_versions
 
+MAX_BYTES = 1 << 28  # of a record: the epochs and pictures of a long run
 VERSIONED = ("tensorflow", "keras", "ai-edge-quantizer", "ai-edge-litert", "onnxruntime", "pillow")
 
 
@@ -49,24 +52,36 @@ class Steps:
             return recorded
         result, written = work()
         files = {path.relative_to(self.folder).as_posix(): file_sha256(path) for path in written}
-        text = json.dumps({"key": _key(name, inputs), "files": files, "result": result}, allow_nan=False)
-        write_atomic(self._record(name), text)
-        return json.loads(text)["result"], files
+        content = json.dumps(result, allow_nan=False)
+        record = {"key": _key(name, inputs), "files": files, "result": json.loads(content)}
+        record["sha256"] = _digest(record)
+        write_atomic(self._record(name), json.dumps(record, allow_nan=False))
+        return record["result"], files
 
     def recorded(self, name: str, inputs: Any) -> tuple[Any, dict[str, str]] | None:
         """The recorded result and files of a step; None if the inputs or the files have changed."""
+        path = self._record(name)
         try:
-            record = json.loads(self._record(name).read_text())
-            files = record["files"]
-            unchanged = record["key"] == _key(name, inputs)
-            if unchanged and all(file_sha256(self.folder / file) == sha for file, sha in files.items()):
+            record = dict(strict_json.mapping(strict_json.read(path, "a step's record", MAX_BYTES), "a step's record"))
+            files = strict_json.typed(dict[str, str], record.get("files"), "a step's files")
+            unchanged = record.pop("sha256", None) == _digest(record) and record["key"] == _key(name, inputs)
+            if unchanged and all(_is(self.folder / file, sha) for file, sha in files.items()):
                 return record["result"], files
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError):  # there is none, or it was changed
             pass
         return None
 
     def _record(self, name: str) -> Path:
         return self.folder / "stages" / f"{name}.json"
+
+
+def _is(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_sha256(path) == sha256
+
+
+def _digest(record: dict[str, Any]) -> str:
+    """The digest of a record's other fields, by which a changed one is noticed."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _key(name: str, inputs: Any) -> str:

@@ -118,19 +118,28 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _change(parent: Any, key: Any, rng: random.Random) -> None:
-    kind = rng.randrange(8)
+    kind, value = rng.randrange(8), parent[key]
     if kind == 0:
         del parent[key]
     elif kind == 1 and isinstance(parent, dict):
         parent[rng.choice((str(key).upper(), f"{key} ", "__class__", "", LONE_SURROGATE))] = _stranger(rng)
-    elif kind == 2 and isinstance(parent, list):
-        parent.extend(copy.deepcopy(parent[: rng.choice((1, 7, 1000))]))
-    elif kind == 3 and isinstance(parent[key], int | float) and not isinstance(parent[key], bool):
-        parent[key] = rng.choice((-1, 0, 1e6, -1e-9, 10**18, 0.5)) * (parent[key] or 1)
-    elif kind == 4 and isinstance(parent[key], dict | list):
-        parent[key] = type(parent[key])()
+    elif kind < 6 and not isinstance(value, Raw | bool | None):
+        parent[key] = _of_same_type(value, rng)
     else:
         parent[key] = _stranger(rng)
+
+
+def _of_same_type(value: Any, rng: random.Random) -> Any:
+    """Another value that a check of the type alone lets pass."""
+    if isinstance(value, list):
+        kind = rng.randrange(4)
+        parts = (value[: len(value) // 2], value * rng.choice((2, 500)), value[::-1], value + value[:1])
+        return copy.deepcopy(parts[kind])
+    if isinstance(value, dict):
+        chosen = rng.sample(list(value), len(value) // 2)
+        return {} if rng.random() < 0.3 else {key: value[key] for key in chosen}
+    same = [other for other in _STRANGERS if type(other) is type(value)]
+    return rng.choice(same) if isinstance(value, str) or rng.random() < 0.5 else value * rng.choice((-1, 0, 2, 1000))
 
 
 def _stranger(rng: random.Random) -> Any:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import random
+
 import pytest
+from mutations import document
 
 from edge_cv.stages import Steps
 
@@ -49,6 +53,25 @@ def test_a_step_with_a_damaged_record_runs_again(step, tmp_path, record):
     step([1])
     (tmp_path / "stages" / "make.json").write_text(record)
     assert step([1])[2] == 2
+
+
+def test_a_step_with_a_changed_record_runs_again(step, tmp_path):
+    rng, record = random.Random(0), tmp_path / "stages" / "make.json"
+    step([1])
+    whole = record.read_bytes()
+    runs = 1
+    for _ in range(60):
+        content = document(json.loads(whole), rng)
+        record.write_bytes(content)
+        runs += _fields(content) != json.loads(whole)
+        assert step([1])[2] == runs, content
+
+
+def _fields(content: bytes) -> object:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
 
 
 def test_a_step_that_fails_leaves_no_record(tmp_path):

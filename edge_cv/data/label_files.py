@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import InputError
+from converters.printable import encodable
 from edge_cv.data.formats.tables import LABEL_COLUMNS, SEPARATORS, read_text_file
 
 MAX_BYTES = 16 * 2**20
@@ -33,7 +34,10 @@ def read_label_file(file: Path) -> list[str]:
     names = _of_json(text) if file.suffix.lower() == ".json" else _of_table(lines) or _of_lines(lines)
     if not names:
         raise InputError(f"{file} must hold class names, one a line. Received: none")
-    return names
+    wrong = next((name for name in names if not name.strip() or "\n" in name), None)
+    if wrong is not None:
+        raise InputError(f"{file} must hold class names of one line each. Received: {wrong!r:.80}")
+    return list(map(encodable, names))
 
 
 def _of_lines(lines: Sequence[str]) -> list[str]:
@@ -45,7 +49,10 @@ def _of_lines(lines: Sequence[str]) -> list[str]:
 def _of_table(lines: Sequence[str]) -> list[str] | None:
     """The names of a table of numbers and names, or with a header that says which column holds the names."""
     for separator in SEPARATORS:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
+        try:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
+        except csv.Error:  # a line that is too long, or with a null byte
+            continue
         if not rows or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):
             continue
         header = [cell.lower().replace(" ", "_") for cell in rows[0]]

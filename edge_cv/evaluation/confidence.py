@@ -84,6 +84,8 @@ class Confidence:
     def __post_init__(self) -> None:
         if self.images < 1 or any(b.images < 0 for b in self.bins):
             raise InputError(f"images must be 1 or more, and 0 or more in each bin. Received: {self.images}")
+        if len(self.bins) > BINS:
+            raise InputError(f"there must be at most {BINS} bins. Received: {len(self.bins)}")
 
 
 def confidence_of(confidences: np.ndarray, right: np.ndarray) -> Confidence | None:

@@ -20,7 +20,7 @@ from converters.strict_json import integer, items, mapping, number, sha256, text
 from edge_cv.evaluation.latency import Latency
 
 SCHEMA = 1
-MAX_BYTES = 1 << 28  # of a file; 1000 outputs for each of 1000 images take a tenth of it
+MAX_BYTES = strict_json.MAX_BYTES  # of a file; 1000 outputs for each of 1000 images take a third of it
 MAX_IMAGES = 100_000
 _LATENCY_FIELDS = ("threads", "p50_ms", "p90_ms", "p99_ms", "runs")  # required in a measurement
 
@@ -192,6 +192,8 @@ def compare(ours: np.ndarray, theirs: np.ndarray, runtime: str, threshold: float
         raise InputError(
             f"the device must give outputs of {ours.shape} for the golden inputs. Received: {theirs.shape}"
         )
+    if ours.dtype.kind in "iu" and theirs.dtype.kind not in "iu":
+        raise InputError(f"the device must give integers for the golden inputs. Received: {theirs.dtype}")
     if ours.shape[1] == 1:
         equal = int(((ours > threshold) == (theirs > threshold)).sum())
     else:

@@ -74,6 +74,8 @@ class ClassScores:
             raise InputError("a confusion matrix must hold counts, 0 or more. Received: a negative count")
         if any(len(column) != len(self.names) for column in columns):
             raise InputError(f"each of the {len(self.names)} classes must have its images, recall, precision and f1")
+        if len(self.matrix) > MATRIX_CLASSES or len(self.confusions) > WORST_PAIRS:
+            raise InputError(f"a confusion matrix must have at most {MATRIX_CLASSES} classes, and {WORST_PAIRS} pairs")
         if {len(self.matrix), *map(len, self.matrix)} not in ({len(self.matrix_names)}, {0}):
             raise InputError(f"a confusion matrix must be square, of {len(self.matrix_names)} classes")
 

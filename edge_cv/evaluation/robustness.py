@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edge_cv.parallel.ray_cluster import RayCluster
 
 SEVERITIES = 5
+MAX_CORRUPTIONS = 100
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Robustness:
     relative_corruption_error: float
 
     def __post_init__(self) -> None:
-        if not self.corruptions or len(self.accuracy) != len(self.corruptions):
+        if not 0 < len(self.corruptions) <= MAX_CORRUPTIONS or len(self.accuracy) != len(self.corruptions):
             raise InputError(
                 f"each of the {len(self.corruptions)} corruptions must have accuracies. Received: {len(self.accuracy)}"
             )

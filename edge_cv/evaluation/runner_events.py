@@ -17,6 +17,7 @@ from converters.errors import InputError
 from edge_cv.evaluation.latency import Latency
 
 RUNNER = Path(__file__).with_name("runner.py")
+MAX_EVENTS = 100  # beside progress and latencies, which are counted
 _MACHINE = ("cpu", "runtime", "machine", "system", "python")
 _SENSORS = {"temperature_c": (-100, 300), "clock_mhz": (0, 1e6), "throttled": (0, 1 << 32)}
 
@@ -76,10 +77,14 @@ class RunnerEvents:
         self._threads, self._runs, self._on_progress = tuple(threads), runs, on_progress
         self._samples_ms: list[float] = []
         self._latency: list[Latency] = []
+        self._others = 0
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Add one event. Raises InputError for a wrong value or an event out of order."""
         kind = event["event"]
+        self._others += kind != "progress"
+        if self._others > MAX_EVENTS + len(self._threads):
+            raise InputError(f"the runner must report at most {MAX_EVENTS} events beside its progress. Received: more")
         if kind in ("progress", "latency") and not (self.model and len(self._latency) < len(self._threads)):
             raise InputError(
                 "the runner must report the model first, then one latency for each requested thread count. "
@@ -98,6 +103,14 @@ class RunnerEvents:
         elif kind == "latency":
             self._add_latency(event)
 
+    def check_complete(self) -> None:
+        """Raise InputError unless a latency of all runs was reported for each thread count."""
+        if len(self._latency) < len(self._threads):
+            raise InputError(
+                f"the device must report a latency for each of the thread counts {self._threads}. "
+                f"Received: {len(self._latency)}"
+            )
+
     @property
     def latency(self) -> tuple[Latency, ...]:
         """One latency for each thread count; an interrupted one has the samples that arrived."""
@@ -112,7 +125,10 @@ class RunnerEvents:
         self.model = {**machine, "host": host, "inputs": event.get("inputs"), "outputs": event.get("outputs")}
 
     def _add_samples(self, event: Mapping[str, Any]) -> None:
-        self._samples_ms += strict_json.milliseconds(event.get("samples_ms"), "samples_ms")
+        samples = strict_json.milliseconds(event.get("samples_ms"), "samples_ms")
+        if not samples:
+            raise InputError("the runner must report inferences as its progress. Received: none")
+        self._samples_ms += samples
         if len(self._samples_ms) > self._runs:
             raise InputError(
                 f"the runner must report the {self._runs} requested inferences. Received: {len(self._samples_ms)}"

@@ -12,6 +12,9 @@ from edge_cv.report.drawing import MUTED, one_line
 Point = tuple[float, float]
 Rectangle = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
 
+MAX_LABELS = 60  # of a plot; with more points none is labelled: there is no room, and the search takes minutes
+MAX_OBSTACLES = 1000  # points that labels avoid, evenly chosen among more
+
 _DISTANCES = (8, 14, 22, 32, 44, 58, 74, 92)  # points between a label and its point, nearest first
 _SIDES = ((1, 0), (1, 0.7), (1, -0.7), (0, 1), (0, -1), (-1, 0), (-1, 0.7), (-1, -0.7))
 _LINE_FROM = 16  # points: a label farther away gets a line to its point
@@ -49,6 +52,9 @@ def label_points(
         bars: (low, high) of each point's error bar, or None.
         obstacles: other points that labels should not cover.
     """
+    if len(labels) > MAX_LABELS:
+        return
+    obstacles = obstacles[:: 1 + len(obstacles) // MAX_OBSTACLES]
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     to_pixels = axes.transData.transform

@@ -21,7 +21,7 @@ from edge_cv.report.drawing import (
     shorten_middle,
     svg,
 )
-from edge_cv.report.labels import label_points
+from edge_cv.report.labels import MAX_LABELS, label_points
 from edge_cv.report.values import Row
 
 MAX_BOXES = 14
@@ -116,7 +116,7 @@ def latency_distributions(rows: Sequence[Row]) -> str | None:
     boxes = [(row, entry) for row in rows for entry in row.latency]
     if len(boxes) > MAX_BOXES:
         host, number = settings(rows)[0]
-        boxes = [(row, entry) for row, entry in boxes if (entry.host, entry.threads) == (host, number)]
+        boxes = [(row, entry) for row, entry in boxes if (entry.host, entry.threads) == (host, number)][:MAX_LABELS]
     if not boxes:
         return None
 

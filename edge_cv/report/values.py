@@ -23,8 +23,16 @@ from edge_cv.recipe import Output
 _COUNTS = ("size_bytes", "gzip_bytes", "parameters", "macs", "images", "peak_memory_bytes", "arena_bytes")
 _SHARES = ("top1", "top5", "agreement", "total_sparsity")
 _INTERVALS = ("top1_ci95", "agreement_ci95")
+_LAYER_FIGURES = ("sqnr_db", "weights_sqnr_db", "saturated", "unused")
 _TYPED = ("latency", "classes", "confidence", "mistakes", "groups", "robustness", "multi_label", "sparsity")
 MAX_COUNT = 1 << 53
+MAX_NAME = 4096  # characters: a row may be named after a path
+MAX_ROWS = 1000  # the page of so many takes a minute
+_MOST_OF_ROW = {"latency": 100, "layers": 10_000, "groups": 100}
+_MOST_OF_REPORT = {
+    **{"rows": MAX_ROWS, "photos": 10_000, "explained": 1000, "training": 10_000},
+    **{"violations": 10_000, "notes": 10_000, "warnings": 10_000},
+}
 _MAX_PROBABILITY = 1.001  # the sum of a softmax in float32 may exceed 1
 
 
@@ -92,7 +100,10 @@ class Row:
         if not isinstance(self.output, Output):
             raise InputError(f"a row's output must be an Output. Received: {self.output!r:.80}")
         for name in ("file", "run", "sha256", "label"):
-            typed(str, getattr(self, name), f"a row's {name}")
+            if len(typed(str, getattr(self, name), f"a row's {name}")) > MAX_NAME:
+                raise InputError(f"a row's {name} must be text of at most {MAX_NAME:,} characters")
+        for name, most in _MOST_OF_ROW.items():
+            items(getattr(self, name), f"a row's {name}", most)
         if self.label == self.output.name:
             put("label", "")
         for name in _COUNTS:
@@ -246,6 +257,8 @@ class Report:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
+        for name, most in _MOST_OF_REPORT.items():
+            items(getattr(self, name), f"a report's {name}", most)
         for name in ("recipe", "environment"):
             put(name, dict(mapping(getattr(self, name), f"a report's {name}")))
         for name in ("violations", "notes", "warnings"):
@@ -278,8 +291,8 @@ def _interval(pair: Any, what: str) -> tuple[float, float] | None:
 def _layer(entry: Any) -> dict[str, Any]:
     if not isinstance(entry, Mapping) or "layer" not in entry:
         raise InputError(f"a layer must be an object with layer and sqnr_db. Received: {entry!r:.80}")
-    sqnr_db = optional_number(entry.get("sqnr_db"), "a layer's sqnr_db")
-    return {**entry, "layer": str(entry["layer"]), "sqnr_db": sqnr_db}
+    figures = {name: optional_number(entry.get(name), f"a layer's {name}") for name in _LAYER_FIGURES if name in entry}
+    return {"sqnr_db": None, **entry, "layer": typed(str, entry["layer"], "a layer's name"), **figures}
 
 
 def _prediction(entry: Any) -> tuple[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from converters.errors import InputError, unknown
+from converters.printable import encodable
 from edge_cv.data.labels import (
     imagenet_labels,
     imagenet_names,
@@ -19,7 +20,7 @@ from edge_cv.data.labels import (
 def class_indices(
     path: Path, used: Sequence[str], every: Sequence[str], classes: Sequence[str] | None
 ) -> tuple[dict[str, int], tuple[str, ...]]:
-    """The indices of class names.
+    """The indices of class names, and all names. What UTF-8 cannot encode in a name is escaped.
 
     Where all names of `used` are wnids or ImageNet names and `classes` is None, the indices are ImageNet's. Else they
     are positions in `classes`, or in `every`.
@@ -36,6 +37,13 @@ def class_indices(
     Raises:
         InputError: a name is not among `classes`, is ambiguous, or is no wnid where others are.
     """
+    indices, names = _of_encodable(path, list(map(encodable, used)), list(map(encodable, every)), classes)
+    return {name: indices[encodable(name)] for name in used}, names
+
+
+def _of_encodable(
+    path: Path, used: Sequence[str], every: Sequence[str], classes: Sequence[str] | None
+) -> tuple[dict[str, int], tuple[str, ...]]:
     if classes is not None:
         classes = classes or every
         positions = positions_of(used, classes)

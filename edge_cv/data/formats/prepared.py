@@ -15,6 +15,7 @@ import functools
 import io
 import json
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from edge_cv.parallel.processes import map_in_processes
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+MAX_FILE_NAME = 200  # characters
 FORMATS = (TFRECORD, ARRAY_RECORD)
 
 
@@ -224,9 +226,13 @@ def _columns(index: Path) -> dict[str, np.ndarray]:
     }
     try:
         with np.load(index, allow_pickle=False) as arrays:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in arrays.zip.infolist()):
+                raise ValueError("a compressed column, which may be of any size")
             columns = {name: arrays[name] for name in kinds}
         if any(columns[name].dtype not in dtypes for name, dtypes in kinds.items()):
             raise ValueError("a column is of another type")
+        if any(columns[name].ndim != 1 + (columns[name].dtype == np.bool_) for name in kinds):
+            raise ValueError("a column is of another shape")
         return columns
     except Exception as error:  # numpy and zipfile raise various errors for a broken file
         raise InputError(f"{index} must be an index of `edge-cv data prepare`. Received: {error!r}") from error
@@ -234,5 +240,5 @@ def _columns(index: Path) -> dict[str, np.ndarray]:
 
 def _check_file_name(name: str) -> None:
     """Raise InputError for a name that leads to another folder."""
-    if not name or name != os.path.basename(name) or name in (".", ".."):
+    if not 0 < len(name) < MAX_FILE_NAME or name != os.path.basename(name) or name in (".", "..") or "\0" in name:
         raise InputError(f"a name of a file must not lead to another folder. Received: {name!r:.80}")

@@ -6,12 +6,12 @@ Any data set whose records have one image and one class label; the newest of sev
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from converters import strict_json
 from converters.errors import InputError
 from edge_cv.data.formats.directories import read_text
 from edge_cv.data.formats.example import Features
@@ -40,12 +40,15 @@ def tfds(path: Path) -> Layout | None:
             str(split["name"]): [int(count) for count in split.get("shardLengths", ())]
             for split in info.get("splits", ())
         }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} must have features.json with one image and one class label: {error!r}") from error
-    if not all(re.fullmatch(r"\w[\w.-]*", part) for part in (name, label, *lengths)):
-        raise InputError(f"{path} must have names that files can have. Received: {name!r}, {label!r}, {list(lengths)}")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"{path} must have features.json with one image and one class label: {error!r:.200}"
+        ) from error
+    if not all(re.fullmatch(r"\w[\w.-]{0,99}", part) for part in (name, label, *lengths)):
+        received = f"{name!r:.100}, {label!r:.100}, {list(lengths)!r:.100}"
+        raise InputError(f"{path} must have names that files can have. Received: {received}")
     if format not in (TFRECORD, ARRAY_RECORD):
-        raise InputError(f"{path}: the files must be of the format tfrecord or array_record. Received: {format}")
+        raise InputError(f"{path}: the files must be of the format tfrecord or array_record. Received: {format!r:.40}")
     labels = path / f"{label}.labels.txt"
     class_names = tuple(filter(None, map(str.strip, read_text(labels).splitlines()))) if labels.is_file() else None
     splits: dict[str, Open] = {}
@@ -79,10 +82,4 @@ def _features(description: dict[str, Any]) -> tuple[Features, str]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} must be a JSON file that can be read: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} must hold a JSON object. Received: {type(value).__name__}")
-    return value
+    return dict(strict_json.mapping(strict_json.read(path, "it"), str(path)))

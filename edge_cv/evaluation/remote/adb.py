@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import resource
 import shutil
+import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 from converters import strict_json
@@ -12,6 +16,8 @@ from converters.errors import InputError
 from edge_cv.evaluation.remote.address import Adb
 
 _COMMAND_SECONDS, _TRANSFER_SECONDS = 60, 600
+MAX_OUTPUT = 1 << 20  # bytes of a command's output
+MAX_FILE = 1 << 26  # bytes of a file from the phone: a measurement
 # states in the output of `adb devices` in which a phone cannot be used, and what to do
 _STATES = {
     "unauthorized": "has not authorized this computer: unlock it and accept the USB debugging prompt",
@@ -39,11 +45,11 @@ class AdbClient:
 
     def shell(self, *words: str) -> str:
         """The stdout of a command on the phone. The words are the caller's own and are not quoted."""
-        return self._run("shell", *words, seconds=_COMMAND_SECONDS).stdout
+        return self._run("shell", *words, seconds=_COMMAND_SECONDS, most=MAX_OUTPUT).stdout
 
     def transfer(self, *words: str) -> None:
         """`push` or `pull` a file. Raises InputError if that fails."""
-        process = self._run(*words, seconds=_TRANSFER_SECONDS)
+        process = self._run(*words, seconds=_TRANSFER_SECONDS, most=MAX_FILE)
         if process.returncode:
             raise InputError(f"{self.name} cannot {words[0]} {Path(words[-1]).name}: {_error_line(process)}")
 
@@ -68,22 +74,31 @@ class AdbClient:
             raise InputError(f"{self.name} {remedy}")
         return serial
 
-    def _run(self, *words: str, seconds: float) -> subprocess.CompletedProcess[str]:
-        try:
-            process = subprocess.run(
-                [*self._command, *words],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise InputError(f"{self.name} does not answer: adb {words[0]} took more than {seconds:.0f} s") from None
-        if process.returncode and _DISCONNECTED.match(_error_line(process)):
-            raise InputError(f"{self.name} disconnected before it finished: {_error_line(process)}")
-        return process
+    def _run(self, *words: str, seconds: float, most: int | None = None) -> subprocess.CompletedProcess[str]:
+        """Run adb; `most` is the largest size in bytes of its output, and of a file that it writes."""
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen([*self._command, *words], stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+            try:
+                if most is not None:  # not of `adb devices`, whose server keeps the limit for its log
+                    with contextlib.suppress(ProcessLookupError):  # it has ended
+                        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                received = f"adb {words[0]} took more than {seconds:.0f} s"
+                raise InputError(f"{self.name} does not answer: {received}") from None
+            finally:
+                process.kill()
+                process.wait()
+            if process.returncode == -signal.SIGXFSZ:
+                raise InputError(f"{self.name} must answer adb {words[0]} with at most {most:,} bytes. Received: more")
+            texts = []
+            for stream in (output, errors):
+                stream.seek(0)
+                texts.append(stream.read().decode(errors="replace"))
+        done = subprocess.CompletedProcess(process.args, process.returncode, *texts)
+        if done.returncode and _DISCONNECTED.match(_error_line(done)):
+            raise InputError(f"{self.name} disconnected before it finished: {_error_line(done)}")
+        return done
 
 
 def _error_line(process: subprocess.CompletedProcess[str]) -> str:

@@ -10,19 +10,22 @@ Requests arrive on stdin, one JSON object a line. Answers are JSON lines on stdo
     {"do": "file", "name", "size"} and `size` bytes  -> {"event": "file", "sha256": of the stored file}
     {"do": "run", "script", "arguments"}             -> the script's stdout; then {"event": "exit", "code"}
 
-While a script runs, stdin belongs to it. A failed request is answered by {"event": "failed", "message"}. The folder is
-removed when stdin ends for any reason, so that nothing is left behind if the host disconnects.
+While a script runs, stdin belongs to it; it is killed when the connection ends. A failed request is answered by
+{"event": "failed", "message"}. The folder is removed when stdin ends for any reason, so that nothing is left behind if
+the host disconnects.
 """
 
 import errno
 import hashlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 
 CHUNK = 1 << 16
 
@@ -76,11 +79,20 @@ def run(python: str, folder: str, script: str, arguments: list) -> int:
     command = [python, os.path.join(folder, script)]
     command += [os.path.join(folder, word[2:]) if word.startswith("./") else word for word in arguments]
     process = subprocess.Popen(command)
+    threading.Thread(target=end_with_connection, args=(process,), daemon=True).start()
     try:
         return process.wait()
     finally:
         process.kill()
         process.wait()
+
+
+def end_with_connection(process: subprocess.Popen) -> None:
+    """Kill a script when nobody reads stdout any more: one that writes nothing would not notice."""
+    connection = select.poll()
+    connection.register(1, 0)
+    connection.poll()
+    process.kill()
 
 
 def main(python: str) -> None:

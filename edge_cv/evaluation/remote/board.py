@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from converters import strict_json
 from converters.errors import InputError
 from edge_cv.evaluation.measurement import Measurement
 from edge_cv.evaluation.open_model import Classifier
@@ -45,6 +46,7 @@ class Board(RemoteDevice):
                 session.start(RUNNER.name, arguments)
                 for event in session.events():
                     events.add(event)
+                events.check_complete()
         except InputError as reason:
             if not events.latency:
                 raise
@@ -83,8 +85,8 @@ class _ServedModel(Classifier):
         if event["event"] != "outputs" or event.get("images") != len(inputs) or event.get("bytes") != size:
             raise InputError(f"{self._session.address} must return {size:,} bytes of outputs. Received: {event!r:.80}")
         outputs = np.frombuffer(self._session.read(size), self.output.dtype.newbyteorder("<"))
-        seconds = event.get("seconds")
-        return outputs.reshape(len(inputs), self.classes), float(seconds) if isinstance(seconds, float) else 0.0
+        seconds = strict_json.number(event.get("seconds"), "the seconds of the inferences", 0)
+        return outputs.reshape(len(inputs), self.classes), float(seconds)
 
 
 def _name(model: DescribedModel) -> str:

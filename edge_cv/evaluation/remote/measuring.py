@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from converters.declared import NOTHING, Declaration
+from converters.errors import InputError
 from edge_cv.evaluation.measurement import Measurement, compare
 from edge_cv.evaluation.remote.address import Address, Host, parse
 from edge_cv.evaluation.remote.connecting import connect
 from edge_cv.evaluation.remote.golden import (
     IMAGES,
     DescribedModel,
+    GoldenInputs,
     describe,
     golden_inputs,
     golden_outputs,
@@ -44,8 +46,8 @@ def measure_on(
         golden_images: number of inputs whose outputs are compared, 1 or more.
 
     Returns:
-        The measurement. If the device failed or disconnected before the end, it holds the results until then, and the
-        reason in `error`.
+        The measurement. If the device failed or disconnected before the end, or answered only a part, it holds the
+        results until then, and the reason in `error`.
 
     Raises:
         InputError: the device cannot be reached, or nothing could be measured.
@@ -57,7 +59,26 @@ def measure_on(
         return _measure_here(model, repetitions, on_progress)
     golden = golden_inputs(model, golden_images, declaration) if model.single else None
     measurement = connect(address).measure(model, golden, repetitions, on_progress)
-    if measurement.golden is None or golden is None:
+    try:
+        return _compared(measurement, model, golden, repetitions)
+    except InputError as reason:  # what was measured is kept
+        return dataclasses.replace(measurement, golden=None, error=measurement.error or f"{address}: {reason}")
+
+
+def _compared(
+    measurement: Measurement, model: DescribedModel, golden: GoldenInputs | None, repetitions: Repetitions
+) -> Measurement:
+    """A device's measurement with its outputs compared; InputError if a part of it is missing."""
+    if measurement.error is None and len(measurement.latency) != len(repetitions.threads):
+        raise InputError(
+            f"the device must report a latency for each of the thread counts {repetitions.threads}. "
+            f"Received: {len(measurement.latency)}"
+        )
+    if golden is None:
+        return measurement
+    if measurement.golden is None:
+        if measurement.error is None:
+            raise InputError("the device must give outputs for the golden inputs. Received: none")
         return measurement
     ours, theirs = golden_outputs(model, golden), measurement.golden.outputs
     likeness = compare(ours, theirs, model.runtime, stored_threshold(model))

@@ -115,7 +115,7 @@ class _AppFolder:
         received = measurement.golden.sha256 if measurement.golden is not None else None
         for name, ours, theirs in (
             (self.model.path.name, self.model.sha256, measurement.sha256),
-            ("golden.bin", None if golden is None else golden.sha256, received),
+            ("golden.bin", None if golden is None or received is None else golden.sha256, received),
         ):
             if ours is not None and ours != theirs:
                 raise InputError(

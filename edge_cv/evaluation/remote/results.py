@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from converters.errors import InputError
 from edge_cv.evaluation.measurement import Golden, Measurement, outputs_of
 from edge_cv.evaluation.remote.golden import DescribedModel, GoldenInputs
 from edge_cv.evaluation.runner_events import RunnerEvents
@@ -36,7 +37,10 @@ def measurement_of(
         device["throttled"] = describe_throttled(int(throttled[-1]))
     outputs = None
     if golden is not None and events.golden is not None:
-        outputs = Golden(golden.sha256, outputs_of(events.golden, "golden's outputs"))
+        try:
+            outputs = Golden(golden.sha256, outputs_of(events.golden, "golden's outputs"))
+        except InputError as reason:  # the latencies are kept
+            error = error or str(reason)
     return Measurement(
         file=model.path.name,
         sha256=model.sha256,

@@ -15,7 +15,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
@@ -44,9 +44,13 @@ BOOT = (
     "import os,sys;sys.version_info<(3,8) and sys.exit('edge-cv: Python %d.%d'%sys.version_info[:2]);"
     "exec(compile(b''.join(os.read(0,1) for _ in range(int(sys.argv[1]))),'agent.py','exec'),{'__name__':'__main__'})"
 )
-MAX_LINE = 1 << 26
+MAX_LINE = 1 << 26  # bytes
 MAX_NOISE_LINES = 200  # output of the login shell's profile before the agent's first event
+CONNECT_SECONDS = 120.0  # until the agent's first event
+SILENCE_SECONDS = 300.0  # between two events: opening a large model on a slow board takes minutes
+LEAST_BYTES_PER_SECOND = 10_000
 _CHUNK = 1 << 16
+_ERROR_BYTES = 8192  # the end of stderr that is kept
 _RUNNING = "before it finished"
 
 
@@ -61,29 +65,33 @@ class Session:
     _stdin: IO[bytes]
     _stdout: IO[bytes]
     _errors: IO[bytes]
+    _drain: threading.Thread
 
     def __init__(self, address: Ssh) -> None:
-        self.address = address
+        self.address, self._error_end = address, b""
 
     def __enter__(self) -> Session:
         agent = AGENT.read_bytes()
         command = _command(self.address, len(agent))
-        self._errors = tempfile.TemporaryFile()
         # In a session of its own, so that Ctrl-C interrupts this process, which then ends the connection.
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._errors,
+            stderr=subprocess.PIPE,
             start_new_session=True,
             env={**os.environ, "LC_ALL": "C"},
         )
         self._stdin = cast("IO[bytes]", self._process.stdin)  # a pipe, as the line above asks
         self._stdout = cast("IO[bytes]", self._process.stdout)
+        self._errors = cast("IO[bytes]", self._process.stderr)
+        self._drain = threading.Thread(target=self._read_errors, daemon=True)
+        self._drain.start()
         try:
-            with contextlib.suppress(BrokenPipeError):
-                self._send(agent)
-            self._wait_for_agent()
+            with self._within(CONNECT_SECONDS):
+                with contextlib.suppress(BrokenPipeError):
+                    self._send(agent)
+                self._wait_for_agent()
         except BaseException as error:
             self.__exit__(error)
             raise
@@ -99,7 +107,7 @@ class Session:
         self._process.kill()
         self._process.wait()
         self._stdout.close()
-        self._errors.close()
+        self._drain.join(1)
 
     def send(self, name: str, content: bytes) -> None:
         """Store a file in the agent's folder and check its hash there.
@@ -107,13 +115,15 @@ class Session:
         Raises:
             InputError: the file cannot be stored or arrives changed, or the device disconnects.
         """
-        try:
-            self._request(do="file", name=name, size=len(content))
-            for start in range(0, len(content), _CHUNK):
-                self._send(content[start : start + _CHUNK])
-        except BrokenPipeError:
-            raise self._disconnected(f"while {name} was sent") from None
-        event = self._next_event(f"while {name} was sent")
+        when = f"while {name} was sent"
+        with self._within(SILENCE_SECONDS + len(content) / LEAST_BYTES_PER_SECOND):
+            try:
+                self._request(do="file", name=name, size=len(content))
+                for start in range(0, len(content), _CHUNK):
+                    self._send(content[start : start + _CHUNK])
+            except BrokenPipeError:
+                raise self._disconnected(when) from None
+            event = self._next_event(when)
         if event["event"] == "failed":
             reason = strict_json.message(event.get("message"))
             raise InputError(f"{self.address} cannot store {name} ({len(content):,} bytes): {reason}")
@@ -148,31 +158,59 @@ class Session:
 
     def event(self) -> dict[str, Any]:
         """The script's next event. Raises InputError as `events` does."""
-        event = self._next_event(_RUNNING)
+        with self._within(SILENCE_SECONDS):
+            event = self._next_event(_RUNNING)
         if event["event"] in ("error", "failed"):
             raise InputError(f"{self.address}: {strict_json.message(event.get('message'))}")
         return event
 
     def write(self, content: bytes) -> None:
         """Write to the script's stdin. Raises InputError if the device disconnected."""
-        try:
-            self._send(content)
-        except BrokenPipeError:
-            raise self._disconnected(_RUNNING) from None
+        with self._within(SILENCE_SECONDS + len(content) / LEAST_BYTES_PER_SECOND):
+            try:
+                self._send(content)
+            except BrokenPipeError:
+                raise self._disconnected(_RUNNING) from None
 
     def read(self, size: int) -> bytes:
         """The `size` bytes that follow an event. Raises InputError if the device disconnects."""
-        content = self._stdout.read(size)
-        if len(content) < size:
-            raise self._disconnected(_RUNNING)
-        return content
+        with self._within(SILENCE_SECONDS + size / LEAST_BYTES_PER_SECOND):
+            content = self._stdout.read(size)
+            if len(content) < size:
+                raise self._disconnected(_RUNNING)
+            return content
+
+    @contextlib.contextmanager
+    def _within(self, seconds: float) -> Iterator[None]:
+        """A context in which the device must do its part in time; else the connection is closed.
+
+        Raises:
+            InputError: the time is over.
+        """
+        late = threading.Event()
+
+        def close() -> None:
+            late.set()
+            self._process.kill()  # what waits for the device sees the end of the connection
+
+        timer = threading.Timer(seconds, close)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except InputError as error:
+            if late.is_set():
+                raise InputError(f"{self.address} must answer within {seconds:.0f} s. Received: no answer") from error
+            raise
+        finally:
+            timer.cancel()
 
     def _wait_for_agent(self) -> None:
         for _ in range(MAX_NOISE_LINES):
             line = self._stdout.readline(MAX_LINE)
             if not line:
                 break
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 event = json.loads(line)
                 if isinstance(event, dict) and event.get("event") == "failed":
                     raise InputError(f"{self.address}: {strict_json.message(event.get('message'))}")
@@ -182,6 +220,10 @@ class Session:
 
     def _next_event(self, when: str) -> dict[str, Any]:
         line = self._stdout.readline(MAX_LINE)
+        if len(line) == MAX_LINE:
+            raise InputError(
+                f"{self.address} must answer with lines of at most {MAX_LINE:,} bytes. Received: a longer one"
+            )
         if not line.endswith(b"\n"):
             raise self._disconnected(when)
         try:
@@ -213,11 +255,16 @@ class Session:
             self._process.kill()
             return self._process.wait()
 
+    def _read_errors(self) -> None:
+        """Keep the end of stderr, in a thread of its own: a device may write without end."""
+        with self._errors:
+            while content := os.read(self._errors.fileno(), _CHUNK):
+                self._error_end = (self._error_end + content)[-_ERROR_BYTES:]
+
     def _error_lines(self) -> list[str]:
         """The last lines of stderr, from ssh and from the device."""
-        self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(0, self._errors.tell() - 8192))
-        lines = self._errors.read().decode(errors="replace").splitlines()
+        self._drain.join(1)
+        lines = self._error_end.decode(errors="replace").splitlines()
         return [strict_json.message(line[:250]) for line in lines if line.strip()]
 
     def _disconnected(self, when: str) -> InputError:

@@ -13,6 +13,8 @@ from edge_cv.report.plots import Point, marker_of, numbered, point_label
 from edge_cv.report.sections.section import Figure, Section, Table
 from edge_cv.report.values import Report, Row
 
+MAX_PLOTS = 10  # of the last machines and of the size; the table has all
+
 NOTE = (
     "A model is on the front if no other model has a top-1 at least as high at a cost at least as low, with one of "
     "the two better. The front ignores chance: the 95 % intervals show whether a difference is significant. Latencies "
@@ -34,7 +36,7 @@ def section(report: Report) -> Section | None:
         "Pareto front",
         sentences=tuple(sentences),
         tables=(_table(rows, found),),
-        figures=tuple(_figure(rows, front, number) for number, front in enumerate(found, 1)),
+        figures=tuple(_figure(rows, front, number) for number, front in enumerate(found[-MAX_PLOTS:], 1)),
         notes=(NOTE,),
     )
 
