@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -59,6 +60,8 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
     path = Path()
     try:
         for path, content in contents.items():
+            if path.is_dir():  # renaming would fail, after others were renamed
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, staged[path] = temporary_beside(path)
             with os.fdopen(handle, "wb") as file:

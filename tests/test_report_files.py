@@ -32,6 +32,14 @@ def test_report_json_has_the_keys_of_the_contract_and_loads_equal(tmp_path):
     assert load(tmp_path / "report.json") == report
 
 
+@pytest.mark.parametrize("name", ["report.json", "report.html"])
+def test_a_report_is_written_with_its_page_or_not_at_all(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        save(example(photos=0), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_thumbnails_come_back_from_json():
     report = example(photos=1, jpeg=b"\xff\xd8\xff\x00jpeg\xff\xd9")
     fields = json.loads(json.dumps(to_dict(report)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tiny_files
 from pictures import encoded, write
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +70,39 @@ def test_names_are_printed_without_what_a_terminal_obeys(strange_photos, environ
     assert b"Traceback" not in done.stderr
     assert b"\x1b" not in done.stdout + done.stderr
     assert b"cannot be read" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def strange_model(tmp_path_factory) -> Path:
+    """A model file whose name is not UTF-8 and holds an escape code, in a folder whose name looks like markup."""
+    folder = tmp_path_factory.mktemp("model") / "w[/x]"
+    folder.mkdir(parents=True)
+    path = Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9 \x1b[31m.tflite"))
+    record = {**tiny_files.RECORD, "labels": None}
+    return tiny_files.write(path, record=json.dumps(record).encode())
+
+
+@pytest.mark.parametrize("command", ["evaluate", "benchmark", "check", "debug"])
+def test_a_model_file_of_a_strange_name_is_used(command, strange_model, strange_photos, tmp_path):
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/out\xe9"))
+    more: dict[str, list[object]] = {
+        "evaluate": ["--data", strange_photos, "--out", out],
+        "benchmark": ["--runs", 2, "--out", out],
+        "check": ["--target", "cpu"],
+        "debug": [strange_model, "--data", strange_photos, "--plot", tmp_path / "layers.png"],
+    }
+    done = run(command, strange_model, *more[command])
+    assert done.returncode == 0, done.stderr
+    assert b"\x1b" not in done.stdout + done.stderr
+    if command == "evaluate":
+        assert {path.name for path in out.iterdir()} == {"report.json", "report.html"}
+        assert run("report", out, PYTHONIOENCODING="ascii").returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_workers_start_where_streams_are_closed(shell, strange_model, strange_photos):
+    assert run("evaluate", strange_model, "--data", strange_photos, shell=shell).returncode == 0
 
 
 def test_a_picture_of_two_jpegs_is_read_as_its_first(tmp_path):

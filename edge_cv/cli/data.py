@@ -11,7 +11,7 @@ import typer
 
 from converters.errors import InputError
 from converters.printable import printable
-from edge_cv.cli.exits import BROKEN
+from edge_cv.cli.exits import BROKEN, say
 from edge_cv.cli.options import IMAGES_HELP, Augment, Json, Split
 from edge_cv.cli.tables import print_json, print_rows
 
@@ -51,7 +51,7 @@ def show(
     import_tensorflow()
     batches = sample_batches(samples, image_size=size, batch_size=images, seed=seed, augment=part)
     pixels, targets = next(iter(batches.epoch(0)))
-    print(draw_sheet(np.asarray(pixels), np.asarray(targets), batches.classes, out))
+    say(draw_sheet(np.asarray(pixels), np.asarray(targets), batches.classes, out))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Exit codes, and how a command reports a failure."""
+"""Exit codes, and how a command reports a failure or one line of its result."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def fail(message: object, code: int) -> int:
     """Print the message in one line on stderr; return the exit code."""
     print(f"edge-cv: {printable(' '.join(str(message).split()))}", file=sys.stderr)
     return code
+
+
+def say(message: object, *, error: bool = False) -> None:
+    """Print one line that may hold names of others: on stdout, or on stderr beside a result."""
+    print(printable(str(message)), file=sys.stderr if error else sys.stdout)

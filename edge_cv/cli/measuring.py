@@ -10,7 +10,7 @@ import typer
 
 from converters.errors import InputError
 from converters.printable import printable
-from edge_cv.cli.exits import BAD_INPUT, fail
+from edge_cv.cli.exits import BAD_INPUT, fail, say
 from edge_cv.cli.options import (
     Channels,
     Device,
@@ -103,7 +103,7 @@ def evaluate(
         print(printable(f"skipped: {file}: {why}"), file=sys.stderr)
     print_evaluation(evaluated.report, files, as_json)
     if out is not None:
-        print(f"report: {save(evaluated.report, out)}", file=sys.stderr)
+        say(f"report: {save(evaluated.report, out)}", error=True)
     if evaluated.evaluation.error is not None:
         return fail(evaluated.evaluation.error, BAD_INPUT)
     if journal is not None:
@@ -153,5 +153,5 @@ def benchmark(
         )
     print_measurement(measured, as_json)
     if out is not None:
-        print(f"measurement: {measured.save(out)}", file=sys.stderr)
+        say(f"measurement: {measured.save(out)}", error=True)
     return 0 if measured.error is None else fail(measured.error, BAD_INPUT)

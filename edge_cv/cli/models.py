@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from converters.errors import InputError
 from converters.printable import printable
-from edge_cv.cli.exits import BROKEN, fail
+from edge_cv.cli.exits import BROKEN, fail, say
 from edge_cv.cli.options import (
     Augment,
     Channels,
@@ -204,11 +203,11 @@ def debug(
     compared = compare_layers(reference, artifact, data, limit=limit, declaration=declaration, progress=shown)
     errors, title = compared.errors, f"{artifact.name} against {reference.name}, {compared.images} photos"
     draw(errors, plot, title=title, below_db=below)
-    print(f"picture: {plot}", file=sys.stderr)
+    say(f"picture: {plot}", error=True)
     print_rows([dataclasses.asdict(error) for error in (errors if as_json else lowest(errors, worst))], as_json)
     first = first_departing(errors, below)
     layer = "none" if first is None else f"{first.layer} ({first.operator}, {first.sqnr_db:.1f} dB)"
-    print(f"first layer below {below:g} dB: {layer}", file=sys.stderr if as_json else sys.stdout)
+    say(f"first layer below {below:g} dB: {layer}", error=as_json)
     return 0
 
 
@@ -237,7 +236,7 @@ def check(
     if as_json:
         print_json(rows)
     elif not rows:
-        print(f"{artifact}: nothing found against {', '.join(target)}")
+        say(f"{artifact}: nothing found against {', '.join(target)}")
     else:
         for row in rows:
             more = f", and {len(row['layers']) - 3} more" if len(row["layers"]) > 3 else ""
@@ -245,7 +244,7 @@ def check(
         print_rows(rows, as_json)
     if "micro" in target and not as_json:
         need = micro.memory(content)
-        print(
+        say(
             f"micro: {need.flash_bytes:,} bytes of flash, an arena of {need.arena_bytes:,} bytes "
             f"({need.activations_bytes:,} for activations, at their largest in {need.widest})"
         )
@@ -273,7 +272,7 @@ def compile_artifact(
         return 0
     print_rows([compiled_row(one) for one in made], as_json)
     for one in made:
-        print(f"{one.target}: estimated by {one.compiler} for {one.memory_system}")
+        say(f"{one.target}: estimated by {one.compiler} for {one.memory_system}")
         for operator in one.cpu_operators:
             print(f"{one.target}: {operator.kind} {printable(operator.layer)} stays on the CPU: {operator.reason}")
     return 0
@@ -298,7 +297,7 @@ def web(
 
     with shown(f"writing the page of {artifact.name}"):
         page, *_ = export(artifact, out, declaration_of(resize, mean, std, channels, labels))
-    print(page)
+    say(page)
     return 0
 
 

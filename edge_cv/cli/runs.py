@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from converters.errors import InputError
-from edge_cv.cli.exits import BAD_INPUT, BROKEN, fail
+from edge_cv.cli.exits import BAD_INPUT, BROKEN, fail, say
 from edge_cv.cli.options import (
     RECIPE_HELP,
     Device,
@@ -55,7 +54,7 @@ def run(
     folder = run_folder(out, chosen.name, quick)
     report = run_recipe(chosen, folder, device=remote, progress=shown)
     print_report(report, as_json)
-    print(f"report: {folder / 'report.html'}", file=sys.stderr)
+    say(f"report: {folder / 'report.html'}", error=True)
     return BROKEN if report.violations else 0
 
 
@@ -106,8 +105,8 @@ def train(
     elif trained.history:
         print_rows(trained.history[-10:], as_json)
     for sentence in beside_probe(typed(ProbeResult | None, trained.probe, "the linear probe")):
-        print(sentence, file=sys.stderr)
-    print(f"model: {trained.path}", file=sys.stderr)
+        say(sentence, error=True)
+    say(f"model: {trained.path}", error=True)
     return 0
 
 
@@ -136,7 +135,7 @@ def search(
     found = search_fields(chosen, over, folder, trials=trials, progress=shown)
     print_rows([{"trial": t.number, "score": t.score, "state": t.state, **t.fields} for t in found], as_json)
     best = " ".join(f"--set {name}={value}" for name, value in found[0].fields.items())
-    print(f"best: edge-cv run {recipe} {best}", file=sys.stderr)
+    say(f"best: edge-cv run {recipe} {best}", error=True)
     return 0
 
 
@@ -172,7 +171,7 @@ def sweep(
         report, outcomes = sweeping.sweep(runs, folder, cluster=cluster, progress=shown)
     if report is not None:
         print_report(report, as_json)
-        print(f"report: {folder / 'report.html'}", file=sys.stderr)
+        say(f"report: {folder / 'report.html'}", error=True)
     codes = [BROKEN if any(outcome.violations for outcome in outcomes) else 0]
     for outcome in outcomes:
         if outcome.failed is not None:
@@ -196,6 +195,6 @@ def report(
     reports, measurements = load_all(folders)
     merged = with_measurements(merge(reports), measurements)
     if out is not None:
-        print(f"report: {save(merged, out)}", file=sys.stderr)
+        say(f"report: {save(merged, out)}", error=True)
     print_report(merged, as_json)
     return BROKEN if merged.violations else 0

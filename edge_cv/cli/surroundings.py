@@ -19,7 +19,7 @@ def open_streams() -> None:
     libraries print would end up in that file.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
+        os.set_inheritable(descriptor, True)  # worker processes need it too
     os.close(descriptor)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

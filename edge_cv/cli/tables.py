@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.printable import printable
+from edge_cv.cli.exits import say
 
 if TYPE_CHECKING:
     from converters.devices.compiled import Compiled
@@ -75,7 +75,7 @@ def print_compressed(compressed: Compressed, folder: Path, as_json: bool) -> Non
         rows = [row | {"warnings": list(compressed.warnings.get(row["model"], ()))} for row in rows]
     print_rows(rows, as_json)
     for warning in itertools.chain.from_iterable(compressed.warnings.values()):
-        print(f"edge-cv: warning: {warning}", file=sys.stderr)
+        say(f"edge-cv: warning: {warning}", error=True)
 
 
 def _compressed_row(row: Row, folder: Path) -> dict[str, Any]:
@@ -149,7 +149,8 @@ def print_measurement(measured: Measurement, as_json: bool) -> None:
     ]
     print_rows(rows, as_json)
     if match is not None and not as_json:
-        print(f"\n{match.sentence()}")
+        print()
+        say(match.sentence())
 
 
 def _print_groups(rows: Sequence[Row]) -> None:

@@ -159,7 +159,7 @@ def _classify_corrupted(task: Task, samples: Sequence[Sample]) -> np.ndarray:
     images = worker.readable(samples, reasons)
     hits = np.zeros((len(images), len(task.artifacts), 1 + len(NAMES) * SEVERITIES), bool)
     for index, image in enumerate(images):
-        seed = zlib.crc32(image.path.name.encode())
+        seed = zlib.crc32(os.fsencode(image.path.name))
         versions = [corrupt(pixels[index], name, 1 + level, seed=seed) for name in NAMES for level in range(SEVERITIES)]
         outputs, _ = worker.classify(task, np.stack([pixels[index], *versions]), [image] * (1 + len(versions)))
         for column, (values, (_, metadata)) in enumerate(zip(outputs, task.artifacts, strict=True)):

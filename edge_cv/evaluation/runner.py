@@ -85,7 +85,9 @@ class TFLiteModel:
                 raise ModelError("it is not a TFLite model (no TFL3 at byte 4)")
         try:
             with _quiet_stderr():  # the runtime prints the name of its delegate
-                self._interpreter = interpreter_class(model_path=path, num_threads=threads)
+                self._interpreter = interpreter_class(
+                    **_source(path, "model_path", "model_content"), num_threads=threads
+                )
                 self._interpreter.allocate_tensors()
             inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         except (ValueError, RuntimeError, TypeError, UnicodeDecodeError) as error:
@@ -130,7 +132,10 @@ class OnnxModel:
         # x86 without VNNI adds pairs of int8 products in 16 bits, which overflow: 8 dB where 20 dB are right
         options.add_session_config_entry("session.x64quantprecision", "1")
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            source = _source(path, "path_or_bytes", "path_or_bytes")
+            self._session = onnxruntime.InferenceSession(
+                **source, sess_options=options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # onnxruntime's exceptions derive from Exception directly
             raise ModelError(_one_line(error)) from error
         self.inputs = [_onnx_tensor(value) for value in self._session.get_inputs()]
@@ -148,6 +153,16 @@ class OnnxModel:
 
     def output(self, position: int = 0) -> np.ndarray:
         return self._results[position]
+
+
+def _source(path: str, by_path: str, by_content: str) -> dict:
+    """The argument that names a file, or that holds its content where the name is not UTF-8, which runtimes need."""
+    try:
+        path.encode()
+        return {by_path: path}
+    except UnicodeEncodeError:
+        with open(path, "rb") as file:
+            return {by_content: file.read()}
 
 
 def open_model(path: str, threads: int = 1) -> TFLiteModel | OnnxModel:

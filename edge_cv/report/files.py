@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from converters import strict_json
 from converters.errors import InputError
-from converters.files import write_atomic
+from converters.files import write_together
 from converters.strict_json import items, typed
 from edge_cv.recipe import Output
 from edge_cv.recipe.output import Format
@@ -37,9 +37,9 @@ def save(report: Report, folder: str | os.PathLike) -> Path:
         InputError: the folder cannot be written; existing files stay as they are.
     """
     folder = Path(folder)
-    html = page.to_html(report)
-    write_atomic(folder / "report.json", json.dumps(to_dict(report), indent=1, ensure_ascii=True, allow_nan=False))
-    return write_atomic(folder / "report.html", html)
+    text = json.dumps(to_dict(report), indent=1, ensure_ascii=True, allow_nan=False)
+    write_together({folder / "report.json": text, folder / "report.html": page.to_html(report)})
+    return folder / "report.html"
 
 
 def load(path: str | os.PathLike) -> Report:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.printable import printable
 from edge_cv.report.pictures import check_path, write_figure
 
 if TYPE_CHECKING:
@@ -36,12 +37,14 @@ def draw(errors: Sequence[LayerError], path: Path, *, title: str, below_db: floa
     figure = Figure((width, HEIGHT_INCHES), layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.set_title(title, loc="left", fontsize=11)
+    upper.set_title(printable(title), loc="left", fontsize=11, parse_math=False)
     _draw_sqnr(upper, errors, below_db)
     _draw_ranges(lower, errors)
     lower.set_xlim(-0.8, len(errors) - 0.2)
-    names = [e.layer if len(e.layer) <= MAX_NAME else f"…{e.layer[1 - MAX_NAME :]}" for e in errors]
-    lower.set_xticks(range(len(errors)), names, rotation=90, fontsize=7)
+    names = [
+        printable(e.layer) if len(e.layer) <= MAX_NAME else f"…{printable(e.layer[1 - MAX_NAME :])}" for e in errors
+    ]
+    lower.set_xticks(range(len(errors)), names, rotation=90, fontsize=7, parse_math=False)
     write_figure(figure, path, dpi=130)
 
 

@@ -78,7 +78,7 @@ def export(artifact: str | os.PathLike, out: str | os.PathLike, declaration: Dec
     sidecar = dataclasses.replace(record, file=artifact.name, sha256=digest, size_bytes=len(content)).to_json()
     name = f"{artifact.stem}.json"
     page = sources()
-    page["index.html"] = page["index.html"].replace("{{sidecar}}", html.escape(urllib.parse.quote(name)))
+    page["index.html"] = page["index.html"].replace("{{sidecar}}", html.escape(urllib.parse.quote(os.fsencode(name))))
     page["index.html"] = page["index.html"].replace("{{litertjs}}", litertjs.VERSION)
     contents: dict[str, bytes | str] = {
         **litertjs.files(),

@@ -100,7 +100,7 @@ def forget(journal: Path) -> None:
 def _digest(key: list[Any], samples: Samples) -> str:
     digest = hashlib.sha256(json.dumps(key, default=str).encode())
     for sample in samples.chunk(0, len(samples)):
-        digest.update(f"{sample.path}\0{sample.label}\0{sample.label_set}\n".encode())
+        digest.update(os.fsencode(f"{sample.path}\0{sample.label}\0{sample.label_set}\n"))
     return digest.hexdigest()[:16]
 
 
