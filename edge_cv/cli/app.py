@@ -6,7 +6,6 @@ interrupted by Ctrl-C, SIGTERM and SIGHUP.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import warnings
@@ -18,7 +17,7 @@ from converters.errors import CheckFailed, InputError, UnknownLayer, UnsafeCode,
 from edge_cv.cli import data, measuring, models, runs
 from edge_cv.cli.exits import BAD_INPUT, BROKEN, BROKEN_PIPE, INTERRUPTED, fail
 from edge_cv.cli.interruption import interruption
-from edge_cv.cli.surroundings import check_backend, close_streams, open_streams
+from edge_cv.cli.surroundings import check_backend, close_streams, log_to_stderr, open_streams
 
 OPTIONS = {  # that make an input usable, by the error
     UnknownLayer: "--import FILE.py",
@@ -63,7 +62,7 @@ def main() -> None:
     open_streams()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["MPLBACKEND"] = "agg"  # plots are files, whatever the user's own programs draw on
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    log_to_stderr()
     warnings.filterwarnings("default", message="edge_cv", category=DeprecationWarning)  # of recipes and --set
     with interruption() as interrupted:
         try:

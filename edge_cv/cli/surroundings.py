@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sys
 
 from converters.errors import unknown
+from converters.printable import printable
 
 KERAS_BACKENDS = ("tensorflow", "jax")
 
@@ -27,6 +29,20 @@ def open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # open until the process ends
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+class _Formatter(logging.Formatter):
+    """Messages without what a terminal would obey, as names of files may hold it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).splitlines()))
+
+
+def log_to_stderr() -> None:
+    """Print warnings of all modules on stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def close_streams() -> None:
