@@ -22,7 +22,6 @@ from converters.float_model import FloatModel, convert_float, output_meaning
 from converters.images.preprocessing import Preprocessing
 from converters.packages import package_versions
 from converters.parity import Parity, compare
-from converters.printable import encodable
 from converters.quantization.integer import float_operators
 from converters.record import InputRecord, OutputRecord, Record, TensorRecord
 from converters.schemes import Converted, Scheme, parse
@@ -302,11 +301,9 @@ def prepare(
         )
         gathered = np.rint(gathered) if source.takes_integers else gathered
     graph = Graph(float_model.content)
-    if labels is not None:
-        check_labels(labels, graph.shape(graph.outputs[0])[-1])
+    names = None if labels is None else check_labels(labels, graph.shape(graph.outputs[0])[-1])
     takes_pixels = float_model.takes_pixels
     images = noise(source.input_shape, preprocessing, takes_pixels) if gathered is None else gathered
-    names = None if labels is None else tuple(map(encodable, labels))
     return Job(float_model, graph, preprocessing, gathered, images, names, source.activation)
 
 

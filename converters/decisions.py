@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converters.errors import InputError
+from converters.printable import encodable
 
 SIGMOID, SOFTMAX = "sigmoid", "softmax"
 
@@ -71,8 +72,12 @@ def class_count(outputs: int) -> int:
     return 2 if outputs == 1 else outputs
 
 
-def check_labels(labels: Sequence[str], outputs: int) -> None:
-    """Raise InputError unless the labels name the classes of a model with so many outputs, each in one line."""
+def check_labels(labels: Sequence[str], outputs: int) -> tuple[str, ...]:
+    """The labels, in which what UTF-8 cannot encode is escaped.
+
+    Raises:
+        InputError: they do not name the classes of a model with so many outputs, each in one line.
+    """
     if isinstance(labels, str) or not isinstance(labels, Sequence):
         raise InputError(
             f"labels must be a list of {class_count(outputs)} class names. Received: {type(labels).__name__}"
@@ -84,4 +89,5 @@ def check_labels(labels: Sequence[str], outputs: int) -> None:
         raise InputError(f"labels must be {expected}. Received: {len(labels)}")
     wrong = [label for label in labels if not isinstance(label, str) or not label.strip() or "\n" in label]
     if wrong:
-        raise InputError(f"labels must be names of one line. Received: {wrong[0]!r}")
+        raise InputError(f"labels must be names of one line. Received: {wrong[0]!r:.80}")
+    return tuple(map(encodable, labels))
