@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ import pytest
 
 from converters.errors import InputError
 from edge_cv import pipeline
-from edge_cv.pipeline.model import RunModel
+from edge_cv.pipeline.model import RunModel, build_or_train
+from edge_cv.progress import silent
 from edge_cv.recipe import Data, Fit, Model, Recipe
+from edge_cv.stages import Steps
 
 RECIPE = Recipe(
     name="trial",
@@ -99,6 +102,7 @@ def test_the_classes_of_the_model_must_be_those_of_the_photos(tmp_path):
 
 WITHOUT_TENSORFLOW = """
 import sys
+import zipfile
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in HIDDEN:
@@ -131,3 +135,17 @@ def test_a_model_is_trained_on_jax_without_tensorflow_and_opened_with_it_later(h
         logits = model.predict(found["pixels"], verbose=0)
         np.testing.assert_allclose(logits, found["logits"], rtol=1e-4, atol=1e-4 * np.abs(logits).max())
     assert json.loads((tmp_path / "run" / "model.json").read_text())["labels"] == list("0123456789")
+
+
+def test_a_model_that_is_only_built_is_the_same_in_every_run(tmp_path):
+    """With random weights, and with dropout, whose seed is stored beside the weights."""
+    import keras
+
+    recipe = dataclasses.replace(RECIPE, model=dataclasses.replace(RECIPE.model, classes=10), fit=None)
+    weights = []
+    for seed, name in enumerate("ab"):
+        keras.utils.set_random_seed(seed)
+        model = build_or_train(recipe, None, Steps(tmp_path / name), silent)
+        with zipfile.ZipFile(model.path) as archive:
+            weights.append(archive.read("model.weights.h5"))
+    assert weights[0] == weights[1]

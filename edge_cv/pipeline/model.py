@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from converters.files import beside, write_atomic
 from edge_cv.pipeline.file_model import FileModel, check_trainable
 from edge_cv.pipeline.inputs import samples_key, training_photos
-from edge_cv.pipeline.training import OnEpoch, TrainingRun, batches_of, built
+from edge_cv.pipeline.training import OnEpoch, TrainingRun, batches_of, built, import_keras
 from edge_cv.progress import Progress
 from edge_cv.recipe import FIELDS_WITHOUT_EFFECT, Fit, Output, Recipe
 from edge_cv.stages import Steps, fingerprint
@@ -192,6 +192,7 @@ def _build(recipe: Recipe, steps: Steps, progress: Progress) -> RunModel:
 
     def make() -> tuple[Any, dict[str, Any]]:
         with progress(f"building {recipe.model.name}"):
+            import_keras().utils.set_random_seed(Fit().seed)  # of random weights, and of what its dropout draws
             return built(recipe.model, classes), {"labels": _imagenet_names(classes)}
 
     return RunModel("model", steps, _inputs(recipe), make)
