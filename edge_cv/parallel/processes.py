@@ -19,6 +19,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _WATCH_SECONDS = 0.5
+_WARNING = "ignore:resource_tracker:UserWarning"
 
 
 def map_in_processes(
@@ -115,23 +116,20 @@ def _blocked(number: signal.Signals) -> Iterator[None]:
 
 
 def _start_trackers() -> None:
-    """Start the processes that remove semaphores when this one is killed, without the warning that they print then."""
+    """Start the processes that remove semaphores when this one is killed, without the warning that they print then.
+
+    The warning stays off in the environment, because worker processes start further ones.
+    """
     import multiprocessing.resource_tracker
 
     from loky.backend import resource_tracker
 
-    name = "PYTHONWARNINGS"
-    before = os.environ.get(name)
-    os.environ[name] = ",".join(filter(None, (before, "ignore:resource_tracker:UserWarning")))
-    try:
-        with _blocked(signal.SIGHUP):  # of a closed terminal
-            for tracker in (resource_tracker, multiprocessing.resource_tracker):
-                tracker.ensure_running()
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+    filters = os.environ.get("PYTHONWARNINGS", "")
+    if _WARNING not in filters:
+        os.environ["PYTHONWARNINGS"] = f"{filters},{_WARNING}" if filters else _WARNING
+    with _blocked(signal.SIGHUP):  # of a closed terminal
+        for tracker in (resource_tracker, multiprocessing.resource_tracker):
+            tracker.ensure_running()
 
 
 def _initialize(
