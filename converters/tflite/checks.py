@@ -97,7 +97,7 @@ def check_references(model: Any, operator_name: Callable[[int], str], dtypes: Ma
             _require(
                 _values(subgraph.tensors[tensor]) > 0, f"its {what} has the shape {_shape(subgraph.tensors[tensor])}"
             )
-    _check_order(model, subgraph)
+    _check_order(model, subgraph, operator_name)
     steps: list[Step] = [((), {tensor: _values(subgraph.tensors[tensor]) for tensor in _indices(subgraph.inputs)})]
     for operator in subgraph.operators:
         written = {tensor: _values(subgraph.tensors[tensor]) for tensor in _indices(operator.outputs)}
@@ -195,8 +195,11 @@ def _indices(tensors: Any) -> tuple[int, ...]:
     return () if tensors is None else tuple(int(tensor) for tensor in tensors)
 
 
-def _check_order(model: Any, subgraph: Any) -> None:
-    """Each tensor is an input, a constant, a state or the result of one operator before those that read it."""
+def _check_order(model: Any, subgraph: Any, operator_name: Callable[[int], str]) -> None:
+    """Each tensor is an input, a constant, a state or the result of one operator before those that read it.
+
+    A custom operator may also read a tensor that nothing computes: the memory in which an NPU works.
+    """
     tensors = subgraph.tensors
     constants = {
         index
@@ -207,7 +210,11 @@ def _check_order(model: Any, subgraph: Any) -> None:
     for tensor in inputs:
         _require(tensor not in constants, f"its input, tensor {tensor}, is a constant")
     known = constants | inputs | {i for i, t in enumerate(tensors) if t.isVariable or _values(t) == 0}
+    computed = {tensor for operator in subgraph.operators for tensor in _indices(operator.outputs)}
     for index, operator in enumerate(subgraph.operators):
+        code = model.operatorCodes[operator.opcodeIndex]
+        if operator_name(max(code.builtinCode, code.deprecatedBuiltinCode)) == "CUSTOM":
+            known.update(set(_indices(operator.inputs)) - computed)
         for tensor in _indices(operator.inputs):
             _require(tensor < 0 or tensor in known, f"operator {index} reads tensor {tensor} before it is computed")
         for tensor in _indices(operator.outputs):
