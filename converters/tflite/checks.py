@@ -187,8 +187,15 @@ def _check_operators(model: Any, subgraph: Any, operator_name: Callable[[int], s
         _require(given and len(outputs) > 0, f"{where} has {len(inputs)} inputs and {len(outputs)} outputs")
         if rank:
             shape, output = _shape(tensors[inputs[1]]), _shape(tensors[outputs[0]])
-            _require(len(shape) == rank and min(shape) > 0, f"{where} has weights of the shape {shape}")
+            fits = (len(shape) == rank and min(shape) > 0) or _is_computed(model, subgraph, inputs[1], shape)
+            _require(fits, f"{where} has weights of the shape {shape}")
             _require(rank == 2 or len(output) == 4, f"{where} has an output of the shape {output}")
+
+
+def _is_computed(model: Any, subgraph: Any, tensor: int, shape: tuple[int, ...]) -> bool:
+    """Whether the runtime finds out the shape of a tensor: rounded weights of quantization-aware training have none."""
+    data = model.buffers[subgraph.tensors[tensor].buffer].data
+    return shape == () and (data is None or len(data) == 0) and tensor not in _indices(subgraph.inputs)
 
 
 def _indices(tensors: Any) -> tuple[int, ...]:
