@@ -322,9 +322,10 @@ def _content(path: Path) -> Any:
         return None
     if path.suffix == ".json":
         return without_time(json.loads(path.read_bytes()))
-    if path.suffix == ".keras":  # its metadata holds a date
+    if path.suffix == ".keras":  # its metadata holds a date, its configuration addresses of objects
         with zipfile.ZipFile(path) as archive:
-            return {name: archive.read(name) for name in archive.namelist() if name != "metadata.json"}
+            members = {name: archive.read(name) for name in archive.namelist() if name != "metadata.json"}
+        return members | {"config.json": re.sub(rb'"shared_object_id": \d+', b"", members["config.json"])}
     if path.name == "checkpoint.npz":
         with np.load(path) as arrays:
             state = without_time(json.loads(arrays["state"].tobytes()))
