@@ -161,7 +161,7 @@ def interrupt(monkeypatch, epoch: int, step: int) -> None:
     monkeypatch.setattr(TrainingMonitor, "on_train_batch_begin", interrupted)
 
 
-@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("steps", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_an_augmented_training_resumes_within_an_epoch(memory, tmp_path, steps):
     settings = quick(batch_size=4, epochs=2, schedule="constant", checkpoint_seconds=0.0, steps_per_execution=steps)
     whole, again = network(), network()

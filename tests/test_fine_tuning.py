@@ -97,6 +97,7 @@ class Stopping:
         return self.batches.epoch(number, first_step)
 
 
+@pytest.mark.slow
 def test_a_stage_that_stopped_does_not_resume_with_other_settings(digits, small_classifier, tmp_path):
     stopped, wanted = (ChannelPrune(0.7, fine_tuning=FineTuning(epochs=3, learning_rate=rate)) for rate in (1e-2, 1e-3))
     with pytest.raises(Exception):  # noqa: B017, PT011  what TensorFlow makes of an error in a generator

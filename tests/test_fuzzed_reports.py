@@ -21,7 +21,7 @@ from edge_cv.report.files import load_all, to_dict
 from edge_cv.report.page import to_html
 from edge_cv.report.terminal import show
 
-CASES = 80  # of each subject in the quick tests
+CASES = 30  # of each subject in the quick tests
 SEEDS = (1, 2, 3)  # of the slow ones
 PAGES = 10  # cases of a page with all its plots, which takes long
 SHA256 = "5" * 64
