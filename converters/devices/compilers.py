@@ -5,7 +5,6 @@ Each compiler is a `Compiler` value in a file of its own; `compile_file` runs it
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,9 +13,9 @@ import numpy as np
 from converters.devices import vela
 from converters.devices.compiled import Compiled, Compiler, CpuOperator
 from converters.errors import InputError, unknown
-from converters.files import write_atomic
+from converters.files import temporary_folder, write_atomic
 from converters.packages import package_versions
-from converters.tflite.graph import Graph, count_operators
+from converters.tflite.graph import Graph, Operator, count_operators, read_graph
 
 COMPILERS: tuple[Compiler, ...] = (vela.COMPILER,)
 TARGETS: Mapping[str, Compiler] = {target: compiler for compiler in COMPILERS for target in compiler.targets}
@@ -40,14 +39,15 @@ def compile_file(path: str | Path, target: str, out: str | Path) -> Compiled:
     if path.suffix != ".tflite" or not path.is_file():
         raise InputError(f"the file to compile must be a .tflite file that exists. Received: {path}")
     content = path.read_bytes()
-    _check_integer(content, path)
+    graph = read_graph(path, content)
+    _check_integer(graph, path)
     compiler = TARGETS[target]
     versions = package_versions([compiler.package])
     if not versions:
         raise InputError(
             f"compiling for {target} needs the package {compiler.package}: pip install 'edge-cv[{compiler.extra}]'"
         )
-    with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder:
+    with temporary_folder() as folder:
         source = Path(folder) / "model.tflite"  # the compiler need not take every name of a file
         source.write_bytes(content)
         result = compiler.run(source, target)
@@ -61,7 +61,7 @@ def compile_file(path: str | Path, target: str, out: str | Path) -> Compiled:
         cycles=result.cycles,
         clock_mhz=result.clock_mhz,
         memory_system=result.memory_system,
-        npu_operators=sum(1 for _ in Graph(content).operators()) - len(left),
+        npu_operators=sum(1 for _ in graph.operators()) - len(left),
         cpu_operators=left,
         sram_bytes=result.sram_bytes,
         dram_bytes=result.dram_bytes,
@@ -69,9 +69,8 @@ def compile_file(path: str | Path, target: str, out: str | Path) -> Compiled:
     )
 
 
-def _check_integer(content: bytes, path: Path) -> None:
+def _check_integer(graph: Graph, path: Path) -> None:
     """Raise InputError for a file that is not an integer one: an NPU computes in integers."""
-    graph = Graph(content)
     if count_operators(graph)[0] == 0:
         raise InputError(
             f"the file to compile must be an integer one: edge-cv convert --scheme int8. Received: {path}, all of "
@@ -87,17 +86,13 @@ def on_cpu(compiled: bytes, reasons: Mapping[str, str]) -> tuple[CpuOperator, ..
         reasons: the compiler's reason, by the name of an operator's output.
     """
     graph = Graph(compiled)
-    names = [graph.name(operator.outputs[0]) for operator in graph.operators() if operator.outputs]
-    kinds = [operator.name for operator in graph.operators() if operator.outputs]
+    left = [(operator, graph.name(operator.outputs[0])) for operator in graph.operators() if operator.name != "CUSTOM"]
     return tuple(
-        CpuOperator(kind, name, reasons.get(name, _reason(graph, name)))
-        for kind, name in zip(kinds, names, strict=True)
-        if kind != "CUSTOM"
+        CpuOperator(operator.name, name, reasons.get(name, _reason(graph, operator))) for operator, name in left
     )
 
 
-def _reason(graph: Graph, name: str) -> str:
+def _reason(graph: Graph, operator: Operator) -> str:
     """Why the compiler leaves an operator to the CPU, where it does not say so itself."""
-    operator = graph.by_output()[name]
     floats = [str(graph.dtype(t)) for t in operator.outputs if graph.dtype(t) == np.float32]
     return "its output is float32" if floats else "the compiler gives no reason"

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from converters.errors import InputError
-from converters.printable import printable
 from edge_cv.cli.exits import BROKEN, fail, say
 from edge_cv.cli.options import (
     Augment,
@@ -274,7 +273,7 @@ def compile_artifact(
     for one in made:
         say(f"{one.target}: estimated by {one.compiler} for {one.memory_system}")
         for operator in one.cpu_operators:
-            print(f"{one.target}: {operator.kind} {printable(operator.layer)} stays on the CPU: {operator.reason}")
+            say(f"{one.target}: {operator.kind} {operator.layer} stays on the CPU: {operator.reason}")
     return 0
 
 
