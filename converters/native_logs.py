@@ -8,6 +8,7 @@ Python writes to `sys.stderr`, such as progress bars, is not redirected.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -140,7 +141,13 @@ def import_tensorflow() -> None:
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors stay
-    with suppress_native_logs():
-        import tensorflow as tf
+    collecting = gc.isenabled()
+    gc.disable()  # scanning the 500,000 objects that it imports again and again would take over a second
+    try:
+        with suppress_native_logs():
+            import tensorflow as tf
 
-        tf.config.list_physical_devices()  # searches the driver now, not at the first operation
+            tf.config.list_physical_devices()  # searches the driver now, not at the first operation
+    finally:
+        if collecting:
+            gc.enable()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
+import signal
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -19,9 +21,13 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # compiling one corruption takes seconds in each process
 if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a worker: more threads would wait for each other
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a job in the background: commands would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Test files of minutes, the longest first. They start first, so that none of them is the end of a parallel run.
 LONGEST_FIRST = (
@@ -41,6 +47,28 @@ LONGEST_FIRST = (
     "test_file_model.py",
     "test_cli.py",
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave what the test files import, such as TensorFlow, out of all garbage collections, which would take long."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Collect garbage after each test file, and leave what remains out of further collections."""
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or nextitem.path != item.path:
+            gc.collect()
+            gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -81,7 +81,7 @@ def test_crops_of_a_rectangle_have_its_aspect_ratio():
     assert windows(PLAIN, {}, 300, 400, (40, 20)).tolist() == [[0, 125, 300, 150]]
 
 
-@pytest.mark.parametrize("without_channels", [False, True])
+@pytest.mark.parametrize("without_channels", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_grey_arrays_are_augmented_and_fitted(tmp_path, without_channels):
     import keras
 

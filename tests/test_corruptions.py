@@ -21,6 +21,7 @@ def photo() -> np.ndarray:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_corruption_depends_on_its_seed_and_grows_with_severity(photo, name):
+    photo = photo[:48, :48]
     before = np.random.get_state()[1].copy()
     mild, hard = (corrupt(photo, name, severity, seed=3) for severity in (1, 5))
     assert mild.shape == hard.shape == photo.shape

@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from image_batches import EVERYTHING, Memory, make, same, scene, taken, with_pillow
+from image_batches import EVERYTHING, MIXED, Memory, make, same, scene, taken, with_pillow
 from PIL import Image, ImageEnhance, ImageOps
 from tiny_training import assert_equal, quick
 
@@ -165,14 +165,14 @@ def interrupt(monkeypatch, epoch: int, step: int) -> None:
 def test_an_augmented_training_resumes_within_an_epoch(memory, tmp_path, steps):
     settings = quick(batch_size=4, epochs=2, schedule="constant", checkpoint_seconds=0.0, steps_per_execution=steps)
     whole, again = network(), network()
-    fit(whole, make(memory, EVERYTHING), settings)
+    fit(whole, make(memory, MIXED), settings)
     with pytest.MonkeyPatch.context() as patch:
         interrupt(patch, 2, 2)
         with pytest.raises(KeyboardInterrupt):
-            fit(network(), make(memory, EVERYTHING), settings, folder=tmp_path)
+            fit(network(), make(memory, MIXED), settings, folder=tmp_path)
     state = load(tmp_path / "checkpoint.npz").state
     assert (state["epoch"], state["step"]) == (1, 2)
-    fit(again, make(memory, EVERYTHING), settings, folder=tmp_path)
+    fit(again, make(memory, MIXED), settings, folder=tmp_path)
     assert_equal(again, whole)
 
 
@@ -189,7 +189,7 @@ def test_several_steps_a_call_train_as_one_does(memory, monkeypatch):
 
         models.append(network())
         settings = quick(batch_size=4, epochs=2, schedule="cosine", steps_per_execution=steps)
-        fitted = fit(models[-1], make(memory, EVERYTHING), settings, progress=progress)
+        fitted = fit(models[-1], make(memory, MIXED), settings, progress=progress)
         reports.append(seen)
     assert_equal(*models, rtol=1e-6, atol=1e-7)
     assert reports[0] == [(1, 6), (2, 6), (3, 6), (4, 6), (5, 6), (6, 6)] * 2

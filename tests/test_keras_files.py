@@ -21,13 +21,22 @@ def _images(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
 
 
+def _outputs(model: Any, images: np.ndarray) -> np.ndarray:
+    """What a Keras model computes, without tracing a function for it."""
+    return np.asarray(model(images, training=False))
+
+
 @pytest.mark.parametrize("version", ["2.2.4-tf", "2.3.0-tf", "2.10.0", "2.15.0"])
 def test_an_h5_file_of_keras_2_computes_what_tf_keras_computes(version, tmp_path):
+    import h5py
+
     model = keras_2_model()
     model.compile("adam", "mse")
-    model.fit(_images(), np.zeros((3, 3)), verbose=0)  # the file then holds optimizer_weights
+    model.optimizer.build(model.trainable_variables)
     path = save_keras_2(model, tmp_path / "two.h5", version)
-    np.testing.assert_allclose(open_source(path).predict(_images()), model.predict(_images(), verbose=0), atol=1e-5)
+    with h5py.File(path) as file:
+        assert len(file["optimizer_weights"])
+    np.testing.assert_allclose(open_source(path).predict(_images()), _outputs(model, _images()), atol=1e-5)
 
 
 def test_a_teachable_machine_file_becomes_a_keras_3_model(tmp_path):
@@ -36,7 +45,7 @@ def test_a_teachable_machine_file_becomes_a_keras_3_model(tmp_path):
     model = teachable_machine()
     loaded = load(save_keras_2(model, tmp_path / "keras_model.h5", "2.2.4-tf"))
     images = _images() / 127.5 - 1
-    np.testing.assert_allclose(open_source(loaded).predict(images), model.predict(images, verbose=0), atol=1e-5)
+    np.testing.assert_allclose(open_source(loaded).predict(images), _outputs(model, images), atol=1e-5)
     # hard_sigmoid has another slope in Keras 3: such a model stays what it is
     assert not isinstance(loaded, keras.Model)
     import tf_keras
@@ -60,17 +69,17 @@ def test_arithmetic_of_tensorflow_becomes_rescaling_layers(tmp_path):
         loaded = load(path)
         assert isinstance(loaded, keras.Model)
         assert [type(layer).__name__ for layer in loaded.layers[1:3]] == ["Rescaling", "Rescaling"]
-        np.testing.assert_allclose(loaded.predict(_images(), verbose=0), model.predict(_images(), verbose=0), atol=1e-4)
+        np.testing.assert_allclose(_outputs(loaded, _images()), _outputs(model, _images()), atol=1e-4)
 
 
 def test_a_keras_file_of_tf_keras_computes_the_same(tmp_path):
     model = keras_2_model()
     model.save(tmp_path / "two.keras")
     source = open_source(tmp_path / "two.keras")
-    np.testing.assert_allclose(source.predict(_images()), model.predict(_images(), verbose=0), atol=1e-5)
+    np.testing.assert_allclose(source.predict(_images()), _outputs(model, _images()), atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["keras", "h5", "hdf5", "model", "tf_keras"])
 def test_a_model_of_mixed_precision_computes_in_float32(policy, kind, small_network, tmp_path):
     import keras
@@ -90,7 +99,7 @@ def test_a_model_of_mixed_precision_computes_in_float32(policy, kind, small_netw
         model.save(tmp_path / f"mixed.{kind.replace('hdf5', 'h5')}")
         if kind == "hdf5":
             (tmp_path / "mixed.h5").rename(given)
-    np.testing.assert_allclose(open_source(given).predict(_images()), plain.predict(_images(), verbose=0), atol=1e-4)
+    np.testing.assert_allclose(open_source(given).predict(_images()), _outputs(plain, _images()), atol=1e-4)
 
 
 def _with_config(source: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:
@@ -241,7 +250,7 @@ def test_the_loss_of_a_training_is_not_needed(small_network, tmp_path):
     keras.saving.get_custom_objects().clear()
     for name in ("m.keras", "m.h5"):
         predicted = open_source(tmp_path / name).predict(_images())
-        np.testing.assert_allclose(predicted, model.predict(_images(), verbose=0), atol=1e-5)
+        np.testing.assert_allclose(predicted, _outputs(model, _images()), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +292,7 @@ def test_weights_alone_need_the_architecture(edge_cv, tmp_path):
     assert code == 0, printed
     (file,) = tmp_path.glob("*float32.tflite")
     images = _images()
-    np.testing.assert_allclose(open_source(file).predict(images), model.predict(images, verbose=0), atol=1e-4)
+    np.testing.assert_allclose(open_source(file).predict(images), _outputs(model, images), atol=1e-4)
     code, _, printed = edge_cv(*command, "--architecture", "mobilenet_v3_small")
     assert code == 2
     assert len(printed.strip().splitlines()) == 1
@@ -301,4 +310,4 @@ def test_raw_operations_in_an_h5_file_of_keras_3_are_read_although_it_does_not_n
     with pytest.raises(ValueError, match="Relu6"):
         keras.models.load_model(tmp_path / "raw.h5")
     predicted = open_source(tmp_path / "raw.h5").predict(_images())
-    np.testing.assert_allclose(predicted, model.predict(_images(), verbose=0), rtol=1e-5)
+    np.testing.assert_allclose(predicted, _outputs(model, _images()), rtol=1e-5)

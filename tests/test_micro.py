@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -34,25 +35,41 @@ np.save(out, outputs)
 """
 
 
+NETWORKS = [
+    pytest.param(key, id=f"{key[0]}-{key[2]}", marks=pytest.mark.slow if "v3" in key[0] else ()) for key in HEADS
+]
+
+
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Small networks of random weights as files, by name, width and scheme; and the images that they were shown."""
-    import keras
-
+def images() -> np.ndarray:
     from converters import Preprocessing
-    from edge_cv import data, models
+    from edge_cv import data
 
-    images = np.stack([p for p, _ in data.open_samples("sample_calibration").pixels(Preprocessing(96), limit=12)])
-    folder, found, network = tmp_path_factory.mktemp("micro"), {}, {}
-    for name, alpha, scheme in HEADS:
-        if (name, alpha) not in network:
-            keras.utils.set_random_seed(1)
-            network[name, alpha] = models.build(name, classes=10, image_size=96, alpha=alpha)
+    return np.stack([p for p, _ in data.open_samples("sample_calibration").pixels(Preprocessing(96), limit=12)])
+
+
+@pytest.fixture(scope="module")
+def file_of(images, tmp_path_factory):
+    """Makes the file of a small network of random weights, by name, width and scheme; each once."""
+    folder = tmp_path_factory.mktemp("micro")
+
+    @functools.cache
+    def network(name, alpha):
+        import keras
+
+        from edge_cv import models
+
+        keras.utils.set_random_seed(1)
+        return models.build(name, classes=10, image_size=96, alpha=alpha)
+
+    @functools.cache
+    def file_of(name, alpha, scheme):
         chosen = Int8(correction="none", min_sqnr_db=-20) if scheme == "int8" else scheme
-        made = to_tflite(network[name, alpha], chosen, calibration=images, target="micro")
-        found[name, alpha, scheme] = folder / f"{name}_{scheme}.tflite"
-        found[name, alpha, scheme].write_bytes(made.content)
-    return found, images
+        path = folder / f"{name}_{scheme}.tflite"
+        path.write_bytes(to_tflite(network(name, alpha), chosen, calibration=images, target="micro").content)
+        return path
+
+    return file_of
 
 
 def _run_on_tflm(path, images, arena_bytes, folder) -> np.ndarray | None:
@@ -62,32 +79,32 @@ def _run_on_tflm(path, images, arena_bytes, folder) -> np.ndarray | None:
     return np.load(folder / "out.npy") if done.returncode == 0 else None
 
 
-@pytest.mark.parametrize("key", HEADS, ids=lambda key: f"{key[0]}-{key[2]}")
-def test_activations_take_what_the_runtimes_planner_gives_them(files, key):
-    found = memory(files[0][key].read_bytes())
+@pytest.mark.parametrize("key", NETWORKS)
+def test_activations_take_what_the_runtimes_planner_gives_them(file_of, key):
+    found = memory(file_of(*key).read_bytes())
     scratch = found.activations_bytes - HEADS[key]  # CMSIS-NN's; the runtime on a PC has none
     assert 0 <= scratch <= 0.01 * HEADS[key]
-    assert found.flash_bytes == files[0][key].stat().st_size
+    assert found.flash_bytes == file_of(*key).stat().st_size
 
 
-@pytest.mark.parametrize("key", HEADS, ids=lambda key: f"{key[0]}-{key[2]}")
-def test_the_arena_is_large_enough_and_hardly_larger_than_the_runtime_needs(files, key, tmp_path):
+@pytest.mark.parametrize("key", NETWORKS)
+def test_the_arena_is_large_enough_and_hardly_larger_than_the_runtime_needs(file_of, images, key, tmp_path):
     pytest.importorskip("tflite_micro")
-    paths, images = files
     images = (
         images[:1].astype(np.float32) if key[2] == "float32" else (images[:1].astype(np.int16) - 128).astype(np.int8)
     )
-    found = memory(paths[key].read_bytes())
-    assert _run_on_tflm(paths[key], images, found.arena_bytes, tmp_path) is not None
-    assert _run_on_tflm(paths[key], images, found.activations_bytes + found.records_bytes * 9 // 10, tmp_path) is None
+    found = memory(file_of(*key).read_bytes())
+    assert _run_on_tflm(file_of(*key), images, found.arena_bytes, tmp_path) is not None
+    assert (
+        _run_on_tflm(file_of(*key), images, found.activations_bytes + found.records_bytes * 9 // 10, tmp_path) is None
+    )
 
 
-def test_the_microcontrollers_runtime_computes_what_litert_reference_kernels_do(files, tmp_path):
+def test_the_microcontrollers_runtime_computes_what_litert_reference_kernels_do(file_of, images, tmp_path):
     pytest.importorskip("tflite_micro")
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    paths, images = files
-    path = paths["mobilenet_v1", 0.25, "int8"]
+    path = file_of("mobilenet_v1", 0.25, "int8")
     integers = (images.astype(np.int16) - 128).astype(np.int8)
     found = _run_on_tflm(path, integers, memory(path.read_bytes()).arena_bytes, tmp_path)
     interpreter = Interpreter(str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_REF)

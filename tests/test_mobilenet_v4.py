@@ -110,7 +110,7 @@ def test_dropout_and_stochastic_depth_are_the_variants_and_can_be_turned_off():
     assert medium.pop("dropout") == 0.2
     assert list(medium.values()) == sorted(medium.values())
     assert 0 < medium["block2b_drop"] < medium["block4k_drop"] < 0.075
-    assert rates(quick(MEDIUM, dropout=0, stochastic_depth=0)) == {}
+    assert rates(quick(dropout=0, stochastic_depth=0)) == {}
 
 
 def test_alpha_narrows_the_stages_but_not_the_head():
