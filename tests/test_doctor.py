@@ -1,0 +1,52 @@
+"""`edge-cv doctor`: what is installed, what is missing, and the command that installs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+
+from edge_cv.pipeline.doctor import EXTRAS, missing
+
+
+def doctor(*options: str, path: str | None = None) -> subprocess.CompletedProcess:
+    environment = os.environ if path is None else os.environ | {"PATH": path}
+    command = [sys.executable, "-m", "edge_cv.cli", "doctor", *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_it_prints_the_machine_the_versions_and_one_row_for_each_extra():
+    done = doctor()
+    assert done.returncode == 0, done.stderr
+    assert f"Python {platform.python_version()}" in done.stdout
+    assert f"numpy {metadata.version('numpy')}" in done.stdout
+    assert all(purpose in done.stdout for purpose in EXTRAS.values())
+
+
+def test_a_program_that_is_missing_is_named_with_the_command_that_installs_it(tmp_path):
+    done = doctor("--json", path=str(tmp_path))
+    checks = {check["purpose"]: check for check in json.loads(done.stdout)["checks"]}
+    assert checks["benchmark --device adb"]["missing"] == ["adb"]
+    assert checks["benchmark --device adb"]["install"] == "apt-get install adb"
+    assert done.returncode == 0  # not every command needs it
+
+
+def test_a_requirement_is_missing_if_it_is_not_installed_or_has_another_version():
+    version = metadata.version("numpy")
+    stated = ["numpy<1", "no-such-package>=2", "pytest", 'no-such-extra; extra == "search"']
+    assert missing(stated, None) == (f"numpy {version} (needed: <1)", "no-such-package")
+    assert missing(stated, "search") == ("no-such-extra",)
+    assert missing(stated, "ray") == ()
+
+
+def test_a_requirement_of_another_system_is_not_missing():
+    stated = ['no-such-package; sys_platform == "win32"', 'absent; sys_platform == "linux"']
+    assert missing(stated, None) == ("absent",)
+
+
+def test_every_extra_that_it_explains_exists():
+    stated = metadata.metadata("edge-cv").get_all("Provides-Extra")
+    assert set(EXTRAS) <= set(stated)
