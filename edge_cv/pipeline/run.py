@@ -32,7 +32,7 @@ from edge_cv.pipeline.stage_losses import warnings_of_stages
 from edge_cv.pipeline.steps import FLOAT32, PREDICTIONS, Job, ModelFile
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import Output, Recipe
-from edge_cv.report import Report, save
+from edge_cv.report import Report, model_card, save
 from edge_cv.stages import Steps
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run(
     device: Ssh | Adb | None = None,
     progress: Progress = silent,
 ) -> Report:
-    """Run a recipe; write `report.json`, `report.html`, the model and its files into a folder.
+    """Run a recipe; write `report.json`, `report.html`, `model_card.md`, the model and its files into a folder.
 
     A second run with the same folder does only what has changed. A run that was interrupted, at any moment, resumes.
 
@@ -85,6 +85,7 @@ def run(
     files = [steps.convert(job, source, output, calibration) for output, source in models.items()]
     report = _report(job, model, models, files, photos, calibration)
     save(report, out_dir)
+    model_card.write(report, recipe, model.preprocessing, out_dir)
     return report if device is None else _with_device(job, report, files, device)
 
 
