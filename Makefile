@@ -6,19 +6,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo android test test-all lint format clean
+.PHONY: help setup demo android docs test test-all lint format clean
 
 help:
 	@echo "make setup     install the project with all extras into .venv"
 	@echo "make demo      convert EfficientNet-Lite0 to int8 and compare it with float: runs/demo/report.html"
 	@echo "make android   build, test and sign the Android app: android_demo/build/edge_cv-debug.apk"
+	@echo "make docs      build the documentation site: build/site/index.html"
 	@echo "make test      run the quick tests, some minutes"
 	@echo "make test-all  run all tests"
 	@echo "make lint      run ruff, import-linter and mypy"
 
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,corruptions,search,grain,jax,micro,ethos-u,ray]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,corruptions,search,grain,jax,micro,ethos-u,ray,docs]'
 	touch $(READY)
 
 setup: $(READY)
@@ -28,6 +29,9 @@ demo: $(READY)
 
 android: $(READY)
 	$(BIN)/python android_demo/build.py
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"

@@ -31,7 +31,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a job in the backgro
 
 # Test files of minutes, the longest first. They start first, so that none of them is the end of a parallel run.
 LONGEST_FIRST = (
-    "test_readme.py",
+    "test_docs.py",
     "test_device_recipes.py",
     "test_interruptions.py",
     "test_applications.py",
