@@ -139,11 +139,9 @@ def notes(
     test: Samples,
     calibration: Samples,
     evaluation: EvaluationResult,
-    rows: Sequence[Row],
-    machine: Mapping[str, Any],
     duplicates: Mapping[str, Sequence[str]],
 ) -> tuple[str, ...]:
-    """What a reader of the report must know about its figures."""
+    """What a reader of the report must know about its photos."""
     sentences = [
         f"Measured on {evaluation.images} photos of “{test.name}”; integer schemes calibrated on "
         f"{len(calibration)} others, of “{calibration.name}”."
@@ -154,6 +152,15 @@ def notes(
                 f"{len(names)} calibration photos show the same as {where}, such as {names[0]}: "
                 "remove them. Until then the figures of integer schemes are not reliable."
             )
+    if evaluation.skipped:
+        first = ", ".join(Path(file).name for file, _ in evaluation.skipped[:3])
+        sentences.append(f"{len(evaluation.skipped)} photos could not be read and were left out: {first}.")
+    return tuple(sentences)
+
+
+def latency_notes(rows: Sequence[Row], machine: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a reader of the report must know about its latencies."""
+    sentences = []
     share = min((entry.cpu_share for row in rows for entry in row.latency if entry.threads == 1), default=1.0)
     if share < BUSY_SHARE:
         sentences.append(
@@ -166,7 +173,4 @@ def notes(
             "This processor has no instruction that multiplies and adds int8 numbers (VNNI on x86, dot product on "
             "ARM): int8 convolutions are hardly faster than float ones here, and may be much faster on the target."
         )
-    if evaluation.skipped:
-        first = ", ".join(Path(file).name for file, _ in evaluation.skipped[:3])
-        sentences.append(f"{len(evaluation.skipped)} photos could not be read and were left out: {first}.")
     return tuple(sentences)

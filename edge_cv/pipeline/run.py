@@ -36,6 +36,7 @@ from edge_cv.report import Report, model_card, save
 from edge_cv.stages import Steps
 
 if TYPE_CHECKING:
+    from converters.images.preprocessing import Preprocessing
     from edge_cv.data.split import Splits
     from edge_cv.evaluation.remote import Adb, Ssh
 
@@ -85,7 +86,7 @@ def run(
     files = [steps.convert(job, source, output, calibration) for output, source in models.items()]
     report = _report(job, model, models, files, photos, calibration)
     save(report, out_dir)
-    model_card.write(report, recipe, model.preprocessing, out_dir)
+    _write_card(report, recipe, model.preprocessing, out_dir)
     return report if device is None else _with_device(job, report, files, device)
 
 
@@ -164,7 +165,8 @@ def _report(
         photos=photo_results(predictions, classes, test),
         notes=(
             *recipe.notes,
-            *rows.notes(test, photos.calibration, evaluation, table, machine, duplicates),
+            *rows.notes(test, photos.calibration, evaluation, duplicates),
+            *rows.latency_notes(table, machine),
             *_model_notes(recipe, model),
         ),
         explained=explained,
@@ -172,6 +174,13 @@ def _report(
         delivery=package,
         probe=typed(ProbeResult | None, model.probe, "the linear probe"),
     )
+
+
+def _write_card(report: Report, recipe: Recipe, preprocessing: Preprocessing, out_dir: str | os.PathLike) -> None:
+    """Write the model card, without the notes on latencies."""
+    of_latency = rows.latency_notes(report.rows, report.environment)
+    kept = tuple(note for note in report.notes if note not in of_latency)
+    model_card.write(dataclasses.replace(report, notes=kept), recipe, preprocessing, out_dir)
 
 
 def _model_notes(recipe: Recipe, model: DenseModel) -> list[str]:
