@@ -245,6 +245,7 @@ def test_without_tensorflow_jax_and_grain_make_the_same_batches(tmp_path, memory
                 assert np.allclose(theirs[f"{name}_{step}_targets"], targets, atol=1e-6)
 
 
+@pytest.mark.slow  # starts processes
 def test_grains_processes_make_the_same_batches(memory):
     pytest.importorskip("grain")
     batches = make(memory, Augment())

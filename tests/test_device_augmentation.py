@@ -95,6 +95,7 @@ def test_one_image_after_the_other_gives_the_batch(every_operation):
         assert (alone == at_once[row]).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_xla_compiles_the_steps_of_a_batch(every_operation, monkeypatch):
     import tensorflow as tf
 

@@ -10,7 +10,7 @@ from edge_cv import models
 from edge_cv.recipe import fine_tuning
 from edge_cv.training.layers import trainable_layers
 
-QUICK = ("alexnet", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v4_conv_small")
+QUICK = ("alexnet", "mobilenet_v1", "mobilenet_v3_small")
 LITE = "efficientnet_lite0"
 
 

@@ -17,8 +17,7 @@ from converters.tflite.runtime import interpreter, predict
 
 # Layers of each way to become integer: by the library, by a kernel of its own, rewritten, as a table.
 QUICK = (
-    "elu", "group_normalization", "layer_normalization", "leaky_relu", "minimum", "mish",
-    "power_1.5", "prelu", "rms_normalization", "selu", "unit_normalization", "up_sampling_nearest",
+    "elu", "group_normalization", "leaky_relu", "minimum", "mish", "power_1.5", "up_sampling_nearest",
 )  # fmt: skip
 MARGIN_DB = 1.0
 

@@ -11,7 +11,7 @@ import pytest
 from tiny_training import CLASSES, Breaking, assert_equal, batches, coloured, network, quick, weights
 
 from converters.errors import InputError
-from edge_cv.data.input_pipeline.batches import array_batches
+from edge_cv.data.input_pipeline.batches import Batches, array_batches
 from edge_cv.recipe import Fit, Phase, Teacher
 from edge_cv.recipe import Model as ModelPart
 from edge_cv.training import fit
@@ -88,11 +88,11 @@ def test_the_averaged_weights_are_kept():
         np.testing.assert_allclose(kept, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "compute"), [("bfloat16", "bfloat16"), ("float16", "float16")])
-def test_mixed_precision_computes_low_keeps_float32_weights_and_learns(name: str, compute: str):
+@pytest.mark.parametrize("name", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+def test_mixed_precision_computes_low_keeps_float32_weights_and_learns(name: str):
     model = network()
     with precision(model, name):
-        assert model.get_layer("stem_conv").compute_dtype == compute
+        assert model.get_layer("stem_conv").compute_dtype == name
         assert model.get_layer("logits").compute_dtype == "float32"
     fitted = fit(model, batches(), quick(epochs=12, learning_rate=0.1, precision=name))
     assert {weight.dtype for weight in model.weights} == {"float32"}
@@ -129,6 +129,7 @@ def test_frozen_batch_norm_keeps_its_statistics():
         np.testing.assert_array_equal(old, new.numpy())
 
 
+@pytest.mark.slow
 def test_a_student_learns_the_predictions_of_its_teacher():
     teacher = network(seed=9)
     images, labels = coloured()
@@ -159,12 +160,22 @@ def test_distance_from_the_teacher_is_the_divergence_of_softened_probabilities()
     assert float(loss) == pytest.approx(wanted, rel=1e-4)
 
 
-def test_several_labels_per_image_use_binary_cross_entropy_and_average_precision():
+def several_labels() -> Batches:
+    """Images of one to two labels each."""
     images, labels = coloured()
     several = np.stack([labels == 0, labels != 2, labels == 2], axis=1).astype(np.int32)
-    every = array_batches(images, several, classes=CLASSES, batch_size=8, seed=0)
+    return array_batches(images, several, classes=CLASSES, batch_size=8, seed=0)
+
+
+@pytest.mark.slow
+def test_several_labels_per_image_are_learned_by_their_average_precision():
+    every = several_labels()
     fitted = fit(network(), every, quick(epochs=12, learning_rate=0.5), validation=list(every.epoch(0)))
     assert fitted.score > 0.95
+
+
+def test_several_labels_per_image_use_binary_cross_entropy():
+    every = several_labels()
     model = TrainingModel(network(), multi_label=True)
     model.compile(optimizer="sgd", jit_compile=False, **loss_and_metrics(True, 3))
     pixels, targets = next(iter(every.epoch(0)))
