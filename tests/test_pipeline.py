@@ -19,6 +19,7 @@ RECIPE = Recipe(
     name="trial",
     model=Model("mobilenet_v1", alpha=0.25, image_size=32),
     data=Data(images=8, calibration_images=16),
+    schemes=("float32", "float16", "int8"),
     onnx=("float32", "int8"),
     measure=Measure(threads=(1,), runs=5, warmup=1),
     analysis=Analysis(corruptions=1, grad_cam=3),
