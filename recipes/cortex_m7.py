@@ -4,7 +4,8 @@ The processor: up to 480 MHz, 2 MB of flash, 1 MB of RAM, of which 512 kB are co
 (https://www.st.com/en/microcontrollers-microprocessors/stm32h743-753.html). Its DSP extension multiplies two pairs of
 int16 at once; CMSIS-NN's int8 kernels use it (https://arxiv.org/abs/1801.06601). Weights are read directly from flash.
 Activations are in one block of RAM, the arena, whose size is fixed when the program is built. The run computes flash
-and arena size from the file, and writes the file as a C array.
+and arena size from the file, and writes the file as a C array,
+with its operators, its constants, the preprocessing of photos in C and an example main.cc.
 
 The model: MobileNet with width 0.25 at 96 pixels, as in the Visual Wake Words paper (https://arxiv.org/abs/1906.05721),
 whose memory limit is 250 kB. It is trained here, on your photos or on scikit-learn's digits.

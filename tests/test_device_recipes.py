@@ -75,7 +75,7 @@ def test_a_device_recipe_runs_in_its_quick_form(recipe, shared):
     if recipe.device.target == "micro":
         memory = report["delivery"]["memory"]
         assert row["arena_bytes"] == memory["activations_bytes"] + memory["records_bytes"] < 250_000
-        assert {Path(name).suffix for name in report["delivery"]["files"]} == {".h", ".cc"}
+        assert {Path(name).suffix for name in report["delivery"]["files"]} == {".h", ".cc", ".c"}
 
 
 def test_devices_lists_every_recipe_for_a_device():
@@ -126,7 +126,8 @@ def test_a_package_is_read_back_from_report_json(small_int8, tmp_path):
     path.write_bytes(small_int8)
     device = TargetDevice("a board", "a core", "a runtime", target="micro", package="c_array")
     found = package(device, path, tmp_path)
-    assert found.files == ("model_int8.h", "model_int8.cc")
+    sources = ("model_settings.h", "model_ops.h", "preprocess.h", "preprocess.c", "main.cc")
+    assert found.files == ("model_int8.h", "model_int8.cc", *sources)
     assert (tmp_path / "model_int8.h").is_file()
     report = Report({"name": "r"}, {}, rows=(Row(INT8, path.name),), delivery=found)
     assert from_dict(json.loads(json.dumps(to_dict(report)))).delivery == found
@@ -155,10 +156,10 @@ def _small_model() -> tuple[Any, Any]:
 
 @pytest.fixture(scope="module")
 def small_int8() -> bytes:
-    from converters import to_tflite
+    from converters import Preprocessing, to_tflite
 
     model, images = _small_model()
-    return to_tflite(model, "int8", calibration=images).content
+    return to_tflite(model, "int8", calibration=images, preprocessing=Preprocessing(16)).content
 
 
 def test_the_android_app_gets_the_file_and_its_sidecar_and_a_quick_run_leaves_it_alone(

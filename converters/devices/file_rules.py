@@ -47,7 +47,7 @@ def custom_operators(graph: Graph, operators: list[Operator], target: str) -> It
     where: dict[str, list[Operator]] = {}
     for operator in operators:
         if operator.name == CUSTOM:
-            where.setdefault(_custom_name(graph, operator), []).append(operator)
+            where.setdefault(custom_name(graph, operator), []).append(operator)
     for name, found in where.items():
         layers = tuple(graph.name(operator.outputs[0]) for operator in found if operator.outputs)
         if name.startswith(_FLEX):
@@ -99,7 +99,8 @@ def free_sizes(graph: Graph, operators: list[Operator], target: str, *, static: 
         )
 
 
-def _custom_name(graph: Graph, operator: Operator) -> str:
+def custom_name(graph: Graph, operator: Operator) -> str:
+    """The name of a custom operator's kernel."""
     code = graph.model.operatorCodes[graph.subgraph.operators[operator.index].opcodeIndex]
     return (code.customCode or b"").decode(errors="replace")
 

@@ -91,12 +91,11 @@ def package(device: TargetDevice, path: Path, folder: Path) -> Package:
 
 
 def _c_array(path: Path, folder: Path) -> list[Path]:
-    """The file as a C array."""
-    from converters.devices.micro import c_array
+    """The file as a C array, and the program around it."""
+    from converters.devices.micro_program import program
 
     name = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
-    header, source = c_array(path.read_bytes(), name)
-    written = {folder / f"{name}.h": header, folder / f"{name}.cc": source}
+    written = {folder / file: text for file, text in program(path, name).items()}
     write_together(written)
     return list(written)
 

@@ -21,8 +21,9 @@ class TargetDevice(Part):
         runtime: the runtime, and its kernels or delegate.
         scheme: the name of the output for it, such as `int8` or `onnx_int8`.
         target: the rules of `edge-cv check --target` that this output must meet. None means no rules.
-        package: what to make of the output in addition: `c_array`, C source; `web`, a page for the browser; `android`,
-            a copy among the models of the Android app in this checkout. None means nothing.
+        package: what to make of the output in addition: `c_array`, the sources of a program for a
+            microcontroller; `web`, a page for the browser; `android`, a copy among the models of the Android app in
+            this checkout. None means nothing.
     """
 
     name: str
