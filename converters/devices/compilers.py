@@ -34,19 +34,13 @@ def compile_file(path: str | Path, target: str, out: str | Path) -> Compiled:
             takes more than ten minutes. Nothing is written then.
     """
     path = Path(path)
-    if target not in TARGETS:
-        raise unknown("target of a compiler", target, TARGETS)
+    check_target(target)
     if path.suffix != ".tflite" or not path.is_file():
         raise InputError(f"the file to compile must be a .tflite file that exists. Received: {path}")
     content = path.read_bytes()
     graph = read_graph(path, content)
     _check_integer(graph, path)
-    compiler = TARGETS[target]
-    versions = package_versions([compiler.package])
-    if not versions:
-        raise InputError(
-            f"compiling for {target} needs the package {compiler.package}: pip install 'edge-cv[{compiler.extra}]'"
-        )
+    compiler, version = installed_compiler(target)
     with temporary_folder() as folder:
         source = Path(folder) / "model.tflite"  # the compiler need not take every name of a file
         source.write_bytes(content)
@@ -56,7 +50,7 @@ def compile_file(path: str | Path, target: str, out: str | Path) -> Compiled:
     return Compiled(
         target=target,
         file=write_atomic(Path(out) / f"{path.stem}_{target}.tflite", compiled),
-        compiler=f"{compiler.package} {versions[compiler.package]}",
+        compiler=f"{compiler.package} {version}",
         command=result.command,
         cycles=result.cycles,
         clock_mhz=result.clock_mhz,
@@ -67,6 +61,23 @@ def compile_file(path: str | Path, target: str, out: str | Path) -> Compiled:
         dram_bytes=result.dram_bytes,
         flash_bytes=result.flash_bytes,
     )
+
+
+def check_target(target: str) -> None:
+    """Raise InputError unless a compiler compiles for the target."""
+    if target not in TARGETS:
+        raise unknown("target of a compiler", target, TARGETS)
+
+
+def installed_compiler(target: str) -> tuple[Compiler, str]:
+    """The compiler of a known target and its version; InputError if it is not installed."""
+    compiler = TARGETS[target]
+    versions = package_versions([compiler.package])
+    if not versions:
+        raise InputError(
+            f"compiling for {target} needs the package {compiler.package}: pip install 'edge-cv[{compiler.extra}]'"
+        )
+    return compiler, versions[compiler.package]
 
 
 def _check_integer(graph: Graph, path: Path) -> None:

@@ -24,11 +24,17 @@ _BASE_BYTES = 2048
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 
+# where a compiler placed tensors ahead: version, subgraph, number of tensors, an offset in bytes for each; -1 is none.
+# https://github.com/tensorflow/tflite-micro/blob/main/tensorflow/lite/micro/docs/memory_management.md
+_OFFLINE = b"OfflineMemoryAllocation"
+
+
 @dataclass(frozen=True)
 class _Block:
     size: int
     first: int
     last: int
+    at: int | None = None  # the place that a compiler gave it
 
     def meets(self, other: _Block) -> bool:
         return self.first <= other.last and other.first <= self.last
@@ -54,17 +60,39 @@ def _blocks(graph: Graph, operators: list[Operator]) -> list[_Block]:
     for operator in operators:
         for tensor in operator.outputs:
             lives.setdefault(tensor, [operator.index, operator.index])
+        for tensor in operator.inputs:
+            if tensor not in lives and _is_working_memory(graph, tensor):
+                lives[tensor] = [operator.index, operator.index]
         for tensor in (*operator.inputs, *operator.outputs):
             if tensor in lives:
                 lives[tensor][1] = operator.index
     for tensor in graph.outputs:
         lives.setdefault(tensor, [0, 0])[1] = max(0, len(operators) - 1)
-    blocks = [_Block(_bytes(graph, tensor), *life) for tensor, life in sorted(lives.items())]
+    places = _places(graph)
+    blocks = [
+        _Block(_bytes(graph, tensor), first, last, places.get(tensor))
+        for tensor, (first, last) in sorted(lives.items())
+    ]
     for operator in operators:
         scratch = _scratch_bytes(graph, operator)
         if scratch:
             blocks.append(_Block(_aligned(scratch), operator.index, operator.index))
     return blocks
+
+
+def _is_working_memory(graph: Graph, tensor: int) -> bool:
+    """Whether a tensor that no operator computes holds no values either, as the working memory of an NPU."""
+    if tensor < 0 or min(graph.shape(tensor), default=1) < 1:
+        return False
+    data = graph.model.buffers[graph.tensors[tensor].buffer].data
+    return data is None or len(data) == 0
+
+
+def _places(graph: Graph) -> dict[int, int]:
+    """The offsets that a compiler gave to tensors."""
+    offsets = np.frombuffer(graph.metadata(_OFFLINE) or b"", np.uint8)
+    values = offsets[: len(offsets) // 4 * 4].view("<i4").tolist()[3:]
+    return {tensor: offset for tensor, offset in enumerate(values) if offset >= 0}
 
 
 def _bytes(graph: Graph, tensor: int) -> int:
@@ -98,11 +126,13 @@ def _scratch_bytes(graph: Graph, operator: Operator) -> int:
 def _planned(blocks: list[_Block]) -> int:
     """The size of the arena by the runtime's greedy planner.
 
-    The largest block is placed first, of equal ones the last; each in the first gap that is free while it is used.
+    What a compiler placed stays there. Of the others the largest block is placed first, of equal ones the last; each in
+    the first gap that is free while it is used.
     """
-    placed: list[tuple[int, _Block]] = []
-    end = 0
-    for _, block in sorted(enumerate(blocks), key=lambda pair: (-pair[1].size, -pair[0])):
+    placed = [(block.at, block) for block in blocks if block.at is not None]
+    end = max((at + block.size for at, block in placed), default=0)
+    others = [block for block in blocks if block.at is None]
+    for _, block in sorted(enumerate(others), key=lambda pair: (-pair[1].size, -pair[0])):
         at = 0
         for start, other in sorted(((s, o) for s, o in placed if o.meets(block)), key=lambda pair: pair[0]):
             if start - at >= block.size:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from converters.devices.compiled import Estimate
 from converters.devices.diagnostics import Diagnostic, Memory
 from converters.errors import InputError
 from converters.files import write_together
@@ -24,6 +25,7 @@ class Package:
         name, processor, runtime, scheme, target: as in the recipe's `TargetDevice`.
         findings: the target's rules that the file breaks without being refused.
         memory: the memory that a microcontroller needs; None for other devices.
+        estimate: what the compiler of the recipe's NPU expects; None for other devices.
         files: further files made from the device's file, as paths from the run's folder.
     """
 
@@ -35,6 +37,7 @@ class Package:
     findings: tuple[Diagnostic, ...] = ()
     memory: Memory | None = None
     files: tuple[str, ...] = ()
+    estimate: Estimate | None = None
 
 
 def check_package(recipe: Recipe) -> None:
@@ -42,6 +45,10 @@ def check_package(recipe: Recipe) -> None:
     device = recipe.device
     if device is None:
         return
+    if device.compiler is not None:
+        from converters.devices.compilers import installed_compiler
+
+        installed_compiler(device.compiler)
     if device.package == "android":
         from edge_cv.deploy.android import check_app
 
@@ -75,6 +82,7 @@ def package(device: TargetDevice, path: Path, folder: Path) -> Package:
         InputError: the form cannot be made or written.
     """
     from converters.devices import micro, targets
+    from converters.devices.compilers import compile_file
 
     content = path.read_bytes()
     findings: tuple[Diagnostic, ...] = ()
@@ -84,10 +92,14 @@ def package(device: TargetDevice, path: Path, folder: Path) -> Package:
             findings = tuple(targets.check(content, device.target))
         if device.target == MICRO:
             memory = micro.memory(content)
-    files = [] if device.package is None else _FORMS[device.package](path, folder)
+    compiled = None if device.compiler is None else compile_file(path, device.compiler, folder)
+    deployed = path if compiled is None else compiled.file
+    files = [] if compiled is None else [compiled.file]
+    files += [] if device.package is None else _FORMS[device.package](deployed, folder)
     names = tuple(os.path.relpath(file, folder) for file in files)
     fields = (device.name, device.processor, device.runtime, device.scheme, device.target)
-    return Package(*fields, findings, memory, names)
+    estimate = None if compiled is None else compiled.at(device.clock_mhz)
+    return Package(*fields, findings, memory, names, estimate)
 
 
 def _c_array(path: Path, folder: Path) -> list[Path]:

@@ -14,7 +14,9 @@ from edge_cv.recipe import Limits, Output
 from edge_cv.report import Row
 
 if TYPE_CHECKING:
+    from converters.devices.compiled import Estimate
     from edge_cv.data import Samples
+    from edge_cv.deploy.package import Package
     from edge_cv.evaluation import Performance
     from edge_cv.evaluation.measurement import Measurement
 
@@ -82,6 +84,17 @@ def with_device_latency(rows: Sequence[Row], measurements: Sequence[Measurement]
     return tuple(dataclasses.replace(row, latency=latency.get(row.sha256, row.latency)) for row in rows)
 
 
+def with_package(rows: Sequence[Row], package: Package | None) -> list[Row]:
+    """The rows with the memory and the estimates of the target device's file, in its row."""
+    if package is None:
+        return list(rows)
+    arena = None if package.memory is None else package.memory.arena_bytes
+    return [
+        dataclasses.replace(row, arena_bytes=arena, estimate=package.estimate) if row.scheme == package.scheme else row
+        for row in rows
+    ]
+
+
 def broken_limits(limits: Sequence[Limits], rows: Sequence[Row]) -> tuple[str, ...]:
     """One sentence for each limit that a row breaks, with the figure; also if the figure was not measured."""
     return tuple(sentence for part in limits for sentence in _broken(part, rows))
@@ -109,6 +122,7 @@ def _broken(limits: Limits, rows: Sequence[Row]) -> list[str]:
         ("top-1 agreement with float32", row.agreement, limits.min_agreement, "at least"),
         ("top-1 drop from float32", _top1_drop(row, reference), limits.max_top1_drop, "at most"),
         ("SQNR of the logits in dB", row.sqnr_db, limits.min_sqnr_db, "at least"),
+        *_estimates(limits, row.estimate),
     )
     sentences = []
     for what, value, limit, side in checks:
@@ -119,6 +133,19 @@ def _broken(limits: Limits, rows: Sequence[Row]) -> list[str]:
         elif (value > limit) if side == "at most" else (value < limit):
             sentences.append(f"{limits.scheme}: {what} must be {side} {limit:g}. Measured: {value:.4g}")
     return sentences
+
+
+def _estimates(limits: Limits, estimate: Estimate | None) -> tuple[tuple[str, float | None, float | None, str], ...]:
+    """The limits on a compiler's estimates, as in `_broken`."""
+    cycles = None if estimate is None else estimate.cycles
+    sram_bytes = None if estimate is None else estimate.sram_bytes
+    left = None if estimate is None else len(estimate.cpu_operators)
+    by = "estimated" if estimate is None else f"estimated by {estimate.compiler}"
+    return (
+        (f"cycles of the NPU, {by},", cycles, limits.max_cycles, "at most"),
+        (f"SRAM in bytes, {by},", sram_bytes, limits.max_sram_bytes, "at most"),
+        (f"operators on the CPU, {by},", left, limits.max_cpu_operators, "at most"),
+    )
 
 
 def _p50(row: Row | None) -> float | None:

@@ -152,9 +152,7 @@ def _report(
     results = rows.Results(evaluation, steps.measure(job, files), analysis, layers, robustness)
     package = steps.package(job, files)
     table = [rows.run_row(file, models[file.output], results) for file in files]
-    if package is not None and package.memory is not None:
-        arena = package.memory.arena_bytes
-        table = [dataclasses.replace(r, arena_bytes=arena) if r.scheme == package.scheme else r for r in table]
+    table = rows.with_package(table, package)
     machine = describe_environment()
     return Report(
         recipe=recipe.to_dict(),

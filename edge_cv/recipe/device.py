@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from converters.errors import unknown
+from converters import strict_json
+from converters.devices.compiled import CLOCKS_MHZ
+from converters.errors import InputError, unknown
 from edge_cv.recipe.fields import Part, renamed_fields
 
 PACKAGES = ("c_array", "web", "android")
@@ -24,6 +26,9 @@ class TargetDevice(Part):
         package: what to make of the output in addition: `c_array`, the sources of a program for a
             microcontroller; `web`, a page for the browser; `android`, a copy among the models of the Android app in
             this checkout. None means nothing.
+        compiler: the NPU that the output is compiled for, a target of `edge-cv compile`, such as `ethos-u55-256`; its
+            row gets the compiler's estimates. None compiles nothing.
+        clock_mhz: the NPU's clock; None is the one that the compiler assumes.
     """
 
     name: str
@@ -32,7 +37,22 @@ class TargetDevice(Part):
     scheme: str = "int8"
     target: str | None = None
     package: str | None = None
+    compiler: str | None = None
+    clock_mhz: float | None = None
 
     def check(self) -> None:
         if self.package is not None and self.package not in PACKAGES:
             raise unknown("TargetDevice.package", self.package, PACKAGES)
+        if self.compiler is not None:
+            from converters.devices.compilers import check_target  # loads numpy
+
+            check_target(self.compiler)
+            if self.package not in (None, "c_array"):
+                raise InputError(
+                    "TargetDevice.package must be c_array, or None, for a file that is compiled for an NPU. "
+                    f"Received: {self.package}"
+                )
+        if self.clock_mhz is not None:
+            if self.compiler is None:
+                raise InputError(f"TargetDevice.clock_mhz needs a compiler. Received: {self.clock_mhz} without one")
+            strict_json.number(self.clock_mhz, "TargetDevice.clock_mhz", *CLOCKS_MHZ)

@@ -66,6 +66,8 @@ class Limits(Part):
         max_top1_drop: top-1 of float32 minus top-1 of this file, as a share, 0..1.
         min_sqnr_db: SQNR of the logits against float32.
         max_arena_bytes: memory that a microcontroller needs beside the file (`converters.devices.micro`).
+        max_cycles, max_sram_bytes: of the NPU for one image, as the compiler of `TargetDevice.compiler` estimates them.
+        max_cpu_operators: operators that this compiler leaves to the CPU.
     """
 
     scheme: str = "int8"
@@ -77,10 +79,14 @@ class Limits(Part):
     max_top1_drop: float | None = None
     min_sqnr_db: float | None = None
     max_arena_bytes: int | None = None
+    max_cycles: int | None = None
+    max_sram_bytes: int | None = None
+    max_cpu_operators: int | None = None
 
     def check(self) -> None:
         self.check_at_least(
             0, "max_size_bytes", "max_arena_bytes", "max_size_ratio", "max_p50_ms", "max_latency_ratio", "min_agreement"
         )
+        self.check_at_least(0, "max_cycles", "max_sram_bytes", "max_cpu_operators")
         if self.min_agreement is not None and self.min_agreement > 1:
             raise InputError(f"Limits.min_agreement must be a share in 0..1. Received: {self.min_agreement}")

@@ -63,7 +63,7 @@ class Recipe(Part):
     device: TargetDevice | None = None
 
     def check(self) -> None:
-        from converters.schemes import IO_TYPES, names  # loads numpy
+        from converters.schemes import IO_TYPES, names, parse  # loads numpy
 
         if not self.name.strip() or "/" in self.name or self.name.startswith("."):
             raise InputError(f"Recipe.name must be usable as a folder's name. Received: {self.name!r}")
@@ -83,9 +83,16 @@ class Recipe(Part):
         for part in (*self.limits, *([self.device] if self.device else [])):
             if part.scheme not in outputs:
                 raise unknown(f"scheme in {type(part).__name__}", part.scheme, list(outputs))
-        if self.device is not None and self.device.package is not None and outputs[self.device.scheme].format == "onnx":
+        if self.device is not None and outputs[self.device.scheme].format == "onnx":
+            for name in ("package", "compiler"):
+                if (value := getattr(self.device, name)) is not None:
+                    raise InputError(
+                        f"TargetDevice.{name}={value!r} must be for a TFLite output. "
+                        f"Received: scheme={self.device.scheme!r}"
+                    )
+        if self.device is not None and self.device.compiler and not parse(outputs[self.device.scheme].scheme).integer:
             raise InputError(
-                f"TargetDevice.package={self.device.package!r} must be for a TFLite output. "
+                f"TargetDevice.compiler={self.device.compiler!r} must be for an integer output, such as int8. "
                 f"Received: scheme={self.device.scheme!r}"
             )
 

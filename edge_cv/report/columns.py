@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_cv.report import formats, pareto, sentences
-from edge_cv.report.comparison import FLOAT_SCHEMES, latency_on, reference_of, settings, size_ratio, speed_up
+from edge_cv.report.comparison import (
+    FLOAT_SCHEMES,
+    estimate_sources,
+    estimated_ms,
+    latency_on,
+    reference_of,
+    settings,
+    size_ratio,
+    speed_up,
+)
 from edge_cv.report.values import Row
 
 
@@ -32,7 +41,7 @@ class Column:
 
 def columns(rows: Sequence[Row]) -> list[Column]:
     """The columns that at least one row has a figure for."""
-    found = [*_files(rows), *_accuracy(rows), *_latency(rows), *_memory(rows), _fronts(rows)]
+    found = [*_files(rows), *_accuracy(rows), *_latency(rows), *_estimates(rows), *_memory(rows), _fronts(rows)]
     return [column for column in found if column is not None]
 
 
@@ -137,6 +146,16 @@ def _latency(rows: Sequence[Row]) -> list[Column | None]:
         _p50(rows, host, threads, formats.threads(threads) + (f", {host}" if several else ""))
         for host, threads in pairs
     ]
+
+
+def _estimates(rows: Sequence[Row]) -> list[Column | None]:
+    """The latencies that compilers estimate, and by whom."""
+    return [_estimate(rows, source) for source in estimate_sources(rows)]
+
+
+def _estimate(rows: Sequence[Row], source: str) -> Column | None:
+    times = [estimated_ms(row, source) for row in rows]
+    return _column("Estimate", source, times, lambda n: formats.milliseconds(times[n]), min)
 
 
 def _p50(rows: Sequence[Row], host: str, threads: int, under: str) -> Column | None:

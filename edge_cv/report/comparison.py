@@ -55,6 +55,16 @@ def latency_on(row: Row, host: str, threads: int) -> Latency | None:
     return next((entry for entry in row.latency if entry.host == host and entry.threads == threads), None)
 
 
+def estimate_sources(rows: Sequence[Row]) -> list[str]:
+    """The NPUs and compilers that rows have estimates of, each once."""
+    return list(dict.fromkeys(row.estimate.source for row in rows if row.estimate is not None))
+
+
+def estimated_ms(row: Row, source: str) -> float | None:
+    """The latency of a row that this source estimates."""
+    return row.estimate.milliseconds if row.estimate is not None and row.estimate.source == source else None
+
+
 def settings(rows: Sequence[Row]) -> list[tuple[str, int]]:
     """All measured combinations of (host, threads): hosts in order of appearance, fewest threads first."""
     hosts = list(dict.fromkeys(entry.host for row in rows for entry in row.latency))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_cv.report import formats
-from edge_cv.report.comparison import latency_on, settings
+from edge_cv.report.comparison import estimate_sources, estimated_ms, latency_on, settings
 from edge_cv.report.values import Row
 
 SIZE = "size"
@@ -17,8 +17,9 @@ class Front:
     """The front of top-1 against one cost.
 
     Attributes:
-        host: the machine that measured the latency; None where the cost is the file's size.
-        threads: number of threads of the latency; None for the size.
+        host: the machine that measured the latency, or the NPU and who estimates its latency; None where the cost is
+            the file's size.
+        threads: number of threads of the latency; None for an estimate and for the size.
         costs: of each row, in ms or bytes; None where it was not measured.
         on: whether each row is on the front.
     """
@@ -30,9 +31,11 @@ class Front:
 
     @property
     def cost(self) -> str:
-        """The name of the cost: `size`, or `latency` with the machine and the threads."""
-        if self.host is None or self.threads is None:
+        """The name of the cost: `size`, or `latency` with the machine and the threads, or with who estimates it."""
+        if self.host is None:
             return SIZE
+        if self.threads is None:
+            return f"latency on {self.host}"
         return f"latency on {self.host} with {formats.threads(self.threads)}"
 
     def names(self, rows: Sequence[Row]) -> list[str]:
@@ -69,8 +72,8 @@ def front(points: Sequence[tuple[float, float] | None]) -> tuple[bool, ...]:
 def fronts(rows: Sequence[Row]) -> tuple[Front, ...]:
     """The fronts of top-1 against latency, for each machine at its fewest threads, and of top-1 against size.
 
-    Empty for rows of a single run, and without labels: agreement with one float model cannot be compared with agreement
-    with another.
+    An estimate for an NPU counts as a machine of its own. Empty for rows of a single run, and without labels: agreement
+    with one float model cannot be compared with agreement with another.
     """
     if len({row.run for row in rows}) < 2 or all(row.top1 is None for row in rows):
         return ()
@@ -81,6 +84,7 @@ def fronts(rows: Sequence[Row]) -> tuple[Front, ...]:
         (host, threads, [entry.p50_ms if (entry := latency_on(row, host, threads)) else None for row in rows])
         for host, threads in fewest.items()
     ]
+    costs += [(source, None, [estimated_ms(row, source) for row in rows]) for source in estimate_sources(rows)]
     costs.append((None, None, [row.size_bytes for row in rows]))
     found = []
     for machine, number, values in costs:
@@ -97,7 +101,10 @@ def column(rows: Sequence[Row]) -> list[str]:
     """For each row the fronts that it is on, for a table; empty texts if there are no fronts."""
     found = fronts(rows)
     machines = sum(one.host is not None for one in found)
-    names = [SIZE if one.host is None else "latency" if machines == 1 else f"latency on {one.host}" for one in found]
+    names = [
+        SIZE if one.host is None else "latency" if machines == 1 and one.threads else f"latency on {one.host}"
+        for one in found
+    ]
     return [
         ", ".join(name for name, one in zip(names, found, strict=True) if one.on[place])
         or (formats.MISSING if found else "")

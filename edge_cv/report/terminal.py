@@ -7,7 +7,15 @@ from typing import IO, TYPE_CHECKING
 
 from converters.printable import printable
 from edge_cv.report import formats, pareto, sentences
-from edge_cv.report.comparison import latency_on, reference_of, settings, size_ratio, speed_up
+from edge_cv.report.comparison import (
+    estimate_sources,
+    estimated_ms,
+    latency_on,
+    reference_of,
+    settings,
+    size_ratio,
+    speed_up,
+)
 from edge_cv.report.formats import MISSING
 from edge_cv.report.values import Report, Row
 
@@ -99,6 +107,9 @@ def _columns(rows: tuple[Row, ...]) -> Iterator[tuple[str, list[str]]]:
         entries = [latency_on(row, host, threads) for row in rows]
         yield f"p50 ({where})", [formats.milliseconds(entry.p50_ms if entry else None) for entry in entries]
         yield "speed-up", [_ratio(None if row is ref else speed_up(row, ref, host, threads)) for row, ref in pairs]
+    for source in estimate_sources(rows):
+        times = [estimated_ms(row, source) for row in rows]
+        yield f"on {printable(source)}", [formats.milliseconds(time) for time in times]
     yield "memory", [formats.size(row.peak_memory_bytes) for row in rows]
     yield "arena", [formats.size(row.arena_bytes) for row in rows]
     yield "Pareto front", list(map(printable, pareto.column(rows)))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from converters.devices.compiled import Estimate
 from converters.errors import InputError
 from converters.strict_json import items, mapping, optional_number, typed
 from edge_cv.deploy.package import Package
@@ -24,7 +25,7 @@ _COUNTS = ("size_bytes", "gzip_bytes", "parameters", "macs", "images", "peak_mem
 _SHARES = ("top1", "top5", "agreement", "total_sparsity")
 _INTERVALS = ("top1_ci95", "agreement_ci95")
 _LAYER_FIGURES = ("sqnr_db", "weights_sqnr_db", "saturated", "unused")
-_TYPED = ("latency", "classes", "confidence", "mistakes", "groups", "robustness", "multi_label", "sparsity")
+_TYPED = ("latency", "classes", "confidence", "mistakes", "groups", "robustness", "multi_label", "sparsity", "estimate")
 MAX_COUNT = 1 << 53
 MAX_NAME = 4096  # characters: a row may be named after a path
 MAX_ROWS = 1000  # the page of so many takes a minute
@@ -61,6 +62,7 @@ class Row:
         arena_bytes: working memory that a microcontroller needs in addition to the file.
         sparsity: for a compressed model, the share of zeros, 0..1, in the weights of each layer.
         total_sparsity: the share of zeros in all these weights together.
+        estimate: what the compiler of an NPU expects of the file there.
         label: the row's name where it is not `output.name`: for files that were not made by a recipe.
     """
 
@@ -92,6 +94,7 @@ class Row:
     arena_bytes: int | None = None
     sha256: str = ""
     label: str = ""
+    estimate: Estimate | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:

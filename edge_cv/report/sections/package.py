@@ -22,6 +22,14 @@ def section(report: Report) -> Section | None:
             f"{memory.arena_bytes:,} bytes: {memory.activations_bytes:,} bytes for activations and scratch buffers, "
             f"with the peak at {memory.widest}, and at most {memory.records_bytes:,} bytes for the runtime's records."
         )
+    if estimate := package.estimate:
+        sentences.append(
+            f"On {estimate.source}: {formats.milliseconds(estimate.milliseconds)} or {estimate.cycles:,} cycles for "
+            f"one image, {estimate.npu_operators} operators on the NPU and {len(estimate.cpu_operators)} on the CPU, "
+            f"{estimate.sram_bytes:,} bytes of SRAM, with the memories {estimate.memory_system}. This is an estimate "
+            "of the compiler, no measurement."
+        )
+        sentences += [f"{one.kind} {one.layer} stays on the CPU: {one.reason}." for one in estimate.cpu_operators]
     if package.files:
         sentences.append(f"The package also contains {formats.joined(package.files)}.")
     tables: tuple[Table, ...] = ()

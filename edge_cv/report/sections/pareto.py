@@ -42,12 +42,7 @@ def section(report: Report) -> Section | None:
 
 
 def _table(rows: Sequence[Row], found: Sequence[Front]) -> Table:
-    costs = [
-        ("Size", "file")
-        if front.host is None or front.threads is None
-        else ("p50", f"{formats.threads(front.threads)}, {front.host}")
-        for front in found
-    ]
+    costs = [_title(front) for front in found]
     return Table(
         "",
         (("Model", ""), ("Top-1", "95 % interval"), *costs, ("On the front", "of top-1 against")),
@@ -61,6 +56,16 @@ def _table(rows: Sequence[Row], found: Sequence[Front]) -> Table:
             for place, (row, on) in enumerate(zip(rows, column(rows), strict=True))
             if any(front.on[place] for front in found)
         ),
+    )
+
+
+def _title(front: Front) -> tuple[str, str]:
+    if front.host is None:
+        return "Size", "file"
+    return (
+        ("Estimate", front.host)
+        if front.threads is None
+        else ("p50", f"{formats.threads(front.threads)}, {front.host}")
     )
 
 
@@ -117,8 +122,8 @@ def plot(rows: Sequence[Row], front: Front, number: int) -> str:
         axes.set_ylim(max(-2.0, low - room), high + room)
         axes.yaxis.set_major_locator(locator(integer=high - low > 4))
         axes.grid(axis="y")
-        threads = None if front.threads is None else formats.threads(front.threads)
-        axes.set_xlabel("file size, MB" if threads is None else f"p50 latency, ms ({threads})")
+        kind = "estimated latency" if front.threads is None else f"p50 latency ({formats.threads(front.threads)})"
+        axes.set_xlabel("file size, MB" if front.host is None else f"{kind}, ms")
         axes.set_ylabel("top-1 accuracy, %")
         label_points(figure, axes, [(p.x, p.y, p.label, colour_of(p.row)) for p, _ in points], [None] * len(points))
 
