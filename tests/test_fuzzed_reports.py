@@ -23,7 +23,7 @@ from edge_cv.report.terminal import show
 
 CASES = 30  # of each subject in the quick tests
 SEEDS = (1, 2, 3)  # of the slow ones
-PAGES = 10  # cases of a page with all its plots, which takes long
+PAGES = 5  # cases of a page with all its plots, which takes long
 SHA256 = "5" * 64
 
 CLASSES = {
@@ -163,7 +163,7 @@ def test_changed_reports_are_shown_or_refused(subject, tmp_path):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_many_changed_reports_are_shown_or_refused(subject, seed, tmp_path):
-    fuzz(subject, tmp_path, 800, seed, PAGES)
+    fuzz(subject, tmp_path, 300, seed, PAGES)
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)

@@ -150,7 +150,17 @@ def printed(path: Path) -> Any:
 
 COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
     "demo": lambda _, out: [
-        *("run", "demo", "--json", "--set", "data.images=6", "--set", "data.calibration_images=6"),
+        *(
+            "run",
+            "demo",
+            "--json",
+            "--set",
+            "model.image_size=96",
+            "--set",
+            "data.images=6",
+            "--set",
+            "data.calibration_images=6",
+        ),
         *("--set", "measure.runs=6", "--set", "measure.warmup=1", "--set", "limits=()", "--out", out),
     ],
     "digits": lambda recipe, out: ["run", recipe, "--json", "--out", out],
