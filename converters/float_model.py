@@ -305,6 +305,8 @@ def find_normalization(graph: Graph) -> Normalization | None:
     """
     scale, offset = np.ones(1), np.zeros(1)
     chain, current = list[int](), graph.inputs[0]
+    if not graph.shape(current):
+        return None
     channels = graph.shape(current)[-1]
     readers = graph.readers()
     while len(reading := readers.get(current, [])) == 1:

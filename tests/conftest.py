@@ -56,8 +56,20 @@ def pytest_collection() -> Generator[None, object, object]:
     try:
         return (yield)
     finally:
+        if "tensorflow" in sys.modules:
+            _turn_autotuning_off()
         gc.freeze()
         gc.enable()
+
+
+def _turn_autotuning_off() -> None:
+    """Turn tf.data's autotuning off: an iterator that a failed training left waits up to a minute for its thread."""
+    import tensorflow as tf
+    from tensorflow.python.data.ops.dataset_ops import DatasetV2
+
+    options, with_debug_options = tf.data.Options(), DatasetV2._apply_debug_options
+    options.autotune.enabled = False
+    DatasetV2._apply_debug_options = lambda dataset: with_debug_options(dataset).with_options(options)
 
 
 @pytest.hookimpl(wrapper=True)

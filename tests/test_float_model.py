@@ -76,6 +76,12 @@ def test_a_model_without_normalization_has_none(small_network):
     assert not model.takes_pixels
 
 
+def test_a_file_whose_input_is_one_number_has_no_normalization(networks):
+    graph = Graph(networks["/255"][1].content)
+    graph.model.subgraphs[0].tensors[graph.inputs[0]].shape = np.zeros(0, np.int32)
+    assert find_normalization(graph) is None
+
+
 def test_a_scaling_that_is_not_of_pixels_is_not_taken_for_one(small_network, pixels):
     """A model that takes 0..1 and makes -1..1 of it keeps its range."""
     network = small_network(lambda layers, x: layers.Rescaling(2.0, -1.0)(x))

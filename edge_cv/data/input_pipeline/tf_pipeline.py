@@ -139,6 +139,7 @@ class TfPipeline:
 
         options = tf.data.Options()
         options.deterministic = True
+        options.autotune.enabled = False  # every size is given; and an iterator would wait for its thread when it ends
         options.experimental_optimization.map_and_batch_fusion = True
         options.threading.private_threadpool_size = cores
         options.threading.max_intra_op_parallelism = 1
