@@ -180,6 +180,19 @@ def test_a_saved_model_that_reaches_outside_runs_when_the_caller_says_so(tmp_pat
     assert source.predict(np.ones((1, 32, 32, 3))).tolist() == [[1, 1, 1]]
 
 
+def test_the_message_on_operations_is_short_whatever_they_are_called():
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    from converters.sources.saved_model_guard import refuse_unsafe
+
+    model = saved_model_pb2.SavedModel()
+    graph = model.meta_graphs.add().graph_def
+    for number in range(30):
+        graph.node.add(name=f"n{number}", op=f"{number:02}" + 5000 * "x")
+    with pytest.raises(InputError, match=r"00x{78}, .*07x{78} and others"):
+        refuse_unsafe("m", model)
+
+
 def test_unsafe_code_under_the_name_of_the_saver_is_not_run(tmp_path):
     """The functions that save and restore may touch files, but only while the model itself does not call them."""
     import tensorflow as tf

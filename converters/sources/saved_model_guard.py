@@ -90,9 +90,10 @@ def refuse_unsafe(path: object, model: Any) -> None:
     """
     unsafe = {operation for meta_graph in model.meta_graphs for operation in _unsafe_operations(meta_graph)}
     if unsafe:
+        named = ", ".join(name[:80] for name in sorted(unsafe)[:8]) + (" and others" if len(unsafe) > 8 else "")
         raise InputError(
             f"{path} holds operations that no image classifier needs and that may read or write files, so it is not "
-            f"run: {', '.join(sorted(unsafe))}. Set unsafe=True (--unsafe) if you trust whoever made it"
+            f"run: {named}. Set unsafe=True (--unsafe) if you trust whoever made it"
         )
 
 
