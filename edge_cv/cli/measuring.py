@@ -1,7 +1,8 @@
-"""Commands that measure files: evaluate and benchmark."""
+"""Commands that measure files: evaluate, benchmark and conform."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 
 from converters.errors import InputError
 from converters.printable import printable
-from edge_cv.cli.exits import BAD_INPUT, fail, say
+from edge_cv.cli.exits import BAD_INPUT, BROKEN, fail, say
 from edge_cv.cli.options import (
     Channels,
     Device,
@@ -26,7 +27,7 @@ from edge_cv.cli.options import (
     remote_device,
     thread_counts,
 )
-from edge_cv.cli.tables import print_evaluation, print_measurement
+from edge_cv.cli.tables import conformance_row, print_evaluation, print_json, print_measurement, print_rows
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -155,3 +156,39 @@ def benchmark(
     if out is not None:
         say(f"measurement: {measured.save(out)}", error=True)
     return 0 if measured.error is None else fail(measured.error, BAD_INPUT)
+
+
+@commands.command(epilog="Example: edge-cv conform model_int8.tflite --data photos")
+def conform(
+    artifact: Annotated[Path, typer.Argument(help="A .tflite or .onnx file.")],
+    data: Annotated[str, typer.Option(help="Folder of photos, or `sample`.")],
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of photos.")] = 20,
+    resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels: Channels = None,
+    labels: Labels = None,
+    as_json: Json = False,
+) -> int:
+    """Run one file with every runtime on this machine, and compare their outputs with those of the usual one.
+
+    Differences are in steps of the output's scale; for float outputs in steps of 2^-16 of the largest. The first
+    operator that differs is that of the photo with the largest difference. The exit code is 1 if a runtime cannot run
+    the file.
+    """
+    from edge_cv.pipeline.conform import conform as compare
+    from edge_cv.progress import shown
+    from edge_cv.report.plain_json import plain_json
+
+    declaration = declaration_of(resize, mean, std, channels, labels)
+    found = compare(artifact, data, limit=limit, declaration=declaration, progress=shown)
+    if as_json:
+        print_json(plain_json(dataclasses.asdict(found)))
+    else:
+        print_rows([conformance_row(result, found.images) for result in found.results], as_json)
+        for result in found.results:
+            if result.error is not None:
+                say(f"{result.executor} cannot run the file: {result.error}")
+        for name, how in found.not_run.items():
+            say(f"not run: {name}: {how}")
+    return BROKEN if any(result.error is not None for result in found.results) else 0

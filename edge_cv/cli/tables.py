@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from converters.devices.compiled import Compiled
     from edge_cv.evaluation.measurement import Measurement
     from edge_cv.pipeline.compress import Compressed
+    from edge_cv.pipeline.conform import ExecutorResult
     from edge_cv.pipeline.convert import Converted
     from edge_cv.report import Report, Row
 
@@ -205,4 +206,18 @@ def compiled_row(compiled: Compiled) -> dict[str, Any]:
         "sram_bytes": compiled.sram_bytes,
         "dram_bytes": compiled.dram_bytes,
         "flash_bytes": compiled.flash_bytes,
+    }
+
+
+def conformance_row(result: ExecutorResult, images: int) -> dict[str, Any]:
+    """The row of one runtime that ran a file."""
+    low, high = result.flipped_ci95 or (None, None)
+    interval = "" if low is None or high is None else f" ({100 * low:.0f}–{100 * high:.0f} %)"
+    return {
+        "runtime": f"{result.executor} {result.version}",
+        "largest difference, steps": None if result.max_steps is None else f"{result.max_steps:.3g}",
+        "outputs that differ": None if result.differing is None else f"{result.differing:.1%}",
+        "flipped top-1": None if result.flipped is None else f"{result.flipped} of {images}{interval}",
+        "first operator": " ".join(filter(None, (result.operator, result.layer))) or None,
+        "ms per image": _milliseconds(result.ms_per_image),
     }

@@ -150,13 +150,15 @@ class Classifier(ABC):
             Outputs `(n, classes)` in the model's type, and the seconds spent in inferences.
         """
 
+    def own_shape(self, inputs: np.ndarray) -> np.ndarray:
+        """Inputs `(n, height, width, channels)` in the order of axes that the model has."""
+        if self._channels_first:
+            return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
+        return inputs[..., 0] if len(self._own_shape) == 3 else inputs
+
     def logits(self, inputs: np.ndarray) -> tuple[np.ndarray, float]:
         """As `stored`, with dequantized outputs in float32, for inputs `(n, height, width, channels)`."""
-        if self._channels_first:
-            inputs = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
-        elif len(self._own_shape) == 3:
-            inputs = inputs[..., 0]
-        stored, seconds = self.stored(inputs)
+        stored, seconds = self.stored(self.own_shape(inputs))
         values, tensor = stored.astype(np.float32), self.output
         if tensor.scale is None:
             return values, seconds

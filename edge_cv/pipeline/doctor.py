@@ -20,7 +20,7 @@ EXTRAS = {
     "search": "search",
     "ray": "sweep --ray and evaluate --ray",
     "ethos-u": "compile --target ethos-u55-256 and other NPUs of Arm",
-    "micro": "running a file as a microcontroller does, in the tests",
+    "micro": "conform: running a file as a microcontroller does",
     "grain": "ArrayRecord files: data prepare --format array_record",
     "heic": "HEIC photos",
     "jax": "training without TensorFlow: KERAS_BACKEND=jax",
