@@ -20,6 +20,7 @@ from edge_cv.cli.options import (
     Mean,
     Ray,
     Resize,
+    Runtime,
     Split,
     Std,
     declaration_of,
@@ -58,6 +59,7 @@ def evaluate(
     workers: Annotated[int | None, typer.Option(help="Number of processes. Default: one per core.")] = None,
     ray: Ray = None,
     device: Device = "host",
+    runtime: Runtime = "interpreter",
     as_json: Json = False,
 ) -> int:
     """Measure accuracy on photos. Agreement and SQNR are relative to the first file.
@@ -74,6 +76,8 @@ def evaluate(
     from edge_cv.report.files import save
 
     remote = remote_device(device)
+    if runtime != "interpreter" and corruptions:
+        raise InputError(f"--corruptions is for --runtime interpreter only. Received: {runtime}")
     if remote is not None and (corruptions or workers is not None or ray is not None):
         raise InputError(f"--corruptions, --workers and --ray are for this machine only. Received: --device {device}")
     columns = [column.strip() for column in by.split(",") if column.strip()] if by else []
@@ -98,6 +102,7 @@ def evaluate(
             cluster=cluster,
             device=remote,
             journal=journal,
+            runtime=runtime,
             progress=shown,
         )
     for file, why in evaluated.evaluation.skipped:
@@ -122,6 +127,7 @@ def benchmark(
     runs: Annotated[int, typer.Option(help="Timed inferences for each thread count.")] = 100,
     warmup: Annotated[int, typer.Option(help="Untimed inferences before them.")] = 10,
     device: Device = "host",
+    runtime: Runtime = "interpreter",
     resize: Resize = None,
     mean: Mean = None,
     std: Std = None,
@@ -150,6 +156,7 @@ def benchmark(
             runs=runs,
             warmup=warmup,
             declaration=declaration,
+            runtime=runtime,
             on_progress=update,
         )
     print_measurement(measured, as_json)

@@ -25,6 +25,10 @@ IMAGES_HELP = "Labelled images: a folder, .tar, .csv or shards, or `digits`."
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Use few photos and few runs, to test the whole chain.")]
 Device = Annotated[str, typer.Option(help="Where the files run: host, ssh://user@host or adb[:serial].")]
+Runtime = Annotated[
+    str,
+    typer.Option(help="LiteRT's way to run .tflite files on this machine: interpreter or compiled (CompiledModel)."),
+]
 Unsafe = Annotated[bool, typer.Option("--unsafe", help="Run the Python code of the file's Lambda layers.")]
 Import = Annotated[
     list[Path] | None,

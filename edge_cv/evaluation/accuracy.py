@@ -26,6 +26,7 @@ from edge_cv.evaluation.chunk_results import ChunkResult, classify_chunk
 from edge_cv.evaluation.confidence import Temperature, temperature_of
 from edge_cv.evaluation.predictions import Predictions
 from edge_cv.evaluation.remote import evaluating
+from edge_cv.evaluation.runner_events import check_runtime
 from edge_cv.evaluation.scores import Score
 from edge_cv.intervals import wilson_interval
 
@@ -70,6 +71,7 @@ def evaluate(
     cluster: RayCluster | None = None,
     device: Ssh | Adb | None = None,
     journal: str | os.PathLike | None = None,
+    runtime: str = "interpreter",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Classify images with several models, on all cores; each image is decoded once.
@@ -85,6 +87,7 @@ def evaluate(
         workers, cluster: number and place of the worker processes, as in `inference.run`.
         device: where the models run; the images are decoded on this machine in any case. Default: this machine.
         journal: a folder that keeps a device's results until all are complete. The next call resumes from there.
+        runtime: as in `inference.run`.
         on_progress: called in this process with the numbers of finished and of all images.
 
     Returns:
@@ -107,9 +110,11 @@ def evaluate(
             declaration=declaration,
             workers=workers,
             cluster=cluster,
+            runtime=runtime,
             on_progress=on_progress,
         )
     else:
+        check_runtime(runtime, map(Path, artifacts.values()), here=False)
         results, runtimes, error = evaluating.run(
             device,
             artifacts,

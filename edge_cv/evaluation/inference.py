@@ -22,6 +22,7 @@ from converters.images.preprocessing import Preprocessing
 from converters.memory import memory_for
 from edge_cv.evaluation import worker
 from edge_cv.evaluation.open_model import Classifier, IOMetadata, io_metadata
+from edge_cv.evaluation.runner_events import check_runtime
 from edge_cv.evaluation.worker import Description, Task
 from edge_cv.parallel.processes import process_pool
 
@@ -44,6 +45,7 @@ def run(
     chunk: int | None = None,
     workers: int | None = None,
     cluster: RayCluster | None = None,
+    runtime: str = "interpreter",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Result], dict[str, str]]:
     """Run `work(task, chunk of samples)` in worker processes.
@@ -58,6 +60,7 @@ def run(
         chunk: largest number of images in a chunk. Default: 16.
         workers: number of processes. Default: one for each available processor, here or on the cluster.
         cluster: where the processes run. Default: this machine.
+        runtime: of .tflite files on this machine: `interpreter`, or `compiled` for LiteRT's CompiledModel.
         on_progress: called in this process with the numbers of finished and of all images.
 
     Returns:
@@ -69,15 +72,16 @@ def run(
     """
     files = {name: Path(file) for name, file in artifacts.items()}
     _check_files(files, reference, workers)
+    check_runtime(runtime, files.values(), here=cluster is None)
 
     import loky
     from loky.process_executor import BrokenProcessPool
 
     workers = min(workers or (loky.cpu_count() if cluster is None else cluster.cpus), len(samples))
-    executor = _limited_pool(workers, files.values()) if cluster is None else _cluster_pool(cluster, files)
+    executor = _limited_pool(workers, files.values(), runtime) if cluster is None else _cluster_pool(cluster, files)
     chunk_of = _chunk if cluster is None else _chunk_with_content
     try:
-        models = _described(executor, files, declaration, preprocessing)
+        models = _described(executor, files, declaration, preprocessing, runtime)
         task = _checked_task(models, samples, preprocessing, reference)
         results, done = [], 0
         try:
@@ -124,7 +128,11 @@ class _Models:
 
 
 def _described(
-    executor: Any, files: Mapping[str, Path], declaration: Declaration, preprocessing: Preprocessing | None
+    executor: Any,
+    files: Mapping[str, Path],
+    declaration: Declaration,
+    preprocessing: Preprocessing | None,
+    runtime: str,
 ) -> _Models:
     """The models, each opened and run once in a worker process."""
     from loky.process_executor import BrokenProcessPool
@@ -135,12 +143,13 @@ def _described(
         metadata = {name: io_metadata(file, declaration, preprocessing) for name, file in files.items()}
         return _Models(files, metadata, described)
     except BrokenProcessPool as error:
-        raise _killer(files) from error
+        raise _killer(files, runtime) from error
 
 
-def _limited_pool(workers: int, files: Iterable[Path]) -> Any:
+def _limited_pool(workers: int, files: Iterable[Path], runtime: str) -> Any:
     """Processes that take memory in proportion to the files, whatever these declare."""
-    return process_pool(workers, memory_bytes=memory_for(sum(file.stat().st_size for file in files), workers))
+    memory_bytes = memory_for(sum(file.stat().st_size for file in files), workers)
+    return process_pool(workers, worker.use_runtime, (runtime,), memory_bytes=memory_bytes)
 
 
 def _check_files(files: Mapping[str, Path], reference: str | None, workers: int | None) -> None:
@@ -155,12 +164,12 @@ def _check_files(files: Mapping[str, Path], reference: str | None, workers: int 
         raise InputError(f"workers must be 1 or more. Received: {workers}")
 
 
-def _killer(files: Mapping[str, Path]) -> InputError:
+def _killer(files: Mapping[str, Path], runtime: str) -> InputError:
     """The error that names the file whose opening kills a process; each is opened again, in a process of its own."""
     from loky.process_executor import BrokenProcessPool
 
     for file in files.values():
-        executor = _limited_pool(1, [file])
+        executor = _limited_pool(1, [file], runtime)
         try:
             executor.submit(worker.describe, str(file)).result()
         except BrokenProcessPool:

@@ -168,14 +168,15 @@ class Classifier(ABC):
 class OpenModel(Classifier):
     """A model that is open in this process."""
 
-    def __init__(self, file: str, path: str | None = None) -> None:
+    def __init__(self, file: str, path: str | None = None, runtime: str = "interpreter") -> None:
         """
         Args:
             file: the file, for messages.
             path: where it is, if that is elsewhere.
+            runtime: of a .tflite file, a key of the runner's `RUNTIMES`.
         """
         try:
-            self.model = runner.open_model(path or file, threads=1)
+            self.model = runner.open_model(path or file, threads=1, runtime=runtime)
         except runner.ModelError as error:
             raise InputError(f"{file} cannot be opened: {error}") from error
         super().__init__(file, self.model.inputs, self.model.outputs, self.model.runtime)

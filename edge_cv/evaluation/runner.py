@@ -1,6 +1,6 @@
 """Runs one model file and prints its measurements. This script stands alone, so that a device can run a copy of it.
 
-    python runner.py MODEL [--threads 1,2] [--runs 50] [--warmup 10] [--seed 0] [--golden FILE]
+    python runner.py MODEL [--threads 1,2] [--runs 50] [--warmup 10] [--seed 0] [--golden FILE] [--runtime compiled]
     python runner.py MODEL --serve
 
 It needs Python 3.8, numpy and a runtime: ai-edge-litert, tflite-runtime, TensorFlow or (for .onnx) onnxruntime. It
@@ -36,7 +36,7 @@ import subprocess
 import sys
 import time
 from glob import glob
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 try:
     import numpy as np
@@ -117,6 +117,49 @@ class TFLiteModel:
         return self._interpreter._get_ops_details()
 
 
+class CompiledModel:
+    """A .tflite file, open in LiteRT's CompiledModel on the CPU."""
+
+    def __init__(self, path: str, threads: int = 1) -> None:
+        package, interpreter_class = _tflite_interpreter()
+        try:
+            with _quiet_stderr():  # it names its accelerators
+                from ai_edge_litert import compiled_model, options
+        except ImportError as error:
+            raise ModelError("LiteRT's CompiledModel needs ai-edge-litert 2.3: pip install ai-edge-litert") from error
+        try:
+            with open(path, "rb") as file:
+                content = file.read()
+            with _quiet_stderr():
+                described = interpreter_class(model_content=content)  # it has the quantization of the tensors
+                inputs, outputs = described.get_input_details(), described.get_output_details()
+                del described
+                cpu = options.CpuOptions(num_threads=threads)
+                self._model = compiled_model.CompiledModel.from_buffer(
+                    content, options=options.Options(cpu_options=cpu)
+                )
+                self._inputs = self._model.create_input_buffers(0)
+                self._outputs = self._model.create_output_buffers(0)
+                for position, details in enumerate(inputs):  # the first write names the accelerators again
+                    self._inputs[position].write(np.zeros(details["shape"], details["dtype"]))
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise ModelError(_one_line(error)) from error
+        self.inputs = [_tflite_tensor(details) for details in inputs]
+        self.outputs = [_tflite_tensor(details) for details in outputs]
+        self.runtime = package + " CompiledModel"
+
+    def set_input(self, value: np.ndarray, position: int = 0) -> None:
+        self._inputs[position].write(value)
+
+    def invoke(self) -> None:
+        self._model.run_by_index(0, self._inputs, self._outputs)
+
+    def output(self, position: int = 0) -> np.ndarray:
+        tensor = self.outputs[position]
+        values = self._outputs[position].read(int(np.prod(tensor.shape)), tensor.dtype.type)
+        return values.reshape(tensor.shape)
+
+
 class OnnxModel:
     """An .onnx file, open in a session on the CPU."""
 
@@ -165,13 +208,21 @@ def _source(path: str, by_path: str, by_content: str) -> dict:
             return {by_content: file.read()}
 
 
-def open_model(path: str, threads: int = 1) -> TFLiteModel | OnnxModel:
+if TYPE_CHECKING:
+    Model = TFLiteModel | CompiledModel | OnnxModel
+RUNTIMES: dict[str, type[TFLiteModel] | type[CompiledModel]] = {"interpreter": TFLiteModel, "compiled": CompiledModel}
+"""The ways in which LiteRT runs a .tflite file."""
+
+
+def open_model(path: str, threads: int = 1, runtime: str = "interpreter") -> Model:
     """Open a file whose suffix is `.onnx`, or else a TFLite file, to run with `threads` threads.
+
+    `runtime` is a key of RUNTIMES, for TFLite files.
 
     Raises ModelError if the runtime refuses the file. A corrupt file may also kill the process.
     """
     try:
-        return (OnnxModel if path.lower().endswith(".onnx") else TFLiteModel)(path, threads)
+        return (OnnxModel if path.lower().endswith(".onnx") else RUNTIMES[runtime])(path, threads)
     except OSError as error:
         raise ModelError(error.strerror or str(error)) from error
 
@@ -245,13 +296,22 @@ def random_input(tensor: Tensor, seed: int) -> np.ndarray:
     return (pixels - 128 if tensor.dtype == np.int8 else pixels).astype(tensor.dtype)
 
 
-def measure(path: str, threads: list, runs: int, warmup: int, seed: int, emit: Any, golden: str | None = None) -> None:
+def measure(
+    path: str,
+    threads: list,
+    runs: int,
+    warmup: int,
+    seed: int,
+    emit: Any,
+    golden: str | None = None,
+    runtime: str = "interpreter",
+) -> None:
     """Emit the events in the module's docstring, in that order. With 0 runs, nothing is timed."""
     _import_runtime(path)  # so that its memory is not counted as the model's
     _limit_memory(path, max(threads))
     _reset_peak_memory()
     before = _resident_bytes("VmRSS")
-    model = open_model(path, 1)
+    model = open_model(path, 1, runtime)
     emit(event="model", **_description(model))
     _set_inputs(model, seed)
     _invoke(model)
@@ -264,7 +324,7 @@ def measure(path: str, threads: list, runs: int, warmup: int, seed: int, emit: A
         return
     emit(event="sensors", **sensors())
     for count in threads:
-        model = open_model(path, count)
+        model = open_model(path, count, runtime)
         _set_inputs(model, seed)
         for _ in range(warmup):
             _invoke(model)
@@ -304,7 +364,7 @@ def serve(path: str, emit: Any, requests: Any, answers: Any) -> None:
         answers.flush()
 
 
-def _description(model: TFLiteModel | OnnxModel) -> dict:
+def _description(model: Model) -> dict:
     return {
         "runtime": model.runtime,
         "cpu": cpu_name(),
@@ -317,14 +377,14 @@ def _description(model: TFLiteModel | OnnxModel) -> dict:
     }
 
 
-def _check_single(model: TFLiteModel | OnnxModel) -> None:
+def _check_single(model: Model) -> None:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelError(
             f"it must have one input and one output. Received: {len(model.inputs)} and {len(model.outputs)}"
         )
 
 
-def _golden(model: TFLiteModel | OnnxModel, file: str) -> list:
+def _golden(model: Model, file: str) -> list:
     _check_single(model)
     tensor = model.inputs[0]
     values = np.fromfile(file, tensor.dtype)
@@ -338,11 +398,11 @@ def _golden(model: TFLiteModel | OnnxModel, file: str) -> list:
     return outputs
 
 
-def _values(model: TFLiteModel | OnnxModel) -> list:
+def _values(model: Model) -> list:
     return [number for i in range(len(model.outputs)) for number in model.output(i).ravel().tolist()]
 
 
-def _time(model: TFLiteModel | OnnxModel, runs: int, threads: int, emit: Any) -> None:
+def _time(model: Model, runs: int, threads: int, emit: Any) -> None:
     invoke, clock = model.invoke, time.perf_counter_ns
     samples, reported = [], clock()
     collecting = gc.isenabled()
@@ -364,7 +424,7 @@ def _time(model: TFLiteModel | OnnxModel, runs: int, threads: int, emit: Any) ->
             gc.enable()
 
 
-def _set_inputs(model: TFLiteModel | OnnxModel, seed: int) -> None:
+def _set_inputs(model: Model, seed: int) -> None:
     try:
         for position, tensor in enumerate(model.inputs):
             model.set_input(random_input(tensor, seed + position), position)
@@ -372,7 +432,7 @@ def _set_inputs(model: TFLiteModel | OnnxModel, seed: int) -> None:
         raise ModelError(_one_line(error)) from error
 
 
-def _invoke(model: TFLiteModel | OnnxModel) -> None:
+def _invoke(model: Model) -> None:
     try:
         model.invoke()
     except Exception as error:  # onnxruntime's exceptions derive from Exception directly
@@ -501,6 +561,7 @@ def main(arguments: list | None = None) -> int:
     parser.add_argument("--warmup", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="seed of the random input")
     parser.add_argument("--golden", help="file of raw input tensors whose outputs are reported")
+    parser.add_argument("--runtime", default="interpreter", choices=sorted(RUNTIMES), help="LiteRT's, for .tflite")
     parser.add_argument("--serve", action="store_true", help="run the model on inputs from stdin")
     options = parser.parse_args(arguments)
     try:
@@ -521,7 +582,8 @@ def main(arguments: list | None = None) -> int:
             if options.serve:
                 serve(options.model, emit, sys.stdin.buffer, stream)
             else:
-                measure(options.model, threads, options.runs, options.warmup, options.seed, emit, options.golden)
+                counts = (threads, options.runs, options.warmup, options.seed)
+                measure(options.model, *counts, emit, options.golden, options.runtime)
         except ModelError as error:
             emit(event="error", message=str(error))
             return 2

@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
 from converters import strict_json
-from converters.errors import InputError
+from converters.errors import InputError, unknown
 from edge_cv.evaluation.latency import Latency
+from edge_cv.evaluation.runner import RUNTIMES
 
 RUNNER = Path(__file__).with_name("runner.py")
 MAX_EVENTS = 100  # beside progress and latencies, which are counted
@@ -30,11 +31,13 @@ class Repetitions:
         threads: thread counts, each 1 or more; the inferences are repeated for each.
         runs: timed inferences, 1 or more.
         warmup: inferences before them that are not timed, 0 or more.
+        runtime: LiteRT's way to run a .tflite file, a key of the runner's `RUNTIMES`.
     """
 
     threads: tuple[int, ...]
     runs: int
     warmup: int
+    runtime: str = "interpreter"
 
     def __post_init__(self) -> None:
         if not self.threads or min(self.threads) < 1:
@@ -47,7 +50,28 @@ class Repetitions:
     def options(self) -> list[str]:
         """The runner's command-line options."""
         threads = ",".join(map(str, self.threads))
-        return ["--threads", threads, "--runs", str(self.runs), "--warmup", str(self.warmup)]
+        counts = ["--threads", threads, "--runs", str(self.runs), "--warmup", str(self.warmup)]
+        # devices may have a runner of an earlier version
+        return counts if self.runtime == "interpreter" else [*counts, "--runtime", self.runtime]
+
+
+def check_runtime(runtime: str, files: Iterable[Path], *, here: bool) -> None:
+    """Raise InputError for a runtime that is not known, or that cannot run the files.
+
+    Args:
+        runtime: a key of the runner's `RUNTIMES`.
+        files: the model files.
+        here: whether they run on this machine.
+    """
+    if runtime not in RUNTIMES:
+        raise unknown("runtime", runtime, RUNTIMES)
+    if runtime == "interpreter":
+        return
+    if not here:
+        raise InputError(f"the runtime {runtime} is for this machine only. Received: a device")
+    for file in files:
+        if file.suffix == ".onnx":
+            raise InputError(f"the runtime {runtime} is for .tflite files. Received: {file}")
 
 
 class RunnerEvents:

@@ -47,7 +47,14 @@ class Description:
 
 
 _opened: dict[str, OpenModel] = {}  # a worker lives for one evaluation and keeps its interpreters
+_runtime = "interpreter"
 _provided: dict[str, bytes] = {}  # SHA-256 of the content of each model that `provide` opened
+
+
+def use_runtime(runtime: str) -> None:
+    """Open .tflite files from now on with this key of the runner's `RUNTIMES`."""
+    global _runtime
+    _runtime = runtime
 
 
 def provide(contents: Mapping[str, bytes]) -> None:
@@ -101,7 +108,7 @@ def readable(samples: Sequence[Sample], reasons: Sequence[str | None]) -> list[S
 
 def _model(file: str) -> OpenModel:
     if file not in _opened:
-        _opened[file] = OpenModel(file)
+        _opened[file] = OpenModel(file, runtime=_runtime)
     return _opened[file]
 
 

@@ -46,13 +46,15 @@ def evaluate_files(
     cluster: RayCluster | None = None,
     device: Ssh | Adb | None = None,
     journal: str | os.PathLike | None = None,
+    runtime: str = "interpreter",
     progress: Progress = silent,
 ) -> Evaluated:
     """Classify photos with every file and analyze the predictions.
 
     Args:
         artifacts: .tflite and .onnx files by name; the first is the reference that the others are compared with.
-        source, declaration, limit, workers, cluster, device, journal: as `edge_cv.evaluation.evaluate` takes them.
+        source, declaration, limit, workers, cluster, device, journal, runtime: as `edge_cv.evaluation.evaluate` takes
+            them.
         by: columns of `metadata`; accuracy is computed for each of their values.
         metadata: a CSV with a column `file`.
         corruptions: number of photos to classify under the common corruptions too.
@@ -82,6 +84,7 @@ def evaluate_files(
             cluster=cluster,
             device=device,
             journal=journal,
+            runtime=runtime,
             on_progress=update,
         )
     columns = None

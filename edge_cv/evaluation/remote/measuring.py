@@ -22,7 +22,7 @@ from edge_cv.evaluation.remote.golden import (
     stored_threshold,
 )
 from edge_cv.evaluation.remote.results import measurement_of
-from edge_cv.evaluation.runner_events import Repetitions, RunnerEvents, runner_events
+from edge_cv.evaluation.runner_events import Repetitions, RunnerEvents, check_runtime, runner_events
 
 
 def measure_on(
@@ -34,6 +34,7 @@ def measure_on(
     warmup: int = 10,
     golden_images: int = IMAGES,
     declaration: Declaration = NOTHING,
+    runtime: str = "interpreter",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Measurement:
     """Measure a model on a device and compare its outputs there with its outputs on this machine.
@@ -43,6 +44,7 @@ def measure_on(
         artifact: a .tflite or .onnx file; a phone takes only .tflite.
         threads, runs, warmup, on_progress: as in `edge_cv.evaluation.measure`.
         declaration: what the caller says about a file that does not declare its input.
+        runtime: `interpreter`, or `compiled` for LiteRT's CompiledModel, for .tflite files on this machine.
         golden_images: number of inputs whose outputs are compared, 1 or more.
 
     Returns:
@@ -53,7 +55,8 @@ def measure_on(
         InputError: the device cannot be reached, or nothing could be measured.
     """
     address = parse(device) if isinstance(device, str) else device
-    repetitions = Repetitions(tuple(threads), runs, warmup)
+    check_runtime(runtime, [Path(artifact)], here=isinstance(address, Host))
+    repetitions = Repetitions(tuple(threads), runs, warmup, runtime)
     model = describe(Path(artifact))
     if isinstance(address, Host):
         return _measure_here(model, repetitions, on_progress)
