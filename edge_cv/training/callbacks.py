@@ -1,4 +1,4 @@
-"""`TrainingMonitor`: progress, timed checkpoints, and detection of a loss that is not finite."""
+"""Callbacks of a training: progress, timed checkpoints, a count of steps, and a check of the loss."""
 
 from __future__ import annotations
 
@@ -16,6 +16,46 @@ from edge_cv.training import checkpoint
 UPDATE_SECONDS = 0.5  # between two updates of the progress
 STEADY_SECONDS = 5.0  # of steps, after which their mean predicts the rest
 CHECK_SECONDS = 5.0  # between two checks of the loss: each waits for the device, tens of milliseconds on JAX
+
+
+class LossNotFinite(InputError):
+    """The loss became NaN or infinite."""
+
+
+class StepCallback(keras.callbacks.Callback):
+    """Counts the steps of a training over its epochs, and over the interruptions of a training by `fit`.
+
+    Attributes:
+        step: number of the step that begins, from 0 on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = 0
+        self._first = 0  # step at which the current call of Keras's `fit` began, or its current epoch
+
+    # Not `on_train_batch_end`: see `TrainingMonitor`.
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if batch == 0:
+            self._first = self.step
+        self.step = self._first + batch
+        self.on_step()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        steps = (self.params or {}).get("steps")
+        self.step = self.step + 1 if steps is None else self._first + steps
+
+    def on_step(self) -> None:
+        """Called before each step."""
+
+    def state(self) -> list[np.ndarray]:
+        """What a checkpoint must hold."""
+        return [np.asarray(self.step)]
+
+    def restore(self, arrays: Sequence[np.ndarray]) -> None:
+        """Continue from what `state` returned; nothing continues from nothing."""
+        if arrays:
+            self.step = int(arrays[0])
 
 
 class TrainingMonitor(keras.callbacks.Callback):
@@ -124,7 +164,7 @@ class TrainingMonitor(keras.callbacks.Callback):
         broken = int(checkpoint.values([self.model.broken_at])[0])
         if broken >= 0:
             step = self.first_step + broken
-            raise InputError(
+            raise LossNotFinite(
                 f"the loss must be finite. Received: NaN or infinity at step {step + 1} of {self.steps} of epoch "
                 f"{self.epoch}, at a learning rate of {self.rate_at(step):.3g}; the last good checkpoint is kept. "
                 "Try a lower fit.learning_rate, more fit.warmup_epochs, or fit.clip_norm=1"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from converters.errors import InputError
 
@@ -78,25 +81,34 @@ def distribute(make: Callable[[], Any]) -> Any:
 
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
-    batches = make()
-    is_dataset = isinstance(batches, tf.data.Dataset)
+    dataset = make()
+    if not isinstance(dataset, tf.data.Dataset):
+        dataset = _dataset(dataset)
     if replicas == 1:
         accelerators = tf.config.list_logical_devices("GPU")
-        if not is_dataset or not accelerators:
-            return batches
-        return batches.apply(tf.data.experimental.prefetch_to_device(accelerators[0].name, PREFETCHED))
-    dataset = batches
-    if not is_dataset:
-        signature = tf.nest.map_structure(
-            lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), tuple(next(iter(batches)))
-        )
-        dataset = tf.data.Dataset.from_generator(make, output_signature=signature)
+        if not accelerators:
+            return dataset
+        return dataset.apply(tf.data.experimental.prefetch_to_device(accelerators[0].name, PREFETCHED))
 
     def parts(*arrays: Any) -> tf.data.Dataset:
         cut = tf.nest.map_structure(lambda array: tf.reshape(array, (replicas, -1, *array.shape[1:])), arrays)
         return tf.data.Dataset.from_tensor_slices(cut)
 
     return strategy.distribute_datasets_from_function(lambda context: dataset.flat_map(parts))
+
+
+def _dataset(batches: Iterable[Any]) -> Any:
+    """A `tf.data.Dataset` that yields batches of arrays once, and reads them two steps ahead."""
+    import tensorflow as tf
+
+    iterator = iter(batches)
+    first = tf.nest.map_structure(np.asarray, tuple(next(iterator)))
+    signature = tf.nest.map_structure(lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), first)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # an iterator would wait for its thread when it ends, up to a minute
+    every = map(tuple, itertools.chain([first], iterator))
+    dataset = tf.data.Dataset.from_generator(lambda: every, output_signature=signature)
+    return dataset.prefetch(PREFETCHED).with_options(options)
 
 
 def divisible(batches: Iterable[Any], replicas: int) -> Iterator[Any]:

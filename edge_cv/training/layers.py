@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -53,11 +54,23 @@ def _select(layers: list[keras.Layer], train: str) -> set[keras.Layer]:
     return set(layers[first:])
 
 
-def network_layers(network: keras.Model) -> list[keras.Layer]:
-    """The layers from the input to the logits. A model inside the network is replaced by its layers."""
+@contextlib.contextmanager
+def untrained(teacher: keras.Model | None) -> Iterator[None]:
+    """Context in which a teacher may be set to not trainable. Afterwards each layer is as before."""
+    layers = [] if teacher is None else [teacher, *network_layers(teacher)]
+    before = [(layer, layer.trainable) for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, trainable in before:
+            layer.trainable = trainable
+
+
+def network_layers(network: Any) -> list[keras.Layer]:
+    """The layers from the input to the logits. A model, or another layer of layers, is replaced by its layers."""
     flat: list[keras.Layer] = []
     for layer in network.layers:
-        flat += network_layers(layer) if isinstance(layer, keras.Model) else [layer]
+        flat += network_layers(layer) if hasattr(layer, "layers") else [layer]
     return flat
 
 

@@ -48,6 +48,7 @@ def fit(
     folder: str | os.PathLike | None = None,
     progress: Progress = silent,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Fitted:
     """Train a model in place; afterwards it has the weights of the best epoch.
 
@@ -67,6 +68,8 @@ def fit(
             missing.
         progress: reports the current epoch and the images per second.
         on_epoch: called with each entry of the history once it is saved. An exception that it raises stops training.
+        callbacks: of Keras, called while a phase's epochs are trained. What a `StepCallback` keeps is part of the
+            checkpoint.
 
     Returns:
         The history, the best epoch and its validation score.
@@ -79,6 +82,7 @@ def fit(
     settings = settings.for_steps(len(batches))
     with all_devices() as devices:
         devices.check_batch_size(batches.batch_size)
+        from edge_cv.training.layers import untrained
         from edge_cv.training.phase_trainer import TrainingJob
 
         distributed = devices.replicas > 1  # then the variables must be created inside `all_devices`
@@ -91,9 +95,11 @@ def fit(
             class_weights=_class_weights(class_counts) if settings.balance == "loss" else None,
             devices=devices,
             progress=progress,
+            callbacks=tuple(callbacks),
         )
         try:
-            fitted = TrainingLoop(job, None if folder is None else Path(folder), on_epoch).run()
+            with untrained(job.teacher):
+                fitted = TrainingLoop(job, None if folder is None else Path(folder), on_epoch).run()
         except Exception as error:
             if _is_out_of_memory(error):
                 raise _memory_exhausted(model, settings) from error
@@ -203,6 +209,7 @@ class TrainingLoop:
             return
         self.state.step, self.state.seconds = step, seconds
         arrays = {"network": checkpoint.values(self.job.network.variables), "metrics": metrics}
+        arrays |= self.job.callback_states()
         if not (step == 0 and self.state.epoch == 0):  # a phase starts with a new optimizer
             arrays["optimizer"] = checkpoint.values(optimizer.variables)
         checkpoint.save(self.output / CHECKPOINT, arrays, {"key": self._key(), **dataclasses.asdict(self.state)})

@@ -39,6 +39,8 @@ def optimizer(settings: Fit, phase: Phase, steps_per_epoch: int) -> keras.optimi
         chosen = keras.optimizers.RMSprop(
             rho=RMSPROP_DECAY, momentum=settings.momentum, epsilon=RMSPROP_EPSILON, **options
         )
+    elif settings.weight_decay == 0:  # AdamW computes the learning rate once for each variable, for its decay
+        chosen = keras.optimizers.Adam(**options)
     else:
         chosen = keras.optimizers.AdamW(weight_decay=settings.weight_decay, **options)
     return keras.optimizers.LossScaleOptimizer(chosen) if settings.precision == "float16" else chosen

@@ -19,7 +19,7 @@ from edge_cv.data.input_pipeline.batches import SampleBatches, is_labelled
 from edge_cv.progress import Progress, duration
 from edge_cv.recipe import Augment, Fit, Phase
 from edge_cv.training import checkpoint
-from edge_cv.training.callbacks import TrainingMonitor
+from edge_cv.training.callbacks import StepCallback, TrainingMonitor
 from edge_cv.training.devices import (
     Devices,
     distribute,
@@ -56,6 +56,7 @@ class TrainingJob:
         class_weights: factor of the loss for each class.
         devices: the devices and hosts that take part.
         progress: reports epochs and images per second.
+        callbacks: further callbacks of Keras's `fit`.
     """
 
     network: keras.Model
@@ -66,6 +67,20 @@ class TrainingJob:
     class_weights: tuple[float, ...] | None
     devices: Devices
     progress: Progress
+    callbacks: tuple[keras.callbacks.Callback, ...] = ()
+
+    def callback_states(self) -> dict[str, list[np.ndarray]]:
+        """What the step callbacks keep, by group of a checkpoint."""
+        return {group: callback.state() for group, callback in self._step_callbacks().items()}
+
+    def restore_callbacks(self, arrays: dict[str, list[np.ndarray]]) -> None:
+        """Restore what `callback_states` returned."""
+        for group, callback in self._step_callbacks().items():
+            callback.restore(arrays.get(group, []))
+
+    def _step_callbacks(self) -> dict[str, StepCallback]:
+        steps = [callback for callback in self.callbacks if isinstance(callback, StepCallback)]
+        return {f"callback{index}": callback for index, callback in enumerate(steps)}
 
 
 class PhaseTrainer:
@@ -134,6 +149,7 @@ class PhaseTrainer:
         if "optimizer" in arrays:
             checkpoint.restore(self.optimizer.variables, arrays["optimizer"], where)
         self.metrics = arrays.get("metrics", [])
+        self.job.restore_callbacks(arrays)
 
     def run_epoch(self, state: TrainingState, save: Save) -> dict[str, Any]:
         """Train one epoch, from the state's step on, and validate it.
@@ -176,7 +192,7 @@ class PhaseTrainer:
                     steps_per_epoch=len(self.job.batches) - first,
                     shuffle=False,
                     verbose=0,
-                    callbacks=[monitor],
+                    callbacks=[monitor, *self.job.callbacks],
                 )
                 return monitor
             except Exception as error:
