@@ -9,8 +9,7 @@ from edge_cv.compression.channel_graph import ChannelGraph
 from edge_cv.compression.channel_removal import without_channels
 from edge_cv.compression.channel_selection import select_channels
 from edge_cv.compression.channels import channel_prune, remove_channels
-from edge_cv.compression.keras_graph import leaf_layers
-from edge_cv.compression.tf_keras_bridge import clone
+from edge_cv.compression.keras_graph import clone, leaf_layers
 from edge_cv.models.macs import count_macs
 from edge_cv.recipe import ChannelPrune, FineTuning
 

@@ -3,10 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_cv.compression.clustering import cluster
-from edge_cv.compression.keras_graph import leaf_layers
+from edge_cv.compression.clustering import ClusteredKernel, centroids, cluster
+from edge_cv.compression.keras_graph import clone, leaf_layers
 from edge_cv.compression.pruning import prunable, total_sparsity
-from edge_cv.compression.tf_keras_bridge import clone
 from edge_cv.recipe import FineTuning, WeightClustering
 
 
@@ -40,3 +39,31 @@ def test_zeros_of_a_pruned_model_stay_zero(digits, digits_model):
     assert not after[kernel == 0].any()
     assert len(np.unique(after)) <= 8
     assert np.mean(after == 0) == pytest.approx(0.75, abs=0.05)
+
+
+@pytest.mark.parametrize("clusters", [4, 16, 64])
+def test_centroids_are_as_near_to_the_weights_as_those_of_scikit_learn(clusters):
+    from sklearn.cluster import KMeans
+
+    weights = np.random.default_rng(0).standard_t(4, 4000).astype(np.float32)
+    ours = centroids(weights, clusters)
+    theirs = KMeans(clusters, n_init=3, random_state=0).fit(weights[:, None])
+    inertia = float(np.square(weights[:, None] - ours).min(1).sum())
+    assert inertia <= 1.3 * theirs.inertia_
+    assert len(np.unique(ours)) == clusters
+
+
+def test_the_values_get_the_sum_of_the_gradients_of_their_weights():
+    import tensorflow as tf
+
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 8)).astype(np.float32)
+    clustered = ClusteredKernel(4)
+    clustered.start(kernel)
+    with tf.GradientTape() as tape:
+        shared = clustered(tf.constant(kernel))
+        loss = tf.reduce_sum(shared)
+    values, counts = np.unique(shared.numpy(), return_counts=True)
+    np.testing.assert_allclose(values, np.sort(clustered.values.numpy()))
+    np.testing.assert_allclose(tape.gradient(loss, clustered.values.value), counts)
+    nearest = np.abs(kernel[..., None] - values).argmin(-1)
+    np.testing.assert_array_equal(values[nearest], shared)

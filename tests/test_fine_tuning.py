@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import re
+import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
 from converters.errors import InputError
+from edge_cv.compression.clustering import cluster
 from edge_cv.compression.compression_stages import compress
-from edge_cv.compression.fine_tuning import fine_tune, update_statistics
-from edge_cv.compression.tf_keras_bridge import clone
+from edge_cv.compression.fine_tuning import Rounds, fine_tune, update_statistics
+from edge_cv.compression.keras_graph import clone
+from edge_cv.compression.pruning import prune
+from edge_cv.compression.qat import quantization_aware
 from edge_cv.recipe import ChannelPrune, FineTuning, Prune, Qat, WeightClustering
+from edge_cv.training.callbacks import StepCallback
 
 
 @pytest.fixture(scope="module")
@@ -36,33 +40,52 @@ class Stopped(Exception):
     """Simulates the end of the process."""
 
 
+class StoppingAt(StepCallback):
+    """Ends the process before a step."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.at = step
+
+    def on_step(self) -> None:
+        if self.step == self.at:
+            raise Stopped
+
+
+def stopped(train, folder, step: int) -> None:
+    """Train until the process ends at a step."""
+    with pytest.raises(InputError, match="Stopped"):
+        train(folder=folder, callbacks=[StoppingAt(step)])
+    assert (folder / "checkpoint.npz").is_file()
+
+
 def test_an_interrupted_training_resumes_to_the_same_weights(digits, small_classifier, tmp_path):
     batches, tuning = digits[0], FineTuning(epochs=3, learning_rate=1e-3, distillation=0.3)
-    whole = clone(small_classifier)
+    whole, resumed, steps = clone(small_classifier), clone(small_classifier), []
     fine_tune(whole, batches, tuning, teacher=small_classifier)
-
-    def stop(epoch: int) -> bool:
-        if epoch == 2:
-            raise Stopped
-        return False
-
-    checkpoint = tmp_path / "state.npz"
-    stopped, resumed = clone(small_classifier), clone(small_classifier)
-    with pytest.raises(Stopped):
-        fine_tune(stopped, batches, tuning, teacher=small_classifier, before_epoch=stop, checkpoint=checkpoint)
-    assert checkpoint.is_file()
-    steps = []
-    fine_tune(
-        resumed,
-        batches,
-        tuning,
-        teacher=small_classifier,
-        callbacks=[counting(steps)],
-        checkpoint=checkpoint,
-    )
+    train = functools.partial(fine_tune, teacher=small_classifier)
+    stopped(functools.partial(train, clone(small_classifier), batches, tuning), tmp_path, 2 * len(batches) + 1)
+    train(resumed, batches, tuning, callbacks=[counting(steps)], folder=tmp_path)
     assert len(steps) == len(batches)  # one of three epochs
-    assert not checkpoint.exists()
     for expected, weight in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [Prune(0.75), Prune(0.5, "constant", pattern="2:4"), WeightClustering(8), Qat()],
+    ids=["prune", "2:4", "cluster", "qat"],
+)
+def test_an_interrupted_stage_resumes_to_the_same_weights(digits, small_classifier, tmp_path, part):
+    part = dataclasses.replace(part, fine_tuning=FineTuning(epochs=2, learning_rate=1e-3))
+    compressor = {Prune: prune, WeightClustering: cluster, Qat: quantization_aware}[type(part)]
+    whole = compressor(small_classifier, part, digits[0])
+    with pytest.raises(InputError, match="Stopped"):
+        compressor(small_classifier, part, Stopping(digits[0], 1), folder=tmp_path)
+    assert (tmp_path / "checkpoint.npz").is_file()
+    resumed = compressor(small_classifier, part, digits[0], folder=tmp_path)
+    models = [made if hasattr(made, "get_weights") else made.model for made in (whole, resumed)]
+    for expected, weight in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(weight, expected)
 
 
@@ -100,16 +123,16 @@ class Stopping:
 @pytest.mark.slow
 def test_a_stage_that_stopped_does_not_resume_with_other_settings(digits, small_classifier, tmp_path):
     stopped, wanted = (ChannelPrune(0.7, fine_tuning=FineTuning(epochs=3, learning_rate=rate)) for rate in (1e-2, 1e-3))
-    with pytest.raises(Exception):  # noqa: B017, PT011  what TensorFlow makes of an error in a generator
+    with pytest.raises(InputError, match="Stopped"):
         compress(small_classifier, Stopping(digits[0], 1), tmp_path / "stopped", channel_prune=stopped)
-    assert len(list((tmp_path / "stopped").glob("*.checkpoint.npz"))) == 1
+    assert len(list((tmp_path / "stopped").glob("*.training"))) == 1
     models = [
         compress(small_classifier, digits[0], tmp_path / name, channel_prune=wanted)[0].model
         for name in ("stopped", "whole")
     ]
     for one, other in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert not list(tmp_path.glob("*/*.checkpoint.npz"))
+    assert not list(tmp_path.glob("*/*.training"))
 
 
 @pytest.mark.slow
@@ -123,9 +146,9 @@ def test_a_layer_that_draws_does_the_same_after_an_interruption(digits, small_cl
     tuning = FineTuning(epochs=3, learning_rate=1e-3)
     whole, stopped, resumed = augmented(), augmented(), augmented()
     fine_tune(whole, digits[0], tuning)
-    with pytest.raises(Exception):  # noqa: B017, PT011  what TensorFlow makes of an error in a generator
-        fine_tune(stopped, Stopping(digits[0], 2), tuning, checkpoint=tmp_path / "state.npz")
-    fine_tune(resumed, digits[0], tuning, checkpoint=tmp_path / "state.npz")
+    with pytest.raises(InputError, match="Stopped"):
+        fine_tune(stopped, Stopping(digits[0], 2), tuning, folder=tmp_path)
+    fine_tune(resumed, digits[0], tuning, folder=tmp_path)
     for expected, weight in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, expected)
 
@@ -201,46 +224,39 @@ def test_the_model_keeps_its_momentum_and_can_be_saved(digits, small_classifier,
 
 
 def test_a_training_of_some_steps_ends_within_an_epoch_and_tells_the_time_that_remains(digits, small_classifier):
-    steps, notes = [], []
+    steps, titles, notes = [], [], []
 
     @contextlib.contextmanager
     def progress(title):
-        yield lambda done, total, note="": notes.append((done, total, note))
+        titles.append(title)
+        yield lambda done, total, note="": notes.append(note)
 
     count = len(digits[0]) + 5
-    options = {"callbacks": [counting(steps)], "progress": progress}
-    fine_tune(clone(small_classifier), digits[0], FineTuning(steps=count), **options)
-    assert len(steps) == count == len(notes)
-    assert notes[-1] == (count, count, "")
-    assert re.fullmatch(r"\d+ (s|min) left", notes[4][2])
-
-
-class FewBatches:
-    """The first two batches of the digits, as a small set has them."""
-
-    def __init__(self, batches):
-        self.batches, self.classes, self.multi_label = batches, batches.classes, batches.multi_label
-        self.epochs = []
-
-    def __len__(self):
-        return 2
-
-    def epoch(self, number, first_step=0):
-        self.epochs.append(number)
-        yield from itertools.islice(self.batches.epoch(number), 2)
-
-
-def test_short_epochs_are_trained_in_rounds_each_with_its_own_images(digits, small_classifier):
-    few, asked, steps = FewBatches(digits[0]), [], []
     fine_tune(
-        clone(small_classifier),
-        few,
-        FineTuning(epochs=15),
-        before_epoch=lambda epoch: bool(asked.append(epoch)),
-        callbacks=[counting(steps)],
+        clone(small_classifier), digits[0], FineTuning(steps=count), callbacks=[counting(steps)], progress=progress
     )
-    assert asked == few.epochs == list(range(15))
-    assert len(steps) == 30
+    assert len(steps) == count
+    assert titles[0] == "fine-tuning, round 1 of 1"
+    assert "images/s" in notes[-2]
+
+
+@pytest.mark.parametrize(("length", "total"), [(2, 30), (22, 27), (22, 66), (7, 3), (30, 100)])
+def test_rounds_have_the_batches_of_the_epochs_in_order_from_any_step(length, total):
+    class Numbered:
+        classes, batch_size, multi_label = ("a", "b"), 1, False
+
+        def __len__(self):
+            return length
+
+        def epoch(self, number, first_step=0):
+            return ((number, step) for step in range(first_step, length))
+
+    rounds = Rounds(Numbered(), total)
+    every = [batch for number in range(rounds.count) for batch in rounds.epoch(number)]
+    assert every == [divmod(step, length) for step in range(len(every))]
+    assert total <= len(every) < total + rounds.count
+    assert len(rounds) >= min(total, max(length, 20))
+    assert list(rounds.epoch(0, 2)) == every[2 : len(rounds)]
 
 
 def test_frozen_statistics_stay_while_scales_and_offsets_are_trained(digits, small_classifier):

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from converters.errors import InputError
-from edge_cv.compression.pruning import prunable, prune, sparsity, total_sparsity
+from edge_cv.compression.pruning import (
+    PruningCallback,
+    magnitude_mask,
+    prunable,
+    prune,
+    scheduled_sparsity,
+    sparsity,
+    total_sparsity,
+)
 from edge_cv.recipe import FineTuning, Prune
 
 
@@ -54,3 +62,66 @@ def test_impossible_pruning_is_refused_before_any_training(digits, digits_model)
     image = keras.Input((16, 16, 3))
     with pytest.raises(InputError, match="must have convolutions or dense"):
         prune(keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)), Prune(), digits[0])
+
+
+@pytest.mark.parametrize("sparsity_", [0.3, 0.5, 0.87])
+def test_masks_equal_tfmots_on_the_same_weights(sparsity_):
+    import tensorflow as tf
+    from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl, pruning_schedule
+
+    weights = np.random.default_rng(0).normal(size=(3, 3, 8, 16)).astype(np.float32)
+    schedule = pruning_schedule.ConstantSparsity(sparsity_, 0, frequency=1)
+    theirs = pruning_impl.Pruning(lambda: tf.constant(0, tf.int64), [], schedule, (1, 1), "AVG")
+    _, mask = theirs._update_mask(tf.constant(weights))
+    np.testing.assert_array_equal(magnitude_mask(weights, sparsity_, "any"), mask)
+
+
+def test_masks_of_two_in_four_equal_tfmots_on_the_same_weights():
+    from tensorflow_model_optimization.python.core.sparsity.keras import pruning_utils
+
+    weights = np.random.default_rng(0).normal(size=(3, 3, 8, 16)).astype(np.float32)
+    rows = weights.transpose(0, 1, 3, 2).reshape(-1, 8)  # tfmot's blocks lie along the last axis
+    mask = np.asarray(magnitude_mask(weights, 0.5, "2:4")).transpose(0, 1, 3, 2).reshape(-1, 8)
+    np.testing.assert_array_equal(mask, pruning_utils.generate_m_by_n_mask(rows))
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 40), (5, 300), (7, 8)])
+def test_the_schedule_equals_tfmots(begin, end):
+    from tensorflow_model_optimization.python.core.sparsity.keras import pruning_schedule
+
+    part = Prune(0.75)
+    every = max(1, (end - begin) // 50)
+    theirs = pruning_schedule.PolynomialDecay(0.0, 0.75, begin, begin + (end - begin) // every * every, frequency=every)
+    for step in range(end + 3):
+        due, share = theirs(step)
+        ours = scheduled_sparsity(part, begin, end, step)
+        assert (ours is not None) == bool(due), step
+        assert ours is None or ours == pytest.approx(float(share), abs=1e-6)
+
+
+def test_pruning_without_images_is_done_at_once(digits_model):
+    pruned = prune(digits_model, Prune(0.6))
+    assert total_sparsity(pruned) == pytest.approx(0.6, abs=0.01)
+    assert total_sparsity(digits_model) == 0
+    kept = np.asarray(pruned.get_layer("head_conv").kernel) != 0
+    before = np.asarray(digits_model.get_layer("head_conv").kernel)
+    assert np.abs(before[kept]).min() > np.abs(before[~kept]).max()
+
+
+def test_the_callback_prunes_in_a_training_of_ones_own(digits):
+    import keras
+    from keras import layers
+
+    batches, _, _ = digits
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((16, 16, 3)), layers.Rescaling(1 / 255), layers.Flatten()])
+    model.add(layers.Dense(32, activation="relu", name="hidden"))
+    model.add(layers.Dense(10, name="logits"))
+    model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True))
+    callback = PruningCallback(Prune(0.8, exclude=("logits",)))
+    images = batches.images.astype(np.float32)
+    model.fit(images, batches.targets, batch_size=64, epochs=3, verbose=0, callbacks=[callback])
+    assert sparsity(model) == {"hidden": pytest.approx(0.8, abs=1e-3), "logits": 0.0}
+    unknown = ((images[:8], batches.targets[:8]) for _ in range(2))
+    with pytest.raises(InputError, match="number of steps"):
+        model.fit(unknown, verbose=0, callbacks=[PruningCallback(Prune(0.8))])

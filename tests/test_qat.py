@@ -62,7 +62,7 @@ def test_the_folded_weights_of_the_file_are_the_rounded_weights_of_training(trai
 
 @pytest.mark.slow
 def test_statistics_and_ranges_are_constant_when_frozen_from_the_beginning(digits, digits_model):
-    _, roundings = simulate(digits_model, calibration_images(digits[0], 100))
+    _, roundings = simulate(digits_model, calibration_images(digits[0], 100), Qat())
     before = {name: rounding.range() for name, rounding in roundings.items()}
     frozen = quantization_aware(digits_model, Qat(freeze_epoch=0, fine_tuning=FineTuning(epochs=1)), digits[0])
     assert frozen.ranges == before
@@ -75,8 +75,8 @@ def test_statistics_and_ranges_are_constant_when_frozen_from_the_beginning(digit
 
 
 def test_zeros_of_a_pruned_model_stay_zero_with_few_weight_values(digits, digits_model):
+    from edge_cv.compression.keras_graph import clone
     from edge_cv.compression.pruning import sparsity
-    from edge_cv.compression.tf_keras_bridge import clone
 
     sparse = clone(digits_model)
     kernel = np.asarray(sparse.get_layer("head_conv").kernel).copy()
@@ -92,7 +92,7 @@ def test_zeros_of_a_pruned_model_stay_zero_with_few_weight_values(digits, digits
 
 @pytest.mark.slow
 def test_equal_weights_of_a_clustered_model_stay_equal(digits, digits_model):
-    from edge_cv.compression.tf_keras_bridge import clone
+    from edge_cv.compression.keras_graph import clone
 
     few = clone(digits_model)
     kernel = np.asarray(few.get_layer("head_conv").kernel)

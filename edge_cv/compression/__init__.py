@@ -1,13 +1,18 @@
 """Compression of trained models: channel pruning, weight pruning, weight clustering, quantization-aware training.
 
 Every function takes a Keras 3 model, of this project or any other, and returns one. `compress` runs several stages in
-order; the others run one. What requires Keras 2 (tensorflow-model-optimization) runs behind a conversion to tf_keras.
-Importing this package loads no TensorFlow.
+order; the others run one. Importing this package loads neither Keras nor TensorFlow.
 
     from edge_cv import compression
     from edge_cv.recipe import Prune
 
     pruned = compression.prune(model, Prune(0.75), batches)
+
+In a training of one's own, with Keras's `fit`:
+
+    model.fit(images, labels, epochs=5, callbacks=[compression.PruningCallback(Prune(0.75))])
+    aware = compression.quantize_aware(model)  # compile and fit it, then:
+    conversion = to_tflite(compression.strip(aware), Int8FromQat(compression.learned_ranges(aware)), calibration=images)
 """
 
 from __future__ import annotations
@@ -20,34 +25,43 @@ if TYPE_CHECKING:
     from edge_cv.compression.clustering import cluster
     from edge_cv.compression.compression_stages import StageResult, compress
     from edge_cv.compression.fine_tuning import fine_tune
-    from edge_cv.compression.pruning import prune, sparsity, total_sparsity
-    from edge_cv.compression.qat import QuantizationAware, quantization_aware
+    from edge_cv.compression.pruning import PruningCallback, prune, sparsity, total_sparsity
+    from edge_cv.compression.qat import QuantizationAware, learned_ranges, quantization_aware, quantize_aware
+    from edge_cv.compression.simulated_network import strip
 
 __all__ = [
+    "PruningCallback",
     "QuantizationAware",
     "StageResult",
     "channel_prune",
     "cluster",
     "compress",
     "fine_tune",
+    "learned_ranges",
     "prune",
     "quantization_aware",
+    "quantize_aware",
     "remove_channels",
     "sparsity",
+    "strip",
     "total_sparsity",
 ]
 
 _MODULES = {
+    "PruningCallback": "pruning",
     "QuantizationAware": "qat",
     "StageResult": "compression_stages",
     "channel_prune": "channels",
     "cluster": "clustering",
     "compress": "compression_stages",
     "fine_tune": "fine_tuning",
+    "learned_ranges": "qat",
     "prune": "pruning",
     "quantization_aware": "qat",
+    "quantize_aware": "qat",
     "remove_channels": "channels",
     "sparsity": "pruning",
+    "strip": "simulated_network",
     "total_sparsity": "pruning",
 }
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converters.errors import InputError
-from edge_cv.compression.keras_graph import functional_form, is_augmentation, walk
+from edge_cv.compression.keras_graph import check_called_once, functional_form, is_augmentation, walk
 from edge_cv.models.kernels import KERNELS
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class ChannelGraph:
         self._parent: list[int] = []
         self._kept: set[int] = set()
         form = functional_form(model)
+        check_called_once(model)
         for tensor in form.inputs:
             if None in tensor.shape[1:]:
                 raise InputError(f"channel pruning needs a model of fixed input size. Received: {tuple(tensor.shape)}")

@@ -60,7 +60,7 @@ def channel_prune(
     batches: Batches,
     *,
     teacher: keras.Model | None = None,
-    checkpoint: Path | None = None,
+    folder: Path | None = None,
     progress: Progress | None = None,
 ) -> keras.Model:
     """Remove channels and fine-tune the smaller model.
@@ -70,7 +70,7 @@ def channel_prune(
         part: the target, the measure of importance and the excluded layers.
         batches: images for fine-tuning.
         teacher: model for distillation; None is `model`.
-        checkpoint: file in which the fine-tuning saves its state and from which it resumes.
+        folder: where the fine-tuning saves its state, and from which it resumes.
         progress: reports the steps.
 
     Returns:
@@ -89,7 +89,7 @@ def channel_prune(
         part.fine_tuning,
         steps=part.steps(len(batches)),
         teacher=teacher or model,
-        checkpoint=checkpoint,
+        folder=folder,
         title="fine-tuning without the removed channels",
         progress=progress,
     )

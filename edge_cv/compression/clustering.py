@@ -8,25 +8,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import keras
+import numpy as np
+from keras import ops
+
 from edge_cv.compression.fine_tuning import fine_tune, update_statistics
+from edge_cv.compression.keras_graph import clone, leaf_layers
 from edge_cv.compression.pruning import PRUNED_SPARSITY, prunable, total_sparsity
-from edge_cv.compression.tf_keras_bridge import to_tf_keras
+from edge_cv.compression.simulated_network import simulated, strip
+from edge_cv.models.kernels import KERNELS
 
 if TYPE_CHECKING:
-    import keras
-
     from edge_cv.data.input_pipeline.batches import Batches
     from edge_cv.progress import Progress
     from edge_cv.recipe import WeightClustering
+
+ITERATIONS = 100  # of k-means, at most
+POINTS = 2049  # quantiles from which k-means starts
 
 
 def cluster(
     model: keras.Model,
     part: WeightClustering,
-    batches: Batches,
+    batches: Batches | None = None,
     *,
     teacher: keras.Model | None = None,
-    checkpoint: Path | None = None,
+    folder: Path | None = None,
     progress: Progress | None = None,
 ) -> keras.Model:
     """Replace the weights of each convolution and dense layer by a few cluster centroids and fine-tune the model.
@@ -36,9 +43,9 @@ def cluster(
     Args:
         model: a Keras 3 model; it is not changed.
         part: number of clusters and excluded layers.
-        batches: images for fine-tuning.
+        batches: images for fine-tuning. None replaces the weights at once, without any training.
         teacher: model for distillation; None is `model`.
-        checkpoint: file in which the fine-tuning saves its state and from which it resumes.
+        folder: where the fine-tuning saves its state, and from which it resumes.
         progress: reports the steps.
 
     Returns:
@@ -49,45 +56,101 @@ def cluster(
     """
     selected = prunable(model, part.exclude)
     pruned = total_sparsity(model) > PRUNED_SPARSITY
-    wrappers: dict[str, Any] = {}
+    if part.engine == "tfmot":
+        from edge_cv.compression.tfmot_engine import cluster_by_tfmot
 
-    def wrap(layer: Any, name: str) -> Any:
-        if name.removesuffix(".pointwise") not in selected or not hasattr(layer, "kernel"):
-            return layer
-        if layer.kernel.shape.num_elements() <= part.clusters:
-            return layer
-        wrapper = _clustered(layer, part.clusters, preserve_sparsity=pruned)
-        if wrapper is not layer:
-            wrappers[name] = wrapper
-        return wrapper
-
-    twin = to_tf_keras(model, wrap=wrap, check=False)
-    fine_tune(
-        twin.model,
-        batches,
-        part.fine_tuning,
-        steps=part.steps(len(batches)),
-        teacher=teacher or model,
-        checkpoint=checkpoint,
-        title=f"clustering to {part.clusters} values",
-        progress=progress,
-    )
-    for wrapper in wrappers.values():
-        wrapper.update_clustered_weights_associations()
-        for name, variable in wrapper.original_clusterable_weights.items():
-            variable.assign(getattr(wrapper.layer, name))
-    clustered = twin.to_keras()
-    if not part.fine_tuning.freeze_statistics:
-        update_statistics(clustered, batches)
-    return clustered
+        return cluster_by_tfmot(model, selected, part, batches, pruned=pruned, progress=progress)
+    copy = clone(model)
+    leaves, parts = leaf_layers(copy), {}
+    for name in sorted(selected):
+        (attribute,) = (kernel.attribute for kernel in KERNELS[type(leaves[name]).__name__] if not kernel.depthwise)
+        kernel = np.asarray(ops.convert_to_numpy(getattr(leaves[name], attribute)))
+        if kernel.size > part.clusters:
+            clustered = parts[name, attribute] = ClusteredKernel(part.clusters, pruned=pruned)
+            clustered.start(kernel)
+    clustered_model = simulated(copy, parts, train_statistics=not part.fine_tuning.freeze_statistics)
+    if batches is not None:
+        fine_tune(
+            clustered_model,
+            batches,
+            part.fine_tuning,
+            steps=part.steps(len(batches)),
+            teacher=teacher or model,
+            folder=folder,
+            title=f"clustering to {part.clusters} values",
+            progress=progress,
+        )
+    result = strip(clustered_model)
+    if batches is not None and not part.fine_tuning.freeze_statistics:
+        update_statistics(result, batches)
+    return result
 
 
-def _clustered(layer: Any, clusters: int, *, preserve_sparsity: bool) -> Any:
-    import tensorflow_model_optimization as tfmot
+@keras.saving.register_keras_serializable("edge_cv")
+class ClusteredKernel(keras.layers.Layer):
+    """Replaces each weight of a kernel by the nearest of a few trained values.
 
-    return tfmot.clustering.keras.cluster_weights(
-        layer,
-        number_of_clusters=clusters,
-        cluster_centroids_init=tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS,
-        preserve_sparsity=preserve_sparsity,
-    )
+    The values get the sum of the gradients of their weights. The weights themselves are trained too, so that they may
+    change to another value.
+    """
+
+    def __init__(self, clusters: int, *, pruned: bool = False, **options: Any) -> None:
+        """
+        Args:
+            clusters: number of values.
+            pruned: whether 0 is one of them, and zeros stay zero.
+        """
+        super().__init__(**options)
+        self.clusters, self.pruned = clusters, pruned
+        self.values = self.add_weight(shape=(clusters - pruned,), initializer="zeros", name="values")
+        self.built = True
+
+    def start(self, kernel: np.ndarray) -> None:
+        """Set the values by k-means over the kernel's weights, or over those that are not zero."""
+        weights = kernel[kernel != 0] if self.pruned else kernel.reshape(-1)
+        self.values.assign(centroids(weights, self.clusters - self.pruned))
+
+    def call(self, kernel: Any) -> Any:
+        values = ops.sort(self.values.value)
+        bounds = ops.stop_gradient((values[1:] + values[:-1]) / 2)
+        nearest = ops.searchsorted(bounds, ops.reshape(ops.stop_gradient(kernel), (-1,)))
+        shared = ops.reshape(ops.take(values, nearest), kernel.shape) + (kernel - ops.stop_gradient(kernel))
+        return shared * ops.cast(ops.not_equal(kernel, 0), kernel.dtype) if self.pruned else shared
+
+    def unrounded(self, kernel: Any) -> Any:
+        """The kernel of few values."""
+        return self(kernel)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "clusters": self.clusters, "pruned": self.pruned}
+
+
+def centroids(weights: np.ndarray, count: int) -> np.ndarray:
+    """The centroids of k-means over numbers, sorted.
+
+    They start where many centroids would lie: as dense as the cube root of the density of the numbers (Quantization
+    Distortion in Pulse-Count Modulation, Panter and Dite 1951).
+
+    Args:
+        weights: `(n,)`.
+        count: number of centroids.
+
+    Returns:
+        float32 `(count,)`. A centroid without weights keeps its place.
+    """
+    if not weights.size:
+        return np.zeros(count, np.float32)
+    ordered = np.sort(weights.astype(np.float64))
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    points = ordered[np.linspace(0, len(ordered) - 1, POINTS).astype(int)]  # the same number of weights between two
+    share = np.concatenate([[0.0], np.cumsum(np.diff(points) ** (2 / 3))])  # cube root of the density, times the width
+    values = np.interp((np.arange(count) + 0.5) / count * share[-1], share, points)
+    for _ in range(ITERATIONS):
+        ends = np.searchsorted(ordered, (values[1:] + values[:-1]) / 2)
+        ends = np.concatenate([[0], ends, [len(ordered)]])
+        members = np.diff(ends)
+        moved = np.where(members > 0, np.diff(sums[ends]) / np.maximum(members, 1), values)
+        if np.array_equal(moved, values):
+            break
+        values = moved
+    return values.astype(np.float32)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,7 +123,7 @@ def compress(
     for name, part, compressor in selected:
         path = steps.folder / f"{name}.keras"
         inputs = {"model": source, "part": asdict(part), "data": key}
-        checkpoint = _checkpoint(path, inputs)
+        folder = _training_folder(path, inputs)
         work = functools.partial(
             _run_stage,
             compressor,
@@ -132,7 +133,7 @@ def compress(
             path,
             progress,
             teacher=model,
-            checkpoint=checkpoint,
+            folder=folder,
         )
         result, files = steps.cached(f"compress_{name}", inputs, work)
         ranges = result["ranges"] and {tensor: tuple(ends) for tensor, ends in result["ranges"].items()}
@@ -151,10 +152,11 @@ def check(
 ) -> None:
     """Raise InputError if a stage does not support the model. This takes seconds and runs before the first stage."""
     from edge_cv.compression.channels import remove_channels
+    from edge_cv.compression.keras_graph import check_float, functional_form
     from edge_cv.compression.pruning import prunable
-    from edge_cv.compression.qat import check_float
-    from edge_cv.compression.tf_keras_bridge import to_tf_keras
+    from edge_cv.compression.tfmot_engine import check_tfmot
 
+    functional_form(model)
     check_float(model)
     if channel_prune is not None and channel_prune.target == "macs":
         # whether the share can be reached hardly depends on the ranking, and this one needs no images
@@ -162,8 +164,8 @@ def check(
     for part in (prune, cluster):
         if part is not None:
             prunable(model, part.exclude)
-    if prune is not None or cluster is not None or qat is not None:
-        to_tf_keras(model)
+    if any(part is not None and part.engine == "tfmot" for part in (prune, cluster, qat)):
+        check_tfmot(model)
 
 
 def _run_stage(
@@ -175,19 +177,20 @@ def _run_stage(
     progress: Progress,
     *,
     teacher: keras.Model,
-    checkpoint: Path,
+    folder: Path,
 ) -> tuple[dict[str, Any], list[Path]]:
     """Compress a model and save it; returns the record of the stage and the files that it wrote."""
     from edge_cv.compression.pruning import sparsity, total_sparsity
 
     model = source.model if isinstance(source, StageResult) else source
     path.parent.mkdir(parents=True, exist_ok=True)
-    for other in path.parent.glob(f"{path.stem}.*.checkpoint.npz"):  # of other settings
-        if other != checkpoint:
-            other.unlink()
-    compressed, ranges = compressor(model, part, batches, teacher=teacher, checkpoint=checkpoint, progress=progress)
+    for other in path.parent.glob(f"{path.stem}.*.training"):  # of other settings
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    compressed, ranges = compressor(model, part, batches, teacher=teacher, folder=folder, progress=progress)
     with beside(path) as temporary:
         compressed.save(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
     record = {
         "parameters": sum(math.prod(variable.shape) for variable in compressed.trainable_variables),
         "sparsity": sparsity(compressed),
@@ -222,10 +225,10 @@ def _qat(model: Any, part: Qat, batches: Batches, **options: Any) -> tuple[Any, 
     return trained.model, trained.ranges
 
 
-def _checkpoint(path: Path, inputs: Any) -> Path:
-    """The checkpoint of a stage. Its name contains what the stage depends on, so that no other training resumes it."""
+def _training_folder(path: Path, inputs: Any) -> Path:
+    """The training folder of a stage. Its name contains what the stage depends on: no other training resumes there."""
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]
-    return path.with_suffix(f".{key}.checkpoint.npz")
+    return path.with_suffix(f".{key}.training")
 
 
 def _digest(model: keras.Model) -> str:

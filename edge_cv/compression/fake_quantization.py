@@ -1,220 +1,175 @@
-"""The quantizers that simulate an int8 file in a tf_keras model. Importing this loads TensorFlow.
+"""The rounding of an int8 file as Keras layers: of kernels, and of the outputs of operations.
 
-tensorflow-model-optimization's wrapper calls them: the weights of a wrapped layer and its output pass through a
-quantizer, and gradients pass through the rounding unchanged (straight-through estimator).
+Gradients pass through the rounding unchanged (straight-through estimator).
+
+Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, Jacob et al. 2017,
+https://arxiv.org/abs/1712.05877; Learned Step Size Quantization, Esser et al. 2019, https://arxiv.org/abs/1902.08153
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
-import tensorflow as tf
-import tf_keras
-from tensorflow_model_optimization.python.core.quantization.keras import quantize_config, quantizers
-from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import QuantizeWrapperV2
-
-from converters.quantization.qat import FakeQuantRange
-from edge_cv.compression.pruning import PRUNED_SPARSITY
+from keras import ops
 
 INT8_STEPS = 127  # from 0 to the largest weight
-MAX_CLUSTERS = 256  # a layer with at most this many different weights, and far fewer than weights, is clustered
+OUTPUT_STEPS = 255  # from the smallest to the largest value of a range
+EMA_DECAY = 0.999  # of a moving range, per step
+TINY = 1e-20  # a smaller range counts as this one
 
-KERNELS = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}  # attributes in tf_keras
-AXES = {"Conv2D": [0, 1, 2], "DepthwiseConv2D": [0, 1], "Dense": [0, 1]}  # that share one scale
+
+def round_through(x: Any) -> Any:
+    """Round to whole numbers; the gradient is 1."""
+    return x + ops.stop_gradient(ops.round(x) - x)
 
 
-class OutputQuantizer(quantizers.MovingAverageQuantizer):
-    """Rounds an output to 256 values in a range, which follows the activations until it is frozen.
+def rounded_kernel(kernel: Any, axes: Sequence[int], steps: int = INT8_STEPS) -> Any:
+    """Round a kernel to `steps` steps of its largest absolute weight over `axes`."""
+    largest = ops.stop_gradient(ops.max(ops.absolute(kernel), axis=tuple(axes), keepdims=True))
+    step = ops.maximum(largest, TINY) / steps
+    return kernel + ops.stop_gradient(ops.round(kernel / step) * step - kernel)
+
+
+def rounded_output(x: Any, low: Any, high: Any) -> Any:
+    """Round to the 256 values of a range that is widened to contain 0, moved so that 0 is one of them.
+
+    Outside of the range the gradient of `x` is 0. The gradients of `low` and `high` are those of LSQ.
+    """
+    low, high = ops.minimum(low, 0.0), ops.maximum(high, 0.0)
+    step = ops.maximum(high - low, TINY) / OUTPUT_STEPS
+    zero_point = round_through(-low / step)
+    return (round_through(ops.clip(x / step + zero_point, 0.0, float(OUTPUT_STEPS))) - zero_point) * step
+
+
+@keras.saving.register_keras_serializable("edge_cv")
+class RoundedOutput(keras.layers.Layer):
+    """Rounds an output to the 256 values of a range.
 
     Attributes:
-        frozen: whether the range is constant.
-        trainable: whether training may change the range.
+        tensors: the tensors of the int8 file whose range it trains.
     """
 
-    def __init__(self, initial: FakeQuantRange) -> None:
-        super().__init__(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
-        self.initial = initial
-        self.frozen = initial.fixed
-        self.trainable = not initial.fixed
+    def __init__(
+        self,
+        low: float | None,
+        high: float | None,
+        *,
+        ranges: str = "ema",
+        tensors: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        """
+        Args:
+            low, high: the initial range. None takes it from the first training batch.
+            ranges: `fixed`; `ema`, which follows the smallest and the largest values of the batches; or `lsq`, trained.
+            tensors: see the class.
+        """
+        super().__init__(**options)
+        self.initial = (low, high)
+        self.ranges = ranges
+        self.tensors = tuple(tensors)
+        self.low = self._variable("low", 0.0 if low is None else low)
+        self.high = self._variable("high", 0.0 if high is None else high)
+        if ranges == "lsq":  # trained as factors, so that one learning rate suits every range
+            self.factors = self.add_weight(shape=(2,), initializer="ones", name="factors")
+        self.built = True
 
-    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
-        self.variables = {
-            f"{end}_var": layer.add_weight(
-                f"{name}_{end}", initializer=tf_keras.initializers.Constant(value), trainable=False
-            )
-            for end, value in (("min", self.initial.low), ("max", self.initial.high))
-        }
-        return self.variables
+    def _variable(self, name: str, value: float) -> keras.Variable:
+        return self.add_weight(
+            shape=(), initializer=keras.initializers.Constant(value), trainable=False, name=name, dtype="float32"
+        )
 
-    def __call__(self, inputs: Any, training: Any, weights: dict[str, Any], **kwargs: Any) -> Any:
-        return super().__call__(inputs, training and not self.frozen, self.variables)
+    def call(self, x: Any, training: bool = False, frozen: Any = 0.0) -> Any:
+        """Round `x`. In training a range follows the batch while `frozen` is 0."""
+        if training and (self.ranges == "ema" or None in self.initial):
+            self._follow(x, frozen)
+        return rounded_output(x, *self._ends(x, frozen))
+
+    def _ends(self, x: Any, frozen: Any) -> tuple[Any, Any]:
+        if self.ranges != "lsq":
+            return self.low.value, self.high.value
+        share = (1.0 - ops.cast(frozen, "float32")) / math.sqrt(math.prod(x.shape[1:]) * OUTPUT_STEPS)
+        factors = share * self.factors + ops.stop_gradient((1 - share) * self.factors)  # LSQ, section 2.2
+        return self.low * factors[0], self.high * factors[1]
+
+    def _follow(self, x: Any, frozen: Any) -> None:
+        empty = ops.equal(self.low, self.high)
+        later = 1.0 if self.ranges == "lsq" else ops.where(frozen > 0, 1.0, EMA_DECAY)
+        decay = ops.where(empty, 0.0, later)
+        for variable, end in ((self.low, ops.min(x)), (self.high, ops.max(x))):
+            variable.assign(variable * decay + ops.stop_gradient(ops.cast(end, "float32")) * (1 - decay))
 
     def range(self) -> tuple[float, float]:
         """The smallest and the largest value."""
-        return float(self.variables["min_var"].numpy()), float(self.variables["max_var"].numpy())
+        factors = np.asarray(self.factors) if self.ranges == "lsq" else np.ones(2)
+        low, high = (float(np.asarray(end)) for end in (self.low, self.high))
+        return low * float(factors[0]), high * float(factors[1])
+
+    def get_config(self) -> dict[str, Any]:
+        low, high = self.initial
+        return {**super().get_config(), "low": low, "high": high, "ranges": self.ranges, "tensors": self.tensors}
 
 
-class SharedQuantizer(OutputQuantizer):
-    """Rounds an output to the values of another tensor, as behind a pooling."""
-
-    def __init__(self, source: OutputQuantizer) -> None:
-        super().__init__(source.initial)
-        self.source, self.frozen, self.trainable = source, True, False
-
-    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
-        self.variables = self.source.variables
-        return self.variables
-
-
-class WeightQuantizer(quantizers.Quantizer):
-    """Rounds a kernel to 127 steps of the largest absolute weight, per output channel or for a whole dense layer."""
+@keras.saving.register_keras_serializable("edge_cv")
+class RoundedKernel(keras.layers.Layer):
+    """Rounds a kernel to int8. Its zeros stay zero if it is pruned, its equal weights equal if it is clustered."""
 
     def __init__(
         self,
-        kernel: np.ndarray,
+        shape: Sequence[int],
+        axes: Sequence[int],
         *,
-        axes: list[int],
         steps: int = INT8_STEPS,
-        gain: np.ndarray | None = None,
+        gain: Sequence[float] | np.ndarray | None = None,
+        pruned: bool = False,
+        values: int = 0,
+        **options: Any,
     ) -> None:
         """
         Args:
-            kernel: the initial weights. Zeros of a pruned kernel stay zero, equal weights of a clustered one equal.
-            axes: axes that share one scale.
-            steps: steps of the largest weight to which weights are rounded first, at most 127.
-            gain: factor for each input channel by which the int8 file multiplies the weights before rounding.
+            shape: of the kernel.
+            axes: whose weights share one scale.
+            steps: steps from 0 to the largest weight before the rounding to int8, for fewer weight values.
+            gain: factors of the kernel's input channels in the file, as `(inputs,)`.
+            pruned: whether zeros stay zero.
+            values: number of different weights of a clustered kernel, 0 for any; `start` sets them.
         """
-        self.axes, self.steps = axes, steps
-        self.mask = (kernel != 0).astype(np.float32) if np.mean(kernel == 0) > PRUNED_SPARSITY else None
-        self.gain = None if gain is None else gain.astype(np.float32)[:, None]
-        # the different values, and the index of each weight's value
-        self.clusters: tuple[np.ndarray, np.ndarray] | None = None
-        values, index = np.unique(kernel, return_inverse=True)
-        if len(values) <= MAX_CLUSTERS and 4 * len(values) <= kernel.size:
-            self.clusters = values, index.reshape(kernel.shape)
+        super().__init__(**options)
+        self.shape, self.axes, self.steps, self.pruned = tuple(shape), tuple(axes), steps, pruned
+        self.gain = None if gain is None else [float(factor) for factor in gain]
+        self.values: Any = None
+        self.index: Any = None
+        if values:
+            self.values = self.add_weight(shape=(values,), name="values")
+            self.index = self.add_weight(shape=self.shape, dtype="int32", trainable=False, name="index")
+        self.built = True
 
-    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
-        if self.clusters is None:
-            return {}
-        values, _ = self.clusters
-        initializer = tf_keras.initializers.Constant(values)
-        return {"values": layer.add_weight(f"{name}_values", shape=values.shape, initializer=initializer)}
+    def start(self, kernel: np.ndarray) -> None:
+        """Take the different weights of a clustered kernel from its first values."""
+        if self.values is not None:
+            values, index = np.unique(kernel, return_inverse=True)
+            self.values.assign(values)
+            self.index.assign(index.reshape(self.shape))
 
-    def unrounded(self, kernel: Any, variables: dict[str, Any]) -> Any:
+    def unrounded(self, kernel: Any) -> Any:
         """The trained kernel before it is rounded to int8: clustered, masked, and of few values if so configured."""
-        if self.clusters is not None:
-            # The product gives the kernel's variable a gradient of 0. Without it TensorFlow warns.
-            kernel = tf.gather(variables["values"], self.clusters[1]) + 0 * kernel
-        kernel = kernel if self.mask is None else kernel * self.mask
-        return kernel if self.steps == INT8_STEPS else self._round(kernel, self.steps)
+        if self.values is not None:
+            kernel = ops.take(self.values.value, self.index.value) + 0 * kernel  # a gradient of 0, else Keras warns
+        if self.pruned:
+            kernel = kernel * ops.cast(ops.not_equal(kernel, 0), kernel.dtype)
+        return kernel if self.steps == INT8_STEPS else rounded_kernel(kernel, self.axes, self.steps)
 
-    def _round(self, kernel: Any, steps: int) -> Any:
-        largest = tf.stop_gradient(tf.reduce_max(tf.abs(kernel), self.axes, keepdims=True))
-        step = tf.maximum(largest, 1e-20) / steps
-        return kernel + tf.stop_gradient(tf.round(kernel / step) * step - kernel)
-
-    def __call__(self, inputs: Any, training: Any, weights: dict[str, Any], **kwargs: Any) -> Any:
-        kernel = self.unrounded(inputs, weights)
-        kernel = kernel if self.gain is None else kernel * self.gain
-        kernel = self._round(kernel, INT8_STEPS)
-        return kernel if self.gain is None else kernel / self.gain
-
-    def assign_unrounded(self, layer: Any, variables: dict[str, Any]) -> None:
-        """Assign the trained kernel to the layer's variable."""
-        for variable, quantizer, _ in layer._weight_vars:
-            if quantizer is self:
-                variable.assign(self.unrounded(variable, variables))
+    def call(self, kernel: Any) -> Any:
+        kernel = self.unrounded(kernel)
+        if self.gain is None:
+            return rounded_kernel(kernel, self.axes)
+        gain = ops.reshape(ops.convert_to_tensor(self.gain, kernel.dtype), (-1, 1))
+        return rounded_kernel(kernel * gain, self.axes) / gain
 
     def get_config(self) -> dict[str, Any]:
-        return {}
-
-
-class _Config(quantize_config.QuantizeConfig):
-    """Quantizes a kernel, an output, or both."""
-
-    def __init__(self, attribute: str | None, weights: WeightQuantizer | None, output: OutputQuantizer | None) -> None:
-        self.attribute, self.weights, self.output = attribute, weights, output
-
-    def get_weights_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
-        return [] if self.attribute is None else [(getattr(layer, self.attribute), self.weights)]
-
-    def set_quantize_weights(self, layer: Any, quantize_weights: list[Any]) -> None:
-        for value in quantize_weights:
-            setattr(layer, str(self.attribute), value)
-
-    def get_activations_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
-        return []
-
-    def set_quantize_activations(self, layer: Any, quantize_activations: list[Any]) -> None:
-        pass
-
-    def get_output_quantizers(self, layer: Any) -> list[Any]:
-        return [] if self.output is None else [self.output]
-
-    def get_config(self) -> dict[str, Any]:
-        return {}
-
-
-class FakeQuantizer:
-    """Wraps tf_keras layers with quantizers, see `to_tf_keras`.
-
-    Attributes:
-        outputs: the quantizer of each tensor of the int8 file that a layer computes.
-    """
-
-    def __init__(
-        self,
-        ranges: dict[str, FakeQuantRange],
-        tensors: dict[str, list[str]],
-        *,
-        steps: int,
-        gain: np.ndarray | None,
-    ) -> None:
-        """
-        Args:
-            ranges: the tensors that the int8 file quantizes.
-            tensors: those that are the output of a layer, by the layer's name.
-            steps: steps of the largest weight, below 127 for fewer weight values. Depthwise filters use 127.
-            gain: see `WeightQuantizer`; applies to the first convolution.
-        """
-        self.outputs: dict[str, OutputQuantizer] = {}
-        self._ranges = ranges
-        self._tensors = tensors
-        self._steps = steps
-        self._gain = gain
-
-    def __call__(self, layer: Any, name: str) -> Any:
-        weights = self._weights(layer)
-        output = self._output(self._tensors.get(name, []))
-        if weights is None and output is None:
-            return layer
-        attribute = None if weights is None else KERNELS[type(layer).__name__]
-        return QuantizeWrapperV2(layer, _Config(attribute, weights, output))
-
-    def _weights(self, layer: Any) -> WeightQuantizer | None:
-        kind = type(layer).__name__
-        if kind not in KERNELS:
-            return None
-        gain = None
-        if kind == "Conv2D":
-            gain, self._gain = self._gain, None
-        return WeightQuantizer(
-            np.asarray(getattr(layer, KERNELS[kind])),
-            axes=AXES[kind],
-            steps=INT8_STEPS if kind == "DepthwiseConv2D" else self._steps,
-            gain=gain,
-        )
-
-    def _output(self, tensors: list[str]) -> OutputQuantizer | None:
-        """The quantizer of a layer whose output is these tensors, preferably with a trainable range."""
-        output: OutputQuantizer | None = None
-        for tensor in sorted(tensors, key=lambda tensor: self._ranges[tensor].follows is not None):
-            follows = self._ranges[tensor].follows
-            if output is None and follows is None:
-                output = OutputQuantizer(self._ranges[tensor])
-            elif output is None and follows in self.outputs:
-                output = SharedQuantizer(self.outputs[follows])
-        if output is not None:
-            self.outputs.update(dict.fromkeys(tensors, output))
-        return output
+        own = {"shape": self.shape, "axes": self.axes, "steps": self.steps, "gain": self.gain, "pruned": self.pruned}
+        return {**super().get_config(), **own, "values": 0 if self.values is None else self.values.shape[0]}

@@ -1,12 +1,12 @@
 """Walks the graph of a Keras 3 model with arbitrary values in the place of its tensors.
 
-With tf_keras tensors the walk builds a tf_keras model; with channel indices it finds dependent channels; with Keras
-tensors of fewer channels it builds a smaller model.
+With tensors the walk computes the model; with tf_keras tensors it builds a tf_keras model; with channel indices it
+finds dependent channels; with Keras tensors of fewer channels it builds a smaller model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
@@ -14,7 +14,7 @@ from converters.errors import InputError
 if TYPE_CHECKING:
     import keras
 
-# Called with an operation (a layer, or a raw one such as the Add of `x + 3`), its name, which is unique in the model,
+# Called with an operation (a layer, or a raw one such as the Add of `x + 3`), its name, which no other operation has,
 # and the arguments of its call with values in the place of tensors. Returns the value of the operation's output.
 Call = Callable[[Any, str, tuple, dict[str, Any]], Any]
 
@@ -59,7 +59,7 @@ def functional_form(model: Any) -> keras.Model:
     """The functional form of a model, which `walk` can visit.
 
     Raises:
-        InputError: if the model is not a Keras 3 model, has no graph, or calls a layer with weights more than once.
+        InputError: if the model is not a Keras 3 model, or has no graph.
     """
     import keras
 
@@ -80,17 +80,56 @@ def functional_form(model: Any) -> keras.Model:
             "a model to compress must be functional or Sequential, so that its graph is known. "
             f"Received: {model.name!r}, a subclassed model ({type(model).__name__})"
         )
+    return model
+
+
+def check_called_once(model: keras.Model) -> None:
+    """Raise InputError if a model calls a layer with weights more than once."""
     calls: dict[int, int] = {}
-    for nodes in model._nodes_by_depth.values():
-        for node in nodes:
-            calls[id(node.operation)] = calls.get(id(node.operation), 0) + 1
-    for operation in model._operations:
+
+    def count(operation: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> None:
+        calls[id(operation)] = calls.get(id(operation), 0) + 1
         if calls[id(operation)] > 1 and getattr(operation, "weights", None):
             raise InputError(
-                "a model to compress must call each layer with weights once. "
-                f"Received: {model.name!r}, whose layer {operation.name!r} is shared by {calls[id(operation)]} calls"
+                "a model whose channels are removed, or that tensorflow-model-optimization compresses, must call each "
+                f"layer with weights once. Received: {model.name!r}, whose layer {name!r} is shared by several calls"
             )
-    return model
+
+    walk(model, [None] * len(functional_form(model).inputs), count)
+
+
+def check_float(model: keras.Model) -> None:
+    """Raise InputError if the weights of a model are already quantized."""
+    for name, layer in leaf_layers(model).items():
+        if getattr(layer, "quantization_mode", None) or "quant" in type(layer).__name__.lower():
+            raise InputError(
+                "a model to compress must have float weights. "
+                f"Received: {model.name!r}, whose layer {name!r} is already quantized"
+            )
+
+
+def clone(model: keras.Model) -> keras.Model:
+    """Copy a Keras 3 model, its weights and its preprocessing."""
+    import keras
+
+    compiled, model.compiled = model.compiled, False  # a custom loss cannot be cloned and is not needed
+    try:
+        copy = keras.models.clone_model(model)
+    finally:
+        model.compiled = compiled
+    copy.set_weights(model.get_weights())
+    if hasattr(model, "preprocessing"):
+        copy.preprocessing = model.preprocessing
+    return copy
+
+
+def inner_layers(model: Any) -> Iterator[Any]:
+    """The layers of a Keras 3 or tf_keras model, including those inside models and wrappers."""
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from inner_layers(layer)
+        else:
+            yield getattr(layer, "layer", layer)
 
 
 def is_augmentation(operation: Any) -> bool:

@@ -9,36 +9,38 @@ Zeros make the compressed file smaller. They reduce latency only in a runtime wi
 from __future__ import annotations
 
 import fnmatch
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
+from keras import ops
 
 from converters.errors import InputError
-from converters.native_logs import import_tensorflow
 from edge_cv.compression.fine_tuning import fine_tune, update_statistics
-from edge_cv.compression.keras_graph import leaf_layers
-from edge_cv.compression.tf_keras_bridge import to_tf_keras
+from edge_cv.compression.keras_graph import clone, leaf_layers
 from edge_cv.models.kernels import combining_kernel
+from edge_cv.training.callbacks import StepCallback
 
 if TYPE_CHECKING:
-    import keras
-
     from edge_cv.data.input_pipeline.batches import Batches
     from edge_cv.progress import Progress
     from edge_cv.recipe import Prune
 
 PRUNED_SPARSITY = 0.1  # a model or a kernel with a larger share of zeros is pruned
 MASK_UPDATES = 50  # at most, between the begin and the end of a schedule
+POWER = 3  # of the polynomial schedule
 
 
 def prune(
     model: keras.Model,
     part: Prune,
-    batches: Batches,
+    batches: Batches | None = None,
     *,
     teacher: keras.Model | None = None,
-    checkpoint: Path | None = None,
+    folder: Path | None = None,
     progress: Progress | None = None,
 ) -> keras.Model:
     """Set a share of the weights of convolutions and dense layers to zero and fine-tune the model.
@@ -48,9 +50,9 @@ def prune(
     Args:
         model: a Keras 3 model; it is not changed.
         part: sparsity, schedule, pattern and excluded layers.
-        batches: images for fine-tuning.
+        batches: images for fine-tuning. None sets the weights to zero at once, without any training.
         teacher: model for distillation; None is `model`.
-        checkpoint: file in which the fine-tuning saves its state and from which it resumes.
+        folder: where the fine-tuning saves its state, and from which it resumes.
         progress: reports the steps.
 
     Returns:
@@ -60,52 +62,137 @@ def prune(
         InputError: if there is nothing to prune, an exclusion matches no layer, or the model is not supported.
     """
     selected = prunable(model, part.exclude)
-    steps, schedule = part.steps(len(batches)), _schedule(part, len(batches))
-    wrappers: dict[str, Any] = {}
+    if part.engine == "tfmot":
+        from edge_cv.compression.tfmot_engine import prune_by_tfmot
 
-    def wrap(layer: Any, name: str) -> Any:
-        import tensorflow_model_optimization as tfmot
-
-        if name.removesuffix(".pointwise") not in selected or not hasattr(layer, "kernel"):
-            return layer
-        pattern = {"sparsity_m_by_n": (2, 4)} if part.pattern == "2:4" else {}
-        wrappers[name] = tfmot.sparsity.keras.prune_low_magnitude(layer, schedule, **pattern)
-        return wrappers[name]
-
-    twin = to_tf_keras(model, wrap=wrap, check=False)
-    import tensorflow_model_optimization as tfmot
-
+        return prune_by_tfmot(model, selected, part, batches, progress=progress)
+    pruned = clone(model)
+    if batches is None:
+        for kernel in _selected_kernels(pruned, part.exclude):
+            kernel.assign(kernel * magnitude_mask(kernel, part.sparsity, part.pattern))
+        return pruned
     fine_tune(
-        twin.model,
+        pruned,
         batches,
         part.fine_tuning,
-        steps=steps,
+        steps=part.steps(len(batches)),
         teacher=teacher or model,
-        callbacks=[tfmot.sparsity.keras.UpdatePruningStep()],
-        checkpoint=checkpoint,
+        callbacks=[PruningCallback(part, steps_per_epoch=len(batches))],
+        folder=folder,
         title=f"pruning to {part.sparsity:.0%}",
         progress=progress,
     )
-    for wrapper in wrappers.values():
-        for weight, mask, _ in wrapper.pruning_vars:  # the last training step changed the zeros
-            weight.assign(weight * mask)
-    pruned = twin.to_keras()
     if not part.fine_tuning.freeze_statistics:
         update_statistics(pruned, batches)
     return pruned
 
 
-def _schedule(part: Prune, steps_per_epoch: int) -> Any:
-    import_tensorflow()
-    import tensorflow_model_optimization as tfmot
+class PruningCallback(StepCallback):
+    """Prunes a model while Keras's `fit` trains it.
 
-    begin, end = part.schedule_steps(steps_per_epoch)
-    frequency = max(1, (end - begin) // MASK_UPDATES)
+        model.fit(images, labels, epochs=5, callbacks=[PruningCallback(Prune(0.75))])
+
+    Weights that are zero by the mask are set to zero again before each step and at the end of each epoch. The model
+    needs no wrappers, so there is nothing to strip.
+    """
+
+    def __init__(self, part: Prune, *, steps_per_epoch: int | None = None) -> None:
+        """
+        Args:
+            part: sparsity, schedule, pattern and excluded layers.
+            steps_per_epoch: of the images; the schedule then ends as `part.fine_tuning` says. None takes the length of
+                the training from Keras's `fit`.
+        """
+        super().__init__()
+        self.part = part
+        self._schedule = None if steps_per_epoch is None else part.schedule_steps(steps_per_epoch)
+        self._masks: list[Any] = []
+        self._kernels: list[keras.Variable] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        network = getattr(self.model, "network", self.model)
+        self._kernels = _selected_kernels(network, self.part.exclude)
+        if self._schedule is None:
+            steps, epochs = self.params.get("steps"), self.params.get("epochs", 1)
+            if steps is None:
+                raise InputError(
+                    "PruningCallback needs the number of steps of an epoch. Received: data of unknown length; give it "
+                    "steps_per_epoch"
+                )
+            self._schedule = self.part.schedule_within(epochs * steps, steps)
+
+    def on_step(self) -> None:
+        if self._schedule is None:  # Keras calls `on_train_begin` first
+            return
+        sparsity = scheduled_sparsity(self.part, *self._schedule, self.step)
+        if sparsity is None and not self._masks:
+            return
+        _ = self.model  # on JAX this brings the trained values back into the variables
+        if sparsity is not None:
+            masks = [magnitude_mask(kernel, sparsity, self.part.pattern) for kernel in self._kernels]
+            self._masks = [ops.convert_to_tensor(mask) for mask in masks]
+        self._apply()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self.on_step()
+
+    def _apply(self) -> None:
+        for kernel, mask in zip(self._kernels, self._masks, strict=bool(self._masks)):
+            kernel.assign(kernel * mask)
+
+    def state(self) -> list[np.ndarray]:
+        return [*super().state(), *(np.asarray(ops.convert_to_numpy(mask), bool) for mask in self._masks)]
+
+    def restore(self, arrays: Sequence[np.ndarray]) -> None:
+        super().restore(arrays)
+        self._masks = [ops.cast(ops.convert_to_tensor(mask), "float32") for mask in arrays[1:]]
+
+
+def scheduled_sparsity(part: Prune, begin: int, end: int, step: int) -> float | None:
+    """The sparsity of the masks that are made before a step; None where they stay as they are.
+
+    Args:
+        part: the schedule.
+        begin, end: its first and last step.
+        step: counted from 0.
+    """
+    every = max(1, (end - begin) // MASK_UPDATES)
+    end = begin + max(1, (end - begin) // every) * every  # a step with new masks
+    if step < begin or step > end or (step - begin) % every:
+        return None
     if part.schedule == "constant":
-        return tfmot.sparsity.keras.ConstantSparsity(part.sparsity, max(1, begin), frequency=frequency)
-    # The masks are updated at begin + n * frequency; the end must be one of these steps.
-    end = max(1, begin) + max(1, (end - max(1, begin)) // frequency) * frequency
-    return tfmot.sparsity.keras.PolynomialDecay(0.0, part.sparsity, max(1, begin), end, frequency=frequency)
+        return part.sparsity
+    return part.sparsity * (1 - (1 - (step - begin) / (end - begin)) ** POWER)
+
+
+def magnitude_mask(kernel: Any, sparsity: float, pattern: str) -> np.ndarray:
+    """1 for the weights to keep, 0 for the smallest ones; float32, of the kernel's shape.
+
+    Args:
+        kernel: `(..., inputs, outputs)`.
+        sparsity: share of zeros. 2:4 has its own, a half.
+        pattern: as in `Prune`.
+    """
+    size = np.abs(ops.convert_to_numpy(kernel))  # numpy selects the n-th weight in linear time, the backends sort
+    if pattern == "2:4":
+        return _two_of_four(size)
+    kept = round(size.size * (1 - sparsity))
+    if kept == 0:
+        return np.zeros(size.shape, np.float32)
+    smallest = np.partition(size.reshape(-1), size.size - kept)[size.size - kept]
+    return (size >= smallest).astype(np.float32)
+
+
+def _two_of_four(size: np.ndarray) -> np.ndarray:
+    """Keeps the two largest of every four neighbours along the input channels; fewer than four at the end stay."""
+    *rest, inputs, outputs = size.shape
+    mask = np.ones(size.shape, np.float32)
+    whole = inputs // 4 * 4
+    groups = size[..., :whole, :].reshape(math.prod(rest), whole // 4, 4, outputs)
+    rank = np.argsort(np.argsort(-groups, axis=2, kind="stable"), axis=2)
+    mask[..., :whole, :] = (rank < 2).reshape(*rest, whole, outputs)
+    return mask
 
 
 def prunable(model: keras.Model, exclude: tuple[str, ...] = ()) -> set[str]:
@@ -136,6 +223,11 @@ def prunable(model: keras.Model, exclude: tuple[str, ...] = ()) -> set[str]:
     return selected
 
 
+def _selected_kernels(model: keras.Model, exclude: tuple[str, ...]) -> list[Any]:
+    leaves = leaf_layers(model)
+    return [combining_kernel(leaves[name]) for name in sorted(prunable(model, exclude))]
+
+
 def sparsity(model: keras.Model) -> dict[str, float]:
     """The share of zeros, 0..1, in the kernel of each convolution and dense layer, by the layer's name."""
     return {name: float(np.mean(kernel == 0)) for name, kernel in _kernels(model).items()}
@@ -150,4 +242,4 @@ def total_sparsity(model: keras.Model) -> float:
 
 def _kernels(model: keras.Model) -> dict[str, np.ndarray]:
     kernels = {name: combining_kernel(layer) for name, layer in leaf_layers(model).items()}
-    return {name: np.asarray(kernel) for name, kernel in kernels.items() if kernel is not None}
+    return {name: np.asarray(ops.convert_to_numpy(k)) for name, k in kernels.items() if k is not None}

@@ -13,7 +13,7 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.native_logs import import_tensorflow
-from edge_cv.compression.keras_graph import functional_form, leaf_layers, walk
+from edge_cv.compression.keras_graph import check_called_once, clone, functional_form, leaf_layers, walk
 
 if TYPE_CHECKING:
     import keras
@@ -53,21 +53,6 @@ class TfKerasTwin:
         return model
 
 
-def clone(model: keras.Model) -> keras.Model:
-    """Copy a Keras 3 model, its weights and its preprocessing."""
-    import keras
-
-    compiled, model.compiled = model.compiled, False  # a custom loss cannot be cloned and is not needed
-    try:
-        copy = keras.models.clone_model(model)
-    finally:
-        model.compiled = compiled
-    copy.set_weights(model.get_weights())
-    if hasattr(model, "preprocessing"):
-        copy.preprocessing = model.preprocessing
-    return copy
-
-
 def to_tf_keras(model: keras.Model, *, wrap: Wrap = lambda layer, name: layer, check: bool = True) -> TfKerasTwin:
     """Convert a Keras 3 model to tf_keras.
 
@@ -93,6 +78,7 @@ def to_tf_keras(model: keras.Model, *, wrap: Wrap = lambda layer, name: layer, c
             "a model to compress must have one input and one output. "
             f"Received: {len(form.inputs)} inputs and {len(form.outputs)} outputs"
         )
+    check_called_once(model)
     builder = TfKerasBuilder(wrap)
     (tensor,) = form.inputs
     images = tf_keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=tf_keras_name(tensor.name))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from converters.errors import InputError, unknown
 from edge_cv.recipe.fields import Part, renamed_fields
 
 INT8_VALUES = 255  # of a weight, -127..127
+ENGINES = ("keras", "tfmot")  # that prune, cluster and simulate int8
+RANGES = ("ema", "lsq")  # of activations in quantization-aware training
 IMPORTANCE = ("sensitivity", "batch_norm", "l1")  # of channels
 
 # The length of fine-tuning where the recipe does not say it. A small set takes the steps, a large one the epochs.
@@ -128,6 +131,8 @@ class Prune(Part):
         pattern: `any` weight, or `2:4`, two of every four neighbours along a layer's input channels.
         exclude: patterns of names of layers that stay dense, such as `logits` or `block1*`.
         fine_tuning: the training during and after pruning.
+        engine: `keras`, this project's own, on any backend of Keras; or `tfmot`, tensorflow-model-optimization on a
+            tf_keras copy of the model.
     """
 
     sparsity: float = 0.75
@@ -137,18 +142,26 @@ class Prune(Part):
     pattern: str = "any"
     exclude: tuple[str, ...] = ()
     fine_tuning: FineTuning = FineTuning()
+    engine: str = "keras"
 
     def steps(self, steps_per_epoch: int) -> int:
         """The length of the training in steps: the more weights are removed, the longer."""
         return self.fine_tuning.total_steps(steps_per_epoch, round(SPARSITY_STEPS * self.sparsity), RECOVERY_EPOCHS)
 
     def schedule_steps(self, steps_per_epoch: int) -> tuple[int, int]:
-        """The steps at which the schedule begins and ends.
+        """The steps at which the schedule begins and ends in a training of `steps`.
 
         Raises:
             InputError: if they do not lie within the training.
         """
-        total = self.steps(steps_per_epoch)
+        return self.schedule_within(self.steps(steps_per_epoch), steps_per_epoch)
+
+    def schedule_within(self, total: int, steps_per_epoch: int) -> tuple[int, int]:
+        """The steps at which the schedule begins and ends in a training of `total` steps.
+
+        Raises:
+            InputError: if they do not lie within the training.
+        """
         begin = round(self.begin_epoch * steps_per_epoch)
         end = max(begin, round(total * 2 / 3)) if self.end_epoch is None else round(self.end_epoch * steps_per_epoch)
         if not begin <= end <= total or begin >= total:
@@ -165,6 +178,7 @@ class Prune(Part):
     def check(self) -> None:
         _check_share(self, "sparsity")
         self.check_at_least(0, "begin_epoch")
+        _check_engine(self)
         if self.schedule not in ("polynomial", "constant"):
             raise unknown("schedule of Prune", self.schedule, ("polynomial", "constant"))
         if self.pattern not in ("any", "2:4"):
@@ -187,11 +201,13 @@ class WeightClustering(Part):
         clusters: number of different weights in a layer, at least 3 (one of them is 0 in a pruned model).
         exclude: patterns of names of layers that keep their weights.
         fine_tuning: the training during clustering.
+        engine: `keras`, or `tfmot` as in `Prune`.
     """
 
     clusters: int = 16
     exclude: tuple[str, ...] = ()
     fine_tuning: FineTuning = FineTuning(learning_rate=1e-4)
+    engine: str = "keras"
 
     def steps(self, steps_per_epoch: int) -> int:
         """The length of the training in steps."""
@@ -203,6 +219,7 @@ class WeightClustering(Part):
 
     def check(self) -> None:
         self.check_at_least(3, "clusters")
+        _check_engine(self)
 
 
 @renamed_fields(tuning="fine_tuning")
@@ -212,15 +229,20 @@ class Qat(Part):
 
     Attributes:
         freeze_epoch: epoch from which activation ranges are frozen, and batch-norm statistics if they are trained.
-            None means from the beginning, or after two thirds of the training if statistics are trained.
+            None means from the beginning, or after two thirds of the training if statistics or ranges are trained.
         weight_values: largest number of different weights in a channel of a convolution, or in a dense layer: odd,
             3..255. A smaller number gives a file that compresses better, with the same latency.
+        ranges: of activations, until they are frozen: `ema`, an exponential moving average of the smallest and the
+            largest values; or `lsq`, trained with the weights (https://arxiv.org/abs/1902.08153).
+        engine: `keras`, or `tfmot` as in `Prune`.
         fine_tuning: the training.
     """
 
     freeze_epoch: int | None = None
     weight_values: int = INT8_VALUES
     fine_tuning: FineTuning = FineTuning(learning_rate=1e-4)
+    ranges: str = "ema"
+    engine: str = "keras"
 
     def steps(self, steps_per_epoch: int) -> int:
         """The length of the training in steps."""
@@ -230,7 +252,7 @@ class Qat(Part):
         """The epoch from which ranges are frozen, and statistics if they are trained."""
         if self.freeze_epoch is not None:
             return self.freeze_epoch
-        if self.fine_tuning.freeze_statistics:
+        if self.fine_tuning.freeze_statistics and self.ranges == "ema":
             return 0
         return -(-self.steps(steps_per_epoch) * 2 // (3 * steps_per_epoch))
 
@@ -240,6 +262,9 @@ class Qat(Part):
 
     def check(self) -> None:
         self.check_at_least(0, "freeze_epoch")
+        _check_engine(self)
+        if self.ranges not in RANGES:
+            raise unknown("ranges of Qat", self.ranges, RANGES)
         if not 3 <= self.weight_values <= INT8_VALUES or self.weight_values % 2 == 0:
             raise InputError(
                 f"Qat.weight_values must be an odd number in 3..{INT8_VALUES}. Received: {self.weight_values}"
@@ -265,6 +290,11 @@ def check_together(
             "Prune.sparsity must be above 0.1 together with cluster, which preserves zeros only above that share. "
             f"Received: {prune.sparsity}"
         )
+
+
+def _check_engine(part: Any) -> None:
+    if part.engine not in ENGINES:
+        raise unknown(f"engine of {type(part).__name__}", part.engine, ENGINES)
 
 
 def _check_share(part: Part, name: str) -> None:
