@@ -1,11 +1,10 @@
-"""Compression against its targets: accuracy, size and latency, and the cost of the tf_keras bridge and of QAT.
+"""Compression against its targets: accuracy, size and latency, and the cost of a step of QAT.
 
-    python benchmarks/compression.py digits latency bridge steps
+    python benchmarks/compression.py digits latency steps
 
 digits   a small MobileNetV2 with 75 % pruning and QAT, and at half its MACs, on 360 held-out digits
 latency  MobileNetV2 at 224 pixels at half its MACs, float and int8, in turns with the dense one; the weights are
          random, since latency does not depend on them
-bridge   time of the bridge against building the same network in tf_keras, and peak memory against the weights
 steps    a step of quantization-aware training, in turns with tfmot's own on a tf_keras model written by hand
 """
 
@@ -143,64 +142,28 @@ def latency() -> None:
         print(f"{name:8} dense {whole:.3f} ms, half the MACs {half:.3f} ms: {half / whole:.3f} x (limit 0.62)")
 
 
-def bridge() -> None:
-    import keras
-    import tf_keras
-
-    from edge_cv import models
-    from edge_cv.compression.tf_keras_bridge import to_tf_keras
-
-    model = models.build("mobilenet_v2")
-    to_tf_keras(model)  # imports and compiles once
-    seconds: dict[str, list[float]] = {"building": [], "conversion": []}
-    for _ in range(5):
-        for name, work in (
-            ("building", lambda: tf_keras.applications.MobileNetV2(weights=None)),
-            ("conversion", lambda: to_tf_keras(model)),
-        ):
-            start = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - start)
-    built, converted = (statistics.median(seconds[name]) for name in ("building", "conversion"))
-    print(f"MobileNetV2: building in tf_keras {built:.2f} s, conversion {converted:.2f} s, median of 5: ", end="")
-    print(f"{converted - built:+.2f} s (limit +2)")
-
-    keras.backend.clear_session()
-    before = _memory_bytes("VmRSS")
-    model = models.build("alexnet")
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # Linux: resets the peak resident size
-    twin = to_tf_keras(model)
-    grown = (_memory_bytes("VmHWM") - before) / (4 * twin.model.count_params())
-    print(f"AlexNet, both models: peak memory {grown:.2f} x the weights (limit 3)")
-
-
-def _memory_bytes(entry: str) -> int:
-    with open("/proc/self/status") as file:
-        return 1024 * next(int(line.split()[1]) for line in file if line.startswith(f"{entry}:"))
-
-
 def steps() -> None:
+    import keras
     import tensorflow as tf
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
     from edge_cv import models
-    from edge_cv.compression.qat import simulate
+    from edge_cv.compression import quantize_aware
 
     size, batch = 96, 32
     pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3)).astype(np.float32)
     targets = np.eye(10, dtype=np.float32)[np.arange(batch) % 10]
-    twin, _ = simulate(models.build("mobilenet_v2", classes=10, image_size=size), pixels)
+    aware = quantize_aware(models.build("mobilenet_v2", classes=10, image_size=size), images=pixels)
     by_hand = tf_keras.applications.MobileNetV2(
         (size, size, 3), weights=None, classes=10, classifier_activation=None, pooling="avg"
     )
-    peers = {"ours": twin.model, "tfmot": tfmot.quantization.keras.quantize_model(by_hand)}
+    peers = {"ours": aware, "tfmot": tfmot.quantization.keras.quantize_model(by_hand)}
     given = {"ours": pixels, "tfmot": pixels / 127.5 - 1}
     times: dict[str, list[float]] = {name: [] for name in peers}
-    for model in peers.values():
-        loss = tf_keras.losses.CategoricalCrossentropy(from_logits=True)
-        model.compile(tf_keras.optimizers.Adam(1e-4), loss=loss)
+    for model, library in zip(peers.values(), (keras, tf_keras), strict=True):
+        loss = library.losses.CategoricalCrossentropy(from_logits=True)
+        model.compile(library.optimizers.Adam(1e-4), loss=loss, jit_compile=False)
     data = {name: (tf.constant(images), tf.constant(targets)) for name, images in given.items()}
     for step in range(STEPS + 5):
         for name, model in peers.items():
@@ -220,7 +183,7 @@ def main() -> None:
     import_tensorflow()
     machine = describe_environment()
     print(f"{machine['cpu']}, {machine['cores']} cores")
-    sections = {"digits": digits, "latency": latency, "bridge": bridge, "steps": steps}
+    sections = {"digits": digits, "latency": latency, "steps": steps}
     for name in sys.argv[1:] or sections:
         sections[name]()
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "at least one of --channels"),
+        ((), "2 classes. Received: 10"),
         (("--sparsity", 1.0), "under 1"),
         (("--clusters", 2), "at least 3"),
         (("--clusters", 300, "--qat"), "at most 255"),

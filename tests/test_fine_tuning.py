@@ -73,7 +73,12 @@ def test_an_interrupted_training_resumes_to_the_same_weights(digits, small_class
 
 @pytest.mark.parametrize(
     "part",
-    [Prune(0.75), Prune(0.5, "constant", pattern="2:4"), WeightClustering(8), Qat()],
+    [
+        Prune(0.75),
+        pytest.param(Prune(0.5, "constant", pattern="2:4"), marks=pytest.mark.slow),
+        pytest.param(WeightClustering(8), marks=pytest.mark.slow),
+        Qat(),
+    ],
     ids=["prune", "2:4", "cluster", "qat"],
 )
 def test_an_interrupted_stage_resumes_to_the_same_weights(digits, small_classifier, tmp_path, part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -124,9 +124,12 @@ def compress(
     output: Output = None,
     unsafe: Unsafe = False,
     imports: Import = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Without a stage: do what the plan says.")] = False,
     as_json: Json = False,
 ) -> int:
     """Compress a trained model: fewer channels, zeros, few different weights, quantization-aware training.
+
+    Without a stage the model is measured and a plan is printed: which stages fit it, and why.
 
     The stages run in this order. Each one is fine-tuned with the dense model as its teacher, on crops of at least 70 %
     of a photo and without flips unless --augment changes that. Each stage writes a .keras and an int8 file, which is
@@ -134,35 +137,44 @@ def compress(
     more accuracy than it should.
     """
     from edge_cv import recipe as recipes
-    from edge_cv.pipeline.compress import compress_file
+    from edge_cv.pipeline.compress import Compressed, compress_file
+    from edge_cv.pipeline.compression_plan import plan
     from edge_cv.progress import shown
 
-    stages = {
+    stages: dict[str, Any] = {
         "channel_prune": None if channels is None else recipes.ChannelPrune(channels),
         "prune": None if sparsity is None else recipes.Prune(sparsity),
         "cluster": None if clusters is None else recipes.WeightClustering(clusters),
         "qat": recipes.Qat() if qat else None,
     }
-    parts = {name: fine_tuned(part, epochs, steps, learning_rate) for name, part in stages.items() if part is not None}
-    if not parts:
-        raise InputError(
-            f"at least one of --channels, --sparsity, --clusters and --qat is required. Received: {model} without them"
-        )
     import_files(imports)
     gentle = recipes.Augment(crop_scale=(0.7, 1.0), flip=0.0)
-    compressed = compress_file(
-        model,
-        data,
-        out,
-        parts,
-        recipes.Fit(batch_size=batch_size, augment=recipes.with_settings(gentle, augment or ())),
-        preprocessing=preprocessing_fields(resize, None, None),
-        input_size=input_size,
-        output=output,
-        unsafe=unsafe,
-        progress=shown,
-    )
-    print_compressed(compressed, out, as_json)
+    fit = recipes.Fit(batch_size=batch_size, augment=recipes.with_settings(gentle, augment or ()))
+
+    def compressed(wanted: dict[str, Any]) -> Compressed:
+        parts = {n: fine_tuned(part, epochs, steps, learning_rate) for n, part in wanted.items() if part is not None}
+        return compress_file(
+            model,
+            data,
+            out,
+            parts,
+            fit,
+            preprocessing=preprocessing_fields(resize, None, None),
+            input_size=input_size,
+            output=output,
+            unsafe=unsafe,
+            progress=shown,
+        )
+
+    planned = None
+    if not any(stages.values()):
+        dense = compressed({})
+        planned = plan(dense.rows)
+        stages = {stage.field: stage.part for stage in planned}
+    if planned is None or (yes and any(stages.values())):
+        print_compressed(compressed(stages), out, as_json, planned)
+    else:
+        print_compressed(dense, out, as_json, planned)
     return 0
 
 

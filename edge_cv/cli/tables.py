@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from converters.devices.compiled import Compiled
     from edge_cv.evaluation.measurement import Measurement
     from edge_cv.pipeline.compress import Compressed
+    from edge_cv.pipeline.compression_plan import PlannedStage
     from edge_cv.pipeline.conform import ExecutorResult
     from edge_cv.pipeline.convert import Converted
     from edge_cv.report import Report, Row
@@ -69,14 +70,36 @@ def conversion_row(file: Converted) -> dict[str, Any]:
     }
 
 
-def print_compressed(compressed: Compressed, folder: Path, as_json: bool) -> None:
-    """Print the rows of a compressed model file; the warnings on stderr, and with the rows in JSON."""
+def print_compressed(
+    compressed: Compressed, folder: Path, as_json: bool, planned: Sequence[PlannedStage] | None = None
+) -> None:
+    """Print the rows of a compressed model file; the warnings on stderr, and with the rows in JSON.
+
+    Args:
+        compressed: the rows and the warnings.
+        folder: that holds the files.
+        as_json: print JSON: the rows, or an object of `rows` and `plan` where there is a plan.
+        planned: the plan, for a command that named no stage.
+    """
     rows = [_compressed_row(row, folder) for row in compressed.rows]
     if as_json:
         rows = [row | {"warnings": list(compressed.warnings.get(row["model"], ()))} for row in rows]
-    print_rows(rows, as_json)
+    if as_json and planned is not None:
+        stages = [{"option": s.option, "recommended": s.part is not None, "reason": s.reason} for s in planned]
+        print_json({"rows": rows, "plan": stages})
+    else:
+        print_rows(rows, as_json)
+        _print_plan(planned or ())
     for warning in itertools.chain.from_iterable(compressed.warnings.values()):
         say(f"edge-cv: warning: {warning}", error=True)
+
+
+def _print_plan(planned: Sequence[PlannedStage]) -> None:
+    for stage in planned:
+        say(f"{'use  ' if stage.part is not None else 'leave'} {stage.option}: {stage.reason}")
+    options = " ".join(stage.option for stage in planned if stage.part is not None)
+    if planned:
+        say(f"plan: {options or 'nothing to compress'}{' (--yes does this)' if options else ''}")
 
 
 def _compressed_row(row: Row, folder: Path) -> dict[str, Any]:
