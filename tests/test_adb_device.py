@@ -154,6 +154,7 @@ def test_an_unusable_phone_is_a_one_line_error(plugged, artifact, settings, mess
     assert fake.files == []
 
 
+@pytest.mark.slow
 def test_the_apps_error_is_reported(plugged, artifact, tmp_path, monkeypatch):
     """The phone's runtime refuses a file that this machine's runtime accepts: it is replaced on the phone."""
     fake = plugged()
@@ -166,6 +167,7 @@ def test_the_apps_error_is_reported(plugged, artifact, tmp_path, monkeypatch):
     assert fake.files == []
 
 
+@pytest.mark.slow
 def test_an_app_that_dies_or_is_too_slow_is_an_error(plugged, artifact, monkeypatch):
     fake = plugged()
     monkeypatch.setattr(phone, "ACTIVITY", "dev.edgecv.demo/.BenchmarkActivity")

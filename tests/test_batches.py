@@ -25,6 +25,7 @@ from edge_cv.recipe import Augment
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_a_batch_depends_on_seed_epoch_and_step_alone(memory, monkeypatch):
     first = taken(make(memory, EVERYTHING), 1)
     images, targets = first[0]

@@ -52,6 +52,7 @@ def change_without_inputs(model, layer, inputs):
     return float(np.mean((after - before) ** 2))
 
 
+@pytest.mark.slow
 def test_the_sensitivity_is_the_squared_change_of_the_output_without_the_channel(linear_model):
     graph = ChannelGraph(linear_model)
     sensitivity = channel_sensitivity(linear_model, graph, SingleImages())

@@ -123,6 +123,7 @@ def test_train_writes_a_model_and_its_history_and_convert_reads_it(edge_cv, tmp_
     assert sidecar["preprocessing"]["resize_to"] is None
 
 
+@pytest.mark.slow
 def test_search_prints_the_best_trial_first_and_its_command(edge_cv, tmp_path):
     recipe = tmp_path / "tiny.py"
     recipe.write_text(

@@ -26,6 +26,7 @@ def test_each_layer_has_few_values_and_the_accuracy_is_kept(digits, digits_model
     assert scores[1] >= scores[0] - 0.03
 
 
+@pytest.mark.slow
 def test_zeros_of_a_pruned_model_stay_zero(digits, digits_model):
     sparse = clone(digits_model)
     kernel = np.asarray(sparse.get_layer("head_conv").kernel).copy()

@@ -177,6 +177,7 @@ def test_an_augmented_training_resumes_within_an_epoch(memory, tmp_path, steps):
     assert_equal(again, whole)
 
 
+@pytest.mark.slow
 def test_several_steps_a_call_train_as_one_does(memory, monkeypatch):
     monkeypatch.setattr("edge_cv.training.callbacks.UPDATE_SECONDS", 0.0)
     models, reports = [], []

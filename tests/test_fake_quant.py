@@ -44,6 +44,7 @@ def test_the_int8_file_computes_what_the_training_simulated(kind, trained, files
     assert integer == total
 
 
+@pytest.mark.slow
 def test_each_scale_is_the_learned_one(trained, files):
     import tensorflow as tf
 

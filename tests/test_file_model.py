@@ -61,6 +61,7 @@ def run_of(path_of, tmp_path_factory):
     return functools.cache(lambda name: (pipeline.run(recipe_of(path_of(name)), folder / name), folder / name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_a_run_converts_evaluates_and_measures_a_model_file(run_of, name):
     report, folder = run_of(name)

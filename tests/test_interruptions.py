@@ -258,6 +258,7 @@ def test_nohup_keeps_a_command_running(undisturbed, tmp_path):
     assert content_of(tmp_path / "prepare") == whole.content
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_interrupts_a_command(undisturbed, tmp_path):
     whole = undisturbed("prepare")
     command = start(whole.arguments(tmp_path / "prepare"), terminal=True)

@@ -67,6 +67,7 @@ def test_a_phase_that_changed_nothing_is_named():
     assert "discarded" not in why_kept(history((0.6, 0.5), (0.8, 0.6), phases=(1, 2)))
 
 
+@pytest.mark.slow
 def test_history_and_model_have_the_kept_epoch_and_the_progress_says_it(tmp_path):
     images, labels = coloured()
     validation = [(images[:6], np.eye(3, dtype=np.float32)[labels[:6]])]

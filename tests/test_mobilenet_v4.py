@@ -72,6 +72,7 @@ def test_counts_follow_from_the_stages_and_round_to_the_published_ones(name: str
     assert round(macs / 1e9, 1) == giga
 
 
+@pytest.mark.slow
 def test_depthwise_convolutions_follow_the_four_kinds_of_blocks():
     layers = {layer.name: layer for layer in quick(MEDIUM).layers}
 

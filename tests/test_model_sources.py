@@ -78,6 +78,7 @@ def test_a_saved_model_of_keras_3(small_model, expected, pixels, tmp_path):
     _same(tmp_path / "saved", expected, pixels[:5])
 
 
+@pytest.mark.slow
 def test_tf_keras_as_a_model_and_as_a_saved_model(small_legacy_model, pixels, tmp_path):
     expected = np.asarray(small_legacy_model(pixels[:5].astype(np.float32), training=False))
     _same(small_legacy_model, expected, pixels[:5])

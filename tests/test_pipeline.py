@@ -125,6 +125,7 @@ def test_a_second_run_repeats_no_step_and_reports_the_same(folder):
     assert report.rows == load(folder).rows
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_a_file_writes_only_that_one_again(folder):
     kept = folder / "mobilenet_v1_float32.tflite"
     before = kept.stat().st_mtime_ns

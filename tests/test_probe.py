@@ -76,6 +76,7 @@ def test_each_view_passes_through_the_backbone_once_and_every_epoch_has_every_im
     assert not np.array_equal(epochs[0][0], epochs[2][0])  # in another order
 
 
+@pytest.mark.slow
 def test_a_head_phase_on_features_trains_the_head_as_one_on_images_does():
     """Without augmentation and with the whole data in a batch, the gradients of both are the same."""
     settings = quick(epochs=3, batch_size=48, train="head", freeze_batch_norm=True, optimizer="adamw")

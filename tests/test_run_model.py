@@ -77,6 +77,7 @@ def test_another_checkpoint_interval_trains_nothing(folder):
     assert not trained_again(dataclasses.replace(RECIPE, fit=often), folder)[1]
 
 
+@pytest.mark.slow
 def test_another_training_has_its_own_folder_and_the_first_one_is_kept(folder, tmp_path):
     run = tmp_path / "run"
     subprocess.run(["cp", "-r", folder, run], check=True)

@@ -56,6 +56,7 @@ def test_a_finished_search_repeats_nothing(found):
     assert trained(folder) == before
 
 
+@pytest.mark.slow
 def test_more_trials_continue_with_other_values(found):
     trials, folder = found
     more = search(RECIPE, OVER, folder, trials=3)

@@ -32,6 +32,7 @@ def _without_record(conversion: Conversion) -> Any:
     return graph.to_bytes()
 
 
+@pytest.mark.slow
 def test_files_are_in_the_order_asked_for_and_equal_to_those_made_one_by_one(small_model: Any, pixels: np.ndarray):
     schemes: list[Any] = ["int8", "float32", converters.Int8(io="uint8"), "float16"]
     float_model._kept.clear()

@@ -110,6 +110,7 @@ def test_accuracy_on_the_device_is_that_of_this_machine(device, server, artifact
     assert server.left() == []
 
 
+@pytest.mark.slow
 def test_an_evaluation_resumes_after_the_device_disconnected(device, server, artifacts, source, here, tmp_path):
     wire, journal = Wire(server.port), tmp_path / "answers"
 
@@ -235,6 +236,7 @@ def test_a_silent_device_is_noticed(device, server, artifacts):
     wire.cut()
 
 
+@pytest.mark.slow
 def test_the_report_has_the_latencies_of_host_and_device(device, artifacts, source, tmp_path, monkeypatch, capsys):
     """After benchmark --out, report adds the latencies to the row of the same file, and refuses other files."""
 

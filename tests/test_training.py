@@ -49,6 +49,7 @@ def test_without_validation_the_last_epoch_is_kept_and_the_model_is_left_as_it_w
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_weights():
     first, second = network(dropout=0.5), network(dropout=0.5)
     before = weights(first)
@@ -69,6 +70,7 @@ def test_training_does_not_wait_for_each_step():
 # --- averages, precision, phases, teachers ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_averaged_weights_are_kept():
     """Against the recurrence average = decay * average + (1 - decay) * weights, which starts with the first weights."""
     averaged, every = network(batch_norm=False), batches(batch_size=16)

@@ -39,6 +39,7 @@ def test_one_gpu_executes_several_steps_a_call(monkeypatch):
     assert steps_per_execution(None, Devices(replicas=2)) == 1
 
 
+@pytest.mark.slow
 def test_a_training_on_a_cpu_with_auto_is_one_in_float32():
     models = network(), network()
     for model, precision in zip(models, ("auto", "float32"), strict=True):

@@ -44,6 +44,7 @@ def test_an_interrupted_training_resumes_to_the_same_weights_and_history(fields:
     assert [entry | timing for entry in found.history] == [entry | timing for entry in wanted.history]
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_repeated(tmp_path):
     first = network()
     fitted = fit(first, batches(), quick(), validation=list(batches(16).epoch(0)), folder=tmp_path)
