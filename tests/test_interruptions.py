@@ -145,7 +145,9 @@ def printed(path: Path) -> Any:
     import json
 
     text = path.read_text()
-    return without_time(json.loads(text)) if text.startswith(("{", "[")) else None
+    if text.startswith("["):  # rows, whose files are in the run's own folder
+        return without_time([row | {"file": Path(row["file"]).name} for row in json.loads(text)])
+    return without_time(json.loads(text)) if text.startswith("{") else None
 
 
 COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
