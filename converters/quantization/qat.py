@@ -23,6 +23,7 @@ from converters.tflite.runtime import visit
 
 # These operators' outputs have a range of their own; any other operator may keep its input's.
 OWN_RANGE = (*WEIGHTED, "ADD", "DIV", "MUL", "SUB")
+EQUAL_TOLERANCE = 1e-3  # largest difference of an output from a tensor, relative to the tensor's largest value
 FIXED_RANGE = ("LOGISTIC", "LOG_SOFTMAX", "SOFTMAX", "TANH")
 
 
@@ -83,6 +84,21 @@ def tensor_values(model: FloatModel, image: np.ndarray) -> dict[str, np.ndarray]
 
     visit([(graph.to_bytes(), None)], image[None], look)
     return values
+
+
+def equal_tensors(values: Mapping[str, np.ndarray], output: Any) -> list[str]:
+    """The tensors that an output of the source model is, by their values.
+
+    Args:
+        values: of the tensors, by name.
+        output: of an operation, for the same image.
+    """
+    flat = np.asarray(output).reshape(-1)
+    return [
+        name
+        for name, value in values.items()
+        if value.size == flat.size and np.abs(value.reshape(-1) - flat).max() <= EQUAL_TOLERANCE * np.abs(value).max()
+    ]
 
 
 def input_gain(model: FloatModel, preprocessing: Preprocessing | None) -> np.ndarray | None:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from edge_cv.recipe import Qat
 
 CALIBRATION_IMAGES = 100
-EQUAL_TOLERANCE = 1e-3  # largest difference of an output from a tensor, relative to the tensor's largest value
 MAX_CLUSTERS = 256  # a layer with at most this many different weights, and far fewer than weights, is clustered
 
 
@@ -304,21 +303,19 @@ def _tensors_of_operations(
     model: keras.Model, float_model: Any, ranges: dict[str, FakeQuantRange], image: np.ndarray
 ) -> dict[str, list[str]]:
     """For each elementary operation the tensors of the int8 file that equal its output, by their values."""
-    from converters.quantization.qat import tensor_values
+    from converters.quantization.qat import equal_tensors, tensor_values
     from edge_cv.compression.elementary import ElementaryCalls
     from edge_cv.compression.keras_graph import walk
 
-    values = {name: value.reshape(-1) for name, value in tensor_values(float_model, image).items() if name in ranges}
+    values = {name: value for name, value in tensor_values(float_model, image).items() if name in ranges}
     tensors: dict[str, list[str]] = {}
 
     def compute(operation: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
         if "training" in getattr(operation, "_call_context_args", {}):
             kwargs = {**kwargs, "training": False}
         output = operation(*args, **kwargs)
-        flat = np.asarray(output).reshape(-1)
-        for tensor, value in values.items():
-            if value.size == flat.size and np.abs(value - flat).max() <= EQUAL_TOLERANCE * np.abs(value).max():
-                tensors.setdefault(name, []).append(tensor)
+        if equal := equal_tensors(values, output):
+            tensors[name] = equal
         return output
 
     pixels = image[None].astype(np.float32)

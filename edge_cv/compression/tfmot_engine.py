@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 MASK_UPDATES = 50  # at most, between the begin and the end of a schedule
 CALIBRATION_IMAGES = 100
 SEED = 0
-EQUAL_TOLERANCE = 1e-3  # largest difference of a layer's output from a tensor, relative to the tensor's largest value
 
 
 def check_tfmot(model: keras.Model) -> None:
@@ -167,20 +166,15 @@ def _tensors_of_layers(
     """For each layer of the tf_keras model the tensors of the int8 file that equal its output, by their values."""
     import tf_keras
 
-    from converters.quantization.qat import tensor_values
+    from converters.quantization.qat import equal_tensors, tensor_values
 
-    values = {name: value.reshape(-1) for name, value in tensor_values(float_model, image).items() if name in ranges}
+    values = {name: value for name, value in tensor_values(float_model, image).items() if name in ranges}
     layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
     outputs = tf_keras.Model(model.inputs, [layer.output for layer in layers])(
         image[None].astype(np.float32), training=False
     )
-    tensors: dict[str, list[str]] = {}
-    for layer, output in zip(layers, outputs if isinstance(outputs, Sequence) else [outputs], strict=True):
-        flat = np.asarray(output).reshape(-1)
-        for name, value in values.items():
-            if value.size == flat.size and np.abs(value - flat).max() <= EQUAL_TOLERANCE * np.abs(value).max():
-                tensors.setdefault(layer.name, []).append(name)
-    return tensors
+    outputs = outputs if isinstance(outputs, Sequence) else [outputs]
+    return {layer.name: equal_tensors(values, output) for layer, output in zip(layers, outputs, strict=True)}
 
 
 def _required(batches: Batches | None, part: str) -> Batches:
