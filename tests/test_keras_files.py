@@ -214,7 +214,19 @@ class Gate(keras.layers.Layer):
 """
 
 
-def test_layers_of_the_users_own_are_imported_only_when_asked(tmp_path):
+@pytest.fixture
+def registered_objects():
+    """Keras's global table of custom objects, which is as before after the test."""
+    import keras
+
+    objects = keras.saving.get_custom_objects()
+    before = dict(objects)
+    yield objects
+    objects.clear()
+    objects.update(before)
+
+
+def test_layers_of_the_users_own_are_imported_only_when_asked(registered_objects, tmp_path):
     import keras
 
     (tmp_path / "my_layers.py").write_text(LAYERS)
@@ -228,15 +240,12 @@ def test_layers_of_the_users_own_are_imported_only_when_asked(tmp_path):
     refused(tmp_path / "own.keras", "holds Gate, which is not a layer of Keras: import the Python file that defines it")
     with pytest.raises(UnknownLayer):
         load(tmp_path / "own.keras")
-    try:
-        assert import_layers(tmp_path / "my_layers.py") == ("Gate",)
-        expected = _images().mean((1, 2)) * [1, 2, 3]
-        np.testing.assert_allclose(open_source(tmp_path / "own.keras").predict(_images()), expected, rtol=1e-5)
-    finally:
-        keras.saving.get_custom_objects().clear()
+    assert import_layers(tmp_path / "my_layers.py") == ("Gate",)
+    expected = _images().mean((1, 2)) * [1, 2, 3]
+    np.testing.assert_allclose(open_source(tmp_path / "own.keras").predict(_images()), expected, rtol=1e-5)
 
 
-def test_the_loss_of_a_training_is_not_needed(small_network, tmp_path):
+def test_the_loss_of_a_training_is_not_needed(small_network, registered_objects, tmp_path):
     import keras
 
     @keras.saving.register_keras_serializable("tests")
@@ -247,7 +256,7 @@ def test_the_loss_of_a_training_is_not_needed(small_network, tmp_path):
     model.compile("adam", own_loss)
     for name in ("m.keras", "m.h5"):
         model.save(tmp_path / name)
-    keras.saving.get_custom_objects().clear()
+    registered_objects.clear()
     for name in ("m.keras", "m.h5"):
         predicted = open_source(tmp_path / name).predict(_images())
         np.testing.assert_allclose(predicted, _outputs(model, _images()), atol=1e-5)
