@@ -19,9 +19,10 @@ from converters.schemes import Int8FromQat
 from converters.tflite.runtime import predict
 from edge_cv import models
 from edge_cv.compression import learned_ranges, quantize_aware, strip
+from edge_cv.compression.keras_graph import clone
 from edge_cv.compression.qat import simulate
 from edge_cv.compression.rounding_rules import graph_of, rounded_outputs
-from edge_cv.compression.simulated_network import simulated_network
+from edge_cv.compression.simulated_network import simulated, simulated_network
 from edge_cv.recipe import Qat
 
 ROOT = Path(__file__).parents[1]
@@ -151,6 +152,25 @@ def test_a_saved_simulation_computes_the_same_and_knows_its_ranges(digits, digit
     assert learned_ranges(loaded) == learned_ranges(aware)
     assert len(learned_ranges(aware)) > 10
     assert strip(digits_model) is digits_model
+
+
+def test_importing_strip_registers_the_layers_of_a_saved_simulation():
+    code = "import keras; from edge_cv.compression import strip; print(*keras.saving.get_custom_objects())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert {"edge_cv>SimulatedNetwork", "edge_cv>RoundedOutput", "edge_cv>RoundedKernel"} <= set(done.stdout.split())
+
+
+def test_batch_normalization_in_training_is_that_of_keras_until_its_statistics_are_frozen():
+    model, images = nested(), np.random.default_rng(1).uniform(0, 255, (6, 20, 20, 3)).astype(np.float32)
+    simulation = simulated(clone(model), {}, train_statistics=True)
+    np.testing.assert_allclose(simulation(images, training=True), model(images, training=True), atol=1e-5)
+    for ours, expected in zip(strip(simulation).non_trainable_variables, model.non_trainable_variables, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-7)
+    simulated_network(simulation).frozen.assign(1.0)
+    before = [np.asarray(variable) for variable in strip(simulation).non_trainable_variables]
+    np.testing.assert_allclose(simulation(images, training=True), model(images, training=False), atol=1e-5)
+    for after, expected in zip(strip(simulation).non_trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(after, expected)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+import edge_cv.compression.fake_quantization  # noqa: F401  a saved simulation has its layers
 from edge_cv.compression.elementary import ElementaryCalls
 from edge_cv.compression.keras_graph import inner_layers, leaf_layers, walk
 
@@ -88,15 +89,9 @@ class SimulatedNetwork(keras.layers.Layer):
         """The value of an operation; that of batch normalization as in inference once `frozen` is 1."""
         if not (isinstance(operation, keras.layers.BatchNormalization) and kwargs.get("training")):
             return operation(*args, **kwargs)
-        constant = operation(*args, **{**kwargs, "training": False})
-        if not (self.train_statistics and operation.trainable):
-            return constant
-        momentum = operation.momentum
-        operation.momentum = keras.ops.where(frozen > 0, 1.0, momentum)
-        try:
-            return keras.ops.where(frozen > 0, constant, operation(*args, **kwargs))
-        finally:
-            operation.momentum = momentum
+        if self.train_statistics and operation.trainable:
+            return _normalized(operation, args[0], frozen)
+        return operation(*args, **{**kwargs, "training": False})
 
     def trained(self) -> keras.Model:
         """The network, whose variables now hold the trained kernels before their rounding to int8."""
@@ -127,6 +122,27 @@ class SimulatedNetwork(keras.layers.Layer):
         kernels = {(name, attribute): parts[index] for name, attribute, index in config.pop("kernels")}
         outputs = {name: parts[index] for name, index in config.pop("outputs")}
         return cls(deserialize(config.pop("network")), kernels, outputs, **config)
+
+
+def _normalized(layer: Any, x: Any, frozen: Any) -> Any:
+    """Batch normalization by the batch, which the moving statistics follow; by those alone once `frozen` is 1."""
+    values = keras.ops.cast(x, "float32")
+    axes = [axis for axis in range(len(x.shape)) if axis != layer.axis % len(x.shape)]
+    used = []
+    for moving, batch in zip(
+        (layer.moving_mean, layer.moving_variance), keras.ops.moments(values, axes=axes), strict=True
+    ):
+        used.append(keras.ops.where(frozen > 0, moving.value, batch))
+        moving.assign(moving + (used[-1] - moving) * (1 - layer.momentum))
+    output = keras.ops.batch_normalization(
+        values,
+        *used,
+        axis=layer.axis,
+        offset=layer.beta if layer.center else None,
+        scale=layer.gamma if layer.scale else None,
+        epsilon=layer.epsilon,
+    )
+    return keras.ops.cast(output, layer.compute_dtype)
 
 
 @contextlib.contextmanager
