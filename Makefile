@@ -10,21 +10,30 @@ READY := $(VENV)/.ready
 
 help:
 	@echo "make setup     install the project with all extras into .venv"
-	@echo "make demo      convert EfficientNet-Lite0 to int8 and compare it with float: runs/demo/report.html"
+	@echo "make demo      install what the demo needs, and run it: runs/demo/report.html"
 	@echo "make android   build, test and sign the Android app: android_demo/build/edge_cv-debug.apk"
 	@echo "make docs      build the documentation site: build/site/index.html"
 	@echo "make test      run the quick tests, some minutes"
 	@echo "make test-all  run all tests"
 	@echo "make lint      run ruff, import-linter and mypy"
 
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+FOR_DEMO := $(VENV)/.ready-demo
+
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,corruptions,search,grain,jax,micro,ethos-u,ray,docs]'
-	touch $(READY)
+	$(INSTALL) '.[demo,compress,test,corruptions,search,grain,jax,micro,ethos-u,ray,docs]'
+	touch $(FOR_DEMO) $(READY)
+
+$(FOR_DEMO): setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) '.[demo]'
+	touch $(FOR_DEMO)
 
 setup: $(READY)
 
-demo: $(READY)
+# Only what the demo needs; after `make setup` nothing more is installed.
+demo: $(FOR_DEMO)
 	$(BIN)/edge-cv run recipes/demo.py --out runs/demo
 
 android: $(READY)

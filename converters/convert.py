@@ -20,7 +20,7 @@ from converters.devices import targets
 from converters.errors import CheckFailed, InputError, unknown
 from converters.float_model import FloatModel, convert_float, output_meaning
 from converters.images.preprocessing import Preprocessing
-from converters.packages import package_versions
+from converters.packages import package_versions, require
 from converters.parity import Parity, compare
 from converters.quantization.integer import float_operators
 from converters.record import InputRecord, OutputRecord, Record, TensorRecord
@@ -159,7 +159,8 @@ def to_onnx(
 
 
 def check_onnx(scheme: str, opset: int = OPSET, target: str | None = None, batch: int | str = 1) -> None:
-    """Raise InputError when there is no such scheme, opset, target or batch size of ONNX files."""
+    """Raise InputError when there is no such scheme, opset, target or batch size of ONNX files, or lacks a package."""
+    require("an ONNX file", "onnx")
     from converters.onnx.export import MIN_OPSET, max_opset
 
     if scheme not in ONNX_SQNR_DB:

@@ -18,6 +18,7 @@ from converters.decisions import SIGMOID, SOFTMAX, check_labels
 from converters.errors import InputError, unknown
 from converters.float_model import find_normalization, output_meaning
 from converters.images.preprocessing import Preprocessing
+from converters.packages import require
 from converters.record import InputRecord, OutputRecord, Record, TensorRecord, read_record
 from converters.tflite import metadata
 from converters.tflite.graph import Graph, read_graph
@@ -188,6 +189,7 @@ def _pixel_offset(tensor: TensorRecord, preprocessing: Preprocessing) -> int | N
 
 def _onnx_record(path: Path) -> Record:
     """The record of an ONNX file: the shapes of its tensors, and what its last node computes."""
+    require("reading an ONNX file", "onnx")
     import onnx
 
     try:

@@ -42,6 +42,11 @@ def test_a_requirement_is_missing_if_it_is_not_installed_or_has_another_version(
     assert missing(stated, "ray") == ()
 
 
+def test_an_extra_that_includes_another_lacks_what_the_other_lacks():
+    stated = ['edge-cv[train]; extra == "search"', 'no-such-extra; extra == "train"', 'pytest; extra == "search"']
+    assert missing(stated, "search") == ("no-such-extra",)
+
+
 def test_a_requirement_of_another_system_is_not_missing():
     stated = ['no-such-package; sys_platform == "win32"', 'absent; sys_platform == "linux"']
     assert missing(stated, None) == ("absent",)

@@ -14,7 +14,7 @@ from converters.devices import vela
 from converters.devices.compiled import Compiled, Compiler, CpuOperator
 from converters.errors import InputError, unknown
 from converters.files import temporary_folder, write_atomic
-from converters.packages import package_versions
+from converters.packages import missing_extra, package_versions
 from converters.tflite.graph import Graph, Operator, count_operators, read_graph
 
 COMPILERS: tuple[Compiler, ...] = (vela.COMPILER,)
@@ -74,9 +74,7 @@ def installed_compiler(target: str) -> tuple[Compiler, str]:
     compiler = TARGETS[target]
     versions = package_versions([compiler.package])
     if not versions:
-        raise InputError(
-            f"compiling for {target} needs the package {compiler.package}: pip install 'edge-cv[{compiler.extra}]'"
-        )
+        raise missing_extra(f"compiling for {target}", [compiler.package], [compiler.extra])
     return compiler, versions[compiler.package]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
+from converters.packages import require
 from converters.sources.graph_sizes import check_model
 from converters.sources.keras_config import WRAPPING, in_float32, keras_3_config, names_of
 from converters.sources.keras_storage import StoredModel
@@ -62,6 +63,7 @@ def _wrappers_known(config: Any) -> Iterator[None]:
     """tf_keras knows tensorflow-model-optimization's wrappers, if the configuration names one."""
     with contextlib.ExitStack() as scopes:
         if any(name.startswith(WRAPPING) for name in names_of(config)):
+            require("a model with tensorflow-model-optimization's wrappers", "compress")
             import tensorflow_model_optimization as tfmot
 
             scopes.enter_context(tfmot.quantization.keras.quantize_scope())

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from converters.errors import InputError
+from converters.packages import require
 from converters.printable import printable
 from edge_cv.cli.exits import BAD_INPUT, BROKEN, fail, say
 from edge_cv.cli.options import (
@@ -85,6 +86,8 @@ def evaluate(
         raise InputError(f"--by must name the columns of --metadata to report. Received: only --metadata {metadata}")
     if corruptions < 0:
         raise InputError(f"--corruptions must be a number of photos, 0 or more. Received: {corruptions}")
+    if out is not None:
+        require("a report (--out)", "report")
     files = named_files(artifacts)
     declaration = declaration_of(resize, mean, std, channels, labels)
     samples = open_for_files(artifacts, data, split, declaration)

@@ -12,6 +12,7 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.native_logs import import_tensorflow
+from converters.packages import require
 from edge_cv.compression.fine_tuning import calibration_images
 from edge_cv.compression.keras_graph import check_float
 from edge_cv.compression.tf_keras_bridge import TfKerasTwin, to_tf_keras
@@ -32,7 +33,8 @@ SEED = 0
 
 
 def check_tfmot(model: keras.Model) -> None:
-    """Raise InputError if a Keras 3 model cannot be expressed in tf_keras."""
+    """Raise InputError if a Keras 3 model cannot be expressed in tf_keras, or tfmot is not installed."""
+    require("the engine tfmot", "compress")
     to_tf_keras(model)
 
 

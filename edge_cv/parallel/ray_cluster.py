@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converters.errors import InputError
+from converters.packages import require
 
 LOCAL = "local"
 CONNECT_SECONDS = 10
@@ -185,11 +186,9 @@ def connected(address: str) -> Iterator[RayCluster]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics for Ray's authors
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError(f"a cluster needs Ray: pip install 'edge-cv[ray]'. Received: {error}") from error
+    require("a cluster", "ray")
     import loky
+    import ray
 
     _check_reachable(address)
     options: dict[str, Any] = {"address": address, "logging_level": "error"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.packages import require
 from edge_cv.folder_lock import holds
 from edge_cv.pipeline import steps
 from edge_cv.pipeline.file_model import FileModel, check_file_model, check_trainable
@@ -90,6 +91,7 @@ def compress_file(
         analysis=Analysis(grad_cam=0),
         **parts,
     )
+    require("compressing", *recipe.extras())
     check_file_model(recipe)
     job = Job(recipe, Steps(Path(out_dir)), progress)
     file_model = FileModel(recipe.model, job.steps, progress, unsafe=unsafe)

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from importlib import metadata
 
 PACKAGE = "edge-cv"
-EVERY_COMMAND = "every command"
+EVERY_COMMAND = "every command; convert, evaluate and check need no more"
 # What needs each extra.
 EXTRAS = {
     "demo": "run demo, and other recipes with packaged weights and photos",
+    "report": "run, report, debug, and other reports and pictures",
+    "onnx": "ONNX files: convert --onnx, and evaluate of .onnx files",
+    "train": "train and compress",
+    "compress": "compress by the engine tfmot, and models with tfmot's wrappers",
     "probe": "the linear probe of fine-tuning: train --probe",
     "corruptions": "evaluate --corruptions",
     "search": "search",
@@ -76,7 +80,7 @@ def missing(stated: Iterable[str], extra: str | None) -> tuple[str, ...]:
     """
     from packaging.requirements import Requirement
 
-    texts = []
+    stated, texts = list(stated), list[str]()
     for requirement in map(Requirement, stated):
         if requirement.marker is None:
             wanted = extra is None
@@ -86,6 +90,9 @@ def missing(stated: Iterable[str], extra: str | None) -> tuple[str, ...]:
             wanted = of_an_extra == (extra is not None) and requirement.marker.evaluate(dict(environment))
         if not wanted:
             continue
+        if requirement.name == PACKAGE:  # an extra that includes others
+            texts += [text for included in requirement.extras for text in missing(stated, included)]
+            continue
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
@@ -93,4 +100,4 @@ def missing(stated: Iterable[str], extra: str | None) -> tuple[str, ...]:
             continue
         if not requirement.specifier.contains(version, prereleases=True):
             texts.append(f"{requirement.name} {version} (needed: {requirement.specifier})")
-    return tuple(texts)
+    return tuple(dict.fromkeys(texts))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
+from converters.packages import require
 from edge_cv.deploy.package import check_package
 from edge_cv.folder_lock import holds
 from edge_cv.pipeline import rows, steps
@@ -70,6 +71,7 @@ def run(
     """
     from converters.schemes import parse
 
+    require(f"the recipe {recipe.name}", *recipe.extras(), "report")
     for scheme in recipe.schemes:
         parse(scheme)
     check_package(recipe)
@@ -113,6 +115,7 @@ def train(
     """
     if recipe.fit is None:
         raise InputError(f"to train, the recipe {recipe.name} must have a part fit. Received: none")
+    require(f"the recipe {recipe.name}", *(extra for extra in recipe.extras() if extra in ("train", "probe")))
     check_file_model(recipe)
     cache = Steps(Path(out_dir))
     file_model = FileModel(recipe.model, cache, progress) if recipe.model.is_file else None

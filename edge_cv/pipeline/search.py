@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
+from converters.packages import require
 from edge_cv.progress import Progress, Update, silent
 from edge_cv.recipe import Recipe
 
@@ -68,10 +69,9 @@ def search(
     Raises:
         InputError: a recipe without `fit`, an unknown field, an invalid space, or a training that fails.
     """
-    try:
-        import optuna
-    except ImportError as error:
-        raise InputError(f"a search needs Optuna: pip install 'edge-cv[search]'. Received: {error}") from error
+    require("a search", "search")
+    import optuna
+
     if recipe.fit is None:
         raise InputError(f"to search, the recipe {recipe.name} must have a part fit. Received: none")
     if trials < 1:

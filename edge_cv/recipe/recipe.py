@@ -114,6 +114,17 @@ class Recipe(Part):
         outputs += [Output(stage, "tflite", "int8")] if "int8" in self.schemes else []
         return outputs + ([Output(stage, "onnx", "float32")] if is_float and "float32" in self.onnx else [])
 
+    def extras(self) -> list[str]:
+        """The extras of this package that training, compression and conversion need; a report needs its own."""
+        stages = self.compression().values()
+        needed = {
+            "onnx": bool(self.onnx),
+            "train": self.fit is not None or bool(stages),
+            "probe": self.fit is not None and self.fit.probe is not None,
+            "compress": any(getattr(stage, "engine", None) == "tfmot" for stage in stages),
+        }
+        return [extra for extra, is_needed in needed.items() if is_needed]
+
     def quick(self) -> Recipe:
         """The same steps on few images with few timed runs: a test of the chain, not of the model."""
         data = dataclasses.replace(self.data, images=min(8, self.data.images or 8), calibration_images=8)

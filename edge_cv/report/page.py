@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from converters.packages import require
 from edge_cv.report import formats, plots, sentences
 from edge_cv.report.columns import columns
 from edge_cv.report.comparison import latency_on, main_rows, settings
@@ -24,6 +25,7 @@ _UNITS = "ms|MB|kB|GB|dB|points?|photos?|threads?|smaller|faster|slower"
 
 def to_html(report: Report) -> str:
     """The whole page. It loads nothing, and all text from outside is escaped."""
+    require("a report", "report")
     import jinja2
     from markupsafe import Markup
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from converters.errors import InputError, unknown
 from converters.files import write_atomic
+from converters.packages import require
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -16,8 +17,9 @@ def check_path(path: Path) -> str:
     """The picture format that a path's ending names.
 
     Raises:
-        InputError: the ending is not .png, .svg or .pdf, or the folder does not exist.
+        InputError: the ending is not .png, .svg or .pdf, the folder does not exist, or matplotlib is not installed.
     """
+    require("a picture", "report")
     kind = path.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
         raise unknown("format of a picture", path.name, [f"NAME.{name}" for name in FORMATS])

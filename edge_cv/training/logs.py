@@ -13,6 +13,7 @@ from typing import Any
 
 from converters.errors import InputError
 from converters.files import write_atomic
+from converters.packages import require
 from edge_cv.training.kept_epoch import kept_epoch
 
 COLUMNS = (
@@ -47,6 +48,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, history: Sequence[dict[str, Any]]) -> None:
+        require("training with logs", "train")
         from tensorboardX.event_file_writer import EventsWriter
 
         self._folder = folder

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from converters.errors import InputError
+from converters.packages import require
 from edge_cv.intervals import interval_of_share
 from edge_cv.training.features import SplitNetwork, compute_features, count_hits, split_network
 
@@ -115,13 +116,7 @@ def assign_probe(split: SplitNetwork, probe: Probe) -> None:
 
 def check_installed() -> None:
     """Raise InputError if scikit-learn is not installed."""
-    import importlib.util
-
-    if importlib.util.find_spec("sklearn") is None:
-        raise InputError(
-            "a linear probe needs scikit-learn, which is not installed: pip install 'edge-cv[probe]', or set "
-            "fit.probe=None"
-        )
+    require("a linear probe (fit.probe)", "probe")
 
 
 def _cross_validate(features: np.ndarray, labels: np.ndarray, c: float, folds: int, seed: int) -> float:

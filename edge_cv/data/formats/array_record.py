@@ -12,6 +12,7 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.images.decoding import ImageError
+from converters.packages import missing_extra
 from edge_cv.data.formats.example import BytesWindow, Features, Malformed, find, image_span
 from edge_cv.data.places import Packed
 
@@ -106,7 +107,5 @@ def array_record_module() -> Any:
     try:
         from array_record.python import array_record_module as module
     except ImportError:
-        raise InputError(
-            "ArrayRecord files need the package array-record, which is not installed: pip install 'edge-cv[grain]'"
-        ) from None
+        raise missing_extra("reading or writing ArrayRecord files", ["array-record"], ["grain"]) from None
     return module

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.errors import InputError, unknown
+from converters.packages import missing_extra
 from edge_cv.data.formats.directories import scan
 from edge_cv.data.formats.layout import Layout
 from edge_cv.data.labels import imagenet_names
@@ -19,7 +20,7 @@ from edge_cv.data.samples import UNKNOWN, Samples
 
 DIGITS_SPLITS = ("train", "test")
 DIGITS_TEST_IMAGES = 360  # a fifth
-INSTALL = "pip install 'edge-cv[demo]'"
+EXTRA = "demo"
 
 _BRIGHTEST = 16  # scikit-learn's pixels are 0..16
 _FOOLBOX_FILE = re.compile(r"imagenet_\d+_(\d+)\.jpg")
@@ -52,7 +53,9 @@ def sample_calibration() -> Samples:
     crops += [(file, box, False) for box in _BOXES[:2] for file in unusual]
     missing = sorted({file.name for file, _, _ in crops if not file.is_file()})
     if missing:
-        raise InputError(f"scikit-image and scikit-learn must contain {', '.join(missing)}: {INSTALL}")
+        raise InputError(
+            f"scikit-image and scikit-learn must contain {', '.join(missing)}: pip install 'edge-cv[{EXTRA}]'"
+        )
     places = tuple(
         FilePart(str(file)) if box is None else CroppedPhoto(str(file), box, flip) for file, box, flip in crops
     )
@@ -99,7 +102,7 @@ def digits(split: str | None = None) -> Samples:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError:
-        raise InputError(f"the digits need scikit-learn, which is not installed: {INSTALL}") from None
+        raise missing_extra("reading the digits", ["scikit-learn"], [EXTRA]) from None
     from PIL import Image
 
     bunch = load_digits()
@@ -124,7 +127,7 @@ def package_folder(module: str, package: str) -> Path:
     """The folder of an installed package. It is not imported: foolbox would import its backends."""
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"the sample photos need {package}, which is not installed: {INSTALL}")
+        raise missing_extra("reading the sample photos", [package], [EXTRA])
     return Path(next(iter(spec.submodule_search_locations)))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
+from converters.packages import missing_extra
 from edge_cv.data.input_pipeline.augmentation import of_device
 from edge_cv.data.input_pipeline.draws import Draws
 from edge_cv.data.input_pipeline.loading import (
@@ -76,10 +77,10 @@ class PillowPipeline:
     def _through_grain(self, steps: range, load: _Load) -> Iterable[Any]:
         try:
             import grain
-        except ImportError as error:
+        except ImportError:
             if not self._workers:
                 return _through_threads(steps, load)
-            raise InputError("processes that decode need Grain: pip install 'edge-cv[grain]'") from error
+            raise missing_extra("decoding in processes", ["grain"], ["grain"]) from None
 
         if not steps:
             return ()
