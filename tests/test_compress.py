@@ -48,6 +48,16 @@ def test_after_pruning_and_qat_the_int8_file_is_smaller_and_classifies_digits(di
 
 
 @pytest.mark.slow
+def test_a_stage_keeps_the_history_of_its_fine_tuning(stages):
+    pruned, qat = stages[2]
+    sparsity = [entry["sparsity"] for entry in pruned.history]
+    assert 0 < sparsity[0] < sparsity[-1] == pytest.approx(pruned.total_sparsity)
+    assert [entry["epoch"] for entry in pruned.history] == [1, 2]
+    assert all(0 < entry["score"] <= 1 and entry["loss"] > 0 for entry in (*pruned.history, *qat.history))
+    assert "sparsity" not in qat.history[0]
+
+
+@pytest.mark.slow
 def test_int8_of_a_pruned_model_keeps_its_zeros(digits, stages):
     from converters.tflite.graph import Graph
 

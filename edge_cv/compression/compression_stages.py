@@ -45,6 +45,8 @@ class StageResult:
         sparsity: share of zeros, 0..1, in each convolution and dense layer.
         total_sparsity: share of zeros, 0..1, in all these layers together.
         ranges: ranges from quantization-aware training, for `Int8FromQat`; None for the other stages.
+        history: of the fine-tuning, see `edge_cv.training.Fitted`, with the `sparsity` of a model that is being pruned;
+            empty for a stage by tfmot.
     """
 
     name: str
@@ -54,6 +56,7 @@ class StageResult:
     sparsity: dict[str, float]
     total_sparsity: float
     ranges: Ranges | None = None
+    history: tuple[dict[str, Any], ...] = ()
 
     @functools.cached_property
     def model(self) -> keras.Model:
@@ -137,7 +140,8 @@ def compress(
         )
         result, files = steps.cached(f"compress_{name}", inputs, work)
         ranges = result["ranges"] and {tensor: tuple(ends) for tensor, ends in result["ranges"].items()}
-        results.append(StageResult(name=name, path=path, sha256=files[path.name], **(result | {"ranges": ranges})))
+        result |= {"ranges": ranges, "history": tuple(result["history"])}
+        results.append(StageResult(name=name, path=path, sha256=files[path.name], **result))
         source = results[-1].sha256
     return tuple(results)
 
@@ -190,14 +194,25 @@ def _run_stage(
     compressed, ranges = compressor(model, part, batches, teacher=teacher, folder=folder, progress=progress)
     with beside(path) as temporary:
         compressed.save(temporary)
+    history = _history(folder)
     shutil.rmtree(folder, ignore_errors=True)
     record = {
         "parameters": sum(math.prod(variable.shape) for variable in compressed.trainable_variables),
         "sparsity": sparsity(compressed),
         "total_sparsity": total_sparsity(compressed),
         "ranges": ranges,
+        "history": history,
     }
     return record, [path]
+
+
+def _history(folder: Path) -> list[dict[str, Any]]:
+    """The history of the training in a folder; empty if there was none."""
+    from edge_cv.training import checkpoint
+    from edge_cv.training.loop import CHECKPOINT
+
+    loaded = checkpoint.load(folder / CHECKPOINT)
+    return [] if loaded is None else loaded.state["history"]
 
 
 def _channel_prune(model: Any, part: ChannelPrune, batches: Batches, **options: Any) -> tuple[Any, None]:

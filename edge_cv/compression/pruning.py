@@ -137,6 +137,9 @@ class PruningCallback(StepCallback):
         super().on_epoch_end(epoch, logs)
         self.on_step()
 
+    def figures(self) -> dict[str, float]:
+        return {"sparsity": total_sparsity(getattr(self.model, "network", self.model))}
+
     def _apply(self) -> None:
         for kernel, mask in zip(self._kernels, self._masks, strict=bool(self._masks)):
             kernel.assign(kernel * mask)

@@ -48,6 +48,10 @@ class StepCallback(keras.callbacks.Callback):
     def on_step(self) -> None:
         """Called before each step."""
 
+    def figures(self) -> dict[str, float]:
+        """Figures of the epoch that has just ended, which `fit` adds to its entry of the history."""
+        return {}
+
     def state(self) -> list[np.ndarray]:
         """What a checkpoint must hold."""
         return [np.asarray(self.step)]

@@ -34,7 +34,7 @@ KEPT = "kept"  # the last column: 1 for the epoch whose weights are kept, else 0
 def write_csv(path: Path, history: Sequence[dict[str, Any]]) -> None:
     """Write one line per epoch, with `COLUMNS` and `KEPT`. The file is replaced as a whole."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, (*COLUMNS, KEPT), lineterminator="\n")
+    writer = csv.DictWriter(text, (*COLUMNS, KEPT), lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     kept = kept_epoch(history)
     writer.writerows({**entry, KEPT: int(entry is kept)} for entry in history)

@@ -78,6 +78,10 @@ class TrainingJob:
         for group, callback in self._step_callbacks().items():
             callback.restore(arrays.get(group, []))
 
+    def callback_figures(self) -> dict[str, float]:
+        """What the step callbacks add to the entry of an epoch in the history."""
+        return {name: value for one in self._step_callbacks().values() for name, value in one.figures().items()}
+
     def _step_callbacks(self) -> dict[str, StepCallback]:
         steps = [callback for callback in self.callbacks if isinstance(callback, StepCallback)]
         return {f"callback{index}": callback for index, callback in enumerate(steps)}
@@ -282,6 +286,7 @@ class PhaseTrainer:
             "validation_images": validated["images"],
             "images_per_second": round(monitor.images_per_second, 1),
             "seconds": round(monitor.seconds, 3),
+            **self.job.callback_figures(),
         }
 
     def _validate(self) -> dict[str, Any]:
