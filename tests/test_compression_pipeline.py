@@ -57,6 +57,10 @@ def test_each_stage_has_rows_and_a_second_run_does_only_what_has_changed(tmp_pat
         assert rows[name].images == 40
     assert rows["qat_int8"].gzip_bytes < rows["pruned_int8"].gzip_bytes < rows["int8"].gzip_bytes
     assert report.violations[0].startswith("qat_int8: size in bytes must be at most 1.")
+    pruning, _ = report.fine_tuning
+    assert [stage.stage for stage in report.fine_tuning] == ["pruned", "qat"]
+    assert pruning.epochs[-1].sparsity == pytest.approx(rows["pruned_int8"].total_sparsity)
+    assert load(tmp_path).fine_tuning == report.fine_tuning
     assert load(tmp_path).rows == report.rows
     assert ">Compression</h2>" in (tmp_path / "report.html").read_text()
 

@@ -22,7 +22,7 @@ RECIPE = Recipe(
     schemes=("float32", "float16", "int8"),
     onnx=("float32", "int8"),
     measure=Measure(threads=(1,), runs=5, warmup=1),
-    analysis=Analysis(corruptions=1, grad_cam=3),
+    analysis=Analysis(corruptions=1, grad_cam=3, conform=2),
 )
 ROW_KEYS = {
     *("scheme", "file", "size_bytes", "gzip_bytes", "parameters", "macs", "images", "top1", "top5", "top1_ci95"),
@@ -68,6 +68,17 @@ def test_quantized_rows_are_smaller_and_agree(folder):
     assert rows["onnx_float32"].sqnr_db > 60
     assert rows["onnx_int8"].sqnr_db > 10
     assert len(rows["int8"].layers) > 20
+
+
+def test_the_int8_file_is_compared_with_other_runtimes(folder):
+    (row,) = (row for row in load(folder).rows if row.conformance is not None)
+    assert (row.scheme, row.conformance.file, row.conformance.images) == ("int8", row.file, 2)
+    assert [result.executor for result in row.conformance.results][:2] == [
+        "LiteRT XNNPACK",
+        "LiteRT kernels without XNNPACK",
+    ]
+    assert row.conformance.results[0].max_steps == 0
+    assert ">Comparison of runtimes</h2>" in (folder / "report.html").read_text()
 
 
 def test_the_report_analyzes_the_predictions(folder):

@@ -14,10 +14,10 @@ from edge_cv.cli.exits import say
 
 if TYPE_CHECKING:
     from converters.devices.compiled import Compiled
+    from edge_cv.evaluation.conformance import ExecutorResult
     from edge_cv.evaluation.measurement import Measurement
     from edge_cv.pipeline.compress import Compressed
     from edge_cv.pipeline.compression_plan import PlannedStage
-    from edge_cv.pipeline.conform import ExecutorResult
     from edge_cv.pipeline.convert import Converted
     from edge_cv.report import Report, Row
 

@@ -9,6 +9,8 @@ from typing import Any
 from converters import strict_json
 from converters.errors import InputError
 
+BUSY_SHARE = 0.9  # of wall time; a lower `cpu_share` means that other programs used the processor
+
 
 @dataclass(frozen=True)
 class Latency:

@@ -8,64 +8,18 @@ from typing import TYPE_CHECKING
 
 from converters.declared import NOTHING, Declaration, undeclared
 from converters.errors import InputError
+from edge_cv.evaluation.conformance import Conformance, ExecutorResult
 from edge_cv.intervals import wilson_interval
 from edge_cv.progress import Progress, silent
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from edge_cv.data import Samples
     from edge_cv.evaluation.executors import Executor, ExecutorProcess
     from edge_cv.evaluation.open_model import IOMetadata, OpenModel
 
 FLOAT_STEPS = 1 << 16  # of a float output: its largest absolute value is divided into so many
-
-
-@dataclass(frozen=True)
-class ExecutorResult:
-    """What one executor computes, compared with the reference.
-
-    Attributes:
-        executor, version: its name, and the version of its package.
-        max_steps: largest difference of an output, in steps: of the output's scale, or of 2^-16 of the largest float
-            output.
-        differing: share of the outputs, 0..1, that differ by a step or more.
-        flipped: number of images whose top-1 class differs.
-        flipped_ci95: 95 % Wilson interval of the share of such images.
-        operator, layer: the first operator whose output differs, and the name of its output, on the image with the
-            largest difference. None without a difference, and for ONNX.
-        ms_per_image: mean time of one inference on one thread.
-        error: why the executor cannot run the file; all figures are None then.
-    """
-
-    executor: str
-    version: str
-    max_steps: float | None = None
-    differing: float | None = None
-    flipped: int | None = None
-    flipped_ci95: tuple[float, float] | None = None
-    operator: str | None = None
-    layer: str | None = None
-    ms_per_image: float | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Conformance:
-    """One file on every executor at hand.
-
-    Attributes:
-        file: its name.
-        reference: the name of the executor that the others are compared with.
-        images: number of images.
-        results: of each executor, the reference first.
-        not_run: executors that did not run, and how to run or install them.
-    """
-
-    file: str
-    reference: str
-    images: int
-    results: tuple[ExecutorResult, ...]
-    not_run: dict[str, str]
 
 
 def conform(
@@ -82,6 +36,26 @@ def conform(
         path: a `.tflite` or `.onnx` file.
         data: the images, by name or folder.
         limit: largest number of images.
+        declaration, progress: as for `compare_executors`.
+
+    Raises:
+        InputError: the images cannot be opened, or as `compare_executors`.
+    """
+    from edge_cv.data import open_samples
+
+    _check_file(path)
+    photos = open_samples(data).take(limit)
+    return compare_executors(path, photos, declaration=declaration, progress=progress)
+
+
+def compare_executors(
+    path: Path, photos: Samples, *, declaration: Declaration = NOTHING, progress: Progress = silent
+) -> Conformance:
+    """Run a file on images with every executor that is installed.
+
+    Args:
+        path: a `.tflite` or `.onnx` file.
+        photos: the images.
         declaration: what the caller says about a file that does not declare it.
         progress: shows what is being done.
 
@@ -90,13 +64,11 @@ def conform(
     """
     from edge_cv.evaluation.executors import ELSEWHERE, EXECUTORS, ExecutorProcess
 
-    fitting = [executor for executor in EXECUTORS if executor.suffix == path.suffix]
-    if not fitting or not path.is_file():
-        raise InputError(f"the file must be a .tflite or .onnx file that exists. Received: {path}")
+    _check_file(path)
     content = path.read_bytes()
     model, metadata = _opened(path, content, declaration)
-    inputs = _inputs(path, model, metadata, data, limit)
-    reference, *others = fitting
+    inputs = _inputs(path, model, metadata, photos)
+    reference, *others = [executor for executor in EXECUTORS if executor.suffix == path.suffix]
     with ExecutorProcess(reference) as process:
         with progress(f"running {reference.name} on {len(inputs)} photos"):
             (expected,), seconds = process.run(content, inputs)
@@ -109,6 +81,13 @@ def conform(
     missing = {executor.name: executor.install for executor in others if executor.version is None}
     elsewhere = ELSEWHERE if path.suffix == ".tflite" else {}
     return Conformance(path.name, reference.name, len(inputs), tuple(results), missing | elsewhere)
+
+
+def _check_file(path: Path) -> None:
+    from edge_cv.evaluation.executors import EXECUTORS
+
+    if path.suffix not in {executor.suffix for executor in EXECUTORS} or not path.is_file():
+        raise InputError(f"the file must be a .tflite or .onnx file that exists. Received: {path}")
 
 
 def _opened(path: Path, content: bytes, declaration: Declaration) -> tuple[OpenModel, IOMetadata]:
@@ -127,20 +106,18 @@ def _opened(path: Path, content: bytes, declaration: Declaration) -> tuple[OpenM
     return OpenModel(str(path)), metadata
 
 
-def _inputs(path: Path, model: OpenModel, metadata: IOMetadata, data: str, limit: int) -> np.ndarray:
+def _inputs(path: Path, model: OpenModel, metadata: IOMetadata, photos: Samples) -> np.ndarray:
     """The inputs of all images `(n, ...)`, in the model's own shape and type."""
     import numpy as np
-
-    from edge_cv.data import open_samples
 
     preprocessing = metadata.preprocessing
     if preprocessing is None:
         raise undeclared(path)
     preprocessing.require(model.input.shape[1:])
-    photos = [pixels for pixels, _ in open_samples(data).take(limit).pixels(preprocessing)]
-    if not photos:
-        raise InputError(f"the photos must be at least one. Received: none in {data}")
-    return model.own_shape(model.encoder(metadata, preprocessing)(np.stack(photos)))
+    pixels = [image for image, _ in photos.pixels(preprocessing)]
+    if not pixels:
+        raise InputError(f"the photos must be at least one. Received: none in {photos.name}")
+    return model.own_shape(model.encoder(metadata, preprocessing)(np.stack(pixels)))
 
 
 def _result(executor: Executor, comparison: _Comparison) -> ExecutorResult:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.strict_json import typed
+from edge_cv.evaluation.latency import BUSY_SHARE
 from edge_cv.pipeline.model import CompressedModel, Convertible
 from edge_cv.pipeline.steps import FLOAT32, EvaluationResult, ModelFile
 from edge_cv.recipe import Limits, Output
 from edge_cv.report import Row
+from edge_cv.report.values import Epoch, StageTraining
 
 if TYPE_CHECKING:
     from converters.devices.compiled import Estimate
@@ -19,8 +22,6 @@ if TYPE_CHECKING:
     from edge_cv.deploy.package import Package
     from edge_cv.evaluation import Performance
     from edge_cv.evaluation.measurement import Measurement
-
-BUSY_SHARE = 0.9  # of wall time; a lower share means that other programs used the processor
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Results:
         analysis: what the predictions show beyond the score.
         layers: the errors of each layer; integer schemes only.
         robustness: accuracy under corruptions.
+        conformance: the outputs of several runtimes.
     """
 
     evaluation: EvaluationResult
@@ -40,6 +42,7 @@ class Results:
     analysis: Mapping[str, Any]
     layers: Mapping[str, Any]
     robustness: Mapping[str, Any]
+    conformance: Mapping[str, Any]
 
 
 def run_row(file: ModelFile, model: Convertible, results: Results) -> Row:
@@ -59,6 +62,7 @@ def run_row(file: ModelFile, model: Convertible, results: Results) -> Row:
         peak_memory_bytes=performance.peak_memory_bytes,
         layers=results.layers.get(file.name, ()),
         robustness=results.robustness.get(file.name),
+        conformance=results.conformance.get(file.name),
         sparsity=stage and stage.sparsity,
         total_sparsity=stage and stage.total_sparsity,
         **results.analysis[file.name],
@@ -95,6 +99,16 @@ def with_package(rows: Sequence[Row], package: Package | None) -> list[Row]:
     ]
 
 
+def fine_tuning(models: Iterable[Convertible]) -> tuple[StageTraining, ...]:
+    """The epochs of the fine-tuning of each compressed model."""
+    stages = {model.name: model.stage for model in models if isinstance(model, CompressedModel)}
+    return tuple(
+        StageTraining(name, typed(tuple[Epoch, ...], stage.history, f"the epochs of {name}"))
+        for name, stage in stages.items()
+        if stage.history
+    )
+
+
 def broken_limits(limits: Sequence[Limits], rows: Sequence[Row]) -> tuple[str, ...]:
     """One sentence for each limit that a row breaks, with the figure; also if the figure was not measured."""
     return tuple(sentence for part in limits for sentence in _broken(part, rows))
@@ -129,9 +143,10 @@ def _broken(limits: Limits, rows: Sequence[Row]) -> list[str]:
         if limit is None:
             continue
         if value is None:
-            sentences.append(f"{limits.scheme}: {what} must be {side} {limit:g}, and was not measured")
+            sentences.append(f"{limits.scheme}: {what} must be {side} {limit:,.10g}, and was not measured")
         elif (value > limit) if side == "at most" else (value < limit):
-            sentences.append(f"{limits.scheme}: {what} must be {side} {limit:g}. Measured: {value:.4g}")
+            measured = f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+            sentences.append(f"{limits.scheme}: {what} must be {side} {limit:,.10g}. Measured: {measured}")
     return sentences
 
 

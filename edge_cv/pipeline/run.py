@@ -152,7 +152,8 @@ def _report(
     robustness = steps.robustness(job, files, test, model.preprocessing)
     explained = steps.grad_cam(job, model, evaluation, predictions, classes, test)
     duplicates = steps.duplicates(job, calibration, test)
-    results = rows.Results(evaluation, steps.measure(job, files), analysis, layers, robustness)
+    conformance = steps.conformance(job, files, test)
+    results = rows.Results(evaluation, steps.measure(job, files), analysis, layers, robustness, conformance)
     package = steps.package(job, files)
     table = [rows.run_row(file, models[file.output], results) for file in files]
     table = rows.with_package(table, package)
@@ -172,6 +173,7 @@ def _report(
         ),
         explained=explained,
         training=typed(tuple[Epoch, ...], model.history, "the training's epochs"),
+        fine_tuning=rows.fine_tuning(models.values()),
         delivery=package,
         probe=typed(ProbeResult | None, model.probe, "the linear probe"),
     )

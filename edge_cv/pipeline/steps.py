@@ -271,6 +271,28 @@ def robustness(job: Job, files: Sequence[ModelFile], test: Samples, preprocessin
     return job.steps.cached("robustness", inputs, work)[0]
 
 
+def conformance(job: Job, files: Sequence[ModelFile], test: Samples) -> dict[str, Any]:
+    """Run the file that will be deployed with every runtime of this machine, by the row's name.
+
+    It is the file for the recipe's device, else the dense int8 file, else the first file. An image takes a second with
+    the reference kernels.
+    """
+    if not job.recipe.analysis.conform:
+        return {}
+    device = job.recipe.device
+    wanted = INT8.name if device is None else device.scheme
+    file = next((file for file in files if file.name == wanted), files[0])
+    test = test.take(job.recipe.analysis.conform)
+
+    def work() -> tuple[Any, list[Path]]:
+        from edge_cv.pipeline.conform import compare_executors
+        from edge_cv.report.plain_json import plain_json
+
+        return plain_json(compare_executors(file.path, test, progress=job.progress)), []
+
+    return {file.name: job.steps.cached("conform", [file.name, file.sha256, samples_key(test)], work)[0]}
+
+
 def grad_cam(
     job: Job,
     model: DenseModel,

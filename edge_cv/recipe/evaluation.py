@@ -41,15 +41,18 @@ class Analysis(Part):
         metadata: a CSV file whose column `file` names the images. None means the labels.csv of the measured folder.
         corruptions: number of images to measure under the 15 common corruptions at 5 severities; 0 skips this.
         grad_cam: number of images to show with a Grad-CAM heat map, the most confident mistakes first; 0 skips this.
+        conform: number of images on which to compare the runtimes of this machine, as `edge-cv conform` does, with the
+            file for the device, else the int8 file, else the first one; 0 skips this.
     """
 
     by: tuple[str, ...] = ()
     metadata: str | None = None
     corruptions: int = 0
     grad_cam: int = 9
+    conform: int = 0
 
     def check(self) -> None:
-        self.check_at_least(0, "corruptions", "grad_cam")
+        self.check_at_least(0, "corruptions", "grad_cam", "conform")
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,8 @@ class Recipe(Part):
         """The same steps on few images with few timed runs: a test of the chain, not of the model."""
         data = dataclasses.replace(self.data, images=min(8, self.data.images or 8), calibration_images=8)
         measure = dataclasses.replace(self.measure, runs=5, warmup=1, threads=self.measure.threads[:1])
-        analysis = dataclasses.replace(self.analysis, corruptions=min(2, self.analysis.corruptions))
+        few = {name: min(2, getattr(self.analysis, name)) for name in ("corruptions", "conform")}
+        analysis = dataclasses.replace(self.analysis, **few)
         fit = None if self.fit is None else self.fit.quick()
         stages: dict[str, Any] = {name: part.quick() for name, part in self.compression().items()}
         device = self.device

@@ -95,6 +95,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "notes": report.notes,
             "explained": report.explained,
             "training": report.training,
+            "fine_tuning": report.fine_tuning,
             "delivery": report.delivery,
             "probe": report.probe,
         }
@@ -121,6 +122,7 @@ def from_dict(fields: Any) -> Report:
         notes=fields.get("notes", ()),
         explained=fields.get("explained", ()),
         training=fields.get("training", ()),
+        fine_tuning=fields.get("fine_tuning", ()),
         delivery=fields.get("delivery"),
         probe=fields.get("probe"),
         warnings=fields.get("warnings", ()),

@@ -12,6 +12,7 @@ from converters.errors import InputError
 from converters.strict_json import items, mapping, optional_number, typed
 from edge_cv.deploy.package import Package
 from edge_cv.evaluation.confidence import Confidence
+from edge_cv.evaluation.conformance import Conformance
 from edge_cv.evaluation.grad_cam import Explained
 from edge_cv.evaluation.groups import Grouping
 from edge_cv.evaluation.latency import Latency
@@ -25,13 +26,16 @@ _COUNTS = ("size_bytes", "gzip_bytes", "parameters", "macs", "images", "peak_mem
 _SHARES = ("top1", "top5", "agreement", "total_sparsity")
 _INTERVALS = ("top1_ci95", "agreement_ci95")
 _LAYER_FIGURES = ("sqnr_db", "weights_sqnr_db", "saturated", "unused")
-_TYPED = ("latency", "classes", "confidence", "mistakes", "groups", "robustness", "multi_label", "sparsity", "estimate")
+_TYPED = (
+    *("latency", "classes", "confidence", "mistakes", "groups", "robustness", "multi_label", "sparsity", "estimate"),
+    "conformance",
+)
 MAX_COUNT = 1 << 53
 MAX_NAME = 4096  # characters: a row may be named after a path
 MAX_ROWS = 1000  # the page of so many takes a minute
 _MOST_OF_ROW = {"latency": 100, "layers": 10_000, "groups": 100}
 _MOST_OF_REPORT = {
-    **{"rows": MAX_ROWS, "photos": 10_000, "explained": 1000, "training": 10_000},
+    **{"rows": MAX_ROWS, "photos": 10_000, "explained": 1000, "training": 10_000, "fine_tuning": 100},
     **{"violations": 10_000, "notes": 10_000, "warnings": 10_000},
 }
 _MAX_PROBABILITY = 1.001  # the sum of a softmax in float32 may exceed 1
@@ -63,6 +67,7 @@ class Row:
         sparsity: for a compressed model, the share of zeros, 0..1, in the weights of each layer.
         total_sparsity: the share of zeros in all these weights together.
         estimate: what the compiler of an NPU expects of the file there.
+        conformance: the file's outputs with several runtimes.
         label: the row's name where it is not `output.name`: for files that were not made by a recipe.
     """
 
@@ -95,6 +100,7 @@ class Row:
     sha256: str = ""
     label: str = ""
     estimate: Estimate | None = None
+    conformance: Conformance | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -177,7 +183,7 @@ class PhotoResult:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of the model's training.
+    """One epoch of the model's training, or of the fine-tuning of a compressed model.
 
     Attributes:
         epoch, phase: counted from 1.
@@ -186,6 +192,7 @@ class Epoch:
         score, validation_score: top-1 as a share 0..1, or mean average precision for images with several labels.
         images_per_second, seconds: of training, without validation.
         validation_images: number of images behind a top-1 `validation_score`; None for a mean average precision.
+        sparsity: share of zeros, 0..1, in the weights of a model that is being pruned.
     """
 
     epoch: int
@@ -198,6 +205,20 @@ class Epoch:
     images_per_second: float
     seconds: float
     validation_images: int | None = None
+    sparsity: float | None = None
+
+
+@dataclass(frozen=True)
+class StageTraining:
+    """The fine-tuning of one stage of compression.
+
+    Attributes:
+        stage: its name, see `Output`.
+        epochs: of at least 20 steps each.
+    """
+
+    stage: str
+    epochs: tuple[Epoch, ...]
 
 
 @dataclass(frozen=True)
@@ -239,6 +260,7 @@ class Report:
         notes: sentences about the conditions of the measurement, such as the source of the photos.
         explained: photos with Grad-CAM maps.
         training: the epochs of the model's training; empty where there was none.
+        fine_tuning: the fine-tuning of each stage of compression.
         delivery: the package for the recipe's target device; None where the recipe has no device.
         probe: the linear probe beside the fine-tuned model; None where there was none.
         warnings: one sentence for each stage of compression that costs more accuracy than it should.
@@ -255,6 +277,7 @@ class Report:
     delivery: Package | None = None
     probe: ProbeResult | None = None
     warnings: tuple[str, ...] = ()
+    fine_tuning: tuple[StageTraining, ...] = ()
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -273,6 +296,7 @@ class Report:
             put(name, values)
         put("explained", typed(tuple[Explained, ...], self.explained, "a report's explained photos"))
         put("training", typed(tuple[Epoch, ...], self.training, "a report's training"))
+        put("fine_tuning", typed(tuple[StageTraining, ...], self.fine_tuning, "a report's fine_tuning"))
         put("delivery", typed(Package | None, self.delivery, "a report's delivery"))
         put("probe", typed(ProbeResult | None, self.probe, "a report's probe"))
 
