@@ -137,7 +137,7 @@ def example(photos: int = 20, layers: int = 64, jpeg: bytes | None = None) -> Re
 
 
 class Page(HTMLParser):
-    """The parts of a page: its ids, references, elements, text and images; `open` is empty if its tags are balanced."""
+    """The parts of a page: ids, references, elements, text, images, scripts; `open` is empty if tags are balanced."""
 
     VOID = ("meta", "img", "wbr", "br", "link", "input", "use", "path")
 
@@ -151,8 +151,10 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self.handlers: list[str] = []
         self.images: list[dict] = []
+        self.scripts: list[str] = []
+        self.policy = ""
         self.feed(text)
-        self.text = " ".join(self.words).replace("\u00a0", " ").replace("\u2011", "-")
+        self.text = " ".join(self.words).replace("\u00a0", " ").replace("\u2011", "-").replace("\u2060", "")
 
     def handle_starttag(self, tag: str, attributes: list) -> None:
         fields = dict(attributes)
@@ -163,6 +165,8 @@ class Page(HTMLParser):
             self.ids.append(fields["id"])
         if tag == "img":
             self.images.append(fields)
+        if fields.get("http-equiv") == "Content-Security-Policy":
+            self.policy = fields["content"]
         for name, value in attributes:
             if name in ("src", "href", "xlink:href", "srcset", "data", "action"):
                 self.references.add(value[1:]) if value.startswith("#") else self.loads.append(value)
@@ -179,7 +183,9 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] != "style":
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+        elif not self.open or self.open[-1] != "style":
             self.words.append(data)
 
 

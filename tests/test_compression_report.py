@@ -67,12 +67,12 @@ def test_each_stage_has_its_size_and_latency_relative_to_the_dense_model():
 
 
 def test_the_sentences_compare_each_stage_and_name_differences_within_chance():
-    sentences = section(report()).sentences
-    channel, pruned, qat, not_faster = sentences
+    found = section(report())
+    qat, (channel, pruned, not_faster) = found.finding, found.sentences
     assert channel.startswith("channel_pruned_int8 has 50 % of the multiply-accumulates, 56 % of the size after gzip")
-    assert channel.endswith("55 % of the latency of int8, with 5.0 points lower top-1 on 360 photos.")
+    assert channel.endswith("55 % of the latency of int8, and 5.0 points lower top-1 on 360 photos.")
     assert "the same top-1" in pruned
-    assert "0.6 points lower top-1 on 360 photos, too few to show such a difference" in qat
+    assert "0.6 points lower top-1 on 360 photos, a difference that may be chance" in qat
     assert not_faster.startswith(
         "Smaller to download, but not faster: pruned_int8 (2.02 ms against 2.00 ms) and qat_int8"
     )

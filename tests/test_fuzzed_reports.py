@@ -53,6 +53,24 @@ EPOCH = {
     **{"epoch": 1, "phase": 1, "learning_rate": 0.01, "loss": 1.2, "score": 0.5, "validation_loss": 1.4},
     **{"validation_score": 0.4, "images_per_second": 90.0, "seconds": 3.0, "validation_images": 20},
 }
+CONFORMANCE = {
+    **{"file": "a.tflite", "reference": "XNNPACK", "images": 5, "not_run": {"LiteRT on arm64": "edge-cv benchmark"}},
+    "results": [
+        {
+            "executor": "XNNPACK",
+            "version": "2.3",
+            "max_steps": 0.0,
+            "differing": 0.0,
+            "flipped": 0,
+            "ms_per_image": 4.0,
+        },
+        {
+            **{"executor": "reference", "version": "2.3", "max_steps": 3.0, "differing": 0.1, "flipped": 1},
+            **{"flipped_ci95": [0.01, 0.6], "operator": "CONV_2D", "layer": "stem", "ms_per_image": 900.0},
+        },
+        {"executor": "micro", "version": "1", "error": "the arena is too small"},
+    ],
+}
 DELIVERY = {
     **{"name": "board", "processor": "Cortex-M7", "runtime": "TFLM", "scheme": "int8", "target": "micro"},
     "findings": [{"level": "warning", "what": "a rule", "remedy": "a remedy", "layers": ["stem"]}],
@@ -75,7 +93,12 @@ def report_text() -> str:
             latency["samples_ms"], latency["runs"] = latency["samples_ms"][:3], 3
     int8 = next(row for row in fields["rows"] if row["scheme"] == "int8")
     int8 |= {"classes": CLASSES, "confidence": CONFIDENCE, "mistakes": MISTAKES, "groups": GROUPS, "sha256": SHA256}
-    int8 |= {"robustness": ROBUSTNESS, "sparsity": {"stem": 0.5, "head": 0.7}, "total_sparsity": 0.6}
+    int8 |= {
+        "conformance": CONFORMANCE,
+        "robustness": ROBUSTNESS,
+        "sparsity": {"stem": 0.5, "head": 0.7},
+        "total_sparsity": 0.6,
+    }
     fields["rows"][0] |= {"classes": CLASSES, "confidence": CONFIDENCE, "groups": GROUPS, "robustness": ROBUSTNESS}
     fields["rows"][-1]["multi_label"] = MULTI_LABEL
     pruned = {**int8, "scheme": "pruned_int8", "stage": "pruned", "quantization": "int8", "macs": 9}
@@ -85,6 +108,7 @@ def report_text() -> str:
         {"photo": "a.jpg", "label": "cat", "answer": "dog", "probability": 0.9, "jpeg": "/9j/", "overlays": [picture]}
     ]
     fields |= {"training": [EPOCH, {**EPOCH, "epoch": 2}], "delivery": DELIVERY, "probe": PROBE}
+    fields["fine_tuning"] = [{"stage": "pruned", "epochs": [{**EPOCH, "sparsity": 0.5}, {**EPOCH, "sparsity": 0.7}]}]
     fields |= {"warnings": ["a warning"], "violations": ["a limit"]}
     return json.dumps(fields)
 

@@ -32,7 +32,7 @@ def test_each_file_has_its_size_its_shares_with_intervals_and_its_sqnr():
     card = model_card(example(), RECIPE, PREPROCESSING)
     line = next(line for line in card.splitlines() if "lite0\\_int8.tflite" in line)
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert "\nint8 has 4.99 MB instead of 18.6 MB, and gives the same top-1 on 19 of 20 photos" in card
+    assert "\nint8 has 4.99 MB instead of 18.6 MB, and predicts the same class on 19 of 20 photos" in card
     assert cells[1:] == ["int8", "4.99 MB", "90 % (70–97 %)", "95 % (76–99 %)", "19.8 dB"]
 
 

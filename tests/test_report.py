@@ -52,17 +52,35 @@ def test_headline_states_size_speed_and_agreement():
     float32 = row("float32", 18_600_000, 9.87)
     int8 = row("int8", 4_769_231, 4.7, agreement=0.95, agreement_ci95=(0.7639, 0.9911))
     assert sentences.headline((float32, int8)) == (
-        "int8 is 3.9× smaller and 2.1× faster than float32 and gives the same top-1 on 19 of 20 photos "
+        "int8 is 3.9× smaller and 2.1× faster than float32, and predicts the same class on 19 of 20 photos "
         "(95 % interval 76–99 %)."
     )
     slow = row("dynamic_int8", 4_769_231, 29.61, agreement=1.0)
     assert sentences.headline((float32, slow)) == (
-        "dynamic_int8 is 3.9× smaller but 3.0× slower than float32, and gives the same top-1 on all 20 photos."
+        "dynamic_int8 is 3.9× smaller but 3.0× slower than float32, and predicts the same class on all 20 photos."
     )
     half = row("float16", 9_300_000, 9.9)
     assert sentences.headline((float32, half)) == "float16 is 2.0× smaller than float32 and about as fast."
     assert sentences.headline(()) == "Nothing was measured."
     assert sentences.headline((float32,)) == "float32: 18.6 MB, 9.87 ms median latency with 1 thread."
+
+
+def test_a_difference_within_chance_is_named_as_such():
+    def rows(images: int) -> tuple[Row, Row]:
+        return Row(FLOAT32, "a", images=images, top1=0.90), Row(INT8, "b", images=images, top1=0.85)
+
+    assert sentences.top1_against_labels(rows(20)) == (
+        "Top-1 accuracy is 85 % for int8 and 90 % for float32; on 20 photos, 5 points lower may be chance."
+    )
+    assert sentences.top1_against_labels(rows(200)).endswith("90.0 % for float32; int8 is 5 points lower.")
+    assert sentences.least_difference(rows(20)).startswith("On 20 photos, a difference of less than 30 points")
+
+
+def test_the_smallest_and_the_fastest_file_are_named():
+    assert re.fullmatch(
+        r"Of 5 files, int8 is the smallest \(4.99 MB\) and the fastest \(4.\d\d ms with 1 thread on AMD EPYC .*\)\.",
+        sentences.best_files(example().rows),
+    )
 
 
 def test_headline_compares_no_latencies_of_different_hosts():

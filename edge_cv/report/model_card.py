@@ -102,7 +102,7 @@ def _verdict(rows: tuple[Row, ...]) -> str:
     if reference is None or row is None:
         return "There is no second file to compare with."
     same, size, float_size = agreement(row), formats.size(row.size_bytes), formats.size(reference.size_bytes)
-    return f"{_text(row.short_name)} has {size} instead of {float_size}" + (f", and gives {same}." if same else ".")
+    return f"{_text(row.short_name)} has {size} instead of {float_size}" + (f", and {same}." if same else ".")
 
 
 def _table(rows: tuple[Row, ...]) -> str:

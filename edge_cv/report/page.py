@@ -1,17 +1,24 @@
-"""The page `report.html`: self-contained HTML with styles, plots and thumbnails in it."""
+"""The page `report.html`: self-contained HTML with styles, plots and thumbnails in it.
+
+Its script (`page.js`) sorts tables. The page's security policy allows the script of this hash and no other, so that no
+text of others can run, whatever it holds.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from converters.packages import require
 from edge_cv.report import formats, plots, sentences
 from edge_cv.report.columns import columns
 from edge_cv.report.comparison import latency_on, main_rows, settings
+from edge_cv.report.next_steps import meanings, next_steps
 from edge_cv.report.plain_json import plain_json
 from edge_cv.report.sections import SECTIONS
 from edge_cv.report.sections.section import Figure
@@ -24,7 +31,7 @@ _UNITS = "ms|MB|kB|GB|dB|points?|photos?|threads?|smaller|faster|slower"
 
 
 def to_html(report: Report) -> str:
-    """The whole page. It loads nothing, and all text from outside is escaped."""
+    """The whole page. It loads nothing, and all text of others is escaped."""
     require("a report", "report")
     import jinja2
     from markupsafe import Markup
@@ -41,40 +48,60 @@ def to_html(report: Report) -> str:
     rows = report.rows
     reference, row = main_rows(rows)
     photos, total = _photos(report, reference, row)
-    sections = [section for section in (make(report) for make in SECTIONS) if section is not None]
+    made = [(make.__module__.rpartition(".")[2], make(report)) for make in SECTIONS]
+    sections = [
+        (anchor, section, [(figure, Markup(figure.svg)) for figure in section.figures])
+        for anchor, section in made
+        if section is not None
+    ]
+    steps, limits = next_steps(report), [*sentences.sample_size(rows), *report.notes]
+    timed = sentences.latency_conditions(rows)
     settings_and_versions = _flat(report.environment)
+    style, script = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    contents = [
+        *([("next", "What to do next")] if steps else []),
+        *([("figures", "Float and quantized models")] if rows else []),
+        *((anchor, section.title) for anchor, section, _ in sections),
+        *([("photos", "Predictions by photo")] if photos else []),
+        *([("limits", "Limits of these measurements")] if limits or timed else []),
+        ("conditions", "Environment and recipe"),
+    ]
     return environment.get_template("page.html").render(
         title=report.name,
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+        contents=contents,
         headline=sentences.headline(rows),
         accuracy=sentences.top1_against_labels(rows),
         verdicts=sentences.verdicts(rows),
         violations=report.violations,
         warnings=report.warnings,
+        steps=steps,
+        steps_note=meanings(steps),
+        best=sentences.best_files(rows),
         slower=sentences.slower(rows),
         names=[(r.name, r.file) for r in rows],
         columns=columns(rows),
-        figures=[(figure, Markup(figure.svg)) for figure in figures(rows, row)],
-        sections=[(section, [(figure, Markup(figure.svg)) for figure in section.figures]) for section in sections],
+        figures=[(figure, Markup(figure.svg)) for figure in figures(rows)],
+        sections=sections,
         photos=photos,
+        photos_finding=_photos_finding(photos),
         photos_total=total,
+        filters=_filters(photos),
         compared=(reference.name if reference else "", row.name if row else ""),
-        limits=[*report.notes, *sentences.sample_size(rows)],
-        timed=sentences.latency_conditions(rows),
+        least_difference=sentences.least_difference(rows),
+        limits=limits,
+        timed=timed,
         environment=[(k, v) for k, v in settings_and_versions if not k.startswith("versions.")],
         versions=[(k.removeprefix("versions."), v) for k, v in settings_and_versions if k.startswith("versions.")],
         recipe=json.dumps(plain_json(report.recipe), indent=2, ensure_ascii=False),
     )
 
 
-def figures(rows: Sequence[Row], row: Row | None) -> list[Figure]:
-    """The plots that the rows have figures for; `row` is the one whose layers are shown."""
-    shown = row if row is not None and row.layers else next((r for r in rows if r.layers), None)
-    found = [
-        _accuracy(rows, "latency"),
-        _accuracy(rows, "size"),
-        _latency(rows),
-        None if shown is None else _sqnr(shown),
-    ]
+def figures(rows: Sequence[Row]) -> list[Figure]:
+    """The plots below the main table that the rows have figures for."""
+    found = (_accuracy(rows, "latency"), _accuracy(rows, "size"), _latency(rows))
     return [figure for figure in found if figure is not None]
 
 
@@ -125,28 +152,9 @@ def _latency(rows: Sequence[Row]) -> Figure | None:
     )
 
 
-def _sqnr(row: Row) -> Figure | None:
-    svg = plots.layer_errors(row)
-    if svg is None:
-        return None
-    # a fused layer is named after all of its parts; the first one identifies it
-    worst = tuple(
-        (layer["layer"].split(";")[0], formats.decibels(layer["sqnr_db"])) for layer in plots.worst_layers(row)
-    )
-    weights = any(layer.get("weights_sqnr_db") is not None for layer in row.layers)
-    return Figure(
-        f"SQNR of {row.name} by layer",
-        f"Signal-to-quantization-noise ratio (SQNR) of the output of each of {len(row.layers)} layers"
-        + (" (squares: of its weights)" if weights else "")
-        + ". The lowest:",
-        f"SQNR by layer; lowest: {'; '.join(f'{name} {value}' for name, value in worst)}.",
-        svg,
-        worst,
-    )
-
-
 def _unbroken(text: str) -> str:
-    """`text` with no line break between a number and its unit."""
+    """`text` with no line break within a range, and between a number and its unit."""
+    text = re.sub(r"(?<=\d)–(?=\d)", "\u2060–\u2060", text)
     return re.sub(rf"(?<=[\d×]) (?=(?:{_UNITS})\b|%)", "\u00a0", text).replace("top-1", "top\u20111")
 
 
@@ -158,6 +166,29 @@ def _photos(report: Report, reference: Row | None, row: Row | None) -> tuple[lis
     cards.sort(key=lambda card: (not card["differs"], not card["wrong"]))
     total = max(len(cards), *(r.images or 0 for r in pair)) if cards else 0
     return cards[:MAX_PHOTOS], total
+
+
+def _photos_finding(photos: Sequence[Mapping[str, Any]]) -> str:
+    """On how many of the photos that are shown the two models differ."""
+    pairs = [photo for photo in photos if len(photo["sides"]) > 1]
+    if not pairs:
+        return "Only one model has predictions for these photos."
+    different, names = sum(photo["differs"] for photo in pairs), [name for name, _ in pairs[0]["sides"]]
+    on = (
+        f"{different} of the {formats.photos(len(pairs))}" if different else f"none of the {formats.photos(len(pairs))}"
+    )
+    return f"{formats.joined(names)} predict different classes for {on} shown."
+
+
+def _filters(photos: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
+    """The choices of photos to show: the value that `page.css` names, its text, and the number of photos."""
+    different, wrong = (sum(bool(photo[name]) for photo in photos) for name in ("differs", "wrong"))
+    return [
+        ("all", "all", len(photos)),
+        ("differs", "different top-1", different),
+        ("same", "same top-1", len(photos) - different),
+        ("wrong", "a wrong prediction", wrong),
+    ]
 
 
 def _card(photo: PhotoResult, pair: Sequence[Row]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ SAME = 1.05
 """Ratios of sizes and latencies below this count as equal: repeated measurements differ by as much."""
 
 _WHY_SLOWER = {
-    "dynamic_int8": " dynamic_int8 quantizes float activations at run time in every layer; on x86 this costs a "
-    "convolutional network more time than integer arithmetic saves.",
+    "dynamic_int8": " dynamic_int8 quantizes the activations of every layer while it runs; for a convolutional network "
+    "on x86 this takes more time than integer arithmetic saves.",
     "int16x8": " Most processors have no fast kernels for 16-bit activations.",
 }
 
@@ -39,8 +39,7 @@ def headline(rows: Sequence[Row]) -> str:
         verdict += f" and {' and '.join(equal)}" if equal else ""
     elif equal:
         verdict = f"is {' and '.join(equal)} as {reference.short_name}"
-    conjunction = ", and " if worse or (equal and better) else " and "
-    predicate = conjunction.join(part for part in (verdict, _accuracy(row, reference)) if part)
+    predicate = ", and ".join(part for part in (verdict, _accuracy(row, reference)) if part)
     return f"{row.short_name} {predicate or 'has no measurements to compare with ' + reference.short_name}."
 
 
@@ -67,26 +66,27 @@ def beside_probe(probe: ProbeResult | None) -> list[str]:
     points = 100 * (probe.fine_tuned - probe.top1)
     verdict = f"{abs(points):.1f} points {'above' if points > 0 else 'below'}" if abs(points) >= 0.05 else "equal to"
     text = (
-        f"The fine-tuned model has a top-1 of {tuned} on {probe.images:,} test photos, {verdict} a linear probe on the "
-        f"frozen features, {share}."
+        f"The fine-tuned model has a top-1 of {tuned} on {probe.images:,} test photos, {verdict} that of a linear "
+        f"probe on the frozen features, {share}."
     )
     if points > -0.05:
         return [text]
     return [
         text,
-        "Fine-tuning ended below the probe: it damaged the pretrained features, or did not reach the optimum. Try the "
+        "Fine-tuning is worse than the probe: it damaged the pretrained features or stopped too early. Try the "
         "probe itself (--probe), a lower rate (--set fit.learning_rate=1e-4), more epochs (--set fit.epochs=30), or "
         "more photos per class.",
     ]
 
 
 def agreement(row: Row) -> str:
-    """`the same top-1 on 19 of 20 photos (95 % interval 76–99 %)`, or an empty text if it was not measured."""
+    """`predicts the same class on 19 of 20 photos (95 % interval 76–99 %)`; an empty text if it was not measured."""
     if row.agreement is None or not row.images:
         return ""
     same = round(row.agreement * row.images)
     on = f"all {row.images:,}" if same == row.images else f"{same:,} of {row.images:,}"
-    return f"the same top-1 on {on} photos{_interval(row.agreement_ci95, row.images)}"
+    what = "predicts the same class" if row.multi_label is None else "makes the same decisions"
+    return f"{what} on {on} photos{_interval(row.agreement_ci95, row.images)}"
 
 
 def top1_against_labels(rows: Sequence[Row]) -> str:
@@ -94,14 +94,35 @@ def top1_against_labels(rows: Sequence[Row]) -> str:
     reference, row = main_rows(rows)
     if row is None or reference is None or row.top1 is None or reference.top1 is None or len({r.run for r in rows}) > 1:
         return ""
-    parts, intervals = [], False
-    for one in (row, reference):
-        ends = formats.interval(one.top1_ci95, one.images)
-        intervals = intervals or bool(ends)
-        parts.append(f"{formats.percent(one.top1, one.images)} for {one.name}" + (f" ({ends})" if ends else ""))
-    return f"Top-1 against the labels is {formats.joined(parts)}" + (
-        "; 95 % intervals in parentheses." if intervals else "."
-    )
+    own, other = (f"{formats.percent(one.top1, one.images)} for {one.name}" for one in (row, reference))
+    ends = formats.interval(reference.top1_ci95, reference.images)
+    own += _interval(row.top1_ci95, row.images)
+    text = f"Top-1 accuracy is {own} and {other}" + (f" ({ends})" if ends else "")
+    points = 100 * (row.top1 - reference.top1)
+    if not row.images or not round(points * row.images / 100):
+        return f"{text}."
+    change = f"{formats.points(abs(points))} points {'higher' if points > 0 else 'lower'}"
+    if decidable([row.top1, reference.top1], row.images):
+        return f"{text}; {row.name} is {change}."
+    return f"{text}; on {formats.photos(row.images)}, {change} may be chance."
+
+
+def best_files(rows: Sequence[Row]) -> str:
+    """The smallest and the fastest file, in one sentence."""
+    if len(rows) < 2:
+        return _alone(rows[0]) if rows else "Nothing was measured."
+    best: dict[str, list[str]] = {}
+    if sized := [row for row in rows if row.size_bytes]:
+        row = min(sized, key=lambda one: one.size_bytes or 0)
+        best.setdefault(row.name, []).append(f"the smallest ({formats.size(row.size_bytes)})")
+    for host, number in settings(rows)[:1]:
+        timed = [(entry.p50_ms, row.name) for row in rows if (entry := latency_on(row, host, number))]
+        if len(timed) > 1:
+            ms, name = min(timed)
+            what = f"the fastest ({formats.milliseconds(ms)} with {formats.threads(number)} on {host})"
+            best.setdefault(name, []).append(what)
+    parts = [f"{name} is {' and '.join(what)}" for name, what in best.items()]
+    return f"Of {len(rows)} files, {formats.joined(parts)}." if parts else f"{len(rows)} files were compared."
 
 
 def slower(rows: Sequence[Row]) -> list[str]:
@@ -121,7 +142,7 @@ def slower(rows: Sequence[Row]) -> list[str]:
             why = "" if scheme in explained else _WHY_SLOWER.get(scheme, "")
             explained.add(scheme)
             is_smaller = (size_ratio(row, reference) or 0) > SAME
-            saved = "it saves size, but no time." if is_smaller else "it saves neither size nor time."
+            saved = "it is smaller, but not faster." if is_smaller else "it is neither smaller nor faster."
             sentences.append(
                 f"{row.name} is {formats.ratio(times)} slower than {reference.name} on {host} "
                 f"({formats.threads(number)}): {saved}{why}"
@@ -143,28 +164,44 @@ def accuracy_details(rows: Sequence[Row]) -> list[str]:
     return [f"Balanced accuracy and expected calibration error (ECE): {', '.join(figures)}."] if figures else []
 
 
+def least_difference(rows: Sequence[Row]) -> str:
+    """The difference of top-1 that the photos can show, in one short sentence; empty if no photos were measured."""
+    images = min((row.images for row in rows if row.images), default=0)
+    if not images:
+        return ""
+    on = formats.photos(images)
+    if images < SIGN_TEST_PHOTOS:
+        return f"{on} cannot show which model is more accurate."
+    return f"On {on}, a difference of less than {_shown_points(images)} points between two models may be chance."
+
+
+def _shown_points(images: int) -> str:
+    return formats.points(100 * SIGN_TEST_PHOTOS / images)
+
+
 def sample_size(rows: Sequence[Row]) -> list[str]:
     """What the number of photos can show: one or two sentences for each number of photos among the rows."""
     sentences = []
     for images in sorted({row.images for row in rows if row.images}):
         step = f"{100 / images:.{1 if images < 1000 else 2}f}".removesuffix(".0")
         text = (
-            f"Accuracy and agreement come from {formats.photos(images)} (n = {images:,}): one photo is {step} points. "
+            f"Accuracy and agreement were measured on {formats.photos(images)} (n = {images:,}), so one photo is "
+            f"{step} points. "
         )
         if images < SIGN_TEST_PHOTOS:
-            text += "This is too few to compare models; use the figures only to check that the files work."
+            text += "These are too few to compare models; use the figures only to check that the files work."
         else:
             text += (
-                "The smallest difference in top-1 between two models that they can show is "
-                f"{formats.points(100 * SIGN_TEST_PHOTOS / images)} points "
-                f"({SIGN_TEST_PHOTOS} photos, all in favour of one model; two-sided exact sign test at 95 %). "
-                "Other kinds of photos may give other results."
+                "The smallest difference in top-1 between two models that these photos can show is "
+                f"{_shown_points(images)} points: {SIGN_TEST_PHOTOS} photos that only one of "
+                "the models classifies correctly (two-sided exact sign test, p < 0.05). Photos of another kind may "
+                "give other results."
             )
         sentences.append(text)
     if any(row.top1 is None and row.multi_label is None and row.images for row in rows):
         sentences.append(
-            "Photos without labels give no accuracy: agreement only shows how often a model predicts the same class as "
-            "the float model, whether that class is correct or not."
+            "Accuracy needs photos with labels. Without them, agreement shows how often a model predicts the same "
+            "class as the float model, whether this class is correct or not."
         )
     return sentences
 
@@ -180,10 +217,10 @@ def latency_conditions(rows: Sequence[Row]) -> list[str]:
         numbers = formats.joined([str(number) for number in sorted({entry.threads for entry in entries})])
         plural = "" if numbers == "1" else "s"
         sentences.append(
-            f"Latency is the time of one inference (batch size 1, without decoding and resizing the photo), measured "
-            f"{times} times after warm-up on {host} with {runtimes} and {numbers} thread{plural}. p50 is the median; "
-            "90 % of the inferences take no longer than p90. Models can rank differently on another processor: measure "
-            "on the target device."
+            f"Latency is the time of one inference (batch size 1, without decoding and resizing the photo). It was "
+            f"measured {times} times after warm-up on {host} with {runtimes} and {numbers} thread{plural}. p50 is the "
+            "median; 90 % of the inferences take no longer than p90. On another processor, another model may be the "
+            "fastest: measure on the target device."
         )
     return sentences
 
@@ -221,7 +258,7 @@ def _size_and_speed(row: Row, reference: Row) -> tuple[list[str], list[str], lis
 
 def _accuracy(row: Row, reference: Row) -> str:
     if text := agreement(row):
-        return f"gives {text}"
+        return text
     if row.top1 is None:
         return ""
     text = f"reaches {formats.percent(row.top1, row.images)} top-1{_interval(row.top1_ci95, row.images)}"

@@ -5,8 +5,11 @@ from __future__ import annotations
 from edge_cv.report.sections import (
     compression,
     confidence,
+    conformance,
+    fine_tuning,
     grad_cam,
     groups,
+    layers,
     mistakes,
     multilabel,
     package,
@@ -19,7 +22,10 @@ from edge_cv.report.sections import (
 SECTIONS = (
     package.section,
     pareto.section,
+    layers.section,
+    conformance.section,
     compression.section,
+    fine_tuning.section,
     training.section,
     per_class.section,
     multilabel.section,

@@ -18,10 +18,10 @@ SAME_MACS = 0.99
 LEAST_SPARSE_LAYERS = 5  # listed beside the plot
 
 NOTE = (
-    "Sparsity is the share of zeros in the weights of all convolution and dense layers together and, in parentheses, "
-    "in the least and the most sparse layer. Depthwise filters, a small part of a network, are not pruned. The size "
-    "after gzip is about that of a download or of the file within an app package; on the device the file takes its "
-    "full size. Percentages are relative to the dense model of the same scheme."
+    "Sparsity is the share of zeros in the weights of all convolution and dense layers; in parentheses, that of the "
+    "least and of the most sparse layer. Depthwise filters, a small part of a network, are not pruned. The size after "
+    "gzip is about the size of a download or of the file in an app package; on the device the file takes its full "
+    "size. Percentages are relative to the dense (uncompressed) model of the same scheme."
 )
 
 
@@ -33,9 +33,11 @@ def section(report: Report) -> Section | None:
     pairs = [(row, dense) for row in compressed if (dense := dense_of(row, report.rows)) is not None]
     dense_rows = [row for row in report.rows if any(row is dense for _, dense in pairs)]
     quantized = [(row, dense) for row, dense in pairs if row.output.scheme == "int8"]
+    effects = [_effect(row, dense) for row, dense in quantized or pairs] or [_zeros(row) for row in compressed]
     return Section(
         "Compression",
-        sentences=(*(_effect(row, dense) for row, dense in quantized), *_not_faster(quantized)),
+        effects[-1],
+        sentences=(*effects[:-1], *_not_faster(quantized)),
         tables=(_table([*dense_rows, *compressed], report.rows),),
         figures=_figures(compressed),
         notes=(NOTE,),
@@ -71,9 +73,13 @@ def _effect(row: Row, dense: Row) -> str:
         points = 100 * (row.top1 - dense.top1)
         photos = round(abs(row.top1 - dense.top1) * row.images)
         change = f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'} top-1" if photos else "the same top-1"
-        text += f"{', with' if parts else ' has'} {change} on {formats.photos(row.images)}"
-        text += ", too few to show such a difference" if 0 < photos < SIGN_TEST_PHOTOS else ""
+        text += f"{', and' if parts else ' has'} {change} on {formats.photos(row.images)}"
+        text += ", a difference that may be chance" if 0 < photos < SIGN_TEST_PHOTOS else ""
     return f"{text}."
+
+
+def _zeros(row: Row) -> str:
+    return f"{formats.whole_percent(row.total_sparsity or 0)} of the weights of {row.name} are zero."
 
 
 def _not_faster(pairs: Sequence[tuple[Row, Row]]) -> tuple[str, ...]:
@@ -90,7 +96,7 @@ def _not_faster(pairs: Sequence[tuple[Row, Row]]) -> tuple[str, ...]:
         return ()
     return (
         f"Smaller to download, but not faster: {formats.joined(names)}. The runtime computes with zeros and shared "
-        "weights as with any others; only removed channels, or a runtime with sparse kernels, save time.",
+        "weights as with any other values; only removed channels or a runtime with sparse kernels save time.",
     )
 
 

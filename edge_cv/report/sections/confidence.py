@@ -13,11 +13,12 @@ from edge_cv.report.sections.section import Figure, Section, Table
 from edge_cv.report.values import Report, Row
 
 NOTE = (
-    "The expected calibration error (ECE) is the mean distance between confidence and accuracy over 15 bins of equal "
-    "width, weighted by their photos (Guo et al. 2017). Few photos make it large by chance alone: the column “by "
-    "chance” has the mean and the 95th percentile for a perfectly calibrated model with the same confidences. "
-    "Temperature is the divisor of the logits that calibrates the model; the ECE with it is cross-validated: the "
-    "temperature is fitted on one half of the photos and applied to the other half, and the reverse."
+    "A model is well calibrated if 80 % of its predictions with 80 % confidence are correct. The expected calibration "
+    "error (ECE) is the mean distance between confidence and accuracy over 15 bins of equal width, weighted by their "
+    "photos (Guo et al. 2017). With few photos it is large by chance alone: the column “by chance” has the mean and "
+    "the 95th percentile for a perfectly calibrated model with the same confidences. Temperature is the number by "
+    "which to divide the logits so that the confidence is right. The ECE with it is cross-validated: the temperature "
+    "is fitted on one half of the photos and applied to the other half, and vice versa."
 )
 
 Measured = tuple[Row, Confidence]
@@ -37,8 +38,8 @@ def section(report: Report) -> Section | None:
         f"Accuracy against confidence. {listed}.",
         reliability(shown),
     )
-    sentences = tuple(calibration(row.name, confidence) for row, confidence in shown)
-    return Section("Confidence calibration", sentences, (_table(measured),), (figure,), notes=(NOTE,))
+    finding, *others = [calibration(row.name, confidence) for row, confidence in reversed(shown)]
+    return Section("Confidence calibration", finding, tuple(others), (_table(measured),), (figure,), notes=(NOTE,))
 
 
 def calibration(name: str, confidence: Confidence) -> str:
@@ -47,8 +48,8 @@ def calibration(name: str, confidence: Confidence) -> str:
     by_chance = f"{confidence.ece_by_chance_95:.3f}"
     if confidence.ece <= confidence.ece_by_chance_95:
         return (
-            f"{name}: {ece} is within what chance alone produces with {photos} (up to {by_chance}): no sign of "
-            "miscalibration."
+            f"There is no sign that the confidence of {name} is wrong: its {ece} is within what chance alone produces "
+            f"with {photos} (up to {by_chance})."
         )
     gap = confidence.confidence - confidence.accuracy
     if abs(gap) < confidence.ece / 2:

@@ -9,11 +9,12 @@ from edge_cv.report.sections.section import Section, Table
 from edge_cv.report.values import Report, Row
 
 NOTE = (
-    "Distances are measured in WordNet 3.0, whose nouns are the classes of ImageNet. Height is the hierarchical error "
-    "of the ImageNet challenge: the height of the lowest common ancestor of the true and the predicted class, that is "
-    "the longest path from the ancestor down to one of the 1000 classes (two breeds of retriever: 1; a retriever and "
-    "a fire engine: 15; maximum: 18). Steps is the length of the shortest path between the two classes. Random "
-    "predictions are drawn, for the same photos, from all other classes with equal probability."
+    "The classes of ImageNet are nouns of WordNet 3.0, a hierarchy in which distances can be measured. The height of a "
+    "mistake is the hierarchical error of the ImageNet challenge: the height of the lowest common ancestor of the true "
+    "and the predicted class, which is the longest path from the ancestor down to one of the 1000 classes. It is 1 for "
+    "two breeds of retriever, 15 for a retriever and a fire engine, and at most 18. Steps is the length of the "
+    "shortest path between the two classes. Random predictions are drawn for the same photos from all other classes "
+    "with equal probability."
 )
 
 
@@ -30,8 +31,20 @@ def section(report: Report) -> Section | None:
         ("Steps", "apart"),
     )
     means = Table("", columns, tuple(_means(row, mistakes) for row, mistakes in measured))
-    worst = [_worst(row, mistakes) for row, mistakes in main_pairs(measured)]
-    return Section("Severity of mistakes", (), (means, *worst), notes=(NOTE,))
+    shown = main_pairs(measured)
+    worst = [_worst(row, mistakes) for row, mistakes in shown]
+    return Section("Severity of mistakes", _finding(*shown[-1]), (), (means, *worst), notes=(NOTE,))
+
+
+def _finding(row: Row, mistakes: Mistakes) -> str:
+    """How far the wrong predictions are from the true class, compared with random ones."""
+    photos = formats.photos(mistakes.wrong)
+    if mistakes.height is None or mistakes.height_by_chance is None:
+        return f"{row.name} classifies {photos} incorrectly."
+    return (
+        f"{row.name} classifies {photos} incorrectly; the mean height of these mistakes is {mistakes.height:.1f}, that "
+        f"of random predictions {mistakes.height_by_chance:.1f} (0: the same class)."
+    )
 
 
 def _means(row: Row, mistakes: Mistakes) -> tuple[str, ...]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from edge_cv.evaluation.multilabel import MultiLabel
 from edge_cv.report import formats
 from edge_cv.report.comparison import main_pairs
 from edge_cv.report.sections.per_class import ends, ends_title
 from edge_cv.report.sections.section import Section, Table
-from edge_cv.report.values import Report
+from edge_cv.report.values import Report, Row
 
 NOTE = (
     "mAP is the mean of the classes' average precision. For each class the photos are ranked by the model's score, "
-    "and the precision is averaged over the ranks of the photos that show the class. Random scores give the share of "
-    "the photos that show the class."
+    "and the precision is averaged over the ranks of the photos that show the class. A model with random scores has an "
+    "average precision equal to the share of photos that show the class."
 )
 
 
@@ -35,7 +38,20 @@ def section(report: Report) -> Section | None:
             for n in ends(order)
         ),
     )
-    return Section("Average precision by class", (), (means, classes), notes=(NOTE,))
+    return Section("Average precision by class", _finding(shown), (), (means, classes), notes=(NOTE,))
+
+
+def _finding(shown: Sequence[tuple[Row, MultiLabel]]) -> str:
+    """The mean average precision of each model, and the class that is hardest for the last one."""
+    means = formats.joined([f"{one.mean_average_precision:.3f} for {row.name}" for row, one in shown])
+    row, last = shown[-1]
+    if not last.names:
+        return f"The mean average precision is {means}."
+    hardest = min(range(len(last.names)), key=lambda n: last.average_precision[n])
+    return (
+        f"The mean average precision is {means}; the hardest class for {row.name} is “{last.names[hardest]}” with "
+        f"{last.average_precision[hardest]:.3f}."
+    )
 
 
 def _precision(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge_cv.deploy.package import Package
 from edge_cv.report import formats
 from edge_cv.report.sections.section import Section, Table
 from edge_cv.report.values import Report
@@ -14,11 +15,10 @@ def section(report: Report) -> Section | None:
     package = report.delivery
     if package is None:
         return None
-    file = next((row.file for row in report.rows if row.scheme == package.scheme), package.scheme)
-    sentences = [f"The file for this device ({package.processor}, {package.runtime}) is {file}."]
+    sentences = []
     if memory := package.memory:
         sentences.append(
-            f"It needs {memory.flash_bytes:,} bytes of flash in addition to the program, and a tensor arena of "
+            f"The model needs {memory.flash_bytes:,} bytes of flash in addition to the program, and a tensor arena of "
             f"{memory.arena_bytes:,} bytes: {memory.activations_bytes:,} bytes for activations and scratch buffers, "
             f"with the peak at {memory.widest}, and at most {memory.records_bytes:,} bytes for the runtime's records."
         )
@@ -26,8 +26,8 @@ def section(report: Report) -> Section | None:
         sentences.append(
             f"On {estimate.source}: {formats.milliseconds(estimate.milliseconds)} or {estimate.cycles:,} cycles for "
             f"one image, {estimate.npu_operators} operators on the NPU and {len(estimate.cpu_operators)} on the CPU, "
-            f"{estimate.sram_bytes:,} bytes of SRAM, with the memories {estimate.memory_system}. This is an estimate "
-            "of the compiler, no measurement."
+            f"{estimate.sram_bytes:,} bytes of SRAM, with the memories {estimate.memory_system}. The compiler "
+            "estimates this; it is not a measurement."
         )
         sentences += [f"{one.kind} {one.layer} stays on the CPU: {one.reason}." for one in estimate.cpu_operators]
     if package.files:
@@ -40,11 +40,19 @@ def section(report: Report) -> Section | None:
         )
         columns = (("Rule", ""), ("Remedy", ""), ("Layers", ""))
         tables = (Table("Layers that run slowly or not on the accelerator", columns, rows, texts=3),)
-    elif package.target is not None:
-        sentences.append(f"It meets all rules of the target {package.target}.")
     hosts = sorted({entry.host for row in report.rows for entry in row.latency})
     notes = (f"Latency was measured on {formats.joined(hosts)}.",) if hosts else ()
-    return Section(f"Package for {package.name}", tuple(sentences), tables, notes=notes)
+    return Section(f"Package for {package.name}", _finding(report, package), tuple(sentences), tables, notes=notes)
+
+
+def _finding(report: Report, package: Package) -> str:
+    """The device's file, and whether it meets the rules of its target."""
+    file = next((row.file for row in report.rows if row.scheme == package.scheme), package.scheme)
+    text = f"The file for {package.name} ({package.processor}, {package.runtime}) is {file}"
+    if package.findings:
+        rules = "1 rule" if len(package.findings) == 1 else f"{len(package.findings)} rules"
+        return f"{text}; it breaks {rules} of the target {package.target or package.name}."
+    return f"{text}; it meets all rules of the target {package.target}." if package.target is not None else f"{text}."
 
 
 def _more(layers: tuple[str, ...]) -> str:

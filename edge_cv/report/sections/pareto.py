@@ -16,9 +16,9 @@ from edge_cv.report.values import Report, Row
 MAX_PLOTS = 10  # of the last machines and of the size; the table has all
 
 NOTE = (
-    "A model is on the front if no other model has a top-1 at least as high at a cost at least as low, with one of "
-    "the two better. The front ignores chance: the 95 % intervals show whether a difference is significant. Latencies "
-    "are compared within one machine only."
+    "A model is on the front if no other model is at least as accurate at the same or a lower cost, and better in one "
+    "of the two. The front does not consider chance: where the 95 % intervals of two models overlap, they may be "
+    "equally accurate. Latencies are compared within one machine only."
 )
 
 
@@ -31,13 +31,28 @@ def section(report: Report) -> Section | None:
     images = sorted({row.images for row in rows if row.top1 is not None and row.images})
     if len({row.images for row in rows if row.top1 is not None}) > 1:
         counts = formats.joined([f"{number:,}" for number in images])
-        sentences.append(f"The runs were measured on different numbers of photos ({counts}): compare them with care.")
+        sentences.append(
+            f"The runs were measured on different numbers of photos ({counts}): compare their accuracies with care."
+        )
     return Section(
         "Pareto front",
+        _finding(rows, found),
         sentences=tuple(sentences),
         tables=(_table(rows, found),),
         figures=tuple(_figure(rows, front, number) for number, front in enumerate(found[-MAX_PLOTS:], 1)),
         notes=(NOTE,),
+    )
+
+
+def _finding(rows: Sequence[Row], found: Sequence[Front]) -> str:
+    """The number of models that are on a front."""
+    places = [n for n, row in enumerate(rows) if row.top1 is not None and any(f.costs[n] is not None for f in found)]
+    number = sum(any(front.on[place] for front in found) for place in places)
+    if number == len(places):
+        return f"All {number} models are on a front: each is the most accurate one at its cost."
+    return (
+        f"{number} of {len(places)} models {'is' if number == 1 else 'are'} on a front; for each of the others, one of "
+        "them is at least as accurate at no higher cost."
     )
 
 

@@ -24,8 +24,8 @@ COUNTED_CLASSES = 12  # with at most this many classes the cells show their coun
 LABELLED_CLASSES = 26  # with more classes only every second one is labelled
 
 NOTE = (
-    "Recall is the share of a class's photos that are predicted as this class; precision is the share of the photos "
-    "predicted as a class that belong to it; F1 is the harmonic mean of both. Balanced accuracy is the mean recall. "
+    "Recall is the share of a class's photos that are predicted as this class. Precision is the share of the photos "
+    "predicted as a class that belong to it. F1 is the harmonic mean of both. Balanced accuracy is the mean recall. "
     "Macro averages weight all classes equally, weighted averages by their number of photos. Classes without photos "
     "are not counted."
 )
@@ -44,13 +44,32 @@ def section(report: Report) -> Section | None:
     listed = _class_table(shown) if most >= LISTED_PHOTOS else None
     tables = [table for table in (_averages(scored), _confusions(shown), listed) if table is not None]
     matrices = [_matrix(*one) for one in shown]
+    finding, counts = _finding(*shown[-1]), _photo_counts(classes)
     return Section(
         "Accuracy by class",
-        (_photo_counts(classes),),
+        finding or counts,
+        (counts,) if finding else (),
         tuple(tables),
         tuple(figure for figure in matrices if figure is not None),
         notes=(NOTE,),
     )
+
+
+def _finding(row: Row, classes: ClassScores) -> str:
+    """The class with the lowest recall and what it is confused with; empty if the photos of a class are too few."""
+    place = min(range(len(classes.names)), key=lambda n: (classes.recall[n], -classes.images[n]))
+    name, images = classes.names[place], classes.images[place]
+    if max(classes.images) < FEW_PHOTOS:
+        return ""
+    if classes.recall[place] == 1:
+        return f"{row.name} recognizes every class on all of its photos."
+    text = f"{row.name} recognizes “{name}” least well: {formats.percent(classes.recall[place], images)} of its "
+    text += formats.photos(images)
+    confused = [pair for pair in classes.confusions if pair.label == name]
+    if confused:
+        most = max(confused, key=lambda pair: pair.photos)
+        text += f", with “{most.answer}” as the most frequent wrong prediction ({formats.photos(most.photos)})"
+    return f"{text}."
 
 
 def _photo_counts(classes: ClassScores) -> str:
@@ -58,8 +77,8 @@ def _photo_counts(classes: ClassScores) -> str:
     each = formats.photos(most) if fewest == most else f"{fewest:,} to {formats.photos(most)}"
     text = f"The photos show {len(classes.names):,} classes, with {each} each."
     if most < LISTED_PHOTOS:
-        return f"{text} This is too few for results of single classes, so none is listed."
-    return f"{text} This is too few for conclusions about single classes." if most < FEW_PHOTOS else text
+        return f"{text} These are too few to list results for single classes."
+    return f"{text} These are too few for conclusions about single classes." if most < FEW_PHOTOS else text
 
 
 def _averages(scored: Sequence[Scored]) -> Table:

@@ -37,10 +37,25 @@ def section(report: Report) -> Section | None:
     )
     return Section(
         "Robustness to corruptions",
+        _finding(*shown[-1]),
         (),
         (_by_model(measured), _by_corruption(shown)),
         (figure,),
         notes=(NOTE.format(photos=formats.photos(images)),),
+    )
+
+
+def _finding(row: Row, robustness: Robustness) -> str:
+    """The mean top-1 under corruption against that on clean photos, and the worst corruption."""
+    means = {name: sum(of) / len(of) for name, of in zip(robustness.corruptions, robustness.accuracy, strict=True)}
+    worst = min(means, key=lambda name: means[name])
+    clean, mean, lowest = (
+        formats.percent(share, robustness.images)
+        for share in (robustness.clean, sum(means.values()) / len(means), means[worst])
+    )
+    return (
+        f"The top-1 of {row.name} falls from {clean} on clean photos to {mean} on average under corruption; "
+        f"“{worst.replace('_', ' ')}” is the worst with {lowest}."
     )
 
 

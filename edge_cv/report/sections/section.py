@@ -60,12 +60,14 @@ class Section:
 
     Attributes:
         title: the heading.
-        sentences: paragraphs below the heading.
+        finding: the section's result, in one sentence below the heading.
+        sentences: further paragraphs.
         tables, figures, strips: the content, in this order.
         notes: small paragraphs at the end, such as definitions.
     """
 
     title: str
+    finding: str
     sentences: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()

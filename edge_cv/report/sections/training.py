@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge_cv.intervals import interval_of_share
@@ -15,9 +15,9 @@ from edge_cv.report.sections.section import Figure, Section
 from edge_cv.report.values import Epoch, Report
 
 NOTE = (
-    "Training images are augmented, and their scores are taken while the weights still change; validation images are "
-    "scored without augmentation after each epoch. The best epoch is chosen on the validation images, so the accuracy "
-    "in the table above, measured on other photos, is the better estimate."
+    "Training images are augmented, and their scores are taken while the weights still change. Validation images are "
+    "scored without augmentation after each epoch. Because the best epoch is chosen on the validation images, the "
+    "accuracy in the first table, measured on other photos, is the better estimate."
 )
 
 
@@ -25,9 +25,10 @@ def section(report: Report) -> Section | None:
     """Loss and score of each epoch, and the duration of the training."""
     epochs, probe = report.training, sentences.beside_probe(report.probe)
     if not epochs:
-        return Section("Training", sentences=tuple(probe)) if probe else None
+        return Section("Training", probe[0], tuple(probe[1:])) if probe else None
     return Section(
         "Training",
+        _finding(epochs),
         sentences=(_summary(epochs), *probe),
         figures=tuple(
             Figure(title, caption, f"{title}: {_in_words(epochs, what)}", plot(epochs, what))
@@ -37,12 +38,32 @@ def section(report: Report) -> Section | None:
                     "score",
                     "Score",
                     "Top-1, or mean average precision for images with several labels. The band is the 95 % interval of "
-                    "the validation score; it does not separate epochs within it.",
+                    "the validation score: epochs within it may be equally good.",
                 ),
             )
         ),
         notes=(NOTE,),
     )
+
+
+def kept(epochs: Sequence[Epoch]) -> Mapping[str, Any]:
+    """The fields of the epoch whose weights were kept."""
+    from edge_cv.training.kept_epoch import kept_epoch  # imports NumPy
+
+    return kept_epoch([dataclasses.asdict(epoch) for epoch in epochs])
+
+
+def _finding(epochs: Sequence[Epoch]) -> str:
+    """The score that the training reached, or its loss without validation images."""
+    best = kept(epochs)
+    if best["validation_score"] is not None:
+        return (
+            f"The model reached a validation score of {100 * best['validation_score']:.1f} % in epoch {best['epoch']} "
+            f"of {len(epochs)}."
+        )
+    losses = [epoch.loss for epoch in epochs if epoch.loss is not None]
+    change = f"The training loss went from {losses[0]:.3f} to {losses[-1]:.3f}" if losses else "The model was trained"
+    return f"{change} in {len(epochs)} epoch{'s' if len(epochs) > 1 else ''}, without validation images."
 
 
 def _summary(epochs: Sequence[Epoch]) -> str:
