@@ -151,7 +151,7 @@ def test_a_broken_limit_is_named_in_the_report(folder):
     limited = dataclasses.replace(RECIPE, limits=(Limits("int8", max_size_bytes=1000, min_agreement=0.1),))
     report = run(limited, folder)
     assert len(report.violations) == 1
-    assert report.violations[0].startswith("int8: size in bytes must be at most 1000. Measured: ")
+    assert report.violations[0].startswith("int8: size in bytes must be at most 1,000. Measured: ")
 
 
 def test_limits_by_closed_form():
