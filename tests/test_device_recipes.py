@@ -114,7 +114,7 @@ def test_a_tensorrt_file_has_no_zero_points(tmp_path):
 def test_a_limit_on_the_arena_is_reported_when_broken_or_not_measured():
     limits = Limits("int8", max_arena_bytes=1000)
     assert broken_limits([limits], [Row(INT8, "a.tflite", arena_bytes=1001)]) == (
-        "int8: arena in bytes must be at most 1000. Measured: 1001",
+        "int8: arena in bytes must be at most 1,000. Measured: 1,001",
     )
     assert broken_limits([limits], [Row(INT8, "a.tflite", arena_bytes=1000)]) == ()
     assert "was not measured" in broken_limits([limits], [Row(INT8, "a.tflite")])[0]

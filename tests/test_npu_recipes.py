@@ -92,8 +92,8 @@ def test_limits_on_estimates_are_reported_when_broken_or_without_a_compiler():
     limits = Limits("int8", max_cycles=999_999, max_sram_bytes=999, max_cpu_operators=0)
     by = "estimated by ethos-u-vela 5.2.0"
     assert broken_limits([limits], [row]) == (
-        f"int8: cycles of the NPU, {by}, must be at most 999999. Measured: 1e+06",
-        f"int8: SRAM in bytes, {by}, must be at most 999. Measured: 1000",
+        f"int8: cycles of the NPU, {by}, must be at most 999,999. Measured: 1,000,000",
+        f"int8: SRAM in bytes, {by}, must be at most 999. Measured: 1,000",
         f"int8: operators on the CPU, {by}, must be at most 0. Measured: 1",
     )
     kept = dataclasses.replace(limits, max_cycles=1_000_000, max_sram_bytes=1000, max_cpu_operators=1)
