@@ -1,7 +1,7 @@
 """Handwritten digits, from random weights to an int8 file in minutes on a laptop: training, pruning, QAT.
 
 The data are scikit-learn's 1,797 real digits of 8 x 8 pixels; 360 of them are used for measurement only. The model is
-MobileNetV2 with width 0.35 at 64 x 64 pixels: small, but with every kind of layer of the large networks.
+MobileNetV2 with width 0.35 at 48 x 48 pixels: small, but with every kind of layer of the large networks.
 
     edge-cv run digits --out runs/digits
 """
@@ -11,7 +11,7 @@ from edge_cv.recipe import Analysis, Augment, Data, FineTuning, Fit, Limits, Mea
 RECIPE = Recipe(
     name="digits",
     # the whole square of a digit, not only its centre
-    model=Model("mobilenet_v2", image_size=64, alpha=0.35, preprocessing={"resize_to": None}),
+    model=Model("mobilenet_v2", image_size=48, alpha=0.35, preprocessing={"resize_to": None}),
     data=Data(measure="digits", calibrate=None, calibration_images=200),
     fit=Fit(
         epochs=25,

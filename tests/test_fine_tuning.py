@@ -7,12 +7,15 @@ import functools
 import numpy as np
 import pytest
 
+from converters import to_tflite
 from converters.errors import InputError
+from converters.schemes import Int8FromQat
+from converters.tflite.runtime import predict
 from edge_cv.compression.clustering import cluster
 from edge_cv.compression.compression_stages import compress
 from edge_cv.compression.fine_tuning import Rounds, fine_tune, update_statistics
 from edge_cv.compression.keras_graph import clone
-from edge_cv.compression.pruning import prune
+from edge_cv.compression.pruning import prune, sparsity
 from edge_cv.compression.qat import quantization_aware
 from edge_cv.recipe import ChannelPrune, FineTuning, Prune, Qat, WeightClustering
 from edge_cv.training.callbacks import StepCallback
@@ -281,3 +284,25 @@ def test_frozen_statistics_stay_while_scales_and_offsets_are_trained(digits, sma
 def weights_of_normalization(model):
     layers = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
     return [np.stack(layer.get_weights()) for layer in layers]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_averaged_weights_of_a_pruned_model_are_as_sparse_and_nearly_as_good(digits, small_classifier, precision):
+    batches, images, labels = digits
+    part = Prune(0.5, fine_tuning=FineTuning(steps=40, ema=0.8, precision=precision))
+    pruned = prune(small_classifier, part, batches)
+    assert sparsity(pruned)["logits"] == pytest.approx(0.5, abs=0.01)
+    dense, averaged = (
+        np.mean(model.predict(images, verbose=0).argmax(1) == labels) for model in (small_classifier, pruned)
+    )
+    assert averaged >= dense - 0.03
+    assert {str(variable.dtype) for variable in pruned.trainable_variables} == {"float32"}
+
+
+def test_quantization_aware_training_rounds_in_float32_where_the_network_computes_in_bfloat16(digits, small_classifier):
+    batches, images, _ = digits
+    tuning = FineTuning(steps=20, learning_rate=1e-4, precision="bfloat16")
+    trained = quantization_aware(small_classifier, Qat(fine_tuning=tuning), batches)
+    conversion = to_tflite(trained.model, Int8FromQat(trained.ranges), calibration=images[:50])
+    outputs = predict(conversion.content, images, pixel_offset=-128)
+    assert np.mean(outputs.argmax(1) == trained.predict(images).argmax(1)) >= 0.99

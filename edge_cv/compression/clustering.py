@@ -100,7 +100,7 @@ class ClusteredKernel(keras.layers.Layer):
             clusters: number of values.
             pruned: whether 0 is one of them, and zeros stay zero.
         """
-        super().__init__(**options)
+        super().__init__(autocast=False, **options)
         self.clusters, self.pruned = clusters, pruned
         self.values = self.add_weight(shape=(clusters - pruned,), initializer="zeros", name="values")
         self.built = True

@@ -68,7 +68,7 @@ class RoundedOutput(keras.layers.Layer):
             ranges: `fixed`; `ema`, which follows the smallest and the largest values of the batches; or `lsq`, trained.
             tensors: see the class.
         """
-        super().__init__(**options)
+        super().__init__(autocast=False, **options)
         self.initial = (low, high)
         self.ranges = ranges
         self.tensors = tuple(tensors)
@@ -87,7 +87,7 @@ class RoundedOutput(keras.layers.Layer):
         """Round `x`. In training a range follows the batch while `frozen` is 0."""
         if training and (self.ranges == "ema" or None in self.initial):
             self._follow(x, frozen)
-        return rounded_output(x, *self._ends(x, frozen))
+        return ops.cast(rounded_output(ops.cast(x, "float32"), *self._ends(x, frozen)), x.dtype)
 
     def _ends(self, x: Any, frozen: Any) -> tuple[Any, Any]:
         if self.ranges != "lsq":
@@ -138,7 +138,7 @@ class RoundedKernel(keras.layers.Layer):
             pruned: whether zeros stay zero.
             values: number of different weights of a clustered kernel, 0 for any; `start` sets them.
         """
-        super().__init__(**options)
+        super().__init__(autocast=False, **options)
         self.shape, self.axes, self.steps, self.pruned = tuple(shape), tuple(axes), steps, pruned
         self.gain = None if gain is None else [float(factor) for factor in gain]
         self.values: Any = None

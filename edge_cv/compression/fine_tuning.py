@@ -5,7 +5,6 @@ Distilling the Knowledge in a Neural Network, Hinton et al. 2015, https://arxiv.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -53,7 +52,8 @@ def fine_tune(
         model: a Keras 3 model from pixels `(batch, height, width, channels)` to logits or probabilities
             `(batch, classes)`.
         batches: the training images, with the model's classes.
-        settings: length, learning rate, share of distillation, and whether batch normalization's statistics change.
+        settings: length, learning rate, share of distillation, averaging, precision, and whether batch normalization's
+            statistics change.
         steps: the length of the training, in batches. Default: `settings.total_steps(len(batches))`. It is rounded up
             to whole rounds, see `Rounds`.
         teacher: a Keras 3 model with the same classes; None, or a distillation of 0, uses the labels only.
@@ -83,6 +83,8 @@ def fine_tune(
         optimizer="adamw",  # without decay: Adam
         weight_decay=0.0,
         warmup_epochs=min(WARM_UP_STEPS, total // 10) / len(rounds),
+        ema=settings.ema,
+        precision=settings.precision,
         teacher=None if teacher is None else Teacher(Model(teacher.name), settings.distillation, TEMPERATURE),
         seed=SEED,
     )
@@ -91,16 +93,18 @@ def fine_tune(
         return (progress or silent)(f"{title}: {step}".replace(": training, epoch", ", round"))
 
     keras.utils.set_random_seed(SEED)
-    with _training_behaviour(model, total, settings):
-        try:
-            return fit(
-                model, rounds, tuned, teacher=teacher, folder=folder, progress=titled, callbacks=tuple(callbacks)
-            )
-        except LossNotFinite as error:
-            raise InputError(
-                f"{title}: the loss must stay finite; lower the learning rate of {settings.learning_rate:g}. "
-                "Received: NaN or infinity"
-            ) from error
+    behaviour = _short_training(total, settings)
+    try:
+        return fit(
+            model, rounds, tuned, teacher=teacher, folder=folder, progress=titled, callbacks=(behaviour, *callbacks)
+        )
+    except LossNotFinite as error:
+        raise InputError(
+            f"{title}: the loss must stay finite; lower the learning rate of {settings.learning_rate:g}. "
+            "Received: NaN or infinity"
+        ) from error
+    finally:
+        behaviour.on_train_end()
 
 
 class Rounds:
@@ -161,33 +165,42 @@ def update_statistics(model: keras.Model, batches: Batches) -> None:
         layer.momentum = momentum
 
 
-@contextlib.contextmanager
-def _training_behaviour(model: keras.Model, steps: int, settings: FineTuning) -> Iterator[None]:
-    """Context in which layers behave as a short fine-tuning needs.
+def _short_training(steps: int, settings: FineTuning) -> Any:
+    """A callback by which layers behave as a short fine-tuning needs, while Keras trains them.
 
     Frozen statistics of batch normalization normalize as in inference, while scales and offsets are trained. Otherwise
     the momentum is low enough to replace them within the steps: with the usual 0.99 the statistics are wrong for
     hundreds of steps after the activations changed. Dropout and stochastic depth are off: the teacher regularizes, and
     a training that was interrupted reaches the same weights.
     """
-    layers = list(inner_layers(model))
-    norms = [layer for layer in layers if type(layer).__name__ == "BatchNormalization"]
-    before = [layer.momentum for layer in norms]
-    inferring = [layer for layer in layers if type(layer).__name__ in RANDOM_LAYERS]
-    if settings.freeze_statistics:
-        inferring += norms
-    else:
-        for layer in norms:
-            layer.momentum = min(layer.momentum, max(0.0, 1 - DECAY_EXPONENT / max(steps, 1)))
-    for layer in inferring:
-        layer.call = _call_in_inference(layer.call)
-    try:
-        yield
-    finally:
-        for layer, momentum in zip(norms, before, strict=True):
-            layer.momentum = momentum
-        for layer in inferring:
-            del layer.call
+    import keras
+
+    class ShortTraining(keras.callbacks.Callback):
+        """Changes the layers of the network that is trained, which on several devices is a copy."""
+
+        before: tuple[tuple[Any, float], ...] = ()
+        inferring: tuple[Any, ...] = ()
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            layers = list(inner_layers(self.model.network))
+            norms = [layer for layer in layers if type(layer).__name__ == "BatchNormalization"]
+            dropping = [layer for layer in layers if type(layer).__name__ in RANDOM_LAYERS]
+            self.inferring = (*dropping, *norms) if settings.freeze_statistics else tuple(dropping)
+            self.before = tuple((layer, layer.momentum) for layer in norms)
+            if not settings.freeze_statistics:
+                for layer in norms:
+                    layer.momentum = min(layer.momentum, max(0.0, 1 - DECAY_EXPONENT / max(steps, 1)))
+            for layer in self.inferring:
+                layer.call = _call_in_inference(layer.call)
+
+        def on_train_end(self, logs: Any = None) -> None:
+            for layer, momentum in self.before:
+                layer.momentum = momentum
+            for layer in self.inferring:
+                del layer.call
+            self.before = self.inferring = ()
+
+    return ShortTraining()
 
 
 def _call_in_inference(call: Callable[..., Any]) -> Callable[..., Any]:

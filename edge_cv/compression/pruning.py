@@ -71,17 +71,19 @@ def prune(
         for kernel in _selected_kernels(pruned, part.exclude):
             kernel.assign(kernel * magnitude_mask(kernel, part.sparsity, part.pattern))
         return pruned
+    pruning = PruningCallback(part, steps_per_epoch=len(batches))
     fine_tune(
         pruned,
         batches,
         part.fine_tuning,
         steps=part.steps(len(batches)),
         teacher=teacher or model,
-        callbacks=[PruningCallback(part, steps_per_epoch=len(batches))],
+        callbacks=[pruning],
         folder=folder,
         title=f"pruning to {part.sparsity:.0%}",
         progress=progress,
     )
+    pruning.apply(pruned)  # averaged weights have masks of earlier steps in them
     if not part.fine_tuning.freeze_statistics:
         update_statistics(pruned, batches)
     return pruned
@@ -131,7 +133,7 @@ class PruningCallback(StepCallback):
         if sparsity is not None:
             masks = [magnitude_mask(kernel, sparsity, self.part.pattern) for kernel in self._kernels]
             self._masks = [ops.convert_to_tensor(mask) for mask in masks]
-        self._apply()
+        self._set_to_zero(self._kernels)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_end(epoch, logs)
@@ -140,8 +142,12 @@ class PruningCallback(StepCallback):
     def figures(self) -> dict[str, float]:
         return {"sparsity": total_sparsity(getattr(self.model, "network", self.model))}
 
-    def _apply(self) -> None:
-        for kernel, mask in zip(self._kernels, self._masks, strict=bool(self._masks)):
+    def apply(self, model: keras.Model) -> None:
+        """Set the weights of a model to zero by the last masks."""
+        self._set_to_zero(_selected_kernels(model, self.part.exclude))
+
+    def _set_to_zero(self, kernels: list[keras.Variable]) -> None:
+        for kernel, mask in zip(kernels, self._masks, strict=bool(self._masks)):
             kernel.assign(kernel * mask)
 
     def state(self) -> list[np.ndarray]:

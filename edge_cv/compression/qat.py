@@ -88,17 +88,16 @@ def quantization_aware(
         from edge_cv.compression.tfmot_engine import qat_by_tfmot
 
         return QuantizationAware(*qat_by_tfmot(model, part, batches, progress=progress))
-    from edge_cv.compression.simulated_network import simulated_network, strip
+    from edge_cv.compression.simulated_network import strip
 
     simulation, ranges = simulate(model, calibration_images(batches, CALIBRATION_IMAGES), part)
-    layer = simulated_network(simulation)
     fine_tune(
         simulation,
         batches,
         part.fine_tuning,
         steps=part.steps(len(batches)),
         teacher=teacher or model,
-        callbacks=[_freezing(layer, part.freeze(len(batches)) * len(batches))],
+        callbacks=[_freezing(part.freeze(len(batches)) * len(batches))],
         folder=folder,
         title="quantization-aware training",
         progress=progress,
@@ -164,7 +163,8 @@ def _ranges_by_tensor(layer: SimulatedNetwork) -> dict[str, tuple[float, float]]
     }
 
 
-def _freezing(layer: Any, step: int) -> Any:
+def _freezing(step: int) -> Any:
+    from edge_cv.compression.simulated_network import simulated_network
     from edge_cv.training.callbacks import StepCallback
 
     class Freezing(StepCallback):
@@ -173,8 +173,8 @@ def _freezing(layer: Any, step: int) -> Any:
         def on_step(self) -> None:
             if self.step >= step and not self.frozen:
                 self.frozen = True
-                _ = self.model  # on JAX this brings the trained values back into the variables
-                layer.frozen.assign(1.0)
+                # on JAX `self.model` brings the trained values back into the variables
+                simulated_network(self.model.network).frozen.assign(1.0)
 
         frozen = False
 

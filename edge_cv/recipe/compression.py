@@ -8,6 +8,7 @@ from typing import Any
 
 from converters.errors import InputError, unknown
 from edge_cv.recipe.fields import Part, renamed_fields
+from edge_cv.recipe.training import PRECISIONS
 
 INT8_VALUES = 255  # of a weight, -127..127
 ENGINES = ("keras", "tfmot")  # that prune, cluster and simulate int8
@@ -43,6 +44,8 @@ class FineTuning(Part):
         steps: batches to train on, instead of `epochs`. None: the stage's own rule.
         freeze_statistics: keep the means and variances of batch normalization; its scales and offsets are trained.
             False trains them too, which needs thousands of images.
+        ema: decay per step of an exponential moving average of the weights, which is then the result; None disables it.
+        precision: of computation, as in `Fit`; the rounding of QAT is computed in float32.
     """
 
     epochs: int | None = None
@@ -50,6 +53,8 @@ class FineTuning(Part):
     distillation: float = 0.5
     steps: int | None = None
     freeze_statistics: bool = True
+    ema: float | None = None
+    precision: str = "float32"
 
     def check(self) -> None:
         self.check_at_least(1, "epochs", "steps")
@@ -61,6 +66,10 @@ class FineTuning(Part):
             raise InputError(f"FineTuning.learning_rate must be above 0 and under 1. Received: {self.learning_rate}")
         if not 0 <= self.distillation <= 1:
             raise InputError(f"FineTuning.distillation must be a share in 0..1. Received: {self.distillation}")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise InputError(f"FineTuning.ema must be at least 0 and under 1. Received: {self.ema}")
+        if self.precision not in PRECISIONS:
+            raise unknown("FineTuning.precision", self.precision, PRECISIONS)
 
     def total_steps(self, steps_per_epoch: int, needed: int = STEPS, epochs: int = EPOCHS) -> int:
         """The length of the training in steps.

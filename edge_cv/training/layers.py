@@ -99,7 +99,8 @@ def precision(network: keras.Model, name: str) -> Iterator[None]:
     try:
         if name != "float32":
             for layer in layers[:-1]:
-                layer.dtype_policy = POLICIES[name]
+                if layer.autocast:  # others compute in float32 on purpose
+                    layer.dtype_policy = POLICIES[name]
         yield
     finally:
         for layer, policy in before:
