@@ -9,6 +9,7 @@ from converters import to_tflite
 from converters.errors import InputError
 from converters.tflite.runtime import predict
 from edge_cv.compression.compression_stages import compress
+from edge_cv.compression.keras_graph import inner_layers
 from edge_cv.compression.qat import calibration_images
 from edge_cv.recipe import ChannelPrune, FineTuning, Prune, Qat, WeightClustering
 
@@ -123,7 +124,7 @@ class Noise:
 
 def settled(model, images):
     """A random network with batch normalization statistics of the images, so that its outputs differ between them."""
-    layers = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
+    layers = [layer for layer in inner_layers(model) if type(layer).__name__ == "BatchNormalization"]
     for layer in layers:
         layer.momentum = 0.0
     model(images.astype(np.float32), training=True)
@@ -132,23 +133,61 @@ def settled(model, images):
     return model
 
 
-# Small forms: of EfficientNet with fewer blocks; MobileNetV3 Large has every kind of block that Small has.
+def nested(backbone, *front):
+    """A user's classifier around a network of keras.applications, which is one layer of it."""
+    import keras
+
+    network = getattr(keras.applications, backbone)(
+        input_shape=(32, 32, 3), include_top=False, weights=None, pooling="avg", **APPLICATIONS[backbone]
+    )
+    pixels = x = keras.Input((32, 32, 3))
+    for layer in front:
+        x = layer(x)
+    return keras.Model(pixels, keras.layers.Dense(10)(network(x)))
+
+
+def nested_mobilenet():
+    from keras.layers import Rescaling
+
+    return nested("MobileNet", Rescaling(1 / 127.5, -1.0))
+
+
+def augmented_mobilenet_v2():
+    from keras.layers import RandomFlip, RandomRotation, Rescaling
+
+    return nested("MobileNetV2", RandomFlip(), RandomRotation(0.1), Rescaling(1 / 127.5, -1.0))
+
+
+def nested_mobilenet_v3():
+    return nested("MobileNetV3Small")
+
+
+APPLICATIONS = {
+    "MobileNet": {"alpha": 0.25},
+    "MobileNetV2": {"alpha": 0.35},
+    "MobileNetV3Small": {"alpha": 0.75, "minimalistic": True},
+}
+
+# Small forms: of EfficientNet with fewer blocks.
 NETWORKS = {
     "efficientnet_b0": {"image_size": 32, "phi": -4},
+    "mobilenet_v3_small": {"image_size": 32, "alpha": 0.35},
     "mobilenet_v3_large": {"image_size": 32, "alpha": 0.35},
+    "mobilenet_v4_conv_small": {"image_size": 32},
     "alexnet": {"image_size": 63, "alpha": 0.25},
     "alexnet_2012": {"image_size": 67, "alpha": 0.25},
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
-def test_networks_with_pruning_and_qat_convert_to_integer_operators_only(name, tmp_path):
+@pytest.mark.parametrize("network", [*NETWORKS, nested_mobilenet, augmented_mobilenet_v2, nested_mobilenet_v3])
+def test_networks_with_pruning_and_qat_convert_to_integer_operators_only(network, tmp_path):
     from converters.tflite.graph import Graph, count_operators
     from edge_cv import models
 
-    batches = Noise(NETWORKS[name]["image_size"])
-    model = settled(models.build(name, classes=10, **NETWORKS[name]), batches.images)
+    built = callable(network)
+    batches = Noise(32 if built else NETWORKS[network]["image_size"])
+    model = settled(network() if built else models.build(network, classes=10, **NETWORKS[network]), batches.images)
     once = FineTuning(epochs=1, learning_rate=1e-4)
     made = compress(model, batches, tmp_path, prune=Prune(0.5, "constant", fine_tuning=once), qat=Qat(fine_tuning=once))
     assert [stage.total_sparsity for stage in made] == pytest.approx([0.5, 0.5], abs=0.02)

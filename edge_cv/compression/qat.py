@@ -173,8 +173,9 @@ def _freezing(step: int) -> Any:
         def on_step(self) -> None:
             if self.step >= step and not self.frozen:
                 self.frozen = True
-                # on JAX `self.model` brings the trained values back into the variables
-                simulated_network(self.model.network).frozen.assign(1.0)
+                layer = simulated_network(self.model.network)  # on JAX `self.model` brings the trained values back
+                if layer is not None:
+                    layer.frozen.assign(1.0)
 
         frozen = False
 
