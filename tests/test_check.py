@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +178,7 @@ def test_broken_shards_are_found(tmp_path):
     assert said(check(tmp_path / "out"), "shards are broken") == [("train", 1, True)]
 
 
+@pytest.mark.slow
 def test_tiny_images_are_compared_by_their_bytes_only():
     found = check("digits")
     assert [finding.what for finding in found.findings] == ["are tiny (a side under 32 pixels)"] * 2
@@ -211,22 +210,18 @@ def test_groups_of_look_alikes_equal_those_of_a_full_comparison():
     assert ((groups[3:, None] == groups[3:]) == expected).all()
 
 
-def test_the_command_prints_a_table_or_json_and_sets_the_exit_code(tmp_path):
-    def run(*arguments):
-        command = [sys.executable, "-m", "edge_cv.cli", "data", "check", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True)
-
+def test_the_command_prints_a_table_or_json_and_sets_the_exit_code(edge_cv, tmp_path):
     photos(tmp_path / "a")
-    done = run(tmp_path / "a")
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "nothing found")
+    code, out, _ = edge_cv("data", "check", tmp_path / "a")
+    assert (code, out.splitlines()[-1]) == (0, "nothing found")
     write(tmp_path / "a" / "ant nest" / "x.jpg", b"")
-    done = run(tmp_path / "a", "--json")
-    assert done.returncode == 1
-    found = json.loads(done.stdout)
+    code, out, _ = edge_cv("data", "check", tmp_path / "a", "--json")
+    assert code == 1
+    found = json.loads(out)
     assert found["findings"][0]["what"] == "cannot be read"
     assert found["parts"][0]["images"] == 13
-    done = run(tmp_path / "absent")
-    assert done.returncode == 2
-    assert done.stderr.startswith("edge-cv: data must be a folder or file of images")
+    code, _, err = edge_cv("data", "check", tmp_path / "absent")
+    assert code == 2
+    assert err.startswith("edge-cv: data must be a folder or file of images")
     with pytest.raises(InputError):
         check(tmp_path / "a", tmp_path / "absent")

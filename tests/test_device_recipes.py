@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +27,6 @@ INT8 = Output("", "tflite", "int8")
 
 ROOT = Path(__file__).parents[1]
 FOR_DEVICES = recipes.device_recipes()
-
-
-def _edge_cv(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "edge_cv.cli", *map(str, arguments)]
-    return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_every_target_has_a_recipe_that_names_its_sources():
@@ -84,12 +76,13 @@ def test_a_device_recipe_runs_in_its_quick_form(recipe, shared):
         assert {Path(name).suffix for name in report["delivery"]["files"]} == {".h", ".cc", ".c"}
 
 
-def test_devices_lists_every_recipe_for_a_device():
-    done = _edge_cv("devices", "--json")
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
+def test_devices_lists_every_recipe_for_a_device(edge_cv, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    code, out, err = edge_cv("devices", "--json")
+    assert code == 0, err
+    rows = json.loads(out)
     assert [row["recipe"] for row in rows] == [str(path.relative_to(ROOT)) for path, _ in FOR_DEVICES]
-    assert "Raspberry Pi 5" in _edge_cv("devices").stdout
+    assert "Raspberry Pi 5" in edge_cv("devices")[1]
 
 
 def test_a_tensorrt_file_has_no_zero_points(tmp_path):

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import subprocess
-import sys
 from importlib import metadata
 
 from edge_cv.pipeline.doctor import EXTRAS, missing
 
 
-def doctor(*options: str, path: str | None = None) -> subprocess.CompletedProcess:
-    environment = os.environ if path is None else os.environ | {"PATH": path}
-    command = [sys.executable, "-m", "edge_cv.cli", "doctor", *options]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+def test_it_prints_the_machine_the_versions_and_one_row_for_each_extra(edge_cv):
+    code, out, err = edge_cv("doctor")
+    assert code == 0, err
+    assert f"Python {platform.python_version()}" in out
+    assert f"numpy {metadata.version('numpy')}" in out
+    assert all(purpose in out for purpose in EXTRAS.values())
 
 
-def test_it_prints_the_machine_the_versions_and_one_row_for_each_extra():
-    done = doctor()
-    assert done.returncode == 0, done.stderr
-    assert f"Python {platform.python_version()}" in done.stdout
-    assert f"numpy {metadata.version('numpy')}" in done.stdout
-    assert all(purpose in done.stdout for purpose in EXTRAS.values())
-
-
-def test_a_program_that_is_missing_is_named_with_the_command_that_installs_it(tmp_path):
-    done = doctor("--json", path=str(tmp_path))
-    checks = {check["purpose"]: check for check in json.loads(done.stdout)["checks"]}
+def test_a_program_that_is_missing_is_named_with_the_command_that_installs_it(edge_cv, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, out, _ = edge_cv("doctor", "--json")
+    checks = {check["purpose"]: check for check in json.loads(out)["checks"]}
     assert checks["benchmark --device adb"]["missing"] == ["adb"]
     assert checks["benchmark --device adb"]["install"] == "apt-get install adb"
-    assert done.returncode == 0  # not every command needs it
+    assert code == 0  # not every command needs it
 
 
 def test_a_requirement_is_missing_if_it_is_not_installed_or_has_another_version():
