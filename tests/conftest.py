@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import functools
 import gc
 import os
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import keras
     from image_batches import Memory
     from ssh_server import Server
+
+    from converters import Conversion
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -164,17 +167,24 @@ def pixels() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
+def small_conversion(small_model: keras.Model, pixels: np.ndarray) -> Conversion:
+    """`small_model` as int8, calibrated on `pixels`, with the preprocessing in its metadata."""
+    from converters import Preprocessing, to_tflite
+
+    return to_tflite(small_model, "int8", calibration=pixels, preprocessing=Preprocessing(32))
+
+
+@pytest.fixture(scope="session")
 def small_files(
-    small_model: keras.Model, pixels: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+    small_model: keras.Model, small_conversion: Conversion, pixels: np.ndarray, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """`small_model` as float32 and int8 TFLite files, by scheme, with the preprocessing in their metadata."""
     from converters import Preprocessing, to_tflite
 
-    folder, files = tmp_path_factory.mktemp("small"), {}
-    for scheme in ("float32", "int8"):
-        conversion = to_tflite(small_model, scheme, calibration=pixels, preprocessing=Preprocessing(32))
-        files[scheme] = conversion.save(folder / f"small_{scheme}.tflite")
-    return files
+    folder = tmp_path_factory.mktemp("small")
+    float32 = to_tflite(small_model, "float32", calibration=pixels, preprocessing=Preprocessing(32))
+    conversions = {"float32": float32, "int8": small_conversion}
+    return {scheme: made.save(folder / f"small_{scheme}.tflite") for scheme, made in conversions.items()}
 
 
 @pytest.fixture(scope="session")
@@ -336,10 +346,12 @@ def digits_model(
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return _trained_on_digits(digits[0])
     file = tmp_path_factory.getbasetemp().parent / "digits.keras"
-    if not file.exists():
-        unfinished = tmp_path_factory.mktemp("digits") / file.name
-        _trained_on_digits(digits[0]).save(unfinished)
-        unfinished.replace(file)
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # while another worker trains it
+        if not file.exists():
+            unfinished = tmp_path_factory.mktemp("digits") / file.name
+            _trained_on_digits(digits[0]).save(unfinished)
+            unfinished.replace(file)
     return keras.models.load_model(file, compile=False)
 
 

@@ -44,6 +44,7 @@ def test_each_scheme_predicts_as_keras_does(small_model, pixels, logits, scheme,
     assert conversion.size_bytes == len(conversion.content)
 
 
+@pytest.mark.slow
 def test_int8_is_as_good_as_tensorflows_own_converter_makes_it(small_model, pixels, logits, tmp_path):
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
@@ -149,8 +150,10 @@ def test_the_preprocessing_must_be_of_the_models_size(small_model):
         to_tflite(small_model, "float32", preprocessing=Preprocessing(64))
 
 
-def test_verify_measures_against_the_source_and_against_another_conversion(small_model, pixels, logits):
-    conversion = to_tflite(small_model, "int8", calibration=pixels)
+def test_verify_measures_against_the_source_and_against_another_conversion(
+    small_model, small_conversion, pixels, logits
+):
+    conversion = small_conversion
     outputs = predict(conversion.content, pixels, pixel_offset=conversion.pixel_offset)
     parity = verify(small_model, conversion, pixels)
     assert parity.sqnr_db == pytest.approx(_sqnr(logits, outputs), abs=0.01)
@@ -298,7 +301,7 @@ def test_weights_that_are_not_finite_are_rejected(small_network, value):
         to_tflite(model, "float32")
 
 
-@pytest.mark.parametrize("scheme", ["int8", "int16x8", "mixed"])
+@pytest.mark.parametrize("scheme", ["int8", *(pytest.param(s, marks=pytest.mark.slow) for s in ("int16x8", "mixed"))])
 def test_layers_of_constant_outputs_convert(scheme, pixels):
     import keras
     from keras import layers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -54,8 +56,11 @@ def networks(small_network):
 
 @pytest.fixture(scope="module")
 def in_int8(networks, pixels):
-    """The int8 file of each front."""
-    return {front: to_tflite(network, "int8", calibration=pixels) for front, (network, _) in networks.items()}
+    """Makes the int8 file of a front, each once."""
+    return functools.cache(lambda front: to_tflite(networks[front][0], "int8", calibration=pixels))
+
+
+QUICK = [front if front == "/127.5-1" else pytest.param(front, marks=pytest.mark.slow) for front in FRONTS]
 
 
 @pytest.mark.parametrize("front", FRONTS)
@@ -93,11 +98,11 @@ def test_a_scaling_that_is_not_of_pixels_is_not_taken_for_one(small_network, pix
     assert _sqnr(_logits(network, x), predict(conversion.content, x)) > 20
 
 
-@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("front", QUICK)
 def test_int8_takes_the_pixel_minus_128(networks, in_int8, pixels, front):
     _, scale, offset, zero_point = FRONTS[front]
     expected = _logits(networks[front][0], pixels)
-    conversion = in_int8[front]
+    conversion = in_int8(front)
     assert conversion.pixel_offset == -128
     entry = conversion.metadata["input"]
     assert entry["scale"] == pytest.approx(scale if offset else 1.0, rel=1e-6)
@@ -149,14 +154,15 @@ def test_absorbing_loses_nothing_against_tensorflows_converter_without_normaliza
     run = _int8_runner(content)
     theirs = np.array([run(np.clip(np.rint(x / in_scale) + zero_point, -128, 127)) for x in scaled])
 
-    run = _int8_runner(in_int8[front].content)
+    run = _int8_runner(in_int8(front).content)
     ours = np.array([run(image.astype(np.int16) - 128) for image in pixels])
     assert _sqnr(expected, ours) > _sqnr(expected, theirs) - 3
 
 
+@pytest.mark.slow
 def test_two_scalings_give_the_file_of_one(in_int8):
     """Both fronts make -1..1 of pixels."""
-    assert in_int8["two"].metadata["input"] == in_int8["/127.5-1"].metadata["input"]
+    assert in_int8("two").metadata["input"] == in_int8("/127.5-1").metadata["input"]
 
 
 def test_the_normalized_computes_what_the_whole_model_does(networks, pixels):
@@ -258,10 +264,10 @@ def test_a_preprocessing_that_says_pixels_is_believed(small_network, pixels):
     assert conversion.metadata["input"]["scale"] == 1.0
 
 
-def test_uint8_takes_the_pixel_itself(small_model, pixels):
+def test_uint8_takes_the_pixel_itself(small_model, small_conversion, pixels):
     conversion = to_tflite(small_model, Int8(io="uint8"), calibration=pixels)
     assert conversion.pixel_offset == 0
-    run, signed = _int8_runner(conversion.content), _int8_runner(to_tflite(small_model, calibration=pixels).content)
+    run, signed = _int8_runner(conversion.content), _int8_runner(small_conversion.content)
     for image in pixels[:8]:
         np.testing.assert_allclose(run(image), signed(image.astype(np.int16) - 128), atol=1e-6)
 

@@ -11,7 +11,6 @@ from isolated_cases import IsolatedCases
 from model_mutations import changed_tflite
 from mutations import refused_or_done
 
-from converters import to_tflite
 from converters.declared import declared_record
 from converters.devices import micro, targets
 from converters.float_model import find_normalization, output_meaning
@@ -20,14 +19,13 @@ from converters.tflite.graph import Graph, count_macs, count_operators
 from converters.tflite.metadata import read_embedded
 from converters.tflite.standard_metadata import read_standard
 
-CASES = 120
+CASES = 60
 TARGETS = ("cpu", "edgetpu", "micro", "mediapipe", "gpu", "tflite-2.3")
 
 
 @pytest.fixture(scope="module")
-def contents(small_model, pixels) -> dict[str, bytes]:
-    kinds = {"float32": None, "int8": pixels}
-    return {name: to_tflite(small_model, name, calibration=images).content for name, images in kinds.items()}
+def contents(small_files) -> dict[str, bytes]:
+    return {scheme: path.read_bytes() for scheme, path in small_files.items()}
 
 
 def read(path: Path) -> bool:
@@ -91,7 +89,7 @@ def isolated():
 
 
 def test_changed_files_are_opened_and_run_or_refused(contents, isolated, tmp_path):
-    assert fuzz(contents["float32"], tmp_path, 15, "run 0", lambda path: isolated.run(opened, path))
+    assert fuzz(contents["float32"], tmp_path, 8, "run 0", lambda path: isolated.run(opened, path))
 
 
 @pytest.mark.slow

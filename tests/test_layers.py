@@ -12,8 +12,8 @@ from converters.tflite.layers import first_departing, layer_errors, worst
 
 
 @pytest.fixture(scope="module")
-def pair(small_model, pixels):
-    return to_tflite(small_model, "float32"), to_tflite(small_model, "int8", calibration=pixels)
+def pair(small_model, small_conversion):
+    return to_tflite(small_model, "float32"), small_conversion
 
 
 def test_worst_is_lowest_first():

@@ -14,9 +14,9 @@ from converters.tflite.graph import Graph, count_operators
 from converters.tflite.runtime import predict
 
 
-@pytest.fixture(scope="module")
-def int8(small_model, pixels):
-    return to_tflite(small_model, "int8", calibration=pixels)
+@pytest.fixture
+def int8(small_conversion):
+    return small_conversion
 
 
 def test_every_operator_of_int8_is_integer(int8):
@@ -96,7 +96,7 @@ def test_runs_twice_alike(small_model, pixels, int8):
     )
 
 
-@pytest.mark.parametrize("correction", ["none", "gptq"])
+@pytest.mark.parametrize("correction", [pytest.param("none", marks=pytest.mark.slow), "gptq"])
 @pytest.mark.parametrize("kind", ["Conv2D", "DepthwiseConv2D"])
 def test_a_channel_of_bias_alone_keeps_its_value(kind, correction, pixels):
     import keras
