@@ -100,6 +100,7 @@ def test_one_of_two_phones_is_chosen_by_its_serial(plugged, artifact):
         measure_on("adb", artifact, runs=1)
 
 
+@pytest.mark.slow
 def test_accuracy_on_the_phone_is_that_of_this_machine(plugged, artifact, tmp_path, monkeypatch):
     fake = plugged()
     photos = []

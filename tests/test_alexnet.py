@@ -253,6 +253,7 @@ def test_imagenet_weights_of_a_network_without_published_ones_are_refused(name: 
         models.build(name, weights="imagenet", **options)
 
 
+@pytest.mark.slow
 def test_other_file_in_the_place_of_torchvisions_is_refused_by_its_hash(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGE_CV_WEIGHTS", str(tmp_path))
     (tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"PK\x03\x04")

@@ -19,7 +19,7 @@ from edge_cv.data.places import FilePart
 from edge_cv.recipe import Augment
 
 
-@pytest.mark.parametrize("size", [(80, 60), (60, 80), (700, 500), (20, 15)])
+@pytest.mark.parametrize("size", [(80, 60), pytest.param((60, 80), marks=pytest.mark.slow), (700, 500), (20, 15)])
 def test_tensorflow_and_pillow_crop_alike(size):
     samples = Memory(tuple(stored(scene(n, *size)) for n in range(8)), np.zeros(8, np.int32))
     batches = make(samples, Augment())

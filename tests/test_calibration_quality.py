@@ -34,6 +34,7 @@ def test_repeats_and_leaked_images_are_named(small_model, many):
     assert any("makes the result too good" in line for line in quality.advice)
 
 
+@pytest.mark.slow
 def test_few_images_and_images_of_another_kind_are_told(small_model, many):
     quality = assess_calibration(small_model, many[:6], many[100:])
     assert any("6 calibration images are few" in line for line in quality.advice)

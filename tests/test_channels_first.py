@@ -39,7 +39,9 @@ def _network(front: Callable[[Any, Any], Any]) -> Any:
     return tf_keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)))
 
 
-@pytest.mark.parametrize("front", [_plain, _normalized, _read_twice])
+@pytest.mark.parametrize(
+    "front", [_plain, *(pytest.param(front, marks=pytest.mark.slow) for front in (_normalized, _read_twice))]
+)
 def test_a_file_of_channels_first_takes_images_of_channels_last(front, pixels, tmp_path):
     import tensorflow as tf
 

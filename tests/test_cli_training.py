@@ -40,6 +40,7 @@ def test_compress_evaluates_each_stage_and_resumes(edge_cv, digits_model, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
 
 
+@pytest.mark.slow
 def test_probe_makes_a_model_without_training_and_says_how_good_it_is(edge_cv, tmp_path):
     """On photos of two colours, which every feature separates."""
     rng = np.random.default_rng(0)

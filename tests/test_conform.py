@@ -99,6 +99,7 @@ def test_the_outputs_inside_a_file_are_those_of_its_operators_in_order(executor,
         assert np.abs(values.astype(int) - expected).max() <= 3  # of steps: kernels round in their own ways
 
 
+@pytest.mark.slow
 def test_the_first_operator_that_differs_is_named(found, small_files, photos):
     content, inputs = small_files["int8"].read_bytes(), _integers(photos)
     for result in found.results:
@@ -115,6 +116,7 @@ def test_the_first_operator_that_differs_is_named(found, small_files, photos):
         assert (result.operator, result.layer) == (operator.name, Graph(content).name(operator.outputs[0]))
 
 
+@pytest.mark.slow
 def test_float_files_agree_within_a_step(small_files, photos):
     results = conform(small_files["float32"], str(photos), limit=3).results
     assert all(result.error is None and result.flipped == 0 and result.max_steps < 1 for result in results)
@@ -151,6 +153,7 @@ def test_a_runtime_that_refuses_or_crashes_is_a_result(photos):
         process.run(b"no model", _integers(photos))
 
 
+@pytest.mark.slow
 def test_a_missing_runtime_is_named_with_how_to_install_it(small_files, photos, monkeypatch):
     monkeypatch.setattr(
         executors, "package_versions", lambda names: {} if names == ["tflite-micro"] else package_versions(names)

@@ -142,6 +142,7 @@ class Finished:
         return self.whole.epoch(number, first_step)
 
 
+@pytest.mark.slow
 def test_augmenting_in_the_step_trains_as_finished_batches_do(memory):
     settings = quick(batch_size=4, epochs=2, schedule="constant")
     ours, expected = network(), network()
@@ -162,7 +163,8 @@ def interrupt(monkeypatch, epoch: int, step: int) -> None:
     monkeypatch.setattr(TrainingMonitor, "on_train_batch_begin", interrupted)
 
 
-@pytest.mark.parametrize("steps", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 2])
 def test_an_augmented_training_resumes_within_an_epoch(memory, tmp_path, steps):
     settings = quick(batch_size=4, epochs=2, schedule="constant", checkpoint_seconds=0.0, steps_per_execution=steps)
     whole, again = network(), network()
@@ -199,7 +201,7 @@ def test_several_steps_a_call_train_as_one_does(memory, monkeypatch):
     assert fitted.history[1]["learning_rate"] == pytest.approx(0.1 * 0.5 * (1 + math.cos(math.pi * 11 / 12)), rel=1e-4)
 
 
-@pytest.mark.parametrize("broken", ["Huffman table", "all"])
+@pytest.mark.parametrize("broken", [pytest.param("Huffman table", marks=pytest.mark.slow), "all"])
 def test_a_jpeg_that_tensorflow_refuses_is_replaced_within_the_training(memory, broken):
     photo = memory.contents[0]
     table = photo.index(b"\xff\xc4") + 5

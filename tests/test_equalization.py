@@ -50,7 +50,11 @@ def _float_content(activation: str | None, padding: str = "same", kernel: int = 
 
 @pytest.mark.parametrize(
     ("activation", "padding", "kernel"),
-    [("relu", "same", 1), ("relu", "same", 3), ("relu", "valid", 1), ("relu6", "same", 1), (None, "same", 3)],
+    [
+        *(("relu", "same", 3), ("relu6", "same", 1)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("relu", "same", 1), ("relu", "valid", 1))),
+        pytest.param(None, "same", 3, marks=pytest.mark.slow),
+    ],
 )
 def test_outputs_stay_the_same(pixels, activation, padding, kernel):
     content = _float_content(activation, padding, kernel)

@@ -62,6 +62,7 @@ def stopped(train, folder, step: int) -> None:
     assert (folder / "checkpoint.npz").is_file()
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_resumes_to_the_same_weights(digits, small_classifier, tmp_path):
     batches, tuning = digits[0], FineTuning(epochs=3, learning_rate=1e-3, distillation=0.3)
     whole, resumed, steps = clone(small_classifier), clone(small_classifier), []
@@ -80,7 +81,7 @@ def test_an_interrupted_training_resumes_to_the_same_weights(digits, small_class
         Prune(0.75),
         pytest.param(Prune(0.5, "constant", pattern="2:4"), marks=pytest.mark.slow),
         pytest.param(WeightClustering(8), marks=pytest.mark.slow),
-        Qat(),
+        pytest.param(Qat(), marks=pytest.mark.slow),
     ],
     ids=["prune", "2:4", "cluster", "qat"],
 )
@@ -220,6 +221,7 @@ def test_other_classes_and_a_loss_that_is_not_finite_are_refused(digits, small_c
         fine_tune(broken, digits[0], FineTuning(epochs=1, distillation=0.0))
 
 
+@pytest.mark.slow
 def test_the_model_keeps_its_momentum_and_can_be_saved(digits, small_classifier, tmp_path):
     import keras
 
@@ -267,6 +269,7 @@ def test_rounds_have_the_batches_of_the_epochs_in_order_from_any_step(length, to
     assert list(rounds.epoch(0, 2)) == every[2 : len(rounds)]
 
 
+@pytest.mark.slow
 def test_frozen_statistics_stay_while_scales_and_offsets_are_trained(digits, small_classifier):
     frozen, trained = clone(small_classifier), clone(small_classifier)
     fine_tune(frozen, digits[0], FineTuning(steps=10))

@@ -21,7 +21,7 @@ from edge_cv.report.files import load_all, to_dict
 from edge_cv.report.page import to_html
 from edge_cv.report.terminal import show
 
-CASES = 30  # of each subject in the quick tests
+CASES = 15  # of each subject in the quick tests
 SEEDS = (1, 2, 3)  # of the slow ones
 PAGES = 5  # cases of a page with all its plots, which takes long
 SHA256 = "5" * 64
@@ -190,6 +190,7 @@ def test_many_changed_reports_are_shown_or_refused(subject, seed, tmp_path):
     fuzz(subject, tmp_path, 300, seed, PAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_an_unchanged_report_is_shown(subject, tmp_path):
     original, use = SUBJECTS[subject]

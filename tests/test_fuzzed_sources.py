@@ -18,7 +18,7 @@ from mutations import damaged, refused_or_done
 from converters.sources import open_source
 
 KINDS = ("keras_3.keras", "keras_3.h5", "keras_2.h5", "saved")
-CASES = {"keras_3.keras": 12, "keras_3.h5": 8, "keras_2.h5": 8, "saved": 4}
+CASES = {"keras_3.keras": 6, "keras_3.h5": 4, "keras_2.h5": 4, "saved": 2}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def isolated():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_changed_models_are_opened_or_refused(kind, originals, tmp_path, isolated):
-    fuzz(kind, originals, tmp_path, 16 * CASES[kind], 1, isolated.run)
+    fuzz(kind, originals, tmp_path, 32 * CASES[kind], 1, isolated.run)
 
 
 def test_unchanged_models_are_opened(originals):

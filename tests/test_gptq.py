@@ -28,7 +28,7 @@ def _sqnr(model: Any, scheme: converters.Int8, calibration: np.ndarray, images: 
     return sqnr_db(predict(reference.content, images), predict(made.content, images, pixel_offset=made.pixel_offset))
 
 
-@pytest.mark.parametrize("correction", ["bias", "gptq"])
+@pytest.mark.parametrize("correction", [pytest.param("bias", marks=pytest.mark.slow), "gptq"])
 def test_correction_is_no_worse_than_plain_on_other_images(
     small_model: keras.Model, pixels: np.ndarray, correction: str
 ):

@@ -94,6 +94,7 @@ def test_what_is_not_a_photo_is_rejected():
         image_hash(np.zeros((4, 4, 3)))
 
 
+@pytest.mark.slow
 def test_two_hundred_thousand_hashes_take_seconds():
     hashes = np.random.default_rng(0).integers(0, 2**64, 200_000, np.uint64)
     hashes[-1000:] = hashes[:1000] ^ np.uint64(0b10100001)

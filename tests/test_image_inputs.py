@@ -70,26 +70,34 @@ def case(request):
 
 
 @pytest.fixture(scope="module")
-def made(case, tmp_path_factory):
-    """The network, 8 images, its outputs, and its SavedModel and float TFLite file by another converter."""
+def made(case):
+    """The network, 8 images and its outputs."""
+    model = case.network()
+    images = np.random.default_rng(0).integers(0, 256, (8, *case.shape)).astype(np.float32)
+    return model, images, case.expected(model, images)
+
+
+@pytest.fixture(scope="module")
+def files(made, tmp_path_factory):
+    """The folder of the network's SavedModel and float TFLite file by another converter."""
     import tensorflow as tf
 
     folder = tmp_path_factory.mktemp("forms")
-    model = case.network()
-    images = np.random.default_rng(0).integers(0, 256, (8, *case.shape)).astype(np.float32)
-    model.export(folder / "saved", verbose=False)
+    made[0].export(folder / "saved", verbose=False)
     (folder / "model.tflite").write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder / "saved")).convert())
-    return model, images, case.expected(model, images), folder
+    return folder
 
 
 def _nhwc(images: np.ndarray) -> np.ndarray:
     return images if images.ndim == 4 else images[..., None]
 
 
-@pytest.mark.parametrize("form", ["keras", "saved", "model.tflite"])
-def test_every_form_of_the_model_becomes_whole_int8_and_keeps_its_outputs(case, made, form):
-    model, images, expected, folder = made
-    source = open_source(model if form == "keras" else folder / form, **case.options)
+@pytest.mark.parametrize(
+    "form", ["keras", *(pytest.param(f, marks=pytest.mark.slow) for f in ("saved", "model.tflite"))]
+)
+def test_every_form_of_the_model_becomes_whole_int8_and_keeps_its_outputs(case, made, form, request):
+    model, images, expected = made
+    source = open_source(model if form == "keras" else request.getfixturevalue("files") / form, **case.options)
     assert source.input_shape == _nhwc(images).shape[1:]
     float32 = to_tflite(source, "float32", calibration=images)
     assert np.abs(predict(float32.content, _nhwc(images)) - expected).max() < 1e-4
@@ -102,7 +110,7 @@ def test_every_form_of_the_model_becomes_whole_int8_and_keeps_its_outputs(case, 
 
 
 def test_onnx_takes_the_same_image_and_verify_finds_the_size_itself(case, made):
-    model, images, _, _ = made
+    model, images, _ = made
     conversion = to_onnx(model, calibration=images, **case.options)
     assert conversion.parity.sqnr_db > 80
     output = {name: value for name, value in case.options.items() if name == "output"}

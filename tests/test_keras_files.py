@@ -26,7 +26,9 @@ def _outputs(model: Any, images: np.ndarray) -> np.ndarray:
     return np.asarray(model(images, training=False))
 
 
-@pytest.mark.parametrize("version", ["2.2.4-tf", "2.3.0-tf", "2.10.0", "2.15.0"])
+@pytest.mark.parametrize(
+    "version", ["2.2.4-tf", *(pytest.param(v, marks=pytest.mark.slow) for v in ("2.3.0-tf", "2.10.0", "2.15.0"))]
+)
 def test_an_h5_file_of_keras_2_computes_what_tf_keras_computes(version, tmp_path):
     import h5py
 
@@ -80,7 +82,9 @@ def test_a_keras_file_of_tf_keras_computes_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["keras", "h5", "hdf5", "model", "tf_keras"])
+@pytest.mark.parametrize(
+    "kind", ["keras", "h5", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("hdf5", "model", "tf_keras"))]
+)
 def test_a_model_of_mixed_precision_computes_in_float32(policy, kind, small_network, tmp_path):
     import keras
     import tf_keras

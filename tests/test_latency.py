@@ -199,6 +199,7 @@ def test_environment_names_no_host():
     assert platform.node() == name or platform.node() not in text
 
 
+@pytest.mark.slow
 def test_measuring_in_turns_divides_the_runs_and_keeps_every_sample(dense_model):
     from edge_cv.evaluation import measure_in_turns
 

@@ -39,7 +39,7 @@ def test_a_model_with_such_names_converts_and_keeps_them(model):
     assert model.name == "mon mod\u00e8le"
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("suffix", [".keras", pytest.param(".h5", marks=pytest.mark.slow)])
 def test_a_file_with_such_names_is_rebuilt_with_others(suffix, model, tmp_path):
     file = tmp_path / f"odd{suffix}"
     model.save(file)

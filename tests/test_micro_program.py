@@ -120,7 +120,10 @@ def _assert_equal(folder: Path, record: Record, sizes=PHOTOS) -> None:
 
 
 @needs_gcc
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize(
+    "interpolation",
+    ["bilinear", "bicubic", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nearest", "lanczos"))],
+)
 @pytest.mark.parametrize("rule", ["crop_then_resize", "resize_then_crop", "stretch"])
 def test_c_prepares_a_photo_bit_for_bit_as_python_does(rule, interpolation, tmp_path):
     for n, (height, width, channels, resize_to) in enumerate([(24, 24, 3, 28), (20, 33, 1, None)]):

@@ -102,6 +102,7 @@ def test_resolution_is_halved_five_times_within_the_block_and_by_the_last_depthw
     assert model.get_layer("neck_conv").output.shape[1] == 2
 
 
+@pytest.mark.slow
 def test_dropout_and_stochastic_depth_are_the_variants_and_can_be_turned_off():
     def rates(model: keras.Model) -> dict[str, float]:
         return {layer.name: layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)}

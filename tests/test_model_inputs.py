@@ -41,7 +41,10 @@ def _output(model, layer: str, images: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "name",
-    ["mobilenet_v2", *(pytest.param(f"mobilenet_{v}", marks=pytest.mark.slow) for v in ("v3_small", "v4_conv_small"))],
+    [
+        "mobilenet_v1",
+        *(pytest.param(f"mobilenet_{v}", marks=pytest.mark.slow) for v in ("v2", "v3_small", "v4_conv_small")),
+    ],
 )
 def test_an_architecture_takes_grey_rectangles(name):
     model = models.build(name, classes=3, image_size=(32, 64), channels=1)

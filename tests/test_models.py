@@ -87,9 +87,8 @@ def test_the_table_covers_every_model():
     assert {row.name for row in TABLE} == set(models.names())
 
 
-# The quick tests build one variant of each kind; the others differ in numbers only, and the largest take seconds.
-BIG = ("efficientnet", "alexnet_2012", "mobilenet_v4_conv_medium")
-QUICK = {name for name in models.names() if not name.startswith(BIG)} | {"efficientnet_b0", SMALLEST}
+# The quick tests build one small variant of most kinds; the others take seconds each, or differ in numbers only.
+QUICK = {"mobilenet_v1", "mobilenet_v3_small", "mobilenet_v4_conv_small", SMALLEST}
 
 
 SLOW = pytest.mark.slow
@@ -118,10 +117,7 @@ def test_model_is_the_published_one(row: Expected):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in ("alexnet", "mobilenet_v1", "mobilenet_v3_small", SMALLEST) else pytest.param(name, marks=SLOW)
-        for name in models.names()
-    ],
+    [name if name == "mobilenet_v1" else pytest.param(name, marks=SLOW) for name in models.names()],
 )
 def test_model_takes_another_size_and_other_classes(name: str):
     size = SMALLEST_IMAGE.get(name, 32)
@@ -138,12 +134,14 @@ def test_size_that_is_not_a_multiple_of_32_works():
     assert logits_of(model, np.zeros((1, 75, 75, 3), np.float32)).shape == (1, 3)
 
 
-def test_keras_file_loads_without_custom_objects_and_gives_the_same_logits(small: keras.Model, tmp_path):
+@pytest.mark.parametrize("name", ["narrow", pytest.param("small", marks=SLOW)])
+def test_keras_file_loads_without_custom_objects_and_gives_the_same_logits(name: str, request, tmp_path):
+    model = request.getfixturevalue(name)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
-    small.save(tmp_path / "model.keras")
+    model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
 
-    np.testing.assert_array_equal(logits_of(loaded, pixels), logits_of(small, pixels))
+    np.testing.assert_array_equal(logits_of(loaded, pixels), logits_of(model, pixels))
 
 
 def test_one_training_step_changes_weights_and_gives_a_finite_loss():
@@ -284,7 +282,7 @@ def test_invalid_options_are_refused_with_the_received_value(options: dict, mess
 # --- weights from a file ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+@pytest.mark.parametrize("suffix", [".keras", pytest.param(".weights.h5", marks=SLOW)])
 def test_own_file_gives_the_same_logits(narrow: keras.Model, tmp_path, suffix: str):
     path = tmp_path / f"small{suffix}"
     narrow.save(path) if suffix == ".keras" else narrow.save_weights(path)
@@ -327,7 +325,7 @@ def test_file_of_a_deeper_model_is_refused(tmp_path):
         models.build(SMALLEST, classes=4, image_size=32, weights=tmp_path / "deeper.weights.h5")
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+@pytest.mark.parametrize("suffix", [pytest.param(".keras", marks=SLOW), ".weights.h5"])
 def test_own_file_with_another_head_loads_the_backbone_with_a_warning(
     narrow: keras.Model, tmp_path, caplog, suffix: str
 ):
@@ -342,6 +340,7 @@ def test_own_file_with_another_head_loads_the_backbone_with_a_warning(
         np.testing.assert_array_equal(weight, expected)
 
 
+@pytest.mark.slow
 def test_imagenet_weights_with_other_classes_load_the_backbone_and_log_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         ten = models.build("efficientnet_lite0", classes=10, image_size=32, weights="imagenet")

@@ -13,7 +13,9 @@ from converters.onnx.export import MIN_OPSET, max_opset
 from converters.tflite.runtime import onnx_session
 
 
-@pytest.mark.parametrize("kind", ["gelu", "gelu_tanh", "relu_minus_1_to_1"])
+@pytest.mark.parametrize(
+    "kind", ["gelu", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gelu_tanh", "relu_minus_1_to_1"))]
+)
 def test_fused_operators_are_expressed_in_every_opset(kind):
     model, photos = network(kind), images(8)
     for opset in (MIN_OPSET, max_opset()):
@@ -23,7 +25,7 @@ def test_fused_operators_are_expressed_in_every_opset(kind):
 
 
 @pytest.mark.parametrize("scheme", ["float32", "int8"])
-@pytest.mark.parametrize("kind", ["attention", "up_sampling_bilinear"])
+@pytest.mark.parametrize("kind", [pytest.param("attention", marks=pytest.mark.slow), "up_sampling_bilinear"])
 def test_a_free_batch_gives_each_image_its_own_outputs(kind, scheme):
     model, photos = network(kind), images(8)
     conversion = to_onnx(model, scheme, calibration=photos, batch="free")

@@ -52,7 +52,10 @@ def counts(monkeypatch) -> Counter:
 
 @pytest.mark.parametrize(
     "scheme",
-    [Float32(), Float16(), DynamicInt8(), Int8(correction="none"), Int8(), Int8(io="float32"), Int16x8()],
+    [
+        *(Float32(), Int8(correction="none"), Int8()),
+        *(pytest.param(s, marks=pytest.mark.slow) for s in (Float16(), DynamicInt8(), Int8(io="float32"), Int16x8())),
+    ],
     ids=str,
 )
 def test_the_graph_is_parsed_and_packed_a_constant_number_of_times(models, counts, monkeypatch, scheme):

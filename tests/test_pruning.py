@@ -37,6 +37,7 @@ def test_three_quarters_of_the_weights_become_zero_and_the_accuracy_is_kept(digi
         np.testing.assert_array_equal(after, original)
 
 
+@pytest.mark.slow
 def test_two_of_four_neighbours_along_the_input_channels_are_zero(digits, digits_model):
     part = Prune(0.5, "constant", pattern="2:4", fine_tuning=FineTuning(epochs=1))
     pruned = prune(digits_model, part, digits[0])

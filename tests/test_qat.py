@@ -74,6 +74,7 @@ def test_statistics_and_ranges_are_constant_when_frozen_from_the_beginning(digit
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-5
 
 
+@pytest.mark.slow
 def test_zeros_of_a_pruned_model_stay_zero_with_few_weight_values(digits, digits_model):
     from edge_cv.compression.keras_graph import clone
     from edge_cv.compression.pruning import sparsity

@@ -26,7 +26,8 @@ def test_a_saved_model_that_answers_at_random_is_refused_with_the_remedy(tmp_pat
     np.testing.assert_allclose(outputs, np.asarray(model(images, training=False)), atol=1e-4)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_a_saved_model_of_mixed_precision_converts_in_float32(policy, small_network, pixels, tmp_path):
     import keras
 

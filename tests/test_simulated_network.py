@@ -81,7 +81,10 @@ def pixels(model, count: int):
     return np.random.default_rng(0).integers(0, 256, (count, *shape)).astype(np.float32)
 
 
-@pytest.mark.parametrize("make", [nested, augmented, shared, custom, grey, rectangular])
+@pytest.mark.parametrize(
+    "make",
+    [grey, *(pytest.param(make, marks=pytest.mark.slow) for make in (nested, augmented, shared, custom, rectangular))],
+)
 def test_the_int8_file_of_a_model_trained_by_ones_own_fit_computes_what_was_trained(make):
     keras.utils.set_random_seed(0)
     model = make()
@@ -127,9 +130,8 @@ def with_random_statistics(model):
     return model
 
 
-@pytest.mark.parametrize(
-    "name", ["mobilenet_v1", *(pytest.param(name, marks=pytest.mark.slow) for name in list(SMALL)[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
 def test_the_rules_round_the_outputs_that_the_int8_file_rounds(name):
     keras.utils.set_random_seed(1)
     model = with_random_statistics(models.build(name, classes=10, **SMALL[name]))

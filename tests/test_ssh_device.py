@@ -68,6 +68,7 @@ def test_a_device_measures_with_the_outputs_of_this_machine(device, server, arti
     assert server.left() == []
 
 
+@pytest.mark.slow
 def test_outputs_of_a_float_file_are_compared_by_their_error(device, artifacts):
     likeness = measure_on(device(), artifacts["float32"], runs=1).likeness
     assert likeness.top1_equal == 8
@@ -75,6 +76,7 @@ def test_outputs_of_a_float_file_are_compared_by_their_error(device, artifacts):
     assert likeness.max_abs_error < 1e-4
 
 
+@pytest.mark.slow
 def test_a_difference_of_outputs_is_found(device, artifacts, python, tmp_path):
     """The device runs another file of the same shape."""
     other = tmp_path / "other.tflite"
@@ -137,6 +139,7 @@ def test_an_evaluation_resumes_after_the_device_disconnected(device, server, art
     assert sum(classified) == 2 * (50 - 32)
 
 
+@pytest.mark.slow
 def test_a_journal_of_other_files_is_not_resumed(device, artifacts, source, tmp_path):
     options = {"device": parse(device()), "journal": tmp_path, "limit": 3}
     first = evaluate({"a": artifacts["float32"]}, source, **options)
@@ -166,7 +169,7 @@ def test_results_before_the_device_disconnects_are_kept(device, server, artifact
 
 def _call_while_measuring(server, happens):
     _until(lambda: _running(server))
-    time.sleep(2)
+    time.sleep(1)
     happens()
 
 
@@ -214,6 +217,7 @@ def test_a_full_disk_is_reported_with_the_file(device, server, artifacts, python
         subprocess.run(["umount", small], check=True)
 
 
+@pytest.mark.slow
 def test_killing_the_host_leaves_nothing_on_the_device(device, server, artifacts):
     command = [sys.executable, "-m", "edge_cv.cli", "benchmark", artifacts["int8"], "--device", device()]
     process = subprocess.Popen([*map(str, command), "--runs", "9000000"], stderr=subprocess.DEVNULL)

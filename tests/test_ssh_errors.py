@@ -68,7 +68,12 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("what", BROKEN)
+QUICK = ("no runtime", "dies", "lies")
+
+
+@pytest.mark.parametrize(
+    "what", [what if what in QUICK else pytest.param(what, marks=pytest.mark.slow) for what in BROKEN]
+)
 def test_an_unusable_python_is_a_one_line_error(device, server, artifacts, python, what):
     script, message = BROKEN[what]
     their = python(script)

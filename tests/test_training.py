@@ -90,7 +90,8 @@ def test_the_averaged_weights_are_kept():
         np.testing.assert_allclose(kept, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
 def test_mixed_precision_computes_low_keeps_float32_weights_and_learns(name: str):
     model = network()
     with precision(model, name):
@@ -102,6 +103,7 @@ def test_mixed_precision_computes_low_keeps_float32_weights_and_learns(name: str
     assert fitted.history[-1]["score"] > 0.8
 
 
+@pytest.mark.slow
 def test_phases_train_their_layers_one_after_the_other():
     model = network()
     before = {w.path: w.numpy().copy() for w in model.weights}
@@ -122,6 +124,7 @@ def test_layers_of_a_phase():
     assert network_layers(nested)[-1].name == "logits"
 
 
+@pytest.mark.slow
 def test_frozen_batch_norm_keeps_its_statistics():
     model = network()
     norm = model.get_layer("stem_bn")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,19 +25,21 @@ from edge_cv.training.logs import TensorBoard
     ("fields", "killed_at"),
     [
         pytest.param({"optimizer": "adamw", "accumulate": 2}, (0, 4), marks=pytest.mark.slow),
-        ({}, (1, 0)),
+        pytest.param({}, (1, 0), marks=pytest.mark.slow),
+        ({"phases": ()}, (1, 3)),
         pytest.param({"schedule": "plateau", "ema": 0.9}, (2, 3), marks=pytest.mark.slow),
     ],
     ids=str,
 )
 def test_an_interrupted_training_resumes_to_the_same_weights_and_history(fields: dict, killed_at, tmp_path):
-    settings = quick(epochs=2, phases=(Phase(1, 0.05, train="head"),), checkpoint_seconds=0.0, **fields)
+    phases = (Phase(1, 0.05, train="head"),)
+    settings = quick(**{"epochs": 2, "phases": phases, "checkpoint_seconds": 0.0, **fields})
     validation = list(batches(16).epoch(0))
     whole, parts = network(dropout=0.5), network(dropout=0.5)
     wanted = fit(whole, batches(), settings, validation=validation, folder=tmp_path / "whole")
     with pytest.raises(Exception):  # noqa: B017, PT011  what the backend makes of an error in a generator
         fit(parts, Breaking(*killed_at), settings, validation=validation, folder=tmp_path / "parts")
-    assert load(tmp_path / "parts" / "checkpoint.npz").state["phase"] == int(killed_at[0] > 0)
+    assert load(tmp_path / "parts" / "checkpoint.npz").state["phase"] == (killed_at[0] > 0 and len(settings.phases))
     again = network(dropout=0.5, seed=77)  # the initial weights do not matter
     found = fit(again, batches(), settings, validation=validation, folder=tmp_path / "parts")
     assert_equal(whole, again)
@@ -79,16 +82,24 @@ fit(t.network(), Dying(1, 3), t.quick(epochs=3, checkpoint_seconds=0.0), folder=
     assert_equal(whole, again)
 
 
-def test_folder_of_another_training_is_refused(tmp_path):
-    fit(network(), batches(), quick(), folder=tmp_path)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder of a finished training."""
+    folder = tmp_path_factory.mktemp("finished")
+    fit(network(), batches(), quick(), folder=folder)
+    return folder
+
+
+def test_folder_of_another_training_is_refused(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     with pytest.raises(InputError, match=r"must be empty or contain a checkpoint of this training.*other settings"):
         fit(network(), batches(), quick(learning_rate=0.2), folder=tmp_path)
     with pytest.raises(InputError, match=r"contain a checkpoint of this training"):
         fit(network(batch_norm=False), batches(), quick(), folder=tmp_path)
 
 
-def test_file_that_is_not_a_checkpoint_is_refused_and_nothing_in_it_runs(tmp_path):
-    fit(network(), batches(), quick(), folder=tmp_path)
+def test_file_that_is_not_a_checkpoint_is_refused_and_nothing_in_it_runs(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     place = tmp_path / "checkpoint.npz"
     whole = place.read_bytes()
     for content in (b"", b"junk", whole[: len(whole) // 2]):
@@ -100,10 +111,9 @@ def test_file_that_is_not_a_checkpoint_is_refused_and_nothing_in_it_runs(tmp_pat
         load(place)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    fit(network(), batches(), quick(epochs=2), folder=tmp_path / "run")
-    before = (tmp_path / "run" / "checkpoint.npz").read_bytes()
-    shutil.copytree(tmp_path / "run", tmp_path / "full")
+def test_a_full_disk_keeps_the_last_checkpoint(finished, tmp_path, monkeypatch):
+    before = (finished / "checkpoint.npz").read_bytes()
+    shutil.copytree(finished, tmp_path / "full")
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

@@ -40,6 +40,7 @@ def test_sgd_moves_by_the_gradient_and_the_l2_penalty_of_kernels_alone():
         np.testing.assert_allclose(new, old - 0.1 * (slope + decay), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_rmsprop_divides_by_the_root_of_the_mean_square_with_epsilon_under_the_root():
     model, before, slopes = one_step(optimizer="rmsprop", learning_rate=0.01)
     for new, old, slope in zip(weights(model), before, slopes, strict=True):
@@ -62,6 +63,7 @@ def test_gradients_are_clipped_by_their_common_norm():
         np.testing.assert_allclose(new, old - 0.1 * slope * 0.01 / norm, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_of_small_batches_are_those_of_a_large_one():
     large, small = network(batch_norm=False), network(batch_norm=False)
     fit(large, batches(batch_size=48), quick(epochs=1, schedule="constant", batch_size=48))
@@ -105,6 +107,7 @@ def test_constant_stays():
     assert rates(20, schedule="constant", warmup_epochs=0) == pytest.approx([0.4] * 20)
 
 
+@pytest.mark.slow
 def test_plateau_lowers_the_rate_without_improvement(tmp_path):
     model = network()
     logits = model.get_layer("logits")
@@ -115,6 +118,7 @@ def test_plateau_lowers_the_rate_without_improvement(tmp_path):
     np.testing.assert_allclose(found, [1e-12, 1e-12, 5e-13, 2.5e-13, 1.25e-13], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_after_epochs_without_improvement():
     settings = quick(epochs=50, learning_rate=1e-12, early_stopping=3)
     fitted = fit(network(), batches(24), settings, validation=list(batches(48).epoch(0)))

@@ -49,6 +49,7 @@ def test_logits_on_real_photos_equal_those_of_the_reference_implementation(name:
     assert logits.argmax(axis=1)[:4].tolist() == [243, 853, 541, 99]  # the photos' labels
 
 
+@pytest.mark.slow
 def test_weights_serve_another_image_size():
     small = models.build("efficientnet_lite0", image_size=160, weights="imagenet")
     logits = keras.ops.convert_to_numpy(small(np.zeros((1, 160, 160, 3), np.float32), training=False))

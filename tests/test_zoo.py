@@ -93,6 +93,7 @@ def test_pixels_are_normalized_as_in_keras_applications(name: str, module: str):
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_efficientnet_b_normalizes_by_imagenets_mean_and_deviation():
     pixels = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3)).astype(np.float32)
     expected = keras.applications.imagenet_utils.preprocess_input(pixels.copy(), mode="torch")
