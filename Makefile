@@ -28,6 +28,7 @@ $(READY): setup.cfg pyproject.toml
 $(FOR_DEMO): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[demo]'
+	rm -rf $(VENV)/lib/python3.*/site-packages/tensorflow/include  # C++ headers: a sixth of it all, and never read
 	touch $(FOR_DEMO)
 
 setup: $(READY)

@@ -192,6 +192,7 @@ def test_the_wheel_runs_in_an_empty_folder(installed, tmp_path):
     command = installed / "edge-cv"
     assert run(command, "--version", cwd=tmp_path).startswith("edge-cv ")
     assert "android" in run(command, "devices", cwd=tmp_path)
+    assert "mobilenet" in run(command, "choose", "--max-size", "5MB", cwd=tmp_path)
     script = (
         "import keras, numpy as np, edge_cv, PIL.Image as image, pathlib\n"
         "assert 'environment' in edge_cv.__file__, edge_cv.__file__\n"

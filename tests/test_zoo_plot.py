@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converters.errors import InputError
-from edge_cv import models
+from edge_cv.models.measured import load
 from edge_cv.report.zoo_plot import Box, draw, place
 
 
@@ -24,10 +24,10 @@ def test_crowded_labels_cover_neither_each_other_nor_the_points():
 @pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_the_path_ending_selects_the_format(kind: str, start: bytes, tmp_path):
     path = tmp_path / f"models.{kind}"
-    draw([models.describe(name) for name in models.names()], path)
+    draw(load(), path)
     assert path.read_bytes().startswith(start)
 
 
 def test_another_format_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"models\.doc"):
-        draw([], tmp_path / "models.doc")
+        draw(load(), tmp_path / "models.doc")

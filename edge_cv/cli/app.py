@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from converters.errors import CheckFailed, InputError, UnknownLayer, UnsafeCode, WeightsAlone
-from edge_cv.cli import data, machine, measuring, models, runs
+from edge_cv.cli import data, machine, measuring, models, runs, zoo
 from edge_cv.cli.exits import BAD_INPUT, BROKEN, BROKEN_PIPE, INTERRUPTED, fail
 from edge_cv.cli.interruption import interruption
 from edge_cv.cli.surroundings import check_backend, close_streams, log_to_stderr, open_streams
@@ -35,7 +35,7 @@ app = typer.Typer(
     help="Image classifiers for phones and boards: quantized, exported, and compared with their float model.",
     epilog="Example: edge-cv run demo --out runs/demo",
 )
-for commands in (runs.commands, models.commands, measuring.commands, machine.commands):
+for commands in (runs.commands, models.commands, zoo.commands, measuring.commands, machine.commands):
     app.add_typer(commands)
 app.add_typer(data.commands, name="data")
 

@@ -1,4 +1,4 @@
-"""Commands on models and model files: models, devices, convert, compress, debug, check, compile and web."""
+"""Commands on model files: convert, compress, debug, check, compile and web."""
 
 from __future__ import annotations
 
@@ -309,45 +309,4 @@ def web(
     with shown(f"writing the page of {artifact.name}"):
         page, *_ = export(artifact, out, declaration_of(resize, mean, std, channels, labels))
     say(page)
-    return 0
-
-
-@commands.command(epilog="Example: edge-cv devices")
-def devices(as_json: Json = False) -> int:
-    """List the target devices for which there is a recipe, for `edge-cv run`."""
-    from edge_cv import recipe as recipes
-
-    rows = [
-        {
-            "device": recipe.device.name,
-            "processor": recipe.device.processor,
-            "runtime": recipe.device.runtime,
-            "model": recipe.model.name,
-            "scheme": recipe.device.scheme,
-            "rules": recipe.device.target,
-            "recipe": str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.stem,
-        }
-        for path, recipe in recipes.device_recipes()
-        if recipe.device is not None
-    ]
-    print_rows(rows, as_json)
-    return 0
-
-
-@commands.command(epilog="Example: edge-cv models --plot models.png")
-def models(
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Plot top-1 against MACs to a .png, .svg or .pdf file.")
-    ] = None,
-    as_json: Json = False,
-) -> int:
-    """List the architectures: published accuracy, approximate file sizes, and sources of weights."""
-    from edge_cv import models as zoo
-
-    rows = [zoo.describe(name) for name in zoo.names()]
-    if plot is not None:
-        from edge_cv.report.zoo_plot import draw
-
-        draw(rows, plot)
-    print_rows(rows, as_json)
     return 0

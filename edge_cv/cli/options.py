@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -167,6 +169,15 @@ def label_file(path: Path | None) -> list[str] | None:
     from edge_cv.data.label_files import read_label_file
 
     return None if path is None else read_label_file(path)
+
+
+def quantity(option: str, text: str, units: Mapping[str, float]) -> float:
+    """A positive number with one of the units, such as `10ms` or `4 MB`, in the unit whose factor is 1."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]+)\s*", text)
+    factors = {unit.lower(): factor for unit, factor in units.items()}
+    if match is None or match[2].lower() not in factors or float(match[1]) <= 0:
+        raise InputError(f"{option} must be a number above 0 with a unit: {', '.join(units)}. Received: {text!r}")
+    return float(match[1]) * factors[match[2].lower()]
 
 
 def thread_counts(text: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""A picture of the architectures: published top-1 against multiply-accumulate operations."""
+"""A picture of the architectures: published top-1 against the measured latency of the int8 file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edge_cv import models
+from edge_cv.models.measured import MeasuredTable
+from edge_cv.report.pareto import front
 from edge_cv.report.pictures import check_path, write_figure
 
 SIZE_INCHES = (9.0, 6.0)
@@ -16,6 +19,14 @@ FAMILIES = (  # prefix of the names, title, prefix that the labels leave out
     ("mobilenet_v", "MobileNet", "mobilenet_"),
     ("", "AlexNet", ""),
 )
+
+
+class Point(NamedTuple):
+    """An architecture in the plot: milliseconds of an inference, and top-1 in percent."""
+
+    ms: float
+    top1: float
+    name: str
 
 
 class Box(NamedTuple):
@@ -32,8 +43,8 @@ class Box(NamedTuple):
         )
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write the picture of the rows of `edge_cv.models.describe` into a file.
+def draw(table: MeasuredTable, path: Path) -> None:
+    """Write the picture of a measured table into a file: a series for each family, and the Pareto front.
 
     Raises:
         InputError: as `edge_cv.report.pictures.check_path`.
@@ -44,33 +55,48 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     figure = Figure(SIZE_INCHES, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xscale="log", xlabel="multiply-accumulates of one image (millions)")
-    axes.set_ylabel("published ImageNet top-1 (%)")
+    axes = figure.add_subplot(xscale="log", xlabel="latency of the int8 file, one thread (ms)")
+    axes.set_ylabel("published ImageNet top-1 of the float model (%)")
+    axes.set_title(f"{table.host}, {table.runtime}, {table.date[:10]}", fontsize=9, color="0.4")
     axes.grid(alpha=0.3)
-    points = _draw_families(axes, rows)
+    points = [
+        Point(row.int8.p50_ms, 100 * models.describe(row.name)["top1"], row.name)
+        for row in sorted(table.models, key=lambda row: row.int8.p50_ms)
+    ]
+    _draw_front(axes, points)
+    labels = _draw_families(axes, points)
     axes.margins(0.1)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     if points:
         axes.legend(loc="lower right")
     canvas.draw()  # sizes in pixels are known from here
-    _label(axes, points, canvas.get_renderer())
+    _label(axes, labels, canvas.get_renderer())
     figure.set_layout_engine("none")  # a new layout would move the axes away from the labels
     write_figure(figure, path, dpi=figure.dpi if kind != "png" else 2 * figure.dpi)
 
 
-def _draw_families(axes: Any, rows: Sequence[dict[str, Any]]) -> list[tuple[float, float, str, str]]:
+def _draw_front(axes: Any, points: Sequence[Point]) -> None:
+    """Draw the Pareto front as steps: the highest top-1 up to each latency."""
+    on = front([(point.ms, point.top1) for point in points])
+    best = [point for point, is_on in zip(points, on, strict=True) if is_on]
+    xs = [point.ms for point in best for _ in range(2)][1:]
+    ys = [point.top1 for point in best for _ in range(2)][:-1]
+    axes.plot(xs, ys, color="0.6", linestyle="--", linewidth=1, label="Pareto front")
+
+
+def _draw_families(axes: Any, points: Sequence[Point]) -> list[tuple[float, float, str, str]]:
     """Draw a series for each family; returns (x, y, label, colour) of each point."""
-    points = []
+    labels = []
     for number, (prefix, title, left_out) in enumerate(FAMILIES):
-        chosen = [row for row in rows if _family(row["name"]) == prefix]
+        chosen = [point for point in points if _family(point.name) == prefix]
         if not chosen:
             continue
-        xs, ys = [row["macs"] / 1e6 for row in chosen], [100 * row["top1"] for row in chosen]
         line = "-" if prefix.startswith("efficientnet") else ""  # the sizes of one scaled baseline
+        xs, ys = [point.ms for point in chosen], [point.top1 for point in chosen]
         axes.plot(xs, ys, "o" + line, color=f"C{number}", label=title, linewidth=1)
-        names = [row["name"].removeprefix(left_out).replace("_", " ") for row in chosen]
-        points += [(x, y, name, f"C{number}") for x, y, name in zip(xs, ys, names, strict=True)]
-    return points
+        names = [point.name.removeprefix(left_out).replace("_", " ") for point in chosen]
+        labels += [(x, y, name, f"C{number}") for x, y, name in zip(xs, ys, names, strict=True)]
+    return labels
 
 
 def _label(axes: Any, points: Sequence[tuple[float, float, str, str]], renderer: Any) -> None:
@@ -82,7 +108,7 @@ def _label(axes: Any, points: Sequence[tuple[float, float, str, str]], renderer:
     taken = [Box(*legend.get_window_extent().extents)] if legend else []
     for drawn in axes.get_lines():
         corners = axes.transData.transform(drawn.get_xydata())
-        if drawn.get_linestyle() == "-":
+        if drawn.get_linestyle() in ("-", "--"):
             steps = [a + (b - a) * part / 20 for a, b in itertools.pairwise(corners) for part in range(20)]
             taken += [Box(x - 2, y - 2, x + 2, y + 2) for x, y in steps]
     boxes = place(spots, [(size.width, size.height) for size in sizes], taken=taken)
