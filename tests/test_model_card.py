@@ -9,8 +9,10 @@ import pytest
 from report_examples import HOSTILE, example
 
 from converters import Preprocessing
+from edge_cv.evaluation.conformance import Conformance, ExecutorResult
 from edge_cv.recipe import Data, Model, Recipe
 from edge_cv.report.model_card import model_card, write
+from edge_cv.report.sentences import top1_against_labels
 
 PREPROCESSING = Preprocessing(224, resize_to=256)
 RECIPE = Recipe("demo", Model("efficientnet_lite0", weights="imagenet"), Data(measure="sample"))
@@ -34,6 +36,17 @@ def test_each_file_has_its_size_its_shares_with_intervals_and_its_sqnr():
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert "\nint8 has 4.99 MB instead of 18.6 MB, and predicts the same class on 19 of 20 photos" in card
     assert cells[1:] == ["int8", "4.99 MB", "90 % (70–97 %)", "95 % (76–99 %)", "19.8 dB"]
+
+
+def test_the_card_has_the_findings_of_the_report():
+    results = (ExecutorResult("XNNPACK", "2", 0.0, 0.0, 0), ExecutorResult("reference", "2", 3.0, 0.1, 1))
+    compared = Conformance("a.tflite", "XNNPACK", 20, results, {})
+    report = example()
+    rows = tuple(dataclasses.replace(row, conformance=compared) if row.scheme == "int8" else row for row in report.rows)
+    card = model_card(dataclasses.replace(report, rows=rows), RECIPE, PREPROCESSING).replace("\\", "")
+    assert f"\n- {top1_against_labels(rows)}\n" in card
+    assert "\n- On 20 photos, a difference of less than 30 points between two models may be chance.\n" in card
+    assert "\n- With int8, XNNPACK and reference predict different classes for 1 of 20 photos.\n" in card
 
 
 def test_the_preprocessing_says_what_the_model_takes():

@@ -70,7 +70,7 @@ def test_a_difference_within_chance_is_named_as_such():
         return Row(FLOAT32, "a", images=images, top1=0.90), Row(INT8, "b", images=images, top1=0.85)
 
     assert sentences.top1_against_labels(rows(20)) == (
-        "Top-1 accuracy is 85 % for int8 and 90 % for float32; on 20 photos, 5 points lower may be chance."
+        "Top-1 accuracy is 85 % for int8 and 90 % for float32; a difference of 5 points on 20 photos may be chance."
     )
     assert sentences.top1_against_labels(rows(200)).endswith("90.0 % for float32; int8 is 5 points lower.")
     assert sentences.least_difference(rows(20)).startswith("On 20 photos, a difference of less than 30 points")
@@ -78,7 +78,7 @@ def test_a_difference_within_chance_is_named_as_such():
 
 def test_the_smallest_and_the_fastest_file_are_named():
     assert re.fullmatch(
-        r"Of 5 files, int8 is the smallest \(4.99 MB\) and the fastest \(4.\d\d ms with 1 thread on AMD EPYC .*\)\.",
+        r"Of 5 files, int8 is the smallest \(4.99 MB\) and the fastest \(4.\d\d ms with 1 thread\)\.",
         sentences.best_files(example().rows),
     )
 

@@ -84,8 +84,8 @@ def test_the_curve_of_fine_tuning_shows_score_and_sparsity_of_each_stage(tmp_pat
     )
     assert found.sentences == ("In 2 epochs, the training score of the qat model fell from 92.0 % to 91.0 %.",)
     (figure,) = found.figures
-    assert "pruned" in figure.svg
-    assert "qat" in figure.svg
+    assert "pruned" in figure.draw()
+    assert "qat" in figure.draw()
     save(report, tmp_path)
     assert load(tmp_path) == report
     page = Page((tmp_path / "report.html").read_text())

@@ -16,7 +16,8 @@ from converters.printable import encodable, printable
 from edge_cv.recipe import Recipe
 from edge_cv.report import formats
 from edge_cv.report.comparison import main_rows
-from edge_cv.report.sentences import agreement
+from edge_cv.report.sections import confidence, conformance, groups, multilabel, per_class, robustness
+from edge_cv.report.sentences import agreement, least_difference, top1_against_labels
 from edge_cv.report.values import Report, Row
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ NAME = "model_card.md"
 LICENCE = (
     "Not stated: edge_cv does not know the licence of the weights and of the photos. State it here and in `license` of "
     "the front matter before you publish the files."
+)
+FINDINGS = (
+    *(per_class.section, multilabel.section, confidence.section, groups.section, robustness.section),
+    conformance.section,
 )
 LIMITS = (
     "- The figures hold for photos like those that were measured. The model answers with one of its classes also "
@@ -55,7 +60,8 @@ def model_card(report: Report, recipe: Recipe, preprocessing: Preprocessing) -> 
         preprocessing: how a photo becomes the model's input.
 
     Returns:
-        Markdown: front matter, the verdict, the files with their figures, data, preprocessing, limits and licence.
+        Markdown: front matter, the verdict, the files with their figures, the report's findings, data, preprocessing,
+        limits and licence.
     """
     parts = [
         _front_matter(report.rows, recipe),
@@ -64,6 +70,7 @@ def model_card(report: Report, recipe: Recipe, preprocessing: Preprocessing) -> 
         "## Files",
         _table(report.rows),
         "Shares in parentheses are 95 % intervals. Agreement and SQNR compare a file with the float model.",
+        *_results(report),
         "## Data",
         "\n".join(f"- {line}" for line in _data(report.rows, recipe)),
         "## Preprocessing",
@@ -113,6 +120,20 @@ def _table(rows: tuple[Row, ...]) -> str:
         cells = (row.file, row.short_name, formats.size(row.size_bytes), top1, agreement, formats.decibels(row.sqnr_db))
         lines.append("| " + " | ".join(_text(cell) for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def _results(report: Report) -> tuple[str, ...]:
+    lines = [f"- {_text(line)}" for line in _findings(report)]
+    return ("## Results", "\n".join(lines)) if lines else ()
+
+
+def _findings(report: Report) -> Iterator[str]:
+    """What the sections of the report find that do not depend on the machine's speed."""
+    yield from filter(None, (top1_against_labels(report.rows), least_difference(report.rows)))
+    for make in FINDINGS:
+        section = make(report)
+        if section is not None:
+            yield section.finding
 
 
 def _share(share: float | None, ends: tuple[float, float] | None, images: int | None) -> str:

@@ -186,10 +186,10 @@ def _more_photos(report: Report, row: Row, reference: Row) -> NextStep | None:
         return NextStep("Measure on labelled photos.", reason, (command,))
     few, more = (formats.points(100 * SIGN_TEST_PHOTOS / number) for number in (row.images, ENOUGH_PHOTOS))
     reason = (
-        f"{formats.photos(row.images)} can only show differences of {few} points or more; {ENOUGH_PHOTOS} photos show "
-        f"{more} points."
+        f"{formats.photos(row.images)} can only show differences of {few} points or more; with {ENOUGH_PHOTOS} "
+        f"photos, it is {more} points."
         if row.images >= SIGN_TEST_PHOTOS
-        else f"{formats.photos(row.images)} cannot show a difference; {ENOUGH_PHOTOS} photos show {more} points."
+        else f"{formats.photos(row.images)} cannot show a difference; {ENOUGH_PHOTOS} photos show one of {more} points."
     )
     return NextStep("Measure on more photos.", reason, (command,))
 
@@ -204,6 +204,8 @@ def _device(report: Report, row: Row, reference: Row) -> NextStep | None:
     times = _times(row, reference)
     slow = times is not None and times < SAME and row.output.scheme == "int8"
     reason = f"On {host}, int8 is not faster than float" if slow else f"Latency was measured only on {host}"
+    if slow and report.environment.get("int8_dot_product") is False:
+        reason = f"{host} has no fast int8 arithmetic (no int8 dot product)"
     return NextStep(
         "Measure on the device that will run the model.",
         f"{reason}; another processor may rank the files differently.",

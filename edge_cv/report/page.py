@@ -50,7 +50,7 @@ def to_html(report: Report) -> str:
     photos, total = _photos(report, reference, row)
     made = [(make.__module__.rpartition(".")[2], make(report)) for make in SECTIONS]
     sections = [
-        (anchor, section, [(figure, Markup(figure.svg)) for figure in section.figures])
+        (anchor, section, [(figure, Markup(figure.draw())) for figure in section.figures])
         for anchor, section in made
         if section is not None
     ]
@@ -83,7 +83,7 @@ def to_html(report: Report) -> str:
         slower=sentences.slower(rows),
         names=[(r.name, r.file) for r in rows],
         columns=columns(rows),
-        figures=[(figure, Markup(figure.svg)) for figure in figures(rows)],
+        figures=[(figure, Markup(figure.draw())) for figure in figures(rows)],
         sections=sections,
         photos=photos,
         photos_finding=_photos_finding(photos),
@@ -118,7 +118,7 @@ def _accuracy(rows: Sequence[Row], what: str) -> Figure | None:
         f"{share} against {what}",
         "Up and to the left is better." + (" Vertical lines are 95 % intervals." if intervals else ""),
         f"{share} against {what}. {listed}.",
-        svg,
+        lambda: svg,
         points if plots.numbered(rows) else (),
     )
 
@@ -148,7 +148,7 @@ def _latency(rows: Sequence[Row]) -> Figure | None:
         "Latency of single inferences",
         "Boxes span the quartiles, thin lines the 5th to the 95th percentile; bold lines are medians.",
         f"Distribution of latency. Medians: {medians}.",
-        svg,
+        lambda: svg,
     )
 
 

@@ -174,11 +174,9 @@ def worst_layers(row: Row) -> list[dict[str, Any]]:
     return sorted(known, key=lambda layer: layer["sqnr_db"])[:WORST_LAYERS]
 
 
-def layer_errors(row: Row) -> str | None:
-    """SQNR of every layer's output from input to output, as SVG, the lowest ones numbered; None without layers."""
+def layer_errors(row: Row) -> str:
+    """SQNR of every layer's output from input to output, as SVG, the lowest ones numbered."""
     layers = [(place, layer) for place, layer in enumerate(row.layers, 1) if layer["sqnr_db"] is not None]
-    if not layers:
-        return None
     xs, ys = [place for place, _ in layers], [layer["sqnr_db"] for _, layer in layers]
     weights = [(n, layer["weights_sqnr_db"]) for n, layer in layers if layer.get("weights_sqnr_db") is not None]
 

@@ -101,25 +101,30 @@ def top1_against_labels(rows: Sequence[Row]) -> str:
     points = 100 * (row.top1 - reference.top1)
     if not row.images or not round(points * row.images / 100):
         return f"{text}."
-    change = f"{formats.points(abs(points))} points {'higher' if points > 0 else 'lower'}"
+    difference = f"{formats.points(abs(points))} points"
     if decidable([row.top1, reference.top1], row.images):
-        return f"{text}; {row.name} is {change}."
-    return f"{text}; on {formats.photos(row.images)}, {change} may be chance."
+        return f"{text}; {row.name} is {difference} {'higher' if points > 0 else 'lower'}."
+    return f"{text}; a difference of {difference} on {formats.photos(row.images)} may be chance."
 
 
 def best_files(rows: Sequence[Row]) -> str:
     """The smallest and the fastest file, in one sentence."""
     if len(rows) < 2:
         return _alone(rows[0]) if rows else "Nothing was measured."
+    if (runs := len({row.run for row in rows})) > 1:
+        hosts = list(dict.fromkeys(host for host, _ in settings(rows)))
+        return f"{len(rows)} files of {runs} runs" + (f", measured on {formats.joined(hosts)}." if hosts else ".")
     best: dict[str, list[str]] = {}
     if sized := [row for row in rows if row.size_bytes]:
         row = min(sized, key=lambda one: one.size_bytes or 0)
         best.setdefault(row.name, []).append(f"the smallest ({formats.size(row.size_bytes)})")
-    for host, number in settings(rows)[:1]:
+    on = settings(rows)
+    for host, number in on[:1]:
         timed = [(entry.p50_ms, row.name) for row in rows if (entry := latency_on(row, host, number))]
         if len(timed) > 1:
             ms, name = min(timed)
-            what = f"the fastest ({formats.milliseconds(ms)} with {formats.threads(number)} on {host})"
+            where = f" on {host}" if len({one for one, _ in on}) > 1 else ""
+            what = f"the fastest{where} ({formats.milliseconds(ms)} with {formats.threads(number)})"
             best.setdefault(name, []).append(what)
     parts = [f"{name} is {' and '.join(what)}" for name, what in best.items()]
     return f"Of {len(rows)} files, {formats.joined(parts)}." if parts else f"{len(rows)} files were compared."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -163,7 +164,7 @@ def _figures(compressed: Sequence[Row]) -> tuple[Figure, ...]:
             "Sparsity by layer",
             f"Share of zeros in the weights of each of {len(last)} layers. The least sparse layers of {rows[-1].name}:",
             f"Sparsity by layer; lowest: {'; '.join(f'{name} {share}' for name, share in listed)}.",
-            plot(rows),
+            functools.partial(plot, rows),
             listed,
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def section(report: Report) -> Section | None:
         "On the dotted line, accuracy equals confidence; below it, the model is overconfident. Larger points stand for "
         "more photos.",
         f"Accuracy against confidence. {listed}.",
-        reliability(shown),
+        functools.partial(reliability, shown),
     )
     finding, *others = [calibration(row.name, confidence) for row, confidence in reversed(shown)]
     return Section("Confidence calibration", finding, tuple(others), (_table(measured),), (figure,), notes=(NOTE,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def _figure(stages: Sequence[StageTraining]) -> Figure:
         "Solid: score of the training images. Dashed: share of zeros in the weights. The stages follow one another "
         "from left to right.",
         f"Score and sparsity by epoch. {' '.join(map(summary, stages))}",
-        plot(stages),
+        functools.partial(plot, stages),
     )
 
 

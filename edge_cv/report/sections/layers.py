@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Sequence
 
@@ -20,8 +21,7 @@ NOTE = (
 def section(report: Report) -> Section | None:
     """The layers of the row that the headline is about, or of the first row that has any."""
     row = shown_row(report.rows)
-    svg = None if row is None else plots.layer_errors(row)
-    if row is None or svg is None:
+    if row is None:
         return None
     listed = tuple(
         (short_name(layer["layer"]), formats.decibels(layer["sqnr_db"])) for layer in plots.worst_layers(row)
@@ -33,7 +33,7 @@ def section(report: Report) -> Section | None:
         + (" (squares: of its weights)" if weights else "")
         + ". The lowest:",
         f"SQNR by layer; lowest: {'; '.join(f'{name} {value}' for name, value in listed)}.",
-        svg,
+        functools.partial(plots.layer_errors, row),
         listed,
     )
     median = statistics.median(layer["sqnr_db"] for layer in row.layers if layer["sqnr_db"] is not None)
@@ -48,7 +48,8 @@ def section(report: Report) -> Section | None:
 def shown_row(rows: Sequence[Row]) -> Row | None:
     """The row whose layers the page shows; None if no row has any."""
     _, row = main_rows(rows)
-    return row if row is not None and row.layers else next((r for r in rows if r.layers), None)
+    first = [] if row is None else [row]
+    return next((one for one in (*first, *rows) if plots.worst_layers(one)), None)
 
 
 def short_name(layer: str) -> str:

@@ -41,9 +41,10 @@ def _finding(row: Row, mistakes: Mistakes) -> str:
     photos = formats.photos(mistakes.wrong)
     if mistakes.height is None or mistakes.height_by_chance is None:
         return f"{row.name} classifies {photos} incorrectly."
+    nearer = "closer" if mistakes.height < mistakes.height_by_chance else "no closer"
     return (
-        f"{row.name} classifies {photos} incorrectly; the mean height of these mistakes is {mistakes.height:.1f}, that "
-        f"of random predictions {mistakes.height_by_chance:.1f} (0: the same class)."
+        f"{row.name} classifies {photos} incorrectly; its mistakes are {nearer} to the true class than random ones: a "
+        f"mean height in WordNet of {mistakes.height:.1f} against {mistakes.height_by_chance:.1f}."
     )
 
 

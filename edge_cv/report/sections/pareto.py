@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,7 +111,7 @@ def _figure(rows: Sequence[Row], front: Front, number: int) -> Figure:
         title,
         "Up and to the left is better; the line is the front.",
         f"{title}. {'; '.join(': '.join(point) for point in points)}.",
-        plot(rows, front, number),
+        functools.partial(plot, rows, front, number),
         points if numbered(rows) else (),
     )
 

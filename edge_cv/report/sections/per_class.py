@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -165,23 +166,20 @@ def _times_confused(classes: ClassScores, label: str, predicted: str) -> str:
 
 
 def _matrix(row: Row, classes: ClassScores) -> Figure | None:
-    drawing = confusion_matrix(row, classes)
-    if drawing is None:
+    if not classes.matrix:
         return None
     listed = "; ".join(f"{pair.label} predicted as {pair.answer}: {pair.photos}" for pair in classes.confusions[:5])
     return Figure(
         f"Confusion matrix of {row.name}",
         "Rows are true classes, columns predicted classes. A darker cell is a larger share of the row's photos.",
         f"Confusion matrix of {row.name}. {listed or 'No errors'}.",
-        drawing,
+        functools.partial(confusion_matrix, row, classes),
     )
 
 
-def confusion_matrix(row: Row, classes: ClassScores) -> str | None:
-    """The share of each true class's photos for each predicted class, as SVG; None if the matrix is not kept."""
+def confusion_matrix(row: Row, classes: ClassScores) -> str:
+    """The share of each true class's photos for each predicted class, as SVG."""
     count = len(classes.matrix)
-    if not count:
-        return None
     size = 10 if count <= COUNTED_CLASSES else max(7.0, 130 / count)
 
     def draw(figure: Any, axes: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def section(report: Report) -> Section | None:
         "Accuracy under corruption",
         "Top-1, mean of the 15 corruptions; severity 0 is the clean photo.",
         f"Top-1 at severity 0 to {SEVERITIES}. {listed}.",
-        against_severity(shown),
+        functools.partial(against_severity, shown),
     )
     return Section(
         "Robustness to corruptions",

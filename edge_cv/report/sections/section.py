@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One plot: its title, its caption, its content in words for readers who cannot see it, and its SVG.
+    """One plot.
 
-    `list` holds (name, value) lines below the caption, numbered from 1.
+    Attributes:
+        title, caption: above and below it.
+        alt: its content in words, for readers who cannot see it.
+        draw: returns the plot as SVG, in a fraction of a second.
+        list: (name, value) lines below the caption, numbered from 1.
     """
 
     title: str
     caption: str
     alt: str
-    svg: str
+    draw: Callable[[], str]
     list: tuple[tuple[str, str], ...] = ()
 
 

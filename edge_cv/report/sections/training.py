@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +32,7 @@ def section(report: Report) -> Section | None:
         _finding(epochs),
         sentences=(_summary(epochs), *probe),
         figures=tuple(
-            Figure(title, caption, f"{title}: {_in_words(epochs, what)}", plot(epochs, what))
+            Figure(title, caption, f"{title}: {_in_words(epochs, what)}", functools.partial(plot, epochs, what))
             for what, title, caption in (
                 ("loss", "Loss", "Cross-entropy without weight decay; lower is better."),
                 (
