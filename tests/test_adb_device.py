@@ -115,6 +115,7 @@ def test_accuracy_on_the_phone_is_that_of_this_machine(plugged, artifact, tmp_pa
     assert fake.files == []
 
 
+@pytest.mark.slow
 def test_results_before_a_phone_disconnects_are_kept(plugged, artifact, tmp_path, monkeypatch):
     fake = plugged()
     files = []

@@ -59,6 +59,7 @@ def test_network_with_local_response_normalization_loads_without_custom_objects(
     )
 
 
+@pytest.mark.slow
 def test_norm_option_selects_the_normalization():
     def kinds(name: str, **options) -> set[str]:
         return {layer.name for layer in quick(name, **options).layers if layer.name in ("lrn1", "lrn2", "conv2_bn")}

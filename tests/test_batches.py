@@ -85,6 +85,7 @@ next(epoch)
     assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=600).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_batches_of_several_hosts_are_those_of_one(memory):
     parts = [taken(make(memory, shard_index=index, shard_count=2)) for index in range(2)]
     one = taken(make(memory, batch_size=8))

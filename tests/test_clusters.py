@@ -48,7 +48,8 @@ def _clustered(kernel: np.ndarray) -> np.ndarray:
     return centroids[np.abs(kernel[..., None] - centroids).argmin(-1)]
 
 
-@pytest.mark.parametrize("correction", ["gptq", pytest.param("bias", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("correction", ["gptq", "bias"])
 def test_zeros_of_a_pruned_model_stay_zero(correction, pixels):
     model = _network(_pruned, normalization=True)
     floats = _weights(to_tflite(model, "float32", calibration=pixels).content)

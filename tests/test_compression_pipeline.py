@@ -95,7 +95,7 @@ def test_a_recipe_refuses_parts_that_contradict_each_other(parts, message):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"prune": Prune(exclude=("absent*",))}, "exclude must name"),
+        pytest.param({"prune": Prune(exclude=("absent*",))}, "exclude must name", marks=pytest.mark.slow),
         ({"channel_prune": ChannelPrune(0.001)}, "no further"),
     ],
 )

@@ -122,6 +122,7 @@ def test_float_files_agree_within_a_step(small_files, photos):
     assert all(result.error is None and result.flipped == 0 and result.max_steps < 1 for result in results)
 
 
+@pytest.mark.slow
 def test_an_onnx_file_runs_with_and_without_optimizations(small_model, photos, tmp_path):
     path = to_onnx(small_model, "float32", preprocessing=Preprocessing(32)).save(tmp_path / "small.onnx")
     found = conform(path, str(photos), limit=3)

@@ -168,6 +168,7 @@ def counting(steps):
     return keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
 
 
+@pytest.mark.slow
 def test_distillation_without_labels_reproduces_the_teachers_predictions(digits, small_classifier):
     batches, images, _ = digits
     student = clone(small_classifier)

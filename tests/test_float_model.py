@@ -284,6 +284,7 @@ def test_the_signature_names_input_and_output(small_model, pixels):
         assert runner(image=np.zeros((1, 32, 32, 3), dtype))["logits"].shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_normalization_by_channel_goes_through_explicit_padding(pixels):
     import keras
     from keras import layers

@@ -19,7 +19,7 @@ from converters.tflite.graph import Graph, count_macs, count_operators
 from converters.tflite.metadata import read_embedded
 from converters.tflite.standard_metadata import read_standard
 
-CASES = 60
+CASES = 40
 TARGETS = ("cpu", "edgetpu", "micro", "mediapipe", "gpu", "tflite-2.3")
 
 

@@ -271,6 +271,7 @@ def test_a_closed_terminal_interrupts_a_command(undisturbed, tmp_path):
     assert content_of(tmp_path / "prepare") == whole.content
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_reported_in_one_line_and_the_command_resumes(undisturbed, tmp_path):
     whole = undisturbed("prepare")
     command = start(whole.arguments(tmp_path / "prepare"))

@@ -119,6 +119,7 @@ def test_a_limited_process_raises_memory_error():
     assert "MemoryError" in ended.stderr
 
 
+@pytest.mark.slow
 def test_noise_of_large_images_is_of_fewer():
     assert noise((224, 224, 3), None, True).shape[0] == 8
     assert noise((2048, 4096, 3), None, True).shape[0] == 2

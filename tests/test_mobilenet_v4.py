@@ -115,6 +115,7 @@ def test_dropout_and_stochastic_depth_are_the_variants_and_can_be_turned_off():
     assert rates(quick(dropout=0, stochastic_depth=0)) == {}
 
 
+@pytest.mark.slow
 def test_alpha_narrows_the_stages_but_not_the_head():
     narrow, wide = quick(), quick(alpha=1.5)
     assert narrow.get_layer("block0a_conv").filters == 8

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
+from zoo import DIFFERENT
 
 from converters.errors import InputError
 from converters.images.preprocessing import Preprocessing
@@ -88,7 +89,7 @@ def test_the_table_covers_every_model():
 
 
 # The quick tests build one small variant of most kinds; the others take seconds each, or differ in numbers only.
-QUICK = {"mobilenet_v1", "mobilenet_v3_small", "mobilenet_v4_conv_small", SMALLEST}
+QUICK = {"mobilenet_v1", "mobilenet_v3_small", SMALLEST}
 
 
 SLOW = pytest.mark.slow
@@ -117,7 +118,7 @@ def test_model_is_the_published_one(row: Expected):
 
 @pytest.mark.parametrize(
     "name",
-    [name if name == "mobilenet_v1" else pytest.param(name, marks=SLOW) for name in models.names()],
+    [name if name == "mobilenet_v1" else pytest.param(name, marks=SLOW) for name in DIFFERENT],
 )
 def test_model_takes_another_size_and_other_classes(name: str):
     size = SMALLEST_IMAGE.get(name, 32)
@@ -144,6 +145,7 @@ def test_keras_file_loads_without_custom_objects_and_gives_the_same_logits(name:
     np.testing.assert_array_equal(logits_of(loaded, pixels), logits_of(model, pixels))
 
 
+@pytest.mark.slow
 def test_one_training_step_changes_weights_and_gives_a_finite_loss():
     keras.utils.set_random_seed(0)
     model = models.build(**{**NARROW, "classes": 3})
@@ -226,6 +228,7 @@ def test_stochastic_depth_grows_over_the_blocks_and_can_be_turned_off(small: ker
     assert not [layer for layer in plain.layers if isinstance(layer, keras.layers.Dropout)]
 
 
+@pytest.mark.slow
 def test_alpha_narrows_the_stages(small: keras.Model):
     half = models.build(SMALLEST, alpha=0.5, classes=4, image_size=32)
     assert half.get_layer("block1a_project_conv").filters == 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from zoo import DIFFERENT
 
 from edge_cv import models
 from edge_cv.recipe import fine_tuning
@@ -14,7 +15,7 @@ QUICK = "mobilenet_v1"
 
 
 @pytest.mark.parametrize(
-    "name", [name if name == QUICK else pytest.param(name, marks=pytest.mark.slow) for name in models.names()]
+    "name", [name if name == QUICK else pytest.param(name, marks=pytest.mark.slow) for name in DIFFERENT]
 )
 def test_a_new_head_starts_at_zeros_and_the_phases_of_fine_tuning_leave_batch_norm_alone(name, tmp_path):
     small = {"image_size": 67, "alpha": 0.5}  # the least size of alexnet_2012

@@ -139,6 +139,7 @@ def test_evaluation_of_several_sigmoids_counts_each_decision(converted, photos, 
     assert converted["three"].record.output.meaning == OutputMeaning(True, "sigmoid")
 
 
+@pytest.mark.slow
 def test_logits_of_a_training_with_several_labels_are_those_of_sigmoids(networks, images, tmp_path):
     import dataclasses
 

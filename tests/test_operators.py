@@ -15,8 +15,8 @@ from converters.parity import sqnr_db
 from converters.tflite.graph import Graph, count_operators
 from converters.tflite.runtime import interpreter, predict
 
-# Layers of each way to become integer: by the library, by a kernel of its own, rewritten, as a table.
-QUICK = ("elu", "group_normalization", "mish", "power_1.5")
+# By the library or a kernel of its own, and rewritten; the slow test has all others, tables too.
+QUICK = ("elu", "group_normalization", "mish")
 MARGIN_DB = 1.0
 
 
@@ -98,6 +98,7 @@ def test_operators_that_stay_float_are_named_with_their_layers_and_the_reason(ca
     assert "CUMSUM has no int8 form" in diagnostic.remedy
 
 
+@pytest.mark.slow
 def test_a_divisor_that_rounds_to_zero_does_not_stop_the_file():
     import keras
     from keras import layers, ops

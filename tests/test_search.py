@@ -36,6 +36,7 @@ def found(tmp_path_factory):
     return search(RECIPE, OVER, folder, trials=2), folder
 
 
+@pytest.mark.slow
 def test_the_best_trial_comes_first_and_each_has_its_values(found):
     trials, folder = found
     assert sorted(trial.number for trial in trials) == [0, 1]
@@ -49,6 +50,7 @@ def test_the_best_trial_comes_first_and_each_has_its_values(found):
     assert len(trained(folder)) == 2
 
 
+@pytest.mark.slow
 def test_a_finished_search_repeats_nothing(found):
     trials, folder = found
     before = trained(folder)

@@ -93,6 +93,7 @@ def test_an_unusable_python_is_a_one_line_error(device, server, artifacts, pytho
     assert server.left() == []
 
 
+@pytest.mark.slow
 def test_output_of_the_login_shell_is_ignored(device, artifacts, python):
     talks = python('[ "$1" = -I ] && printf "Welcome!\\n{}\\n"\nexec "$python" "$@"')
     assert measure_on(device(python=talks), artifacts["int8"], runs=1).error is None

@@ -192,6 +192,7 @@ def test_several_labels_per_image_use_binary_cross_entropy():
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_rate_and_keeps_the_checkpoint(tmp_path):
     class Poisoned(Breaking):
         def epoch(self, number: int, first_step: int = 0):

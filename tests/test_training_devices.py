@@ -48,6 +48,7 @@ def test_a_training_on_a_cpu_with_auto_is_one_in_float32():
         assert (one == other).all()
 
 
+@pytest.mark.slow
 def test_the_time_that_is_left_is_reported_and_expected_once_a_phase(monkeypatch):
     seen: list[tuple[str, str]] = []
 

@@ -35,6 +35,7 @@ def theirs(small_model, pixels, tmp_path_factory):
     return {"int8": converted("TFLITE_BUILTINS_INT8"), "dynamic_int8": converted(None)}
 
 
+@pytest.mark.slow
 def test_int8_has_the_versions_that_tensorflow_gives(small_model, pixels, theirs):
     ours = _versions(to_tflite(small_model, Int8(correction="none"), calibration=pixels).content)
     common = set(ours) & set(theirs["int8"]) - {"QUANTIZE", "DEQUANTIZE"}

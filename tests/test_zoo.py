@@ -15,7 +15,6 @@ from edge_cv.models import efficientnet
 CHAIN = (
     ("mobilenet_v1", {"alpha": 0.25}),
     ("mobilenet_v2", {"alpha": 0.35}),
-    ("mobilenet_v3_small", {"alpha": 0.25}),
     ("mobilenet_v3_small", {"alpha": 0.25, "minimalistic": True}),
     ("mobilenet_v3_large", {"alpha": 0.25}),
     ("efficientnet_b0", {"alpha": 0.6, "phi": -1}),
