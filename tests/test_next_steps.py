@@ -19,10 +19,10 @@ from edge_cv.report.values import Epoch, ProbeResult
 
 def report(*, images: int = 1000, recipe: dict | None = None, float_fields: dict | None = None, **int8) -> Report:
     """A run whose int8 file is twice as fast and agrees on all photos, with other figures on request."""
-    fields = {"images": images, "top1": 0.9, "agreement": 1.0, "latency": (latency(4.0),)}
+    fields = {"images": images, "top1": 0.9, "agreement": 1.0, "latency": (latency(4.0),), "size_bytes": 400}
     rows = (
-        Row(FLOAT32, "net_float32.tflite", 400, **fields | {"latency": (latency(8.0),)} | (float_fields or {})),
-        Row(INT8, "net_int8.tflite", 100, **fields | int8),
+        Row(FLOAT32, "net_float32.tflite", **fields | {"latency": (latency(8.0),)} | (float_fields or {})),
+        Row(INT8, "net_int8.tflite", **fields | {"size_bytes": 100} | int8),
     )
     return Report(
         recipe or {"name": "net", "model": {"name": "mobilenet_v1"}, "data": {"measure": "photos"}}, {}, (), rows
@@ -64,8 +64,20 @@ def test_a_loss_beyond_chance_leads_to_the_layers_and_to_training_for_int8():
     assert step(found, "Train the model for int8").commands == (
         "edge-cv compress model.keras --data PHOTOS --qat --out trained_for_int8",
     )
-    assert "PHOTOS is a folder of labelled photos" in meanings(next_steps(found))
+    assert "PHOTOS is a folder of labelled photos" in meanings(found, next_steps(found))
     assert actions(report(top1=0.897, agreement=0.997)) == [DEVICE]  # three photos
+
+
+def test_a_file_beyond_a_limit_leads_to_an_architecture_within_it():
+    limits = [{"scheme": "int8", "max_size_bytes": 4_000_000, "max_p50_ms": 10.0, "max_size_ratio": 0.3}]
+    recipe = {"limits": limits}
+    assert step(report(recipe=recipe, size_bytes=5_000_000), "Choose an architecture").commands == (
+        "edge-cv choose --max-size 4MB",
+    )
+    slow = report(recipe=recipe, size_bytes=5_000_000, latency=(latency(30.0),))
+    assert step(slow, "Choose").commands == ("edge-cv choose --max-latency 10ms --max-size 4MB",)
+    assert actions(report(recipe=recipe, size_bytes=3_000_000)) == [DEVICE]
+    assert actions(report(recipe={"limits": [3, {"scheme": "int8", "max_size_bytes": "x"}]})) == [DEVICE]
 
 
 def test_photos_that_every_folder_can_name_are_named():
@@ -149,6 +161,9 @@ def test_files_elsewhere_are_named_by_their_paths(tmp_path):
     path = tmp_path / "mine.tflite"
     found = report(top1=0.5, agreement=0.5, recipe={"artifacts": {"float32": str(path), "int8": "/b.tflite"}})
     assert step(found, "Find the layers").commands[0] == f"edge-cv debug {path} /b.tflite --data PHOTOS"
+    assert meanings(found, next_steps(found)).startswith("PHOTOS is")
+    assert meanings(report(), next_steps(report())).startswith("The commands are for the run's folder")
+    assert meanings(report(), []) == ""
 
 
 def test_every_command_is_one_that_the_command_line_has():

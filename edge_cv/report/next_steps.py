@@ -1,6 +1,6 @@
 """What to do next: for each finding that has a remedy, an action, its reason and the commands.
 
-The commands are for the folder of the report. What the report does not know is a word in capitals: `PHOTOS`, `RECIPE`.
+The commands are for the run's folder. What the report does not know is a word in capitals: `PHOTOS`, `RECIPE`.
 """
 
 from __future__ import annotations
@@ -49,19 +49,24 @@ def next_steps(report: Report) -> list[NextStep]:
     return [step for step in found if step is not None]
 
 
-def meanings(steps: list[NextStep]) -> str:
-    """Where to run the commands, and what their words in capitals stand for; empty if there are no commands."""
+def meanings(report: Report, steps: list[NextStep]) -> str:
+    """Where to run the commands, and what their words in capitals stand for; empty if there is nothing to say."""
     words = {word for step in steps for command in step.commands for word in command.split()}
-    if not words:
-        return ""
-    listed = [f"{word} is {meaning}" for word, meaning in _MEANINGS.items() if word in words]
-    return f"Run the commands in the folder of this report{'; ' + formats.joined(listed) if listed else ''}."
+    parts = ["the commands are for the run's folder, which has these files"] if words and not _paths(report) else []
+    parts += [f"{word} is {meaning}" for word, meaning in _MEANINGS.items() if word in words]
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _paths(report: Report) -> Mapping[str, Any]:
+    """The paths of the files by their rows' names, if they lie elsewhere; empty for the files of a run."""
+    paths = report.recipe.get("artifacts")
+    return paths if isinstance(paths, Mapping) else {}
 
 
 def _file(report: Report, row: Row) -> str:
     """A row's file as an argument: its path where the report is of files that lie elsewhere."""
-    paths = report.recipe.get("artifacts")
-    path = paths.get(row.scheme) if isinstance(paths, Mapping) else None
+    path = _paths(report).get(row.scheme)
     return _argument(os.path.abspath(path) if isinstance(path, str) and path else row.file)
 
 
@@ -115,6 +120,32 @@ def _train_for_int8(report: Report, row: Row, reference: Row) -> NextStep | None
         f"{row.short_name} loses {points} points of top-1; quantization-aware training can recover most of them.",
         (f"edge-cv compress {_model(report)} --data {_photos(report)} --qat --out trained_for_int8",),
     )
+
+
+def _smaller(report: Report, row: Row, reference: Row) -> NextStep | None:
+    """A smaller architecture, where a file is larger or slower than a limit of the recipe."""
+    limits = report.recipe.get("limits")
+    for part in limits if isinstance(limits, list | tuple) else ():
+        fields = part if isinstance(part, Mapping) else {}
+        one = next((one for one in report.rows if one.scheme == fields.get("scheme")), None)
+        if one is None:
+            continue
+        p50_ms = next((entry.p50_ms for entry in one.latency if entry.threads == 1), None)
+        size, time = fields.get("max_size_bytes"), fields.get("max_p50_ms")
+        options = [f"--max-latency {time:g}ms"] if _exceeds(p50_ms, time) else []
+        options += [f"--max-size {size / 1e6:g}MB"] if _exceeds(one.size_bytes, size) else []
+        if options:
+            return NextStep(
+                "Choose an architecture within the limits.",
+                f"{one.short_name} has {formats.size(one.size_bytes)} and a median latency of "
+                f"{formats.milliseconds(p50_ms)} with 1 thread.",
+                (f"edge-cv choose {' '.join(options)}",),
+            )
+    return None
+
+
+def _exceeds(value: float | None, limit: Any) -> bool:
+    return value is not None and isinstance(limit, int | float) and value > limit > 0
 
 
 def _rules(report: Report, row: Row, reference: Row) -> NextStep | None:
@@ -264,6 +295,7 @@ def _probe(report: Report, row: Row, reference: Row) -> NextStep | None:
 
 Rule = Callable[[Report, Row, Row], NextStep | None]
 RULES: tuple[Rule, ...] = (
+    _smaller,
     _debug,
     _train_for_int8,
     _rules,

@@ -78,7 +78,7 @@ def to_html(report: Report) -> str:
         violations=report.violations,
         warnings=report.warnings,
         steps=steps,
-        steps_note=meanings(steps),
+        steps_note=meanings(report, steps),
         best=sentences.best_files(rows),
         slower=sentences.slower(rows),
         names=[(r.name, r.file) for r in rows],
