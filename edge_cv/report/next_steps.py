@@ -131,7 +131,7 @@ def _smaller(report: Report, row: Row, reference: Row) -> NextStep | None:
         if one is None:
             continue
         p50_ms = next((entry.p50_ms for entry in one.latency if entry.threads == 1), None)
-        size, time = fields.get("max_size_bytes"), fields.get("max_p50_ms")
+        size, time = fields.get("max_size_bytes") or 0, fields.get("max_p50_ms") or 0
         options = [f"--max-latency {time:g}ms"] if _exceeds(p50_ms, time) else []
         options += [f"--max-size {size / 1e6:g}MB"] if _exceeds(one.size_bytes, size) else []
         if options:
