@@ -57,6 +57,19 @@ def converted(keras_file, photos, tmp_path_factory):
     return folder, out.getvalue(), err.getvalue()
 
 
+def test_calibration_on_none_takes_sample_photos_and_says_so(edge_cv, keras_file, tmp_path):
+    command = ["convert", keras_file, "--scheme", "int8", "--calibration", "none", "--out", tmp_path, "--json"]
+    code, out, err = edge_cv(*map(str, command))
+    assert code == 0, err
+    (row,) = json.loads(out)
+    assert row["scheme"] == "int8"
+    assert row["images"] == 68
+    assert "calibrated on sample photos" in err
+    code, _, err = edge_cv(*map(str, [*command[:5], "nothing"]))
+    assert code == 2
+    assert "calibration must be a folder that exists, or none. Received: nothing" in err
+
+
 def test_the_version_is_printed(edge_cv):
     code, out, _ = edge_cv("--version")
     assert code == 0

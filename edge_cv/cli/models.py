@@ -43,7 +43,10 @@ def convert(
         list[str],
         typer.Option(help="float32, float16, dynamic_int8, int8, int16x8 or mixed; can be repeated."),
     ],
-    calibration: Annotated[str | None, typer.Option(help="Folder of photos like those the model will see.")] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(help="Folder of photos like those the model will see; none takes sample photos of packages."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("."),
     labels: Annotated[Path | None, typer.Option(help="Text file of class names, one per line.")] = None,
     io: Annotated[str, typer.Option(help="Input and output of integer schemes: int8, uint8 or float32.")] = "int8",
@@ -68,7 +71,7 @@ def convert(
     as_json: Json = False,
 ) -> int:
     """Convert a model to TFLite and ONNX. Each file is compared with the model before it is written."""
-    from edge_cv.pipeline.convert import ConversionRequest, convert_model
+    from edge_cv.pipeline.convert import NO_PHOTOS, ConversionRequest, convert_model
     from edge_cv.progress import shown
 
     import_files(imports)
@@ -89,6 +92,11 @@ def convert(
         batch=batch,
     )
     converted = convert_model(request, out, progress=shown)
+    if calibration == NO_PHOTOS:
+        say(
+            "calibrated on sample photos: about 100 photos of the model's own task make a more accurate file",
+            error=True,
+        )
     print_rows([conversion_row(file) for file in converted], as_json)
     missed = [file.best_sqnr_db for file in converted if file.best_sqnr_db is not None]
     for best in missed:

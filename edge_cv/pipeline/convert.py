@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, unknown
 from edge_cv.pipeline.file_model import labels_of, preprocessing_of
+from edge_cv.pipeline.inputs import CalibrationImages
 from edge_cv.progress import Progress, silent
 from edge_cv.recipe import Output
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from converters import Conversion
+    from converters.images.preprocessing import Preprocessing
     from converters.schemes import Scheme
+    from converters.sources import Source
+
+NO_PHOTOS = "none"  # calibration on sample photos
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class ConversionRequest:
         model: a model file or SavedModel folder, or an architecture's name, which is built with its ImageNet weights.
         schemes: of the TFLite files.
         onnx: of the ONNX files: `float32`, `int8`.
-        calibration: a folder of photos; needed by integer schemes.
+        calibration: a folder of photos; needed by integer schemes. `none` takes sample photos that packages carry.
         labels: the class names in order; None reads them from the model's sidecar.
         io: input and output type of the integer TFLite files.
         min_sqnr_db: the least SQNR of the logits for `mixed`, in dB.
@@ -86,7 +93,6 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
         CheckFailed: a conversion did not pass its check. The files that were written before it stay.
     """
     from converters import convert_all
-    from converters.calibration import gather
     from converters.sources import open_source
 
     schemes = [_scheme(name, request) for name in request.schemes]
@@ -101,17 +107,8 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
         )
     batch = 1 if request.batch == "1" else request.batch
     options: dict[str, Any] = {"labels": labels, "preprocessing": preprocessing_of(source, request.preprocessing)}
-    options["calibration"] = request.calibration
     if request.calibration is not None:
-        if options["preprocessing"] is None:
-            raise InputError(
-                "the model does not declare its preprocessing: give the rule by which photos are resized, and mean and "
-                f"std unless the model takes pixels 0..255. Received: {request.model}"
-            )
-        with progress("decoding calibration photos"):
-            options["calibration"] = gather(
-                request.calibration, source.input_shape, preprocessing=options["preprocessing"], takes_pixels=False
-            )
+        options["calibration"] = _calibration_images(request, source, options["preprocessing"], progress)
     stem, converted = Path(request.model).stem or "model", []
     names = [*(scheme.name for scheme in schemes), *(f"ONNX {name}" for name in request.onnx)]
     with progress(f"converting to {', '.join(names)}") as update:
@@ -120,6 +117,24 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
             converted.append(Converted(conversion, conversion.save(path)))
             update(len(converted), len(names))
     return converted
+
+
+def _calibration_images(
+    request: ConversionRequest, source: Source, preprocessing: Preprocessing | None, progress: Progress
+) -> np.ndarray:
+    """The calibration images in the range that the model takes."""
+    from converters.calibration import gather
+    from edge_cv.data import sample_calibration
+
+    if preprocessing is None:
+        raise InputError(
+            "the model does not declare its preprocessing: give the rule by which photos are resized, and mean and "
+            f"std unless the model takes pixels 0..255. Received: {request.model}"
+        )
+    if request.calibration == NO_PHOTOS:
+        return CalibrationImages(sample_calibration(), preprocessing, progress).images
+    with progress("decoding calibration photos"):
+        return gather(request.calibration, source.input_shape, preprocessing=preprocessing, takes_pixels=False)
 
 
 def _scheme(name: str, request: ConversionRequest) -> Scheme:
@@ -133,9 +148,12 @@ def _scheme(name: str, request: ConversionRequest) -> Scheme:
 
 def _check_calibration(request: ConversionRequest, schemes: Sequence[Scheme]) -> None:
     if request.calibration is None and ("int8" in request.onnx or any(scheme.integer for scheme in schemes)):
-        raise InputError("an integer scheme needs calibration, a folder of photos. Received: none")
-    if request.calibration is not None and not Path(request.calibration).is_dir():
-        raise InputError(f"calibration must be a folder that exists. Received: {request.calibration}")
+        raise InputError(
+            "an integer scheme needs calibration: a folder of photos, or none for sample photos of packages. "
+            "Received: no calibration"
+        )
+    if request.calibration not in (None, NO_PHOTOS) and not Path(request.calibration).is_dir():
+        raise InputError(f"calibration must be a folder that exists, or none. Received: {request.calibration}")
 
 
 def _opened(request: ConversionRequest) -> Any:
