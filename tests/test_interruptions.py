@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -247,6 +248,35 @@ def test_a_command_that_is_interrupted_while_it_starts_says_so(tmp_path, seconds
     command = start(["data", "prepare", tmp_path, tmp_path / "out"])
     interrupt(command, lambda: True, seconds, number)
     assert command.process.returncode in (CODES[number], 2)  # of the empty folder
+
+
+HALF_MADE = """
+import os, signal
+from edge_cv.cli.interruption import interruption
+
+class HalfMade:
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        self.made = True
+
+    def __del__(self):
+        assert self.made
+
+with interruption() as received:
+    try:
+        HalfMade()
+    except KeyboardInterrupt:
+        pass
+    received.end()
+"""
+
+
+def test_an_object_whose_construction_is_interrupted_prints_nothing():
+    done = subprocess.run([sys.executable, "-c", HALF_MADE], capture_output=True, text=True)
+    assert done.returncode == CODES[signal.SIGINT]
+    assert done.stderr.splitlines() == [
+        "edge-cv: interrupted; finished work is kept, and the same command resumes from it"
+    ]
 
 
 @pytest.mark.slow

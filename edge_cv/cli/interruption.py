@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ class Interruption:
         if self.number is None:
             self.number, self._since = number, time.monotonic()
             if not self.at_once:
+                sys.unraisablehook = lambda _: None  # the object whose construction this interrupts may fail in __del__
                 raise KeyboardInterrupt
         if self.at_once or time.monotonic() - self._since > _REPEAT_SECONDS:
             self.end()
@@ -64,9 +66,10 @@ def interruption(at_once: bool = False) -> Iterator[Interruption]:
     received = Interruption(at_once)
     main = threading.current_thread() is threading.main_thread()
     numbers = [number for number in _SIGNALS if main and signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, received.receive) for number in numbers}
+    before, hook = {number: signal.signal(number, received.receive) for number in numbers}, sys.unraisablehook
     try:
         yield received
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
