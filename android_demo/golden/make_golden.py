@@ -132,6 +132,8 @@ def inputs() -> Iterator[dict[str, Any]]:
         ("uint8", 0.0078125, 128, None, symmetric),
         ("int8", 0.002, 3, None, symmetric),  # clips
         ("int8", 1.0, -128, None, plain),
+        ("int16", 0.00003, 0, None, symmetric),
+        ("int16", 0.0078125, 0, None, plain),
         ("int8", 0.0078125, -1, -128, {"channels": 1}),
         ("float32", None, None, None, {"channels": 1, "mean": 123.7, "std": 58.4}),
     ):

@@ -2,129 +2,49 @@ package dev.edgecv.demo
 
 import android.Manifest
 import android.app.Activity
-import android.app.Application
-import android.content.Context
+import android.content.ComponentName
+import android.content.ContentProvider
+import android.content.ContentValues
 import android.content.Intent
 import android.content.pm.PackageManager
-import android.graphics.Bitmap
-import android.graphics.Canvas
-import android.hardware.camera2.CameraCharacteristics
-import android.hardware.camera2.CameraManager
+import android.database.Cursor
 import android.net.Uri
-import android.os.Looper
+import android.os.ParcelFileDescriptor
 import android.view.View
-import android.view.ViewGroup
 import android.widget.Button
 import android.widget.ImageView
 import android.widget.SeekBar
 import android.widget.Spinner
-import android.widget.TextView
-import dev.edgecv.core.Photo
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.double
 import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
 import kotlinx.serialization.json.jsonPrimitive
-import org.junit.After
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertNotNull
+import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
-import org.junit.Before
 import org.junit.Test
 import org.junit.runner.RunWith
 import org.robolectric.Robolectric
 import org.robolectric.RobolectricTestRunner
-import org.robolectric.RuntimeEnvironment
 import org.robolectric.Shadows.shadowOf
-import org.robolectric.android.controller.ActivityController
 import org.robolectric.annotation.Config
 import org.robolectric.annotation.GraphicsMode
-import org.robolectric.shadows.ShadowCameraCharacteristics
-import java.awt.image.BufferedImage
-import java.io.ByteArrayInputStream
-import java.io.ByteArrayOutputStream
 import java.io.File
-import java.io.FileOutputStream
-import java.time.Duration
-import java.util.concurrent.TimeUnit
-import javax.imageio.ImageIO
+import java.io.FileNotFoundException
+import java.io.RandomAccessFile
 import kotlin.math.abs
 
-/** The app's activities on the framework's real code, with the app's resources, models and TensorFlow Lite. */
-abstract class ActivitiesTest {
-    private val app: Application = RuntimeEnvironment.getApplication()
-    private val controllers = mutableListOf<ActivityController<*>>()
-
-    @Before
-    fun load() {
-        if (!loaded) Shipped.loadDesktopLibrary()
-        loaded = true
-    }
-
-    @After
-    fun close() = controllers.forEach { it.pause().stop().destroy() }
-
-    protected fun start(): ActivityController<MainActivity> {
-        val controller = Robolectric.buildActivity(MainActivity::class.java).setup()
-        controllers += controller
-        until("the model is open", controller.get()) { "XNNPACK" in controller.get().text(R.id.runtime) }
-        return controller
-    }
-
-    private fun until(what: String, activity: Activity? = null, holds: () -> Boolean) {
-        val end = System.nanoTime() + TimeUnit.SECONDS.toNanos(30)
-        while (!holds()) {
-            shadowOf(Looper.getMainLooper()).idleFor(Duration.ofMillis(20)) // a frame and its layout
-            check(System.nanoTime() < end) { "timeout while waiting until $what; message: ${activity?.text(R.id.message)}" }
-            Thread.sleep(10)
-        }
-    }
-
-    private fun Activity.text(id: Int) = findViewById<TextView>(id)!!.text.toString()
-
-    private fun Activity.labels(): List<String> {
-        val rows = findViewById<ViewGroup>(R.id.predictions)!!
-        return (0 until rows.childCount).map { rows.getChildAt(it).findViewById<TextView>(R.id.label)!!.text.toString() }
-    }
-
-    private fun Activity.choose(spinner: Int, text: String) {
-        val view = findViewById<Spinner>(spinner)!!
-        view.setSelection((0 until view.count).first { view.getItemAtPosition(it) == text })
-    }
-
-    /** Clicks a button that opens the system's file picker, and picks a file. */
-    private fun Activity.pick(button: Int, name: String, content: ByteArray) {
-        val uri = Uri.parse("content://test/$name")
-        shadowOf(app.contentResolver).registerInputStreamSupplier(uri) { ByteArrayInputStream(content) }
-        findViewById<Button>(button)!!.performClick()
-        val request = shadowOf(this).nextStartedActivityForResult
-        assertEquals(Intent.ACTION_OPEN_DOCUMENT, request.intent.action)
-        shadowOf(this).receiveResult(request.intent, Activity.RESULT_OK, Intent().setData(uri))
-    }
-
-    protected fun png(photo: Photo): ByteArray {
-        val image = BufferedImage(photo.width, photo.height, BufferedImage.TYPE_INT_RGB)
-        for (i in 0 until photo.width * photo.height) {
-            val (r, g, b) = (0 until 3).map { photo.rgb[3 * i + it].toInt() and 255 }
-            image.setRGB(i % photo.width, i / photo.width, r shl 16 or (g shl 8) or b)
-        }
-        return ByteArrayOutputStream().also { ImageIO.write(image, "png", it) }.toByteArray()
-    }
-
-    private fun addCamera() {
-        val characteristics = ShadowCameraCharacteristics.newCameraCharacteristics()
-        shadowOf(characteristics).set(CameraCharacteristics.LENS_FACING, CameraCharacteristics.LENS_FACING_BACK)
-        shadowOf(characteristics).set(CameraCharacteristics.SENSOR_ORIENTATION, 90)
-        shadowOf(app.getSystemService(Context.CAMERA_SERVICE) as CameraManager).addCamera("0", characteristics)
-    }
-
+/** The app's activities, on the oldest supported Android and on a current one. */
+abstract class ActivitiesTest : AppTest() {
     @Test
     fun `the model in the assets is opened, and the settings are shown`() {
         val activity = start().get()
-        assertEquals("efficientnet_lite0", activity.findViewById<Spinner>(R.id.model)!!.selectedItem)
-        assertEquals("int8", activity.findViewById<Spinner>(R.id.precision)!!.selectedItem)
+        assertEquals("efficientnet_lite0", activity.view<Spinner>(R.id.model).selectedItem)
+        assertEquals("int8", activity.view<Spinner>(R.id.precision).selectedItem)
         assertTrue(activity.text(R.id.runtime).startsWith("tensorflow-lite 2."))
     }
 
@@ -145,7 +65,7 @@ abstract class ActivitiesTest {
         assertEquals(app.getString(R.string.camera_refused), activity.text(R.id.message))
         controller.recreate()
         assertEquals(app.getString(R.string.camera_refused), controller.get().text(R.id.message))
-        controller.get().findViewById<Button>(R.id.camera_button)!!.performClick() // the button requests it again
+        controller.get().click(R.id.camera_button) // the button requests it again
         assertEquals(listOf(Manifest.permission.CAMERA), shadowOf(controller.get()).lastRequestedPermission?.requestedPermissions?.toList())
     }
 
@@ -172,26 +92,158 @@ abstract class ActivitiesTest {
     fun `a model that the user opens is kept next to the other schemes of its network`() {
         val activity = start().get()
         activity.pick(R.id.open_button, "mine.tflite", Shipped.file(Shipped.model("float32")).readBytes())
-        until("float32 is open") { activity.findViewById<Spinner>(R.id.precision)!!.selectedItem == "float32" && "XNNPACK" in activity.text(R.id.runtime) }
+        until("float32 is open") { activity.view<Spinner>(R.id.precision).selectedItem == "float32" && "XNNPACK" in activity.text(R.id.runtime) }
         assertTrue(File(app.filesDir, "models/mine.tflite").isFile)
         activity.choose(R.id.precision, "int8")
-        until("int8 is open") { activity.findViewById<Spinner>(R.id.precision)!!.selectedItem == "int8" && "XNNPACK" in activity.text(R.id.runtime) }
+        until("int8 is open") { activity.view<Spinner>(R.id.precision).selectedItem == "int8" && "XNNPACK" in activity.text(R.id.runtime) }
+    }
+
+    private fun measured(activity: MainActivity) {
+        activity.click(R.id.benchmark_button)
+        until("it is measured", activity) { activity.isShown(R.id.measured) && "XNNPACK" in activity.text(R.id.runtime) }
     }
 
     @Test
-    fun `the benchmark button measures and shows the path of the file`() {
-        val activity = start().get()
-        activity.findViewById<Button>(R.id.benchmark_button)!!.performClick()
-        until("it is measured") { activity.text(R.id.message).startsWith("Measured") }
-        val written = Json.parseToJsonElement(File(app.getExternalFilesDir("benchmark"), "app/measurement.json").readText()).jsonObject
+    fun `the result of a benchmark stays on the screen until it is closed, and can be shared`() {
+        val controller = start()
+        val activity = controller.get()
+        measured(activity)
+        val written = Json.parseToJsonElement(File(app.filesDir, "benchmark/app/measurement.json").readText()).jsonObject
         assertEquals(50, written.getValue("latency").jsonArray.single().jsonObject.getValue("samples_ms").jsonArray.size)
-        assertTrue("XNNPACK" in activity.text(R.id.runtime))
+        assertEquals("Benchmark of efficientnet_lite0_int8.tflite", activity.text(R.id.measured_title))
+        assertTrue(activity.text(R.id.measured_text), "ms median" in activity.text(R.id.measured_text))
+        activity.choose(R.id.delegate, "CPU")
+        until("the CPU runs", activity) { "CPU, threads: 1" in activity.text(R.id.runtime) }
+        activity.click(R.id.measured_share)
+        val shared = shadowOf(activity).nextStartedActivity.extra<Intent>(Intent.EXTRA_INTENT)
+        assertEquals(Intent.ACTION_SEND, shared.action)
+        val provider = Robolectric.setupContentProvider(SharedFiles::class.java, "dev.edgecv.demo.shared")
+        val uri = shared.extra<Uri>(Intent.EXTRA_STREAM)
+        assertEquals("application/json", provider.getType(uri))
+        val text = ParcelFileDescriptor.AutoCloseInputStream(provider.openFile(uri, "r")).use { it.readBytes().decodeToString() }
+        assertEquals(written, Json.parseToJsonElement(text).jsonObject)
+        assertThrows(FileNotFoundException::class.java) { provider.openFile(uri, "rw") }
+        assertThrows(FileNotFoundException::class.java) { provider.openFile(Uri.parse("content://dev.edgecv.demo.shared/..%2Fx"), "r") }
+        controller.recreate()
+        assertTrue(controller.get().isShown(R.id.measured))
+        controller.get().click(R.id.measured_close)
+        until("it is closed") { !controller.get().isShown(R.id.measured) }
+    }
+
+    @Suppress("DEPRECATION") // the replacement needs Android 13
+    private inline fun <reified T> Intent.extra(name: String) = extras!!.get(name) as T
+
+    @Test
+    fun `closing the app during a benchmark does not wait for it`() {
+        val controller = start()
+        controller.get().click(R.id.benchmark_button)
+        until("it measures") { controller.get().text(R.id.benchmark_button) == app.getString(R.string.stop) }
+        controller.pause().stop()
+        val start = System.nanoTime()
+        controller.destroy()
+        assertTrue("${(System.nanoTime() - start) / 1e6} ms", System.nanoTime() - start < 300_000_000)
+    }
+
+    @Test
+    fun `a large file and a broken one hide no other model, and can be deleted`() {
+        val folder = File(app.filesDir, "models").apply { mkdirs() }
+        RandomAccessFile(File(folder, "large.tflite"), "rw").use {
+            it.write(byteArrayOf(12, 0, 0, 0, 84, 70, 76, 51, 4, 0, 4, 0, 4, 0, 0, 0))
+            it.setLength(150_000_000)
+        }
+        File(folder, "broken.tflite").writeText("none")
+        val controller = Robolectric.buildActivity(MainActivity::class.java).setup()
+        val activity = controller.get()
+        until("the models are listed", activity) { activity.items(R.id.model).size == 3 }
+        assertEquals(setOf("large", "broken.tflite", "efficientnet_lite0"), activity.items(R.id.model).toSet())
+        for (name in listOf("large", "broken.tflite")) {
+            if (activity.workspace.state.chosen?.name != name) activity.choose(R.id.model, name)
+            until("it is rejected", activity) { activity.isShown(R.id.message) && activity.workspace.state.models.error != null }
+            activity.openSettings()
+            activity.click(R.id.delete_button)
+            until("it is gone", activity) { name !in activity.items(R.id.model) }
+        }
+        assertEquals(emptyList<String>(), folder.list()!!.toList())
+        until("the other model is open", activity) { "XNNPACK" in activity.text(R.id.runtime) }
+        assertFalse(activity.view<Button>(R.id.delete_button).isEnabled) // of the app's own model
+        controller.pause().stop().destroy()
+    }
+
+    @Test
+    fun `two files of one name are both kept, and the same file only once`() {
+        val activity = start().get()
+        val content = Shipped.file(Shipped.model("float32")).readBytes()
+        for (n in 1..2) {
+            activity.pick(R.id.open_button, "mine.tflite", content)
+            until("float32 is open", activity) { activity.items(R.id.precision).any { "float32" in it } && "XNNPACK" in activity.text(R.id.runtime) }
+        }
+        assertEquals(setOf("mine.tflite"), File(app.filesDir, "models").list()!!.toSet())
+        activity.pick(R.id.open_button, "mine.tflite", Shipped.file(Shipped.model("int8")).readBytes())
+        until("two files are there", activity) { File(app.filesDir, "models").list()!!.toSet() == setOf("mine.tflite", "mine-2.tflite") }
+        until("both int8 files are choices", activity) { activity.items(R.id.precision).count { it.startsWith("int8 · ") } == 2 }
+        assertEquals(3, activity.items(R.id.precision).distinct().size)
+        activity.workspace.rename(activity.workspace.state.chosen!!, "my net")
+        until("it is renamed", activity) { File(app.filesDir, "models/my_net.tflite").isFile }
+        until("it is chosen", activity) { activity.workspace.state.chosen?.source?.file == "my_net.tflite" }
+    }
+
+    @Test
+    fun `a provider that refuses a document's name is no obstacle`() {
+        Robolectric.setupContentProvider(Refusing::class.java, "refusing")
+        val activity = start().get()
+        activity.pick(R.id.open_button, "mine", Shipped.file(Shipped.model("float32")).readBytes(), authority = "refusing")
+        until("float32 is open", activity) { activity.view<Spinner>(R.id.precision).selectedItem == "float32" }
+        assertEquals(listOf("mine.tflite"), File(app.filesDir, "models").list()!!.toList())
+    }
+
+    /** A provider that lets nobody ask for names. */
+    class Refusing : ContentProvider() {
+        override fun onCreate() = true
+
+        override fun query(uri: Uri, p: Array<String>?, s: String?, a: Array<String>?, o: String?): Cursor = throw SecurityException("refused")
+
+        override fun getType(uri: Uri): String? = null
+
+        override fun insert(uri: Uri, values: ContentValues?): Uri? = null
+
+        override fun delete(uri: Uri, s: String?, a: Array<String>?) = 0
+
+        override fun update(uri: Uri, v: ContentValues?, s: String?, a: Array<String>?) = 0
+    }
+
+    @Test
+    fun `a provider that fails in any way shows a message`() {
+        val activity = start().get()
+        for ((button, prefix) in listOf(R.id.photo_button to "The photo cannot be read", R.id.open_button to "The model cannot be read")) {
+            val uri = Uri.parse("content://failing/$button")
+            shadowOf(app.contentResolver).registerInputStreamSupplier(uri) { throw IllegalArgumentException("the volume is gone") }
+            activity.click(button)
+            shadowOf(activity).receiveResult(shadowOf(activity).nextStartedActivityForResult.intent, Activity.RESULT_OK, Intent().setData(uri))
+            until("it is shown", activity) { activity.text(R.id.message) == "$prefix: the volume is gone" }
+        }
+    }
+
+    @Test
+    fun `back closes the settings before it leaves the app`() {
+        val activity = start().get()
+        activity.openSettings()
+        assertTrue(activity.isShown(R.id.sheet_content))
+        @Suppress("DEPRECATION")
+        activity.onBackPressed()
+        assertFalse(activity.isShown(R.id.sheet_content))
+        assertFalse(activity.isFinishing)
+    }
+
+    @Test
+    fun `only adb's shell and the system may start the benchmark`() {
+        val component = ComponentName(app, BenchmarkActivity::class.java)
+        assertEquals(Manifest.permission.DUMP, app.packageManager.getActivityInfo(component, 0).permission)
     }
 
     private fun benchmark(folder: String?, change: Intent.() -> Unit = {}): Activity {
         val intent = Intent(app, BenchmarkActivity::class.java).putExtra("folder", folder).putExtra("runs", 3).putExtra("warmup", 1)
             .putExtra("threads", "1,2").putExtra("delegate", "xnnpack").apply(change)
-        return Robolectric.buildActivity(BenchmarkActivity::class.java, intent).setup().also { controllers += it }.get()
+        return started(BenchmarkActivity::class.java, intent)
     }
 
     private fun measurement(folder: File): JsonObject {
@@ -202,7 +254,7 @@ abstract class ActivitiesTest {
 
     @Test
     fun `an intent measures the model in its folder`() {
-        val folder = File(app.getExternalFilesDir("benchmark"), "abc123").apply { mkdirs() }
+        val folder = File(app.filesDir, "benchmark/abc123").apply { mkdirs() }
         Shipped.file(Shipped.model("int8")).copyTo(File(folder, "model.tflite"))
         File(folder, "measurement.json").writeText("an older one")
         benchmark("abc123")
@@ -216,7 +268,7 @@ abstract class ActivitiesTest {
 
     @Test
     fun `an invalid intent writes its reason to its folder`() {
-        val folder = File(app.getExternalFilesDir("benchmark"), "bad").apply { mkdirs() }
+        val folder = File(app.filesDir, "benchmark/bad").apply { mkdirs() }
         for ((change, words) in listOf<Pair<Intent.() -> Unit, String>>(
             { _: Intent -> } to "model.tflite",
             { intent: Intent -> intent.putExtra("threads", "many"); Unit } to "threads must be",
@@ -231,37 +283,13 @@ abstract class ActivitiesTest {
 
     @Test
     fun `an intent cannot access other folders`() {
-        val outside = app.getExternalFilesDir("benchmark")!!.parentFile!!
+        val outside = File(app.filesDir, "benchmark").apply { mkdirs() }.parentFile!!
         Shipped.file(Shipped.model("int8")).copyTo(File(outside, "model.tflite"))
         for (folder in listOf(null, "", "..", "../..", "a/b", "missing")) {
             val activity = benchmark(folder)
             until("it is rejected") { "folder must be" in activity.text(R.id.message) }
         }
         assertFalse(File(outside, "measurement.json").exists())
-    }
-
-    protected fun pickPhoto(activity: Activity, n: Int) {
-        activity.pick(R.id.photo_button, "photo$n.png", png(Shipped.photos[n]))
-        until("the photo is classified") { activity.labels().isNotEmpty() }
-    }
-
-    protected fun expectRejectedPhoto(activity: Activity, content: ByteArray) {
-        activity.pick(R.id.photo_button, "broken.png", content)
-        until("the photo is rejected", activity) { activity.text(R.id.message).startsWith("The photo cannot be read") }
-    }
-
-    protected fun shown(activity: Activity) = activity.labels()
-
-    protected fun threshold(activity: Activity, percent: Int) {
-        activity.findViewById<SeekBar>(R.id.threshold)!!.progress = percent
-    }
-
-    protected fun message(activity: Activity) = activity.text(R.id.message)
-
-    protected fun timings(activity: Activity) = activity.text(R.id.timings)
-
-    private companion object {
-        var loaded = false
     }
 }
 
@@ -279,8 +307,11 @@ class Api35Test : ActivitiesTest() {
     @Test
     fun `an invalid photo shows a message`() {
         val activity = start().get()
-        expectRejectedPhoto(activity, "no photo".toByteArray())
-        expectRejectedPhoto(activity, png(Shipped.photos[0]).copyOf(100))
+        for (content in listOf("no photo".toByteArray(), ByteArray(0), png(Shipped.photos[0]).copyOf(20))) {
+            activity.pick(R.id.photo_button, "broken.png", content)
+            until("the photo is rejected", activity) { activity.text(R.id.message).startsWith("The photo cannot be read") }
+            activity.workspace.showProblem(null)
+        }
     }
 
     @Test
@@ -289,49 +320,56 @@ class Api35Test : ActivitiesTest() {
         val model = Shipped.model("int8")
         val expected = Shipped.predictions(model)[0].getValue("top").jsonArray.map { it.jsonPrimitive.content.toInt() }
         val labels = Json.parseToJsonElement(Shipped.sidecar(model)).jsonObject.getValue("labels").jsonArray.map { it.jsonPrimitive.content }
-        pickPhoto(controller.get(), 0)
-        assertEquals(expected.map { labels[it] }, shown(controller.get()))
-        assertTrue(timings(controller.get()), "preprocess" in timings(controller.get()))
+        controller.get().pickPhoto(0)
+        assertEquals(expected.map { labels[it] }, controller.get().labels())
+        assertTrue(controller.get().text(R.id.timings), "preprocess" in controller.get().text(R.id.timings))
         controller.recreate()
-        assertEquals(expected.map { labels[it] }, shown(controller.get()))
-        assertEquals(View.VISIBLE, controller.get().findViewById<ImageView>(R.id.photo)!!.visibility)
+        assertEquals(expected.map { labels[it] }, controller.get().labels())
+        assertEquals(View.VISIBLE, controller.get().view<ImageView>(R.id.photo).visibility)
     }
 
     @Test
     fun `the threshold hides less probable classes`() {
         val activity = start().get()
-        pickPhoto(activity, 0)
+        activity.pickPhoto(0)
         val probabilities = Shipped.predictions(Shipped.model("int8"))[0].getValue("probabilities").jsonArray.map { it.jsonPrimitive.double * 100 }
         val percent = (1..99).first { p -> probabilities.none { abs(it - p) < 0.2 } && probabilities.count { it >= p } in 1..3 }
-        threshold(activity, percent)
-        assertEquals(probabilities.count { it >= percent }, shown(activity).size)
-        threshold(activity, 100)
-        assertEquals("No class reaches 100 %.", message(activity))
+        activity.view<SeekBar>(R.id.threshold).progress = percent
+        assertEquals(probabilities.count { it >= percent }, activity.labels().size)
+        activity.view<SeekBar>(R.id.threshold).progress = 100
+        assertEquals("No class reaches 100 %.", activity.text(R.id.message))
     }
 
     @Test
-    @Config(qualifiers = "w411dp-h891dp-night-xhdpi")
-    fun `the screen is drawn in dark mode`() = draw("night")
-
-    @Test
-    fun `the screen is drawn`() = draw("day")
-
-    @Test
-    @Config(qualifiers = "w891dp-h411dp-land-xhdpi")
-    fun `the screen is drawn in landscape`() = draw("land")
-
-    private fun draw(name: String) {
+    fun `two models are compared on one photo`() {
         val activity = start().get()
-        pickPhoto(activity, CAT)
-        val view = activity.window.decorView
-        val bitmap = Bitmap.createBitmap(view.width, view.height, Bitmap.Config.ARGB_8888)
-        view.draw(Canvas(bitmap))
-        val colours = (0 until view.height step 7).flatMap { y -> (0 until view.width step 7).map { x -> bitmap.getPixel(x, y) } }.distinct()
-        assertTrue("${colours.size} colours", colours.size > 100) // the photo is among them
-        FileOutputStream(File(System.getProperty("edgecv.vectors"), "../screen-$name.png")).use { bitmap.compress(Bitmap.CompressFormat.PNG, 100, it) }
+        activity.pick(R.id.open_button, "mine.tflite", Shipped.file(Shipped.model("float32")).readBytes())
+        until("float32 is open", activity) { activity.view<Spinner>(R.id.precision).selectedItem == "float32" }
+        activity.choose(R.id.compare, "efficientnet_lite0 · int8")
+        activity.pickPhoto(0)
+        until("both have classified it", activity) { activity.labels(R.id.second_predictions).size == 5 }
+        for ((rows, scheme) in listOf(R.id.predictions to "float32", R.id.second_predictions to "int8")) {
+            val model = Shipped.model(scheme)
+            val labels = Json.parseToJsonElement(Shipped.sidecar(model)).jsonObject.getValue("labels").jsonArray.map { it.jsonPrimitive.content }
+            val top = Shipped.predictions(model)[0].getValue("top").jsonArray.map { labels[it.jsonPrimitive.content.toInt()] }
+            assertEquals(top, activity.labels(rows))
+        }
+        assertEquals("The same first class. The same in 1 of 1 picture.", activity.text(R.id.agreement))
+        assertTrue(activity.text(R.id.second_title), activity.text(R.id.second_title).startsWith("int8\n"))
+        activity.choose(R.id.compare, "nothing")
+        until("one model is left", activity) { !activity.isShown(R.id.second) }
     }
 
-    private companion object {
-        const val CAT = 21 // scikit-image's photo, which is in the public domain
+    @Test
+    fun `the screen is shared as a picture with the predictions`() {
+        val activity = start().get()
+        activity.pickPhoto(0)
+        shadowOf(activity).clickMenuItem(R.id.share)
+        idle()
+        @Suppress("DEPRECATION")
+        val shared = shadowOf(activity).nextStartedActivity.extras!!.get(Intent.EXTRA_INTENT) as Intent
+        assertEquals("image/png", shared.type)
+        assertTrue(activity.labels().first() in shared.getStringExtra(Intent.EXTRA_TEXT)!!)
+        assertTrue(SharedFiles.file(app, "edge_cv.png").length() > 1000)
     }
 }

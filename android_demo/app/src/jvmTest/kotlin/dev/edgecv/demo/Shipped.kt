@@ -1,8 +1,8 @@
 package dev.edgecv.demo
 
-import dev.edgecv.core.Benchmark
 import dev.edgecv.core.ModelSource
 import dev.edgecv.core.Photo
+import dev.edgecv.core.mapped
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.int
@@ -17,7 +17,8 @@ object Shipped {
     private val folder = File(System.getProperty("edgecv.vectors"))
     private val vectors = Json.parseToJsonElement(File(folder, "vectors.json").readText()).jsonObject
 
-    val models: List<String> = vectors.getValue("models").jsonObject.keys.toList()
+    /** The app's network, without the small models of the tests. */
+    val models: List<String> = vectors.getValue("models").jsonObject.keys.filterNot { it.startsWith("small") }
     val photos: List<Photo> = vectors.getValue("photos").jsonArray.mapIndexed { n, shape ->
         val (width, height) = shape.jsonArray.map { it.jsonPrimitive.int }
         Photo(width, height, File(folder, "$n.rgb").readBytes())
@@ -28,7 +29,7 @@ object Shipped {
 
     fun model(scheme: String) = models.first { it.endsWith("_$scheme.tflite") }
 
-    fun content(model: String): ByteBuffer = Benchmark.readDirect(File(folder, model), "the model")
+    fun content(model: String): ByteBuffer = mapped(File(folder, model), "the model")
 
     fun sidecar(model: String): String = File(folder, model.replace(".tflite", ".json")).readText()
 

@@ -15,6 +15,7 @@ import dev.edgecv.core.Session
 import dev.edgecv.core.Settings
 import dev.edgecv.core.State
 import dev.edgecv.core.TfliteFile
+import dev.edgecv.core.Type
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.double
 import kotlinx.serialization.json.int
@@ -67,10 +68,32 @@ class TfliteRuntimeTest {
                 val expected = Shipped.predictions(model)[n]
                 val top = expected.getValue("top").jsonArray.map { it.jsonPrimitive.int }
                 val probabilities = expected.getValue("probabilities").jsonArray.map { it.jsonPrimitive.double }
-                val (predictions, _) = classifier.classify { photo }
+                val (predictions, _) = classifier.classify(photo)
                 assertEquals(top, predictions.map { it.index }, "photo $n of $model")
                 for ((prediction, probability) in predictions.zip(probabilities)) assertTrue(abs(prediction.probability - probability) < 1e-3)
             }
+        }
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = ["small_int16x8.tflite", "small_int16.tflite"])
+    fun `models with 16-bit activations have Python's inputs and classes`(model: String) {
+        val cpu = Settings(1, Delegate.CPU)
+        Classifier.open(model, Shipped.content(model), Shipped.sidecar(model), TfliteRuntime, cpu).use { classifier ->
+            for ((n, photo) in Shipped.photos.withIndex()) {
+                val expected = Shipped.predictions(model)[n]
+                val probabilities = expected.getValue("probabilities").jsonArray.map { it.jsonPrimitive.double }
+                val predictions = classifier.classify(photo).first
+                for ((prediction, probability) in predictions.zip(probabilities)) assertTrue(abs(prediction.probability - probability) < 1e-3)
+            }
+        }
+        val record = Record.read(model, Shipped.content(model), Shipped.sidecar(model))
+        TfliteRuntime.open(Shipped.content(model), cpu).use { engine ->
+            assertEquals(if ("int16x8" in model) Type.FLOAT32 else Type.INT16, engine.input.type)
+            val buffer = engine.input.buffer()
+            InputWriter(engine.input, record.preprocessing!!, record.input.pixelOffset).write(record.preprocessing!!.cropAndResize(Shipped.photos[0]), buffer)
+            val digest = MessageDigest.getInstance("SHA-256").apply { update(buffer) }.digest()
+            assertEquals(Shipped.predictions(model)[0].getValue("input_sha256").jsonPrimitive.content, digest.joinToString("") { "%02x".format(it) })
         }
     }
 
@@ -109,7 +132,7 @@ class TfliteRuntimeTest {
             assertTrue(classifier.runtime.endsWith("CPU"), classifier.runtime)
             for ((n, photo) in Shipped.photos.withIndex().take(5)) {
                 val top = Shipped.predictions(model)[n].getValue("top").jsonArray.first().jsonPrimitive.int
-                assertEquals(top, classifier.classify { photo }.first.first().index)
+                assertEquals(top, classifier.classify(photo).first.first().index)
             }
         }
     }
@@ -122,9 +145,9 @@ class TfliteRuntimeTest {
             session.open(Shipped.source(Shipped.model("int8")))
             session.offer { Shipped.photos[0] }
             session.await()
-            assertTrue(session.state.runtime!!.endsWith("XNNPACK"), session.state.toString())
-            assertTrue(delegate.label in session.state.fallback!!, session.state.fallback)
-            assertEquals(5, session.state.predictions.size)
+            assertTrue(session.state.model!!.runtime!!.endsWith("XNNPACK"), session.state.toString())
+            assertTrue(delegate.label in session.state.model!!.fallback!!, session.state.model!!.fallback)
+            assertEquals(5, session.state.model!!.predictions.size)
         }
     }
 
@@ -137,13 +160,13 @@ class TfliteRuntimeTest {
                 session.await()
                 assertNotNull(session.state.error, "$bytes bytes")
                 assertFalse('\n' in session.state.error!!)
-                assertNull(session.state.runtime)
+                assertNull(session.state.model!!.runtime)
             }
             session.open(Shipped.source(Shipped.model("int8"), withSidecar = false))
             session.offer { Shipped.photos[0] }
             session.await()
             assertNull(session.state.error)
-            assertEquals(5, session.state.predictions.size)
+            assertEquals(5, session.state.model!!.predictions.size)
         }
     }
 

@@ -18,8 +18,9 @@ import java.util.concurrent.Executors
  *     adb shell am start -W -n dev.edgecv.demo/.BenchmarkActivity --es folder ID --ei runs 50 --ei warmup 10 \
  *         --es threads 1,4 --es delegate xnnpack
  *
- * It reads `model.tflite` and, if it exists, `golden.bin` from the app's external folder `benchmark/ID`, and writes
- * `measurement.json` there: the measurement, or the reason of the failure.
+ * It reads `model.tflite` and, if it exists, `golden.bin` from the app's folder `files/benchmark/ID`, and writes
+ * `measurement.json` there: the measurement, or the reason of the failure. Only adb's shell, the system and apps with the permission
+ * DUMP may start it.
  */
 class BenchmarkActivity : Activity() {
     override fun onCreate(saved: Bundle?) {
@@ -51,6 +52,8 @@ class BenchmarkActivity : Activity() {
         } catch (error: RuntimeException) {
             Log.e(TAG, "measuring failed", error)
             fail(folder, "the app failed: ${error.reason()}")
+        } catch (error: OutOfMemoryError) {
+            fail(folder, "the device has too little memory: ${error.reason()}")
         }
         runOnUiThread { if (!isDestroyed) window.clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON) }
     }
@@ -63,7 +66,7 @@ class BenchmarkActivity : Activity() {
 
     private fun folder(): File? {
         val name = intent.getStringExtra("folder")?.takeIf { BenchmarkRequest.isFolder(it) } ?: return null
-        return getExternalFilesDir("benchmark")?.let { File(it, name) }?.takeIf { it.isDirectory }
+        return Benchmarks.folder(applicationContext, name).takeIf { it.isDirectory }
     }
 
     private fun intExtra(name: String): Int? = if (intent.hasExtra(name)) intent.getIntExtra(name, -1) else null

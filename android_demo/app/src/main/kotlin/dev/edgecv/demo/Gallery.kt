@@ -5,19 +5,17 @@ import android.graphics.Bitmap
 import android.graphics.BitmapFactory
 import android.media.ExifInterface
 import android.net.Uri
-import dev.edgecv.core.InputError
 import dev.edgecv.core.Photo
-import dev.edgecv.core.reason
 import java.io.IOException
 import java.io.InputStream
 
 /** Decodes photos that the user chose. */
 object Gallery {
-    /** Decodes a photo upright; above [Photo.MAX_PIXELS] at a half or a quarter of its size. Throws [InputError]. */
+    /** Decodes a photo upright; above [Photo.MAX_PIXELS] at a half or a quarter of its size. Throws InputError. */
     fun decode(context: Context, uri: Uri): Photo {
         fun <T> read(use: (InputStream) -> T): T =
             (context.contentResolver.openInputStream(uri) ?: throw IOException("it cannot be opened")).use(use)
-        try {
+        return readingFile(context, R.string.photo_failed) {
             val bounds = BitmapFactory.Options().apply { inJustDecodeBounds = true }
             read { BitmapFactory.decodeStream(it, null, bounds) }
             if (bounds.outWidth < 1 || bounds.outHeight < 1) throw IOException("it is not an image that Android can decode")
@@ -28,14 +26,10 @@ object Gallery {
             val bitmap = read { BitmapFactory.decodeStream(it, null, options) } ?: throw IOException("it is broken")
             val orientation = try {
                 read { ExifInterface(it).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1) }
-            } catch (_: IOException) {
+            } catch (_: Exception) {
                 1 // use the photo although its EXIF data is invalid
             }
-            return photo(bitmap).upright(orientation)
-        } catch (error: IOException) {
-            throw InputError(context.getString(R.string.photo_failed, error.reason()), error)
-        } catch (error: SecurityException) {
-            throw InputError(context.getString(R.string.photo_failed, error.reason()), error)
+            photo(bitmap).upright(orientation)
         }
     }
 

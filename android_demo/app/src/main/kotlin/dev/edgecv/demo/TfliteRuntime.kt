@@ -29,7 +29,7 @@ object TfliteRuntime : Runtime {
             val interpreter = Interpreter(model.duplicate().apply { rewind() }, options)
             try {
                 return TfliteEngine(interpreter, delegate, settings.delegate)
-            } catch (error: InputError) {
+            } catch (error: Exception) {
                 interpreter.close()
                 throw error
             }
@@ -38,7 +38,7 @@ object TfliteRuntime : Runtime {
             throw error
         } catch (error: RuntimeException) {
             delegate?.close()
-            if (needsDelegate) throw DelegateError("${settings.delegate.label} rejects the model: ${error.reason()}", error)
+            if (settings.delegate != Delegate.CPU) throw DelegateError("${settings.delegate.label} rejects the model: ${error.reason()}", error)
             throw InputError("The runtime rejects the model: ${error.reason()}", error)
         } catch (error: LinkageError) {
             throw InputError("TensorFlow Lite is not built for this device: ${error.reason()}", error)
@@ -97,7 +97,8 @@ private class TfliteEngine(
             DataType.FLOAT32 -> Type.FLOAT32
             DataType.INT8 -> Type.INT8
             DataType.UINT8 -> Type.UINT8
-            else -> throw InputError("The model's $what must be float32, int8 or uint8. Received: ${tensor.dataType()}")
+            DataType.INT16 -> Type.INT16
+            else -> throw InputError("The model's $what must be float32, int8, uint8 or int16. Received: ${tensor.dataType()}")
         }
         val quantization = tensor.quantizationParams()
         return Tensor(tensor.shape().toList(), type, quantization.scale, quantization.zeroPoint)

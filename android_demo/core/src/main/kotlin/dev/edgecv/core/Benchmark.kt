@@ -14,7 +14,6 @@ import kotlinx.serialization.json.put
 import kotlinx.serialization.json.putJsonArray
 import kotlinx.serialization.json.putJsonObject
 import java.io.File
-import java.io.IOException
 import java.nio.ByteBuffer
 import java.util.Random
 
@@ -68,9 +67,9 @@ class Benchmark(private val runtime: Runtime, private val machine: Machine) {
     /** Measures `model.tflite` in a folder and writes the result, or the reason of a failure, to that folder. */
     fun measureFolder(folder: File, request: BenchmarkRequest, progress: (String) -> Unit = {}): JsonObject {
         val result = try {
-            val model = readDirect(File(folder, MODEL), "the model")
-            val golden = File(folder, GOLDEN).takeIf { it.isFile }?.let { readDirect(it, "the golden inputs") }
-            measure(model, golden, request, progress)
+            val model = mapped(File(folder, MODEL), "the model")
+            val golden = File(folder, GOLDEN).takeIf { it.isFile }?.let { mapped(it, "the golden inputs") }
+            measure(MODEL, model, golden, request, progress)
         } catch (error: InputError) {
             failure(error.reason())
         } catch (error: OutOfMemoryError) {
@@ -80,8 +79,20 @@ class Benchmark(private val runtime: Runtime, private val machine: Machine) {
         return result
     }
 
-    /** The same as [measureFolder] for the content of the files; writes nothing. */
-    fun measure(model: ByteBuffer, golden: ByteBuffer?, request: BenchmarkRequest, progress: (String) -> Unit = {}): JsonObject {
+    /**
+     * The same as [measureFolder] for the content of the files; writes nothing.
+     *
+     * @param file the model's file name, for the result.
+     * @param goesOn asked before each inference; if it returns false, [Cancelled] is thrown.
+     */
+    fun measure(
+        file: String,
+        model: ByteBuffer,
+        golden: ByteBuffer?,
+        request: BenchmarkRequest,
+        progress: (String) -> Unit = {},
+        goesOn: () -> Boolean = { true },
+    ): JsonObject {
         TfliteFile(model)
         val before = machine.memory()
         var peak: Long? = null
@@ -96,13 +107,15 @@ class Benchmark(private val runtime: Runtime, private val machine: Machine) {
                 val output = engine.output.buffer()
                 if (golden != null && outputs == null) outputs = goldenOutputs(engine, golden)
                 fill(engine.input, input)
-                repeat(request.warmup) { engine.run(input, output) }
-                progress("$threads threads: measuring ${request.runs} inferences")
-                val samples = DoubleArray(request.runs) {
+                fun runMs(): Double {
+                    if (!goesOn()) throw Cancelled()
                     val start = System.nanoTime()
                     engine.run(input, output)
-                    (System.nanoTime() - start) / 1e6
-                }.toList()
+                    return (System.nanoTime() - start) / 1e6
+                }
+                repeat(request.warmup) { runMs() }
+                progress("$threads threads: measuring ${request.runs} inferences")
+                val samples = List(request.runs) { runMs() }
                 if (latency.isEmpty() && before != null) {
                     peak = machine.memory()?.let { (it.peakBytes - before.bytes).coerceAtLeast(0) }
                 }
@@ -115,7 +128,7 @@ class Benchmark(private val runtime: Runtime, private val machine: Machine) {
             put("schema", 1)
             put("kind", KIND)
             putJsonObject("artifact") {
-                put("file", MODEL)
+                put("file", file)
                 put("sha256", Record.sha256(model))
             }
             putJsonObject("device") {
@@ -175,40 +188,19 @@ class Benchmark(private val runtime: Runtime, private val machine: Machine) {
             put("error", reason)
         }
 
-        /** Writes a result to a temporary file and renames it, so that a reader never sees a part of it. */
-        fun write(folder: File, result: JsonObject) {
-            val part = File(folder, "$RESULT.part")
-            try {
-                part.writeText(Json.encodeToString(JsonObject.serializer(), result) + "\n")
-                if (!part.renameTo(File(folder, RESULT))) throw IOException("cannot rename the temporary file")
-            } catch (error: IOException) {
-                part.delete()
-                throw InputError("$RESULT cannot be written: ${error.reason()}", error)
-            }
-        }
-
-        /** A file's bytes in a direct buffer, which the runtime uses without a copy. */
-        fun readDirect(file: File, role: String): ByteBuffer {
-            if (!file.isFile) throw InputError("${file.name}, $role, does not exist.")
-            try {
-                file.inputStream().channel.use { channel ->
-                    val size = channel.size()
-                    if (size > Int.MAX_VALUE) throw InputError("${file.name} is larger than 2 GiB.")
-                    val content = ByteBuffer.allocateDirect(size.toInt())
-                    while (content.hasRemaining() && channel.read(content) >= 0) Unit
-                    content.flip()
-                    return content
-                }
-            } catch (error: IOException) {
-                throw InputError("${file.name} cannot be read: ${error.reason()}", error)
-            }
-        }
+        /** Writes a result to a folder. Throws [InputError]. */
+        fun write(folder: File, result: JsonObject) =
+            writeWhole(File(folder, RESULT), Json.encodeToString(JsonObject.serializer(), result) + "\n")
 
         private fun fill(tensor: Tensor, buffer: ByteBuffer) {
             val random = Random(0)
             for (i in 0 until tensor.size) {
                 val pixel = random.nextInt(256)
-                if (tensor.type == Type.FLOAT32) buffer.putFloat(4 * i, pixel.toFloat()) else buffer.put(i, pixel.toByte())
+                when (tensor.type) {
+                    Type.FLOAT32 -> buffer.putFloat(4 * i, pixel.toFloat())
+                    Type.INT8, Type.UINT8 -> buffer.put(i, pixel.toByte())
+                    Type.INT16 -> buffer.putShort(2 * i, pixel.toShort())
+                }
             }
         }
 

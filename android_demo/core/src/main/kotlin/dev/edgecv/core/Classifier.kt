@@ -7,24 +7,24 @@ class Classifier private constructor(private val engine: Engine, val record: Rec
     AutoCloseable by engine {
     val runtime: String get() = engine.runtime
     private val writer = InputWriter(engine.input, preprocessing, record.input.pixelOffset)
+    private val cropper = Cropper(preprocessing)
     private val input = engine.input.buffer()
     private val output = engine.output.buffer()
 
     /**
-     * Predicts the classes of a photo.
+     * Predicts the classes of a picture.
      *
+     * @param readNs the time that it took to read the picture, in nanoseconds; it counts as preprocessing.
      * @param count how many classes to return.
-     * @param photo returns the photo; its time counts as preprocessing.
      * @return the predictions, most probable first, and the times of the steps.
      */
-    fun classify(count: Int = TOP_CLASSES, photo: () -> Photo): Pair<List<Prediction>, Timing> {
-        val start = System.nanoTime()
-        writer.write(preprocessing.cropAndResize(photo()), input)
+    fun classify(picture: Picture, readNs: Long = 0, count: Int = TOP_CLASSES): Pair<List<Prediction>, Timing> {
+        val start = System.nanoTime() - readNs
+        writer.write(cropper.cropAndResize(picture), input)
         val ready = System.nanoTime()
         engine.run(input, output)
         val ran = System.nanoTime()
-        val values = engine.output.values(output)
-        val predictions = predictions(values, record, count)
+        val predictions = predictions(engine.output.values(output), record, count)
         val timing = Timing((ready - start) / 1e6, (ran - ready) / 1e6, (System.nanoTime() - start) / 1e6)
         return predictions to timing
     }
@@ -58,7 +58,7 @@ class Classifier private constructor(private val engine: Engine, val record: Rec
                     throw InputError("$file has ${engine.output.size} outputs, but ${labels.size} labels. Use the labels of this model.")
                 }
                 return Classifier(engine, record, preprocessing)
-            } catch (error: InputError) {
+            } catch (error: Throwable) {
                 engine.close()
                 throw error
             }

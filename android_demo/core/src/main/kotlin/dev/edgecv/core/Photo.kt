@@ -1,31 +1,41 @@
 package dev.edgecv.core
 
+/** An upright picture of RGB pixels: a photo or a camera frame. */
+interface Picture {
+    val width: Int
+    val height: Int
+
+    /**
+     * Copies a rectangle, which must lie within the picture.
+     *
+     * @param rgb receives three bytes a pixel, rows from the top.
+     */
+    fun copy(left: Int, top: Int, width: Int, height: Int, rgb: ByteArray)
+}
+
 /**
  * An RGB photo.
  *
  * @property rgb three bytes a pixel, rows from the top.
  */
-class Photo(val width: Int, val height: Int, val rgb: ByteArray) {
+class Photo(override val width: Int, override val height: Int, val rgb: ByteArray) : Picture {
     init {
         if (width < 1 || height < 1) throw InputError("A photo must have pixels. Received: $width x $height")
         require(rgb.size.toLong() == 3L * width * height) { "${rgb.size} bytes for $width x $height" }
     }
 
-    /** The rectangle that begins at [left], [top]; it must lie within the photo. */
-    fun crop(left: Int, top: Int, width: Int, height: Int): Photo {
-        require(left >= 0 && top >= 0 && left + width <= this.width && top + height <= this.height)
-        if (width == this.width && height == this.height) return this
-        val cut = ByteArray(3 * width * height)
+    override fun copy(left: Int, top: Int, width: Int, height: Int, rgb: ByteArray) {
         for (y in 0 until height) {
-            System.arraycopy(rgb, 3 * ((top + y) * this.width + left), cut, 3 * y * width, 3 * width)
+            System.arraycopy(this.rgb, 3 * ((top + y) * this.width + left), rgb, 3 * y * width, 3 * width)
         }
-        return Photo(width, height, cut)
     }
 
-    /** The luma of each pixel, ITU-R BT.601, rounded as Pillow does. */
-    fun luma(): ByteArray = ByteArray(width * height) { at ->
-        val (red, green, blue) = List(3) { rgb[3 * at + it].toInt() and 255 }
-        ((19595 * red + 38470 * green + 7471 * blue + 0x8000) shr 16).toByte()
+    /** The luma of a pixel, ITU-R BT.601, rounded as Pillow does. */
+    fun luma(at: Int): Int {
+        val red = rgb[3 * at].toInt() and 255
+        val green = rgb[3 * at + 1].toInt() and 255
+        val blue = rgb[3 * at + 2].toInt() and 255
+        return (19595 * red + 38470 * green + 7471 * blue + 0x8000) shr 16
     }
 
     /**

@@ -121,7 +121,7 @@ data class Record(
                 labels = fields.texts("labels"),
                 input = if (input == null) InputRecord() else InputRecord(
                     tensor = tensor(input),
-                    pixelOffset = input.int("pixel_offset", -255..255),
+                    pixelOffset = input.int("pixel_offset", -MAX_OFFSET..MAX_OFFSET),
                     takesPixels = input.flag("takes_pixels"),
                 ),
                 output = if (output == null) OutputRecord() else OutputRecord(
@@ -192,6 +192,8 @@ data class Record(
                 std = fields.floats("std"),
             )
         }
+
+        private const val MAX_OFFSET = 1 shl 16
 
         /** The SHA-256 of a buffer's whole content, in hexadecimal. */
         fun sha256(content: ByteBuffer): String {

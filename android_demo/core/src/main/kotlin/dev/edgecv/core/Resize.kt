@@ -28,89 +28,100 @@ private fun sinc(x: Double) = if (x == 0.0) 1.0 else sin(x * PI) / (x * PI)
 
 // Weights are in fixed point with this many fractional bits, so that sums are equal on every machine and in Pillow.
 private const val PRECISION_BITS = 32 - 8 - 2
+private const val ONE = 1 shl PRECISION_BITS
+private const val HALF = ONE shr 1
 
-/** Resizes the photo in two passes, each rounded to bytes; equal bit for bit to Pillow 13's `resize`. */
-fun Photo.resize(width: Int, height: Int, interpolation: Interpolation): Photo {
-    if (interpolation == Interpolation.NEAREST) return nearest(width, height)
-    // Pillow runs the pass first that saves more work. Both passes round, so the order changes the result.
-    val rowsLost = this.height - height
-    val rowsFirst = rowsLost > 0 && rowsLost > 2 * (this.width - width)
-    return if (rowsFirst) rows(height, interpolation).columns(width, interpolation)
-    else columns(width, interpolation).rows(height, interpolation)
-}
+// a table, because branches on noisy pixels are slow; sums of weights and pixels are 32-bit, so this holds all of them
+private const val CLIP_ZERO = 1 shl (31 - PRECISION_BITS)
+private val CLIPPED = ByteArray(2 * CLIP_ZERO) { (it - CLIP_ZERO).coerceIn(0, 255).toByte() }
 
-private fun Photo.nearest(width: Int, height: Int): Photo {
-    val columns = nearestOf(this.width, width)
-    val rows = nearestOf(this.height, height)
-    val result = ByteArray(3 * width * height)
-    var to = 0
-    for (y in rows) {
-        for (x in columns) {
-            System.arraycopy(rgb, 3 * (y * this.width + x), result, to, 3)
-            to += 3
-        }
-    }
-    return Photo(width, height, result)
-}
+private fun clipped(sum: Int): Byte = CLIPPED[(sum shr PRECISION_BITS) + CLIP_ZERO]
 
-/** The source pixel of each new pixel. The step is accumulated as in Pillow, because a product rounds differently. */
-private fun nearestOf(size: Int, newSize: Int): IntArray {
-    val step = size.toDouble() / newSize
-    var place = step * 0.5
-    return IntArray(newSize) { place.toInt().coerceAtMost(size - 1).also { place += step } }
-}
+/**
+ * One axis of a resize, for a part of the result: the weights of the source pixels of each new pixel.
+ *
+ * The new pixel `i` of the part is the sum of the source pixels from `first[i]`, times `values[start[i]]` up to, not
+ * including, `values[start[i + 1]]`.
+ */
+internal class Axis private constructor(val first: IntArray, val start: IntArray, val values: IntArray) {
+    val count get() = first.size
 
-/** For each pixel of the result the first source pixel and the weights of the source pixels from there. */
-private class Weights(val first: IntArray, val values: Array<IntArray>) {
+    /** The source pixels that the part needs: the first one, and how many. */
+    val begin = first.minOrNull() ?: 0
+    val length = (first.indices.maxOfOrNull { first[it] + start[it + 1] - start[it] } ?: 0) - begin
+
     companion object {
-        fun of(size: Int, newSize: Int, interpolation: Interpolation): Weights {
+        /**
+         * @param size number of source pixels.
+         * @param newSize number of pixels of the whole result.
+         * @param from first pixel of the part.
+         * @param count number of pixels of the part.
+         */
+        fun of(size: Int, newSize: Int, interpolation: Interpolation, from: Int, count: Int): Axis = when {
+            newSize == size -> single(IntArray(count) { from + it })
+            interpolation == Interpolation.NEAREST -> single(nearest(size, newSize, from, count))
+            else -> filtered(size, newSize, interpolation, from, count)
+        }
+
+        private fun single(first: IntArray) = Axis(first, IntArray(first.size + 1) { it }, IntArray(first.size) { ONE })
+
+        /** The step is accumulated as in Pillow, because a product rounds differently. */
+        private fun nearest(size: Int, newSize: Int, from: Int, count: Int): IntArray {
+            val step = size.toDouble() / newSize
+            var place = step * 0.5
+            repeat(from) { place += step }
+            return IntArray(count) { place.toInt().coerceAtMost(size - 1).also { place += step } }
+        }
+
+        private fun filtered(size: Int, newSize: Int, interpolation: Interpolation, from: Int, count: Int): Axis {
             val scale = size.toDouble() / newSize
             val filterScale = maxOf(scale, 1.0)
             val reach = interpolation.reach * filterScale
-            val length = ceil(reach).toInt() * 2 + 1
-            val first = IntArray(newSize)
-            val real = DoubleArray(length)
-            val values = Array(newSize) { at ->
-                val centre = (at + 0.5) * scale
+            val real = DoubleArray(ceil(reach).toInt() * 2 + 1)
+            val first = IntArray(count)
+            val start = IntArray(count + 1)
+            var values = IntArray(count * 8)
+            for (at in 0 until count) {
+                val centre = (from + at + 0.5) * scale
                 val begin = (centre - reach + 0.5).toInt().coerceAtLeast(0)
-                val end = (centre + reach + 0.5).toInt().coerceAtMost(size)
+                val length = (centre + reach + 0.5).toInt().coerceAtMost(size) - begin
                 var sum = 0.0
-                for (i in begin until end) {
-                    real[i - begin] = interpolation.weight((i - centre + 0.5) * (1.0 / filterScale))
-                    sum += real[i - begin]
+                for (i in 0 until length) {
+                    real[i] = interpolation.weight((begin + i - centre + 0.5) * (1.0 / filterScale))
+                    sum += real[i]
                 }
                 first[at] = begin
-                IntArray(end - begin) { i ->
-                    val share = if (sum != 0.0) real[i] / sum else real[i]
-                    val scaled = share * (1 shl PRECISION_BITS)
-                    (if (share < 0) scaled - 0.5 else scaled + 0.5).toInt()
+                start[at + 1] = start[at] + length
+                if (start[at + 1] > values.size) values = values.copyOf(2 * values.size + length)
+                for (i in 0 until length) {
+                    val scaled = (if (sum != 0.0) real[i] / sum else real[i]) * ONE
+                    values[start[at] + i] = (if (scaled < 0) scaled - 0.5 else scaled + 0.5).toInt()
                 }
             }
-            return Weights(first, values)
+            return Axis(first, start, values)
         }
     }
 }
 
-private const val HALF = 1 shl (PRECISION_BITS - 1)
-
-private fun clipped(sum: Int): Byte = (sum shr PRECISION_BITS).coerceIn(0, 255).toByte()
-
-private fun Photo.columns(newWidth: Int, interpolation: Interpolation): Photo {
-    if (newWidth == width) return this
-    val weights = Weights.of(width, newWidth, interpolation)
-    val result = ByteArray(3 * newWidth * height)
+/** Resizes along the rows: [rows] rows that begin at [axis]`.begin` of the source, three bytes a pixel. */
+internal fun resizeColumns(source: ByteArray, rows: Int, axis: Axis, result: ByteArray) {
+    val stride = 3 * axis.length
+    val first = axis.first
+    val start = axis.start
+    val values = axis.values
     var to = 0
-    for (y in 0 until height) {
-        val row = 3 * y * width
-        for (x in 0 until newWidth) {
-            var from = row + 3 * weights.first[x]
+    for (y in 0 until rows) {
+        val row = y * stride - 3 * axis.begin
+        for (x in first.indices) {
+            var from = row + 3 * first[x]
             var red = HALF
             var green = HALF
             var blue = HALF
-            for (weight in weights.values[x]) {
-                red += (rgb[from].toInt() and 255) * weight
-                green += (rgb[from + 1].toInt() and 255) * weight
-                blue += (rgb[from + 2].toInt() and 255) * weight
+            for (i in start[x] until start[x + 1]) {
+                val weight = values[i]
+                red += (source[from].toInt() and 255) * weight
+                green += (source[from + 1].toInt() and 255) * weight
+                blue += (source[from + 2].toInt() and 255) * weight
                 from += 3
             }
             result[to] = clipped(red)
@@ -119,23 +130,19 @@ private fun Photo.columns(newWidth: Int, interpolation: Interpolation): Photo {
             to += 3
         }
     }
-    return Photo(newWidth, height, result)
 }
 
-private fun Photo.rows(newHeight: Int, interpolation: Interpolation): Photo {
-    if (newHeight == height) return this
-    val weights = Weights.of(height, newHeight, interpolation)
-    val stride = 3 * width
-    val result = ByteArray(stride * newHeight)
-    val sums = IntArray(stride)
-    for (y in 0 until newHeight) {
-        sums.fill(HALF)
-        var from = weights.first[y] * stride
-        for (weight in weights.values[y]) {
-            for (x in 0 until stride) sums[x] += (rgb[from + x].toInt() and 255) * weight
+/** Resizes along the columns; the source begins at row [axis]`.begin`. [sums] has at least `3 * columns` elements. */
+internal fun resizeRows(source: ByteArray, columns: Int, axis: Axis, sums: IntArray, result: ByteArray) {
+    val stride = 3 * columns
+    for (y in axis.first.indices) {
+        sums.fill(HALF, 0, stride)
+        var from = (axis.first[y] - axis.begin) * stride
+        for (i in axis.start[y] until axis.start[y + 1]) {
+            val weight = axis.values[i]
+            for (x in 0 until stride) sums[x] += (source[from + x].toInt() and 255) * weight
             from += stride
         }
         for (x in 0 until stride) result[y * stride + x] = clipped(sums[x])
     }
-    return Photo(width, newHeight, result)
 }

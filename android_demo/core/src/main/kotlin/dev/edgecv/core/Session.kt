@@ -1,93 +1,70 @@
 package dev.edgecv.core
 
 import kotlinx.serialization.json.JsonObject
-import java.nio.ByteBuffer
 import java.util.concurrent.Executors
+import java.util.concurrent.RejectedExecutionException
 import java.util.concurrent.TimeUnit
 import java.util.concurrent.atomic.AtomicBoolean
 
-/** A model file: in the app's assets or chosen by the user. */
-interface ModelSource {
-    /** The file name with its extension. */
-    val file: String
-
-    /** The file's bytes in a direct buffer. */
-    fun content(): ByteBuffer
-
-    /** The text of the `.json` sidecar; null if there is none. */
-    fun sidecar(): String?
-}
-
-/** A message to the user; the app has its text. */
-enum class Notice { OPENING, NO_MODEL, MEASURING, MEASURED }
-
 /**
- * Everything that the screen shows; each change makes a new value.
- *
- * @property settings the requested settings.
- * @property record the record of the open model; null if none is open.
- * @property runtime the runtime and delegate in use, such as "tensorflow-lite 2.16.1 XNNPACK".
- * @property fallback why another delegate than the requested one is in use; null if the requested one is.
- * @property predictions for the last photo, most probable first.
- * @property error why the last step failed, one sentence; null if it succeeded.
- * @property measurement the result of the last benchmark.
- */
-data class State(
-    val settings: Settings,
-    val file: String? = null,
-    val record: Record? = null,
-    val runtime: String? = null,
-    val fallback: String? = null,
-    val predictions: List<Prediction> = emptyList(),
-    val timings: Timings = Timings(),
-    val notice: Notice? = Notice.NO_MODEL,
-    val error: String? = null,
-    val measurement: JsonObject? = null,
-)
-
-/**
- * The open model and the single thread that owns it. Every call returns immediately; each new state is published from
+ * The open models and the single thread that owns them. Every call returns immediately; each new state is published from
  * that thread.
  *
- * @param publish called with each new state.
+ * @param publish called with each new state, until [close].
  */
 class Session(private val runtime: Runtime, settings: Settings, private val publish: (State) -> Unit) : AutoCloseable {
     private val executor = Executors.newSingleThreadExecutor { Thread(it, "inference") }
     private val busy = AtomicBoolean()
     private var source: ModelSource? = null
-    private var content: ByteBuffer? = null // the runtime reads the model from this buffer
-    private var classifier: Classifier? = null
+    private var secondSource: ModelSource? = null
+    private var model: OpenModel? = null
+    private var second: OpenModel? = null
+
+    @Volatile
+    private var closed = false
+
+    @Volatile
+    private var cancelled = false
 
     @Volatile
     var state = State(settings)
         private set
 
-    /** Whether [offer] would accept a photo. */
-    val isFree: Boolean get() = !busy.get()
+    /** Whether [offer] would accept a picture. */
+    val isFree: Boolean get() = !closed && !busy.get()
 
     /** Opens a model; it replaces the open one. */
-    fun open(source: ModelSource) = submit { open(source, state.settings, null) }
-
-    /** Opens the same model again with other settings. */
-    fun changeSettings(settings: Settings) = submit {
-        val current = source
-        if (current == null) show(state.copy(settings = settings)) else open(current, settings, null)
+    fun open(source: ModelSource) = submit {
+        this.source = source
+        reopen(state.settings)
     }
 
-    /** Classifies a photo after all earlier calls. An [InputError] from [photo] is shown. */
-    fun classify(photo: () -> Photo) = submit { run(photo) }
+    /** Opens the same models again with other settings, also if they could not be opened before. */
+    fun changeSettings(settings: Settings) = submit {
+        if (source == null) show(state.copy(settings = settings)) else reopen(settings)
+    }
+
+    /** Classifies each further picture with this model too, or, if it is null, with the first one only. */
+    fun compareWith(source: ModelSource?) = submit {
+        secondSource = source
+        reopen(state.settings)
+    }
+
+    /** Classifies a picture after all earlier calls. An [InputError] from [picture] is shown. */
+    fun classify(picture: () -> Picture) = submit { run(0, picture) }
 
     /**
-     * Classifies a photo unless another offered one is in progress, so that camera frames do not queue up.
+     * Classifies a picture unless another offered one is in progress, so that camera frames do not queue up.
      *
-     * @param photo returns the photo; called on the session's thread.
-     * @return whether the photo was accepted.
+     * @param readNs the time that it took to read the picture, in nanoseconds; it counts as preprocessing.
+     * @param picture returns the picture; called on the session's thread.
+     * @return whether the picture was accepted.
      */
-    fun offer(photo: () -> Photo): Boolean {
+    fun offer(readNs: Long = 0, picture: () -> Picture): Boolean {
         if (!busy.compareAndSet(false, true)) return false
         submit {
             try {
-                run(photo)
+                run(readNs, picture)
             } finally {
                 busy.set(false)
             }
@@ -95,21 +72,36 @@ class Session(private val runtime: Runtime, settings: Settings, private val publ
         return true
     }
 
-    /** Closes the model, measures it, and opens it again. */
+    /**
+     * Closes the models, measures the first one, and opens them again. The state has the result, or the reason of the failure.
+     *
+     * @param keep stores the result; an [InputError] is shown.
+     */
     fun measure(benchmark: Benchmark, request: BenchmarkRequest, keep: (JsonObject) -> Unit) = submit {
         val current = source ?: throw InputError("There is no model to measure.")
-        val settings = state.settings
+        cancelled = false
+        closeModels()
         show(state.copy(notice = Notice.MEASURING, error = null))
-        closeModel()
         val result = try {
-            benchmark.measure(current.content(), null, request)
-        } catch (error: InputError) {
-            open(current, settings, null)
-            throw error
+            benchmark.measure(current.file, current.content(), null, request, goesOn = { !closed && !cancelled })
+        } catch (_: Cancelled) {
+            null
+        } catch (error: Exception) {
+            Benchmark.failure(error.reason())
+        } catch (_: OutOfMemoryError) {
+            Benchmark.failure(TOO_LARGE)
         }
-        keep(result)
-        open(current, settings, null)
-        show(state.copy(notice = Notice.MEASURED, measurement = result))
+        if (result != null) show(state.copy(measured = Measured(current.file, result)))
+        reopen(state.settings)
+        if (result != null) keep(result)
+    }
+
+    /** Removes the result of the benchmark from the state. */
+    fun dismissMeasured() = submit { show(state.copy(measured = null)) }
+
+    /** Stops the benchmark in progress before its next inference. */
+    fun cancel() {
+        cancelled = true
     }
 
     /** Waits until all earlier calls are done. */
@@ -117,68 +109,80 @@ class Session(private val runtime: Runtime, settings: Settings, private val publ
         executor.submit {}.get()
     }
 
+    /** Closes the models after the inference in progress; later calls do nothing. Does not wait. */
     override fun close() {
-        executor.execute { closeModel() }
+        if (closed) return
+        closed = true
+        executor.execute { closeModels() }
         executor.shutdown()
-        executor.awaitTermination(10, TimeUnit.SECONDS)
     }
+
+    /** Waits until [close] is done; returns whether it was within that time. */
+    fun awaitClosed(seconds: Long): Boolean = executor.awaitTermination(seconds, TimeUnit.SECONDS)
 
     private fun submit(work: () -> Unit) {
-        executor.execute {
-            try {
-                work()
-            } catch (error: InputError) {
-                show(state.copy(notice = null, error = error.reason()))
-            } catch (error: OutOfMemoryError) {
-                show(state.copy(notice = null, error = "The device has too little memory for this."))
-            }
+        try {
+            executor.execute { if (!closed) guarded(work) }
+        } catch (_: RejectedExecutionException) {
+            return // it was closed meanwhile
         }
     }
 
-    private fun open(source: ModelSource, settings: Settings, failed: DelegateError?) {
-        show(State(settings, file = source.file, notice = Notice.OPENING))
-        closeModel()
-        this.source = null
-        val content = source.content()
-        var delegate: Delegate? = if (failed == null) settings.delegate else settings.delegate.fallback
-        var reason = failed
-        while (delegate != null) {
-            try {
-                val opened = Classifier.open(source.file, content, source.sidecar(), runtime, settings.copy(delegate = delegate))
-                this.source = source
-                this.content = content
-                classifier = opened
-                show(State(settings, source.file, opened.record, opened.runtime, reason?.reason(), notice = null))
-                return
-            } catch (error: DelegateError) {
-                if (reason == null) reason = error
-                delegate = delegate.fallback
-            }
-        }
-        throw reason ?: InputError("${source.file} cannot be opened.")
+    /** Shows any failure instead of ending the app: files, vendors' drivers and delegates throw undocumented exceptions. */
+    private fun guarded(work: () -> Unit) = try {
+        work()
+    } catch (error: InputError) {
+        fail(error.reason())
+    } catch (error: RuntimeException) {
+        fail("This failed: ${error.reason()}")
+    } catch (_: OutOfMemoryError) {
+        fail(TOO_LARGE)
     }
 
-    private fun run(photo: () -> Photo) {
-        val open = classifier ?: return
-        val (predictions, timing) = try {
-            open.classify(photo = photo)
-        } catch (error: DelegateError) {
-            val current = source ?: throw error
-            if (state.fallback != null || state.settings.delegate.fallback == null) throw error
-            open(current, state.settings, error)
-            return
+    private fun fail(reason: String) = show(state.copy(notice = null, error = reason))
+
+    private fun reopen(settings: Settings) {
+        closeModels()
+        val source = source ?: return
+        show(State(settings, ModelState(source.file), notice = Notice.OPENING, measured = state.measured))
+        model = OpenModel(runtime, source, settings).also {
+            show(state.copy(model = it.shown(source.file), notice = null))
         }
-        show(state.copy(predictions = predictions, timings = state.timings + timing, notice = null, error = null))
+        val other = secondSource ?: return
+        second = OpenModel(runtime, other, settings).also { show(state.copy(second = it.shown(other.file))) }
     }
 
-    private fun closeModel() {
-        classifier?.close()
-        classifier = null
-        content = null
+    private fun OpenModel.shown(file: String) = ModelState(file, record, runtimeName, fallback)
+
+    private fun run(readNs: Long, picture: () -> Picture) {
+        val first = model ?: return
+        val upright = picture()
+        val one = first.classified(state.model, upright, readNs)
+        val two = second?.classified(state.second, upright, readNs)
+        val same = two?.let { it.predictions.firstOrNull()?.label == one.predictions.firstOrNull()?.label }
+        val agreement = if (same == null) state.agreement else state.agreement + same
+        show(state.copy(model = one, second = two, agreement = agreement, notice = null, error = null))
+    }
+
+    private fun OpenModel.classified(before: ModelState?, picture: Picture, readNs: Long): ModelState {
+        val (predictions, timing) = classify(picture, readNs)
+        val earlier = before?.timings?.takeIf { before.runtime == runtimeName } ?: Timings()
+        return ModelState(before?.file.orEmpty(), record, runtimeName, fallback, predictions, earlier + timing)
+    }
+
+    private fun closeModels() {
+        model?.close()
+        model = null
+        second?.close()
+        second = null
     }
 
     private fun show(new: State) {
         state = new
-        publish(new)
+        if (!closed) publish(new)
+    }
+
+    private companion object {
+        const val TOO_LARGE = "The device has too little memory for this."
     }
 }

@@ -3,7 +3,12 @@ package dev.edgecv.core
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
-enum class Type(val bytes: Int) { FLOAT32(4), INT8(1), UINT8(1) }
+enum class Type(val bytes: Int, internal val range: ClosedFloatingPointRange<Double> = 0.0..0.0) {
+    FLOAT32(4),
+    INT8(1, -128.0..127.0),
+    UINT8(1, 0.0..255.0),
+    INT16(2, -32768.0..32767.0),
+}
 
 /**
  * The input or output tensor of an open model.
@@ -16,20 +21,21 @@ data class Tensor(val shape: List<Int>, val type: Type, val scale: Float, val ze
 
     fun buffer(): ByteBuffer = ByteBuffer.allocateDirect(bytes).order(ByteOrder.nativeOrder())
 
-    /** The stored values of a full buffer; integers are not dequantized. */
-    fun stored(buffer: ByteBuffer): List<Number> = List(size) { i ->
-        when (type) {
-            Type.FLOAT32 -> buffer.getFloat(4 * i)
-            Type.INT8 -> buffer.get(i).toInt()
-            Type.UINT8 -> buffer.get(i).toInt() and 255
-        }
+    /** The stored value at a place of a full buffer; integers are not dequantized. */
+    private fun stored(buffer: ByteBuffer, at: Int): Float = when (type) {
+        Type.FLOAT32 -> buffer.getFloat(4 * at)
+        Type.INT8 -> buffer.get(at).toFloat()
+        Type.UINT8 -> (buffer.get(at).toInt() and 255).toFloat()
+        Type.INT16 -> buffer.getShort(2 * at).toFloat()
     }
 
+    /** The stored values of a full buffer: Float, or Int for an integer tensor. */
+    fun stored(buffer: ByteBuffer): List<Number> =
+        List(size) { at -> stored(buffer, at).let { if (type == Type.FLOAT32) it else it.toInt() } }
+
     /** The dequantized values of a full buffer. */
-    fun values(buffer: ByteBuffer): FloatArray {
-        val stored = stored(buffer)
-        return FloatArray(size) { i -> if (scale == 0f) stored[i].toFloat() else scale * (stored[i].toFloat() - zeroPoint) }
-    }
+    fun values(buffer: ByteBuffer): FloatArray =
+        FloatArray(size) { at -> stored(buffer, at).let { if (scale == 0f) it else scale * (it - zeroPoint) } }
 }
 
 /**
@@ -42,28 +48,32 @@ class InputWriter(private val tensor: Tensor, preprocessing: Preprocessing, priv
     // lookup tables: a channel has only 256 values
     private val channels = preprocessing.channels
     private val floats = Array(channels) { c -> FloatArray(256) { pixel -> preprocessing.toInput(pixel, c) } }
-    private val integers = Array(channels) { c -> ByteArray(256) { pixel -> quantized(pixel, floats[c][pixel]) } }
+    private val integers = Array(channels) { c -> IntArray(256) { pixel -> quantized(pixel, floats[c][pixel]) } }
 
-    private fun quantized(pixel: Int, value: Float): Byte {
+    private fun quantized(pixel: Int, value: Float): Int {
         val number = when {
             pixelOffset != null -> (pixel + pixelOffset).toDouble()
             tensor.scale != 0f -> Math.rint((value / tensor.scale).toDouble()) + tensor.zeroPoint
             else -> value.toDouble()
         }
-        val (least, most) = if (tensor.type == Type.UINT8) 0.0 to 255.0 else -128.0 to 127.0
-        return number.coerceIn(least, most).toInt().toByte()
+        return number.coerceIn(tensor.type.range).toInt()
     }
 
-    /** Fills the input [buffer] with a photo of the model's size, in grey for one channel. */
+    /** Fills the input [buffer], in the machine's byte order, with a photo of the model's size, in grey for one channel. */
     fun write(photo: Photo, buffer: ByteBuffer) {
-        val pixels = if (channels == 1) photo.luma() else photo.rgb
-        require(pixels.size == tensor.size) { "${photo.width} x ${photo.height} for ${tensor.shape}" }
-        buffer.rewind()
-        if (tensor.type == Type.FLOAT32) {
-            val view = buffer.asFloatBuffer()
-            for (i in pixels.indices) view.put(i, floats[i % channels][pixels[i].toInt() and 255])
-        } else {
-            for (i in pixels.indices) buffer.put(i, integers[i % channels][pixels[i].toInt() and 255])
+        require(photo.width * photo.height * channels == tensor.size) { "${photo.width} x ${photo.height} for ${tensor.shape}" }
+        for (channel in 0 until channels) {
+            val real = floats[channel]
+            val integer = integers[channel]
+            for (i in 0 until photo.width * photo.height) {
+                val pixel = if (channels == 1) photo.luma(i) else photo.rgb[3 * i + channel].toInt() and 255
+                val at = channels * i + channel
+                when (tensor.type) {
+                    Type.FLOAT32 -> buffer.putFloat(4 * at, real[pixel])
+                    Type.INT8, Type.UINT8 -> buffer.put(at, integer[pixel].toByte())
+                    Type.INT16 -> buffer.putShort(2 * at, integer[pixel].toShort())
+                }
+            }
         }
     }
 }

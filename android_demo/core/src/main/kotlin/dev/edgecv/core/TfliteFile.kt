@@ -145,13 +145,16 @@ class TfliteFile(content: ByteBuffer) {
 /** The metadata that MediaPipe and the TFLite Task Library read: `(pixel - mean) / std` and the labels; null if absent. */
 class StandardMetadata(val mean: List<Float>?, val std: List<Float>?, val labels: List<String>?)
 
+private const val MAX_BYTES = 1 shl 24 // of a record or a text, as in converters/record.py
+private const val MAX_ITEMS = 1_000_000 // of a list; a network has some hundred tensors
+
 /** A part of a flatbuffer; a read outside of it throws IndexOutOfBoundsException. */
 private class FlatBytes(private val content: ByteBuffer, private val begin: Int, private val size: Int) {
     init {
         if (begin < 0 || size < 0 || begin.toLong() + size > content.limit()) throw IndexOutOfBoundsException("$begin + $size")
     }
 
-    fun bytes() = ByteArray(size).also { content.duplicate().apply { position(begin) }.get(it) }
+    fun bytes() = ByteArray(if (size <= MAX_BYTES) size else throw IndexOutOfBoundsException("$size bytes")).also { content.duplicate().apply { position(begin) }.get(it) }
 
     fun root(): FlatTable {
         val part = content.duplicate().apply { position(begin); limit(begin + size) }.slice().order(ByteOrder.LITTLE_ENDIAN)
@@ -189,7 +192,7 @@ private class FlatTable(private val content: ByteBuffer, private val at: Int) {
     private fun <T> items(slot: Int, bytes: Int, read: (Int) -> T): List<T> {
         val start = target(slot) ?: return emptyList()
         val count = content.getInt(start)
-        if (count < 0 || count > (content.limit() - start) / bytes) throw IndexOutOfBoundsException("$count items")
+        if (count < 0 || count > minOf(MAX_ITEMS, (content.limit() - start) / bytes)) throw IndexOutOfBoundsException("$count items")
         return (0 until count).map { read(start + 4 + bytes * it) }
     }
 }

@@ -1,5 +1,7 @@
 package dev.edgecv.core
 
+import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.jsonPrimitive
 import org.junit.jupiter.api.AfterEach
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
@@ -10,6 +12,7 @@ import org.junit.jupiter.api.Test
 import java.nio.ByteBuffer
 import java.util.concurrent.ConcurrentLinkedQueue
 import java.util.concurrent.CountDownLatch
+import java.util.concurrent.atomic.AtomicInteger
 
 /** The session with a fake runtime: its delegates can be missing or fail, and its model predicts the brightest channel. */
 class SessionTest {
@@ -21,6 +24,7 @@ class SessionTest {
         val missing: Set<Delegate> = emptySet(),
         val failing: Set<Delegate> = emptySet(),
         val shape: List<Int> = listOf(1, 2, 2, 3),
+        val running: () -> Unit = {},
     ) : Runtime {
         val seen = mutableListOf<Byte>()
 
@@ -38,6 +42,7 @@ class SessionTest {
 
                 override fun run(input: ByteBuffer, output: ByteBuffer) {
                     threads += Thread.currentThread()
+                    running()
                     if (settings.delegate in failing) throw DelegateError("${settings.delegate.label} failed")
                     for (c in 0 until 3) output.put(c, input.get(c))
                     for (i in 0 until this.input.bytes) seen += input.get(i)
@@ -72,6 +77,7 @@ class SessionTest {
     @AfterEach
     fun `one thread uses the engines, and all are closed`() {
         sessions.forEach { it.close() }
+        assertTrue(sessions.all { it.awaitClosed(30) })
         assertTrue(open.isEmpty())
         assertTrue(threads.distinct().size <= sessions.size)
         assertFalse(Thread.currentThread() in threads)
@@ -87,7 +93,7 @@ class SessionTest {
         session.await()
         assertNull(session.state.error)
         assertEquals(List(6) { 150.toByte() }, phone.seen)
-        assertEquals(3, session.state.predictions.size)
+        assertEquals(3, session.state.model!!.predictions.size)
     }
 
     @Test
@@ -96,7 +102,7 @@ class SessionTest {
         session.open(colours)
         assertTrue(session.offer { green })
         session.await()
-        val state = session.state
+        val state = session.state.model!!
         assertEquals("green", state.predictions.first().label)
         assertEquals(1.0, state.predictions.sumOf { it.probability }, 1e-9)
         assertEquals("phone XNNPACK", state.runtime)
@@ -111,8 +117,8 @@ class SessionTest {
         val session = session(Phone(missing = setOf(Delegate.GPU)), Delegate.GPU)
         session.open(colours)
         session.await()
-        assertEquals("phone XNNPACK", session.state.runtime)
-        assertEquals("this device has no GPU delegate", session.state.fallback)
+        assertEquals("phone XNNPACK", session.state.model!!.runtime)
+        assertEquals("this device has no GPU delegate", session.state.model!!.fallback)
         assertEquals(Delegate.GPU, session.state.settings.delegate)
     }
 
@@ -122,11 +128,11 @@ class SessionTest {
         session.open(colours)
         session.offer { green }
         session.await()
-        assertEquals("NNAPI failed", session.state.fallback)
+        assertEquals("NNAPI failed", session.state.model!!.fallback)
         session.offer { green }
         session.await()
-        assertEquals("green", session.state.predictions.first().label)
-        assertEquals("phone XNNPACK", session.state.runtime)
+        assertEquals("green", session.state.model!!.predictions.first().label)
+        assertEquals("phone XNNPACK", session.state.model!!.runtime)
     }
 
     @Test
@@ -135,7 +141,7 @@ class SessionTest {
         session.open(colours)
         session.await()
         assertEquals("this device has no GPU delegate", session.state.error)
-        assertNull(session.state.runtime)
+        assertNull(session.state.model!!.runtime)
     }
 
     @Test
@@ -152,12 +158,12 @@ class SessionTest {
             assertTrue(words in session.state.error!!, session.state.error)
             session.offer { green }
             session.await()
-            assertTrue(session.state.predictions.isEmpty())
+            assertTrue(session.state.model!!.predictions.isEmpty())
         }
         session.open(colours)
         session.offer { green }
         session.await()
-        assertEquals("green", session.state.predictions.first().label)
+        assertEquals("green", session.state.model!!.predictions.first().label)
         assertNull(session.state.error)
     }
 
@@ -175,7 +181,7 @@ class SessionTest {
         release.countDown()
         session.await()
         assertTrue(session.isFree)
-        assertEquals(2, session.state.timings.last.size)
+        assertEquals(2, session.state.model!!.timings.last.size)
     }
 
     @Test
@@ -187,7 +193,7 @@ class SessionTest {
         assertEquals("The photo is broken.", session.state.error)
         session.offer { green }
         session.await()
-        assertEquals("green", session.state.predictions.first().label)
+        assertEquals("green", session.state.model!!.predictions.first().label)
     }
 
     @Test
@@ -197,8 +203,8 @@ class SessionTest {
         session.offer { green }
         session.changeSettings(Settings(4, Delegate.CPU))
         session.await()
-        assertEquals("phone CPU", session.state.runtime)
-        assertTrue(session.state.timings.last.isEmpty())
+        assertEquals("phone CPU", session.state.model!!.runtime)
+        assertTrue(session.state.model!!.timings.last.isEmpty())
         assertEquals(1, open.size)
     }
 
@@ -208,37 +214,174 @@ class SessionTest {
         session.changeSettings(Settings(2, Delegate.CPU))
         session.open(colours)
         session.await()
-        assertEquals("phone CPU", session.state.runtime)
+        assertEquals("phone CPU", session.state.model!!.runtime)
     }
 
+    private val request = BenchmarkRequest("app", 7, 1, listOf(1), Delegate.XNNPACK)
+
     @Test
-    fun `a benchmark measures the open model and opens it again`() {
+    fun `the result of a benchmark stays while pictures are classified and settings change, until it is dismissed`() {
         val session = session(Phone())
         session.open(colours)
-        val kept = ConcurrentLinkedQueue<Any>()
-        session.measure(Benchmark(Phone(), NoMachine), BenchmarkRequest("app", 7, 1, listOf(1), Delegate.XNNPACK)) { kept += it }
-        session.await()
-        assertEquals(listOf<Any?>(session.state.measurement), kept.toList())
-        assertNotNull(session.state.measurement)
-        assertEquals(Notice.MEASURED, session.state.notice)
+        val kept = ConcurrentLinkedQueue<JsonObject>()
+        session.measure(Benchmark(Phone(), NoMachine), request) { kept += it }
         session.offer { green }
+        session.changeSettings(Settings(2, Delegate.CPU))
         session.await()
-        assertEquals("green", session.state.predictions.first().label)
+        val measured = session.state.measured!!
+        assertEquals(listOf(measured.result), kept.toList())
+        assertEquals("colours.tflite", measured.file)
+        assertNull(session.state.notice)
+        session.dismissMeasured()
+        session.await()
+        assertNull(session.state.measured)
     }
 
     @Test
-    fun `the schemes of one network are variants in the catalogue`() {
-        val float = Model("b.tflite", record(scheme = "float32"))
-        val int8 = Model("a.tflite", record(scheme = "int8"))
-        val broken = Model("broken.tflite", "{")
-        val catalogue = Catalogue.of(listOf(int8, broken, float))
-        assertEquals(listOf("broken.tflite", "colours"), catalogue.names)
-        assertEquals(listOf("float32", "int8"), catalogue.schemes("colours"))
-        assertEquals(int8, catalogue.find("colours", "int8")?.source)
-        assertEquals(float, catalogue.find("colours", "other")?.source)
-        assertNull(catalogue.find("nothing", null))
-        val replaced = catalogue + Catalogue.variant(Model("c.tflite", record(scheme = "int8")))
-        assertEquals("c.tflite", replaced.find("colours", "int8")?.source?.file)
+    fun `the failure of a benchmark is its result, and the model opens again`() {
+        val session = session(Phone())
+        session.open(colours)
+        for ((runtime, words) in listOf(
+            Phone(missing = setOf(Delegate.XNNPACK)) to "no XNNPACK delegate",
+            Phone(running = { throw IllegalStateException("the driver broke") }) to "the driver broke",
+            Phone(running = { throw OutOfMemoryError() }) to "too little memory",
+        )) {
+            session.measure(Benchmark(runtime, NoMachine), request) {}
+            session.offer { green }
+            session.await()
+            assertTrue(words in session.state.measured!!.result.getValue("error").jsonPrimitive.content)
+            assertEquals("green", session.state.model!!.predictions.first().label)
+        }
+    }
+
+    @Test
+    fun `a result that cannot be stored is shown all the same`() {
+        val session = session(Phone())
+        session.open(colours)
+        session.measure(Benchmark(Phone(), NoMachine), request) { throw InputError("measurement.json cannot be written.") }
+        session.await()
+        assertNotNull(session.state.measured)
+        assertEquals("measurement.json cannot be written.", session.state.error)
+    }
+
+    @Test
+    fun `closing does not wait, and a benchmark stops before its next inference`() {
+        val running = CountDownLatch(1)
+        val release = CountDownLatch(1)
+        val runs = AtomicInteger()
+        val slow = Phone(running = { runs.incrementAndGet(); running.countDown(); release.await() })
+        val session = session(Phone())
+        session.open(colours)
+        session.measure(Benchmark(slow, NoMachine), request.copy(runs = 1000)) {}
+        running.await()
+        val start = System.nanoTime()
+        session.close()
+        assertTrue(System.nanoTime() - start < 500_000_000)
+        session.open(colours) // all later calls do nothing
+        assertFalse(session.isFree)
+        release.countDown()
+        assertTrue(session.awaitClosed(30))
+        assertEquals(1, runs.get())
+    }
+
+    @Test
+    fun `a cancelled benchmark leaves no result, and the model opens again`() {
+        val running = CountDownLatch(1)
+        val release = CountDownLatch(1)
+        val session = session(Phone())
+        session.open(colours)
+        val slow = Phone(running = { running.countDown(); release.await() })
+        session.measure(Benchmark(slow, NoMachine), request.copy(runs = 1000)) { throw AssertionError("there is no result") }
+        running.await()
+        session.cancel()
+        release.countDown()
+        session.await()
+        assertNull(session.state.measured)
+        assertNull(session.state.error)
+        assertEquals("phone XNNPACK", session.state.model!!.runtime)
+    }
+
+    @Test
+    fun `where XNNPACK refuses a model it runs without, with the reason`() {
+        val session = session(Phone(missing = setOf(Delegate.XNNPACK)))
+        session.open(colours)
+        session.await()
+        assertEquals("phone CPU", session.state.model!!.runtime)
+        assertEquals("this device has no XNNPACK delegate", session.state.model!!.fallback)
+    }
+
+    @Test
+    fun `a delegate chosen after a failure opens the model`() {
+        val session = session(Phone(missing = setOf(Delegate.XNNPACK, Delegate.CPU)))
+        session.open(colours)
+        session.await()
+        assertNotNull(session.state.error)
+        session.changeSettings(Settings(1, Delegate.GPU))
+        session.await()
+        assertNull(session.state.error)
+        assertEquals("phone GPU", session.state.model!!.runtime)
+    }
+
+    @Test
+    fun `the picture during which delegates fail is classified by the next one that runs`() {
+        val session = session(Phone(failing = setOf(Delegate.GPU, Delegate.XNNPACK)), Delegate.GPU)
+        session.open(colours)
+        session.classify { green }
+        session.await()
+        assertEquals("green", session.state.model!!.predictions.first().label)
+        assertEquals("phone CPU", session.state.model!!.runtime)
+        assertEquals("GPU failed", session.state.model!!.fallback)
+    }
+
+    @Test
+    fun `an exception on the session's thread is shown, and the session goes on`() {
+        val session = session(Phone())
+        session.open(colours)
+        session.classify { throw NegativeArraySizeException("-1") }
+        session.await()
+        assertEquals("This failed: -1", session.state.error)
+        session.open(object : ModelSource by colours {
+            override fun content(): ByteBuffer = throw IllegalStateException("the provider is gone")
+        })
+        session.await()
+        assertEquals("This failed: the provider is gone", session.state.error)
+        session.open(colours)
+        session.offer { green }
+        session.await()
+        assertNull(session.state.error)
+        assertEquals("green", session.state.model!!.predictions.first().label)
+    }
+
+    @Test
+    fun `two models classify each picture, and their agreement is counted`() {
+        val session = session(Phone())
+        session.open(colours)
+        session.compareWith(Model("other.tflite", record(labels = """["red", "gruen", "blue"]""")))
+        val red = Photo(5, 3, ByteArray(45) { if (it % 3 == 0) -1 else 0 })
+        for (photo in listOf(green, red, red)) session.classify { photo }
+        session.await()
+        val state = session.state
+        assertEquals(listOf("red", "red"), listOf(state.model, state.second).map { it!!.predictions.first().label })
+        assertEquals(listOf(false, true, true), state.agreement.last)
+        assertEquals(2, state.agreement.equal)
+        assertEquals(3, state.second!!.timings.last.size)
+        session.compareWith(null)
+        session.await()
+        assertNull(session.state.second)
+        assertEquals(1, open.size)
+    }
+
+    @Test
+    fun `a second model that cannot be opened leaves the first one working`() {
+        val session = session(Phone())
+        session.open(colours)
+        session.compareWith(Model("broken.tflite", "{"))
+        session.await()
+        assertTrue("not valid JSON" in session.state.error!!)
+        session.classify { green }
+        session.await()
+        assertEquals("green", session.state.model!!.predictions.first().label)
+        assertNull(session.state.second)
     }
 
     private object NoMachine : Machine {
