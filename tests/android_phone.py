@@ -1,8 +1,9 @@
 """A fake Android phone for the real adb: it implements adb's protocol over TCP, and an app behind `am start`.
 
 The transport and the services are described in adb's protocol.txt, SERVICES.TXT and SYNC.TXT of the Android Open Source
-Project. Shell commands run on this machine, with /sdcard mapped to a folder; am, pm and pidof are replacements. The app
-runs model files with the project's runner and writes the same measurement as the demo app's benchmark mode.
+Project. Shell commands run on this machine, with /data/local/tmp mapped to a folder; am, pm, pidof and run-as, which
+runs in the app's data folder, are replacements. The app runs model files with the project's runner and writes the same
+measurement as the demo app's benchmark mode.
 """
 
 from __future__ import annotations
@@ -43,10 +44,11 @@ class Phone:
     def __init__(self, folder: Path) -> None:
         self.authorized, self.installed, self.corrupts, self.free_bytes = True, True, False, 1 << 40
         self.on_start: Callable[[], None] = lambda: None
-        self.sdcard, self.pid_file, self._tools = folder / "sdcard", folder / "pid", folder / "tools"
-        self.sdcard.mkdir(parents=True)
+        self.storage, self.pid_file, self._tools = folder / "storage", folder / "pid", folder / "tools"
+        (self.storage / "app").mkdir(parents=True)
+        (self.storage / "tmp").mkdir()
         self._tools.mkdir()
-        for name in ("am", "pm", "pidof"):
+        for name in ("am", "pm", "pidof", "run-as"):
             (self._tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" {name} "$@"\n')
             (self._tools / name).chmod(0o755)
         self._connections: list[socket.socket] = []
@@ -64,15 +66,15 @@ class Phone:
     @property
     def files(self) -> list[str]:
         """All files on the phone."""
-        return sorted(str(path.relative_to(self.sdcard)) for path in self.sdcard.rglob("*") if path.is_file())
+        return sorted(str(path.relative_to(self.storage)) for path in self.storage.rglob("*") if path.is_file())
 
     def path(self, name: str) -> str:
-        return name.replace("/sdcard", str(self.sdcard))
+        return name.replace("/data/local/tmp", str(self.storage / "tmp"))
 
     def shell(self, command: str) -> subprocess.CompletedProcess[bytes]:
         if command.startswith("am start"):
             self.on_start()
-        settings = {"PHONE_PID": str(self.pid_file), "PHONE_SDCARD": str(self.sdcard)}
+        settings = {"PHONE_PID": str(self.pid_file), "PHONE_APP": str(self.storage / "app")}
         settings["PHONE_INSTALLED"] = "1" if self.installed else ""
         search = f"{self._tools}:{os.environ['PATH']}"
         environment = {**os.environ, **settings, "PATH": search}
@@ -230,7 +232,7 @@ def _am(words: list[str]) -> None:
         if pid_file.exists():
             os.kill(int(pid_file.read_text()), signal.SIGKILL)
         return
-    folder = Path(os.environ["PHONE_SDCARD"]) / f"Android/data/{PACKAGE}/files/benchmark" / _option(words, "folder")
+    folder = Path(os.environ["PHONE_APP"]) / "files/benchmark" / _option(words, "folder")
     options = [_option(words, name) for name in ("runs", "warmup", "threads", "delegate")]
     app = subprocess.Popen(
         [sys.executable, __file__, "app", str(folder), *options],
@@ -297,6 +299,8 @@ def _main(tool: str, words: list[str]) -> int:
         _app(Path(words[0]), *words[1:])
     elif tool == "pm" and words == ["path", PACKAGE] and os.environ["PHONE_INSTALLED"]:
         print("package:/data/app/base.apk")
+    elif tool == "run-as" and words[0] == PACKAGE:
+        return subprocess.run(words[1:], cwd=os.environ["PHONE_APP"], check=False).returncode
     elif tool == "pidof":
         pid = Path(os.environ["PHONE_PID"])
         if pid.exists() and Path(f"/proc/{pid.read_text()}/exe").exists():

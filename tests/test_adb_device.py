@@ -160,10 +160,10 @@ def test_an_unusable_phone_is_a_one_line_error(plugged, artifact, settings, mess
 def test_the_apps_error_is_reported(plugged, artifact, tmp_path, monkeypatch):
     """The phone's runtime refuses a file that this machine's runtime accepts: it is replaced on the phone."""
     fake = plugged()
-    fake.on_start = lambda: [path.write_bytes(b"junk" * 9) for path in fake.sdcard.rglob("model.tflite")]
+    fake.on_start = lambda: [path.write_bytes(b"junk" * 9) for path in fake.storage.rglob("model.tflite")]
     with pytest.raises(InputError, match="the device could not measure: it is not a TFLite model"):
         measure_on("adb", artifact, runs=1)
-    fake.on_start = lambda: [path.unlink() for path in fake.sdcard.rglob("model.tflite")]
+    fake.on_start = lambda: [path.unlink() for path in fake.storage.rglob("model.tflite")]
     with pytest.raises(InputError, match="the device could not measure: No such file or directory"):
         measure_on("adb", artifact, runs=1)
     assert fake.files == []
@@ -190,7 +190,7 @@ def test_an_invalid_measurement_of_a_phone_is_an_error(plugged, artifact):
 
     def shell(command):
         if command.startswith("am start"):
-            for path in fake.sdcard.rglob("model.tflite"):
+            for path in fake.storage.rglob("model.tflite"):
                 (path.parent / "measurement.json").write_text('{"schema": 1, "kind": "measurement", "artifact": [')
             return original("true")
         return original(command)

@@ -47,6 +47,10 @@ class AdbClient:
         """The stdout of a command on the phone. The words are the caller's own and are not quoted."""
         return self._run("shell", *words, seconds=_COMMAND_SECONDS, most=MAX_OUTPUT).stdout
 
+    def read(self, *words: str) -> str:
+        """As `shell`, for a command that prints a file."""
+        return self._run("shell", *words, seconds=_TRANSFER_SECONDS, most=MAX_FILE).stdout
+
     def transfer(self, *words: str) -> None:
         """`push` or `pull` a file. Raises InputError if that fails."""
         process = self._run(*words, seconds=_TRANSFER_SECONDS, most=MAX_FILE)

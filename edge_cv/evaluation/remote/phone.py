@@ -1,6 +1,7 @@
 """An Android phone reached by adb: the demo app measures there, in its benchmark mode.
 
-The app works in a folder of its external files, which adb can write and read:
+The app works in a folder of its own files, which adb's shell can access by `run-as`, because the app is debuggable.
+Files come there by way of `/data/local/tmp`:
 
     FILES/benchmark/<id>/model.tflite, golden.bin -> measurement.json, which the app always writes, also when it failed
 """
@@ -13,6 +14,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -28,7 +30,8 @@ from edge_cv.evaluation.runner_events import Repetitions
 
 PACKAGE = "dev.edgecv.demo"
 ACTIVITY = f"{PACKAGE}/.BenchmarkActivity"
-FOLDER = f"/sdcard/Android/data/{PACKAGE}/files/benchmark"
+FOLDER = "files/benchmark"  # from the app's data folder, where `run-as` begins
+EXCHANGE = "/data/local/tmp"  # adb's shell can write here, and every app can read
 MEASUREMENT = "measurement.json"
 TIMEOUT_SECONDS = 900.0  # for one measurement of the app
 POLL_SECONDS = 1.0
@@ -94,11 +97,28 @@ class _AppFolder:
         self._identifier = secrets.token_hex(8)
         self.path = f"{FOLDER}/{self._identifier}"
 
+    def shell(self, *words: str) -> str:
+        """As `AdbClient.shell`, with the rights of the app and in its data folder."""
+        return self.adb.shell("run-as", PACKAGE, *words)
+
+    def _read(self) -> str:
+        return self.adb.read("run-as", PACKAGE, "cat", f"{self.path}/{MEASUREMENT}")
+
     def push(self, content: bytes, name: str) -> None:
+        exchange = f"{EXCHANGE}/edge-cv-{self._identifier}"
         with tempfile.NamedTemporaryFile(prefix="edge-cv-") as file:
             file.write(content)
             file.flush()
-            self.adb.transfer("push", file.name, f"{self.path}/{name}")
+            try:
+                self.adb.shell("mkdir", "-p", exchange)
+                self.adb.transfer("push", file.name, f"{exchange}/{name}")
+                self.adb.shell("chmod", "-R", "a+rX", exchange)
+                self.shell("cp", f"{exchange}/{name}", f"{self.path}/{name}")
+            finally:
+                with contextlib.suppress(InputError):
+                    self.adb.shell("rm", "-rf", exchange)
+        if name not in self.shell("ls", self.path).split():
+            raise InputError(f"{self.adb.name} must have a debug build of the app, and space for {name}")
 
     def run(self, golden: GoldenInputs | None, repetitions: Repetitions) -> Measurement:
         """Start the app and wait for its measurement.
@@ -108,7 +128,7 @@ class _AppFolder:
         """
         if golden is not None:
             self.push(golden.content, "golden.bin")
-        self.adb.shell("rm", "-f", f"{self.path}/{MEASUREMENT}")
+        self.shell("rm", "-f", f"{self.path}/{MEASUREMENT}")
         self._start(repetitions)
         self._wait()
         measurement = self._pull()
@@ -137,7 +157,7 @@ class _AppFolder:
         name, end, stopped = self.adb.name, time.monotonic() + TIMEOUT_SECONDS, 0
         while True:
             running = self.adb.shell("pidof", PACKAGE).strip()
-            if MEASUREMENT in self.adb.shell("ls", self.path).split():
+            if MEASUREMENT in self.shell("ls", self.path).split():
                 return
             stopped = 0 if running else stopped + 1
             if stopped > 2:
@@ -148,8 +168,8 @@ class _AppFolder:
 
     def _pull(self) -> Measurement:
         with tempfile.TemporaryDirectory(prefix="edge-cv-") as folder:
-            self.adb.transfer("pull", f"{self.path}/{MEASUREMENT}", f"{folder}/{MEASUREMENT}")
             try:
+                Path(folder, MEASUREMENT).write_text(self._read(), encoding="utf-8")
                 return Measurement.load(f"{folder}/{MEASUREMENT}")
             except InputError as error:
                 raise InputError(f"{self.adb.name}: {str(error).removeprefix(folder + '/')}") from error
@@ -166,7 +186,7 @@ def _app_folder(address: Adb, model: DescribedModel) -> Iterator[_AppFolder]:
         )
     folder = _AppFolder(adb, model, address.delegate)
     try:
-        adb.shell("mkdir", "-p", folder.path)
+        folder.shell("mkdir", "-p", folder.path)
         folder.push(model.path.read_bytes(), "model.tflite")
         yield folder
     except BaseException:
@@ -175,4 +195,4 @@ def _app_folder(address: Adb, model: DescribedModel) -> Iterator[_AppFolder]:
         raise
     finally:
         with contextlib.suppress(InputError):
-            adb.shell("rm", "-rf", folder.path)
+            folder.shell("rm", "-rf", folder.path)
