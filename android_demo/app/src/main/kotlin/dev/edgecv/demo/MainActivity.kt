@@ -13,6 +13,7 @@ import android.widget.EditText
 import android.window.OnBackInvokedCallback
 import android.window.OnBackInvokedDispatcher
 import dev.edgecv.core.ModelVariant
+import org.codehaus.mojo.animal_sniffer.IgnoreJRERequirement
 
 /** The main screen: the camera or a chosen photo, and the predictions of the model. */
 class MainActivity : Activity(), Screen.Actions {
@@ -35,6 +36,7 @@ class MainActivity : Activity(), Screen.Actions {
         show(workspace.state)
     }
 
+    @IgnoreJRERequirement
     @Suppress("DEPRECATION") // the replacements need Android 11
     private fun drawBehindSystemBars() {
         if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.R) window.setDecorFitsSystemWindows(false)
@@ -119,6 +121,7 @@ class MainActivity : Activity(), Screen.Actions {
     private fun closeSettings() = workspace.change { copy(settingsOpen = false) }
 
     /** Back closes the settings while they are open. */
+    @IgnoreJRERequirement
     private fun listenToBack(listen: Boolean) {
         if (Build.VERSION.SDK_INT < Build.VERSION_CODES.TIRAMISU || listen == (backCallback != null)) return
         val before = backCallback as OnBackInvokedCallback?

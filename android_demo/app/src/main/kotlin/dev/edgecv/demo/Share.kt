@@ -13,12 +13,14 @@ import dev.edgecv.core.ModelState
 import dev.edgecv.core.reason
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonObject
+import org.codehaus.mojo.animal_sniffer.IgnoreJRERequirement
 import java.io.File
 import java.io.IOException
 
 /** Hands results to other apps. */
 object Share {
     /** A screenshot of the app with the predictions as text. */
+    @IgnoreJRERequirement
     fun screen(activity: MainActivity, state: ScreenState) {
         val view = activity.window.decorView
         val bitmap = Bitmap.createBitmap(maxOf(1, view.width), maxOf(1, view.height), Bitmap.Config.ARGB_8888)
