@@ -174,7 +174,7 @@ abstract class ActivitiesTest : AppTest() {
         val activity = start().get()
         val content = Shipped.file(Shipped.model("float32")).readBytes()
         repeat(2) { activity.pick(R.id.open_button, "mine.tflite", content) } // files are read one after the other
-        activity.pick(R.id.open_button, "mine.tflite", Shipped.file(Shipped.model("int8")).readBytes())
+        activity.pick(R.id.open_button, "mine.tflite", Shipped.file(Shipped.model("int8")).readBytes(), authority = "other")
         until("two files are there", activity) { File(app.filesDir, "models").list().orEmpty().toSet() == setOf("mine.tflite", "mine-2.tflite") }
         until("both int8 files are choices", activity) { activity.items(R.id.precision).count { it.startsWith("int8 · ") } == 2 }
         assertEquals(3, activity.items(R.id.precision).distinct().size)
