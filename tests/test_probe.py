@@ -125,16 +125,16 @@ def test_a_probe_without_scikit_learn_names_the_extra(monkeypatch):
 
 def test_the_report_says_the_distance_from_the_probe():
     (sentence,) = beside_probe(RESULT)
-    assert "12.5 points above a linear probe" in sentence
+    assert "12.5 points above that of a linear probe" in sentence
     assert "95.0 %" in sentence
     assert "82.5 %" in sentence
     assert "400 test photos" in sentence
-    assert sentence in section(Report({}, {}, probe=RESULT)).sentences
+    assert sentence == section(Report({}, {}, probe=RESULT)).finding
 
 
 def test_a_model_below_the_probe_is_said_with_what_to_try():
     _, advice = beside_probe(dataclasses.replace(RESULT, fine_tuned=0.748, fine_tuned_ci95=(0.70, 0.79)))
-    assert "below the probe" in advice
+    assert "Fine-tuning is worse than the probe" in advice
     assert "--probe" in advice
     assert "fit.learning_rate" in advice
 
