@@ -1,4 +1,4 @@
-"""The memory that a stranger's model may take: in proportion to what its file holds, whatever the file declares."""
+"""The memory that an untrusted model may take: in proportion to what its file holds, whatever the file declares."""
 
 from __future__ import annotations
 

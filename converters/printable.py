@@ -1,4 +1,4 @@
-"""Text of strangers (names of files, classes and devices) on a terminal and in files."""
+"""Untrusted text (names of files, classes and devices) on a terminal and in files."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def open_saved_model(
 
 
 def _run_once(call: Callable[[Any], Any], shape: tuple[int, ...], path: Path) -> None:
-    """Run a model on an image of zeros; InputError if it does not end in time, as a loop of a stranger may not."""
+    """Run a model on an image of zeros; InputError if it does not end in time, as an untrusted loop may not."""
     errors: list[BaseException] = []
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Running a stranger's TFLite file once in a process of its own: a corrupt one may end the process that runs it."""
+"""Running an untrusted TFLite file once in a process of its own: a corrupt one may end the process that runs it."""
 
 from __future__ import annotations
 

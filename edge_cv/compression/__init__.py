@@ -8,7 +8,7 @@ order; the others run one. Importing this package loads neither Keras nor Tensor
 
     pruned = compression.prune(model, Prune(0.75), batches)
 
-In a training of one's own, with Keras's `fit`:
+In your own training, with Keras's `fit`:
 
     model.fit(images, labels, epochs=5, callbacks=[compression.PruningCallback(Prune(0.75))])
     aware = compression.quantize_aware(model)  # compile and fit it, then:
