@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from converters.schemes import Int8FromQat
 from converters.tflite.runtime import predict
 from edge_cv.compression.clustering import cluster
 from edge_cv.compression.compression_stages import compress
-from edge_cv.compression.fine_tuning import Rounds, fine_tune, update_statistics
+from edge_cv.compression.fine_tuning import Rounds, _short_training, fine_tune, update_statistics
 from edge_cv.compression.keras_graph import clone
 from edge_cv.compression.pruning import prune, sparsity
 from edge_cv.compression.qat import quantization_aware
@@ -232,6 +233,19 @@ def test_the_model_keeps_its_momentum_and_can_be_saved(digits, small_classifier,
     assert [layer.momentum for layer in normalizations] == [0.99, 0.99]
     model.save(tmp_path / "model.keras")
     keras.models.load_model(tmp_path / "model.keras")
+
+
+def test_an_epoch_that_is_repeated_after_an_error_leaves_the_momentum_as_it_was(small_classifier):
+    model = clone(small_classifier)
+    norms = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
+    before = [layer.momentum for layer in norms]
+    behaviour = _short_training(10, FineTuning(steps=10, freeze_statistics=False))
+    behaviour.set_model(SimpleNamespace(network=model))
+    behaviour.on_train_begin()
+    assert all(layer.momentum == 0 for layer in norms)
+    behaviour.on_train_begin()  # without `on_train_end`
+    behaviour.on_train_end()
+    assert [layer.momentum for layer in norms] == before
 
 
 def test_a_training_of_some_steps_ends_within_an_epoch_and_tells_the_time_that_remains(digits, small_classifier):

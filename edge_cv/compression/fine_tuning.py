@@ -182,6 +182,7 @@ def _short_training(steps: int, settings: FineTuning) -> Any:
         inferring: tuple[Any, ...] = ()
 
         def on_train_begin(self, logs: Any = None) -> None:
+            self.on_train_end()  # Keras does not call it where an error ended an epoch that is now repeated
             layers = list(inner_layers(self.model.network))
             norms = [layer for layer in layers if type(layer).__name__ == "BatchNormalization"]
             dropping = [layer for layer in layers if type(layer).__name__ in RANDOM_LAYERS]
