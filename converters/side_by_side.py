@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from converters.conversion import Conversion
-from converters.convert import InputSize, check_onnx, onnx_of, prepare, suited, tflite_of
+from converters.convert import OPSET, InputSize, check_onnx, onnx_of, prepare, suited, tflite_of
 from converters.images.preprocessing import Preprocessing
 from converters.schemes import Mixed, Scheme
 from converters.sources import open_source
@@ -29,6 +29,7 @@ def convert_all(
     labels: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     target: str | None = None,
+    opset: int = OPSET,
     batch: int | str = 1,
     input_size: InputSize = None,
     output: str | None = None,
@@ -42,7 +43,7 @@ def convert_all(
         schemes: of the TFLite files.
         onnx: of the ONNX files: `float32`, `int8`.
         target: of the TFLite files, as in `to_tflite`.
-        batch: of the ONNX files, as in `to_onnx`.
+        opset, batch: of the ONNX files, as in `to_onnx`.
 
     Returns:
         An iterator over the Conversions, each as soon as it and those before it are made: the TFLite files in the order
@@ -54,13 +55,14 @@ def convert_all(
     """
     values = [suited(scheme, target) for scheme in schemes]
     for name in onnx:
-        check_onnx(name, batch=batch)
+        check_onnx(name, opset, batch=batch)
     required = "int8" in onnx or any(scheme.integer for scheme in values)
     source = open_source(model, input_size=input_size, output=output)
     job = prepare(source, preprocessing, calibration, labels, required=required)
     tasks = [(_kind(scheme), functools.partial(tflite_of, job, scheme, target)) for scheme in values]
     tasks += [
-        ("alone" if name == "int8" else "float", functools.partial(onnx_of, job, name, batch=batch)) for name in onnx
+        ("alone" if name == "int8" else "float", functools.partial(onnx_of, job, name, opset, batch=batch))
+        for name in onnx
     ]
     return _side_by_side(tasks)
 

@@ -259,13 +259,32 @@ def test_the_exit_code_is_1_if_mixed_misses_its_sqnr(edge_cv, keras_file, photos
     assert "mixed" in out
 
 
-def test_convert_for_a_target_and_to_int8_onnx(edge_cv, keras_file, photos, tmp_path):
+def test_convert_for_a_target_and_to_int8_onnx_of_an_opset(edge_cv, keras_file, photos, tmp_path):
+    import onnx
+
     code, out, err = edge_cv(
-        "convert", keras_file, "--scheme", "int8", "--target", "mediapipe", "--onnx-int8", "--calibration", photos,
-        "--out", tmp_path, "--json",
+        "convert", keras_file, "--scheme", "int8", "--target", "mediapipe", "--onnx-int8", "--opset", 13,
+        "--calibration", photos, "--out", tmp_path, "--json",
     )  # fmt: skip
     assert code == 0, err
     assert [row["scheme"] for row in json.loads(out)] == ["int8", "int8"]
     record = json.loads((tmp_path / f"{keras_file.stem}_int8.json").read_text())
     assert record["input"]["dtype"] == "uint8"
-    assert (tmp_path / f"{keras_file.stem}_onnx_int8.onnx").is_file()
+    made = onnx.load(tmp_path / f"{keras_file.stem}_onnx_int8.onnx")
+    assert [o.version for o in made.opset_import if o.domain == ""] == [13]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--onnx", "--opset", 12], "opset must be a whole number in 13.."),
+        (["--onnx-int8", "--opset", 99, "--calibration", "none"], "Received: 99"),
+        (["--opset", 17], "request a float32 or an int8 ONNX file. Received: opset 17 without one"),
+    ],
+)
+def test_convert_refuses_a_bad_opset_in_one_line_before_it_converts(edge_cv, keras_file, tmp_path, options, message):
+    code, out, err = edge_cv("convert", keras_file, "--scheme", "float32", "--out", tmp_path / "out", *options)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()

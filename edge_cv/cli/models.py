@@ -58,6 +58,7 @@ def convert(
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write an ONNX file (float32).")] = False,
     onnx_int8: Annotated[bool, typer.Option("--onnx-int8", help="Also write an ONNX file of int8 (QDQ).")] = False,
     batch: Annotated[str, typer.Option(help="Images of one call of the ONNX files: 1, or free for servers.")] = "1",
+    opset: Annotated[int | None, typer.Option(help="Operator set of the ONNX files, 13 or later. Default: 17.")] = None,
     resize: Resize = None,
     mean: Mean = None,
     std: Std = None,
@@ -90,6 +91,7 @@ def convert(
         input_size=input_size,
         output=output,
         batch=batch,
+        opset=opset,
     )
     converted = convert_model(request, out, progress=shown)
     if calibration == NO_PHOTOS:

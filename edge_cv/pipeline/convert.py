@@ -43,6 +43,7 @@ class ConversionRequest:
         input_size: height and width for a model whose input has no fixed size: `224`, or `160x120` (height x width).
         output: the name of the output to convert, for a model with several.
         batch: of the ONNX files: `1`, or `free` for any number of images in one call.
+        opset: the operator set of the ONNX files; None takes that of `converters.to_onnx`.
     """
 
     model: str
@@ -59,6 +60,7 @@ class ConversionRequest:
     input_size: str | None = None
     output: str | None = None
     batch: str = "1"
+    opset: int | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
 
     schemes = [_scheme(name, request) for name in request.schemes]
     _check_calibration(request, schemes)
+    onnx_options = _onnx_options(request)
     labels = request.labels or labels_of(Path(request.model))
     with progress(f"loading {request.model}"):
         source = open_source(
@@ -105,14 +108,13 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
             input_size=request.input_size,
             output=request.output,
         )
-    batch = 1 if request.batch == "1" else request.batch
     options: dict[str, Any] = {"labels": labels, "preprocessing": preprocessing_of(source, request.preprocessing)}
     if request.calibration is not None:
         options["calibration"] = _calibration_images(request, source, options["preprocessing"], progress)
     stem, converted = Path(request.model).stem or "model", []
     names = [*(scheme.name for scheme in schemes), *(f"ONNX {name}" for name in request.onnx)]
     with progress(f"converting to {', '.join(names)}") as update:
-        for conversion in convert_all(source, schemes, request.onnx, target=request.target, batch=batch, **options):
+        for conversion in convert_all(source, schemes, request.onnx, target=request.target, **options, **onnx_options):
             path = out_dir / Output("", conversion.format, conversion.scheme).file_name(stem)
             converted.append(Converted(conversion, conversion.save(path)))
             update(len(converted), len(names))
@@ -154,6 +156,23 @@ def _check_calibration(request: ConversionRequest, schemes: Sequence[Scheme]) ->
         )
     if request.calibration not in (None, NO_PHOTOS) and not Path(request.calibration).is_dir():
         raise InputError(f"calibration must be a folder that exists, or none. Received: {request.calibration}")
+
+
+def _onnx_options(request: ConversionRequest) -> dict[str, Any]:
+    """The options of the ONNX files, checked before the model is opened."""
+    from converters.convert import check_onnx
+
+    options: dict[str, Any] = {"batch": 1 if request.batch == "1" else request.batch}
+    if request.opset is not None:
+        if not request.onnx:
+            raise InputError(
+                "the opset is that of the ONNX files: request a float32 or an int8 ONNX file. "
+                f"Received: opset {request.opset} without one"
+            )
+        options["opset"] = request.opset
+    for name in request.onnx:
+        check_onnx(name, **options)
+    return options
 
 
 def _opened(request: ConversionRequest) -> Any:
