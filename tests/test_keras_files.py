@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import zipfile
 from collections.abc import Callable
@@ -336,3 +337,16 @@ def test_raw_operations_in_an_h5_file_of_keras_3_are_read_although_it_does_not_n
         keras.models.load_model(tmp_path / "raw.h5")
     predicted = open_source(tmp_path / "raw.h5").predict(_images())
     np.testing.assert_allclose(predicted, _outputs(model, _images()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("library", ["tf_keras", "keras"])
+def test_an_h5_file_of_convnext_is_read_with_its_own_layers(library, tmp_path):
+    convnext = importlib.import_module(f"{library}.src.applications.convnext")
+    options = {"depths": [1, 1, 1, 1], "projection_dims": [4, 4, 8, 8], "drop_path_rate": 0.1, "default_size": 32}
+    model = convnext.ConvNeXt(**options, weights=None, input_shape=(32, 32, 3), classes=3)
+    for layer in model.layers:
+        if type(layer).__name__ == "LayerScale":  # at its initial 1e-6 it would not matter
+            layer.gamma.assign(np.linspace(-1, 1, layer.gamma.shape[0]))
+    model.save(tmp_path / "convnext.h5")
+    loaded = open_source(tmp_path / "convnext.h5").predict(_images())
+    np.testing.assert_allclose(loaded, _outputs(model, _images()), atol=1e-5)

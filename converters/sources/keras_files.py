@@ -135,9 +135,13 @@ def _build_archive(config: dict[str, Any], unsafe: bool) -> Any:
 
 
 def _build_hdf5(config: dict[str, Any], unsafe: bool) -> Any:
+    import keras
+    from keras.src.applications import convnext
     from keras.src.legacy.saving.saving_options import keras_option_scope
     from keras.src.legacy.saving.saving_utils import model_from_config
     from keras.src.saving.serialization_lib import SafeModeScope
 
-    with keras_option_scope(use_legacy_config=True), SafeModeScope(not unsafe):
+    own = {"LayerScale": convnext.LayerScale, "StochasticDepth": convnext.StochasticDepth}
+    known = keras.saving.custom_object_scope({**own, **keras.saving.get_custom_objects()})
+    with known, keras_option_scope(use_legacy_config=True), SafeModeScope(not unsafe):
         return model_from_config(config)

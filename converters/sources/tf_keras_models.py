@@ -37,7 +37,7 @@ def load_tf_keras(stored: StoredModel, *, unsafe: bool) -> Any:
             "a model of tensorflow-model-optimization's quantize_model must be an .h5 file or a SavedModel: tf_keras "
             f"itself cannot open it as a .keras file; save it with model.save('x.h5'). Received: {stored.path}"
         )
-    with _wrappers_known(config), _declared_at_most(stored), SafeModeScope(not unsafe):
+    with _known_layers(config), _declared_at_most(stored), SafeModeScope(not unsafe):
         if stored.is_archive:
             model = tf_keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=not unsafe)
         else:
@@ -59,9 +59,15 @@ def load_tf_keras(stored: StoredModel, *, unsafe: bool) -> Any:
 
 
 @contextlib.contextmanager
-def _wrappers_known(config: Any) -> Iterator[None]:
-    """tf_keras knows tensorflow-model-optimization's wrappers, if the configuration names one."""
+def _known_layers(config: Any) -> Iterator[None]:
+    """Make layers known to tf_keras: ConvNeXt's own, and tensorflow-model-optimization's wrappers if one is named."""
+    import tf_keras
+    from tf_keras.src.applications import convnext
+
     with contextlib.ExitStack() as scopes:
+        own = {"LayerScale": convnext.LayerScale, "StochasticDepth": convnext.StochasticDepth}
+        registered = tf_keras.saving.get_custom_objects()
+        scopes.enter_context(tf_keras.saving.custom_object_scope({**own, **registered}))
         if any(name.startswith(WRAPPING) for name in names_of(config)):
             require("a model with tensorflow-model-optimization's wrappers", "compress")
             import tensorflow_model_optimization as tfmot
