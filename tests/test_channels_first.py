@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from converters import to_onnx, to_tflite
+from converters.parity import sqnr_db
 from converters.sources import open_source
-from converters.tflite.graph import Graph
+from converters.tflite.graph import Graph, count_operators
+from converters.tflite.runtime import predict, predict_onnx
 
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+GOLDEN = Path(__file__).parent / "golden" / "litert_torch.npz"  # of make_litert_torch.py
 
 
 def _plain(layers: Any, image: Any) -> Any:
@@ -59,3 +63,26 @@ def test_a_file_of_channels_first_takes_images_of_channels_last(front, pixels, t
     names = [operator.name for operator in Graph(int8.content).operators()]
     assert ("TRANSPOSE" in names) == (front is _read_twice)
     assert to_onnx(path, calibration=calibration).parity.sqnr_db > 60
+
+
+def test_a_file_of_litert_torch_converts_to_what_pytorch_computes(edge_cv, tmp_path):
+    from PIL import Image
+
+    golden, photos, path = np.load(GOLDEN), tmp_path / "photos", tmp_path / "torch.tflite"
+    path.write_bytes(golden["content"].tobytes())
+    photos.mkdir()
+    for number, image in enumerate(golden["images"]):
+        Image.fromarray(image).save(photos / f"{number}.png")
+    code, _, err = edge_cv(
+        "convert", path, "--scheme", "float32", "--scheme", "int8", "--onnx", "--calibration", photos,
+        "--resize", "stretch", "--mean", 0, "--std", 255, "--out", tmp_path,
+    )  # fmt: skip
+    assert code == 0, err
+    pixels, logits = golden["images"].astype(np.float32), golden["logits"]
+    for name, run in (("float32.tflite", predict), ("onnx_float32.onnx", predict_onnx)):
+        outputs = run((tmp_path / f"torch_{name}").read_bytes(), pixels / 255)
+        np.testing.assert_allclose(outputs, logits, atol=1e-4)
+    int8 = (tmp_path / "torch_int8.tflite").read_bytes()
+    assert sqnr_db(logits, predict(int8, golden["images"], pixel_offset=-128)) > 18
+    integer, total = count_operators(Graph(int8))
+    assert integer == total
