@@ -19,6 +19,11 @@ _FULL_BYTES = 2**16  # of free space
 _DEPTH = 4  # levels of folders in a folder of results
 
 
+def cache_folder() -> Path:
+    """The folder of what is fetched once for a user: `edge-cv` in XDG_CACHE_HOME (default: ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~", ".cache")).expanduser() / "edge-cv"
+
+
 def write_atomic(path: str | os.PathLike, content: bytes | str) -> Path:
     """Write one file as `write_together` does, and return its path."""
     write_together({Path(path): content})

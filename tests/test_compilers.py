@@ -1,4 +1,4 @@
-"""The vendors' compilers, run for real: what runs on the NPU, what stays on the CPU, and a compiler that fails."""
+"""Arm's compiler, run for real: what runs on the NPU, what stays on the CPU, and a compiler that fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from converters import to_tflite
 from converters.devices import vela
-from converters.devices.compilers import TARGETS, compile_file
+from converters.devices.compilers import compile_file
 from converters.errors import InputError
 from converters.packages import package_versions
 from converters.tflite.graph import Graph
@@ -109,7 +109,7 @@ def test_a_compiler_that_fails_leaves_nothing_behind(small_files, tmp_path, monk
 
 
 def test_a_missing_compiler_is_named_with_how_to_install_it(small_files, tmp_path, monkeypatch):
-    monkeypatch.setattr("converters.devices.compilers.package_versions", lambda names: {})
+    monkeypatch.setattr(vela, "package_versions", lambda names: {})
     with pytest.raises(InputError, match=r"needs the package ethos-u-vela: pip install 'edge-cv\[ethos-u\]'"):
         compile_file(small_files["int8"], U55, tmp_path)
 
@@ -130,9 +130,9 @@ def test_the_command_prints_a_table_or_json(edge_cv, small_files, tmp_path):
     assert "estimated by ethos-u-vela" in out
 
 
-def test_the_targets_are_all_sizes_of_the_three_npus():
+def test_the_targets_are_all_sizes_of_arms_three_npus():
     sizes = {"u55": (32, 64, 128, 256), "u65": (256, 512), "u85": (128, 256, 512, 1024, 2048)}
-    assert set(TARGETS) == {f"ethos-{npu}-{macs}" for npu, all_macs in sizes.items() for macs in all_macs}
+    assert set(vela.COMPILER.targets) == {f"ethos-{npu}-{macs}" for npu, all_macs in sizes.items() for macs in all_macs}
 
 
 @pytest.mark.slow

@@ -7,11 +7,11 @@ import json
 
 import pytest
 
-from converters.devices.compiled import CpuOperator, Estimate
+from converters.devices.compiled import CpuOperator, Estimate, Simulation
 from converters.devices.micro import memory
 from converters.errors import InputError
 from converters.packages import package_versions
-from edge_cv.deploy.package import check_package, package
+from edge_cv.deploy.package import Package, check_package, package
 from edge_cv.pipeline.rows import broken_limits, with_package
 from edge_cv.recipe import Limits, Model, Output, Recipe, TargetDevice
 from edge_cv.report import Report, Row
@@ -74,6 +74,27 @@ def test_estimated_latency_is_named_an_estimate_wherever_it_is_shown(capsys):
     assert "estimated by" in capsys.readouterr().out
 
 
+def test_an_estimate_without_a_clock_is_reported_with_what_the_simulator_computed(capsys):
+    simulated = Simulation(images=100, top1_agreement=0.99, sqnr_db=47.8)
+    row = Row(INT8, "a.tflite", estimate=_estimate(clock_mhz=None, sram_bytes=None, simulation=simulated))
+    assert row.estimate.milliseconds is None
+    assert row.estimate.source == "ethos-u55-64, estimated by ethos-u-vela 5.2.0"
+    titles = [(column.title, column.under, column.cells[0].text) for column in columns((row,))]
+    assert ("Simulated", "agreement", "99 %") in titles
+    assert ("Simulated", "SQNR", "47.8 dB") in titles
+    assert "Estimate" not in [title for title, *_ in titles]
+    delivery = Package("a board", "an NPU", "a runtime", "int8", estimate=row.estimate)
+    report = Report({"name": "r"}, {}, rows=(row,), delivery=delivery)
+    assert from_dict(json.loads(json.dumps(to_dict(report)))).rows == (row,)
+    assert "as the file on 99 of 100 photos, with an SQNR of" in to_html(report).replace("\N{NO-BREAK SPACE}", " ")
+    show(report)
+    assert "simulated agreement" in capsys.readouterr().out
+    limits = Limits("int8", min_simulated_agreement=0.995)
+    assert broken_limits([limits], [row]) == (
+        "int8: top-1 agreement in the vendor's simulator must be at least 0.995. Measured: 0.99",
+    )
+
+
 def test_runs_have_a_front_by_estimated_latency():
     rows = [
         Row(INT8, f"{name}.tflite", run=name, images=100, top1=top1, size_bytes=10, estimate=_estimate(cycles))
@@ -109,6 +130,8 @@ def test_limits_on_estimates_are_reported_when_broken_or_without_a_compiler():
         ({"clock_mhz": float("nan")}, "clock_mhz"),
         ({"compiler": None}, "clock_mhz needs a compiler"),
         ({"package": "web"}, "must be c_array, or None"),
+        ({"quantize": True}, "is for a compiler that reads float files"),
+        ({"compiler": "rk3588"}, r"TargetDevice\.package must be None for rk3588"),
     ],
 )
 def test_a_device_with_an_unknown_compiler_or_clock_is_refused(fields, message):
@@ -116,20 +139,33 @@ def test_a_device_with_an_unknown_compiler_or_clock_is_refused(fields, message):
         dataclasses.replace(NPU, **fields)
 
 
-@pytest.mark.parametrize("scheme", ["float32", "dynamic_int8", "onnx_int8"])
-def test_only_an_integer_tflite_output_can_be_compiled(scheme):
-    device = TargetDevice("d", "p", "r", scheme=scheme, compiler="ethos-u55-64")
+@pytest.mark.parametrize(
+    ("scheme", "compiler"),
+    [
+        *(("float32", "ethos-u55-64"), ("dynamic_int8", "ethos-u55-64"), ("onnx_int8", "ethos-u55-64")),
+        *(("int8", "rk3588"), ("float32", "rk3588"), ("onnx_int8", "rk3588")),
+    ],
+)
+def test_an_output_that_the_compiler_does_not_read_is_refused(scheme, compiler):
+    device = TargetDevice("d", "p", "r", scheme=scheme, compiler=compiler)
     with pytest.raises(InputError, match=r"TargetDevice\.compiler"):
         Recipe("r", Model("mobilenet_v1"), onnx=("int8",), device=device)
 
 
 def test_a_missing_compiler_stops_a_run_before_its_first_step(monkeypatch):
-    monkeypatch.setattr("converters.devices.compilers.package_versions", lambda names: {})
+    monkeypatch.setattr("converters.devices.vela.package_versions", lambda names: {})
     with pytest.raises(InputError, match=r"pip install 'edge-cv\[ethos-u\]'"):
         check_package(Recipe("r", Model("mobilenet_v1"), device=NPU))
 
 
-@pytest.mark.parametrize("fields", [{"clock_mhz": 0}, {"cycles": -1}, {"sram_bytes": "many"}, {"cpu_operators": [1]}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"clock_mhz": 0}, {"cycles": -1}, {"sram_bytes": "many"}, {"cpu_operators": [1]}, {"npu_operators": None}),
+        *({"simulation": {"images": 0, "top1_agreement": 1, "sqnr_db": 9}}, {"simulation": 5}),
+        {"simulation": {"images": 9, "top1_agreement": 1.5, "sqnr_db": 9}},
+    ],
+)
 def test_estimates_of_an_untrusted_report_are_checked(fields):
     report = to_dict(Report({"name": "r"}, {}, rows=(Row(INT8, "a.tflite", estimate=_estimate()),)))
     report["rows"][0]["estimate"] |= fields

@@ -101,7 +101,7 @@ def test_a_failure_of_npm_is_an_error_of_one_line(artifacts, tmp_path, monkeypat
 
 @pytest.mark.usefixtures("_litertjs")
 def test_a_modified_archive_in_the_cache_is_fetched_again(tmp_path, monkeypatch):
-    from edge_cv.deploy.web.litertjs import cache_folder
+    from converters.files import cache_folder
 
     kept = {path.name: path.read_bytes() for path in cache_folder().glob("*.tgz")}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

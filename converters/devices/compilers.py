@@ -1,66 +1,98 @@
-"""The vendors' own compilers: what becomes of a TFLite file on an NPU, before one owns the device.
+"""The vendors' own compilers: what becomes of a file on an NPU, before one owns the device.
 
 Each compiler is a `Compiler` value in a file of its own; `compile_file` runs it in a process of its own.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from converters.devices import vela
-from converters.devices.compiled import Compiled, Compiler, CpuOperator
+from converters.devices import rknn, vela
+from converters.devices.compiled import Compiled, Compiler, Job, Result, Simulation
 from converters.errors import InputError, unknown
 from converters.files import temporary_folder, write_atomic
-from converters.packages import missing_extra, package_versions
-from converters.tflite.graph import Graph, Operator, count_operators, read_graph
+from converters.parity import compare
 
-COMPILERS: tuple[Compiler, ...] = (vela.COMPILER,)
+COMPILERS: tuple[Compiler, ...] = (vela.COMPILER, rknn.COMPILER)
 TARGETS: Mapping[str, Compiler] = {target: compiler for compiler in COMPILERS for target in compiler.targets}
 
 
-def compile_file(path: str | Path, target: str, out: str | Path) -> Compiled:
-    """Compile an integer TFLite file for an NPU, and read what the compiler says of it.
+def compile_file(
+    path: str | Path,
+    target: str,
+    out: str | Path,
+    *,
+    calibration: np.ndarray | None = None,
+    images: np.ndarray | None = None,
+) -> Compiled:
+    """Compile a file for an NPU, and read what the compiler says of it.
 
     Args:
-        path: the .tflite file.
-        target: a key of `TARGETS`, such as `ethos-u55-256`.
-        out: folder for the compiled file, `<name>_<target>.tflite`.
+        path: an integer .tflite file for Ethos-U, a float .onnx file for Rockchip's NPUs.
+        target: a key of `TARGETS`, such as `ethos-u55-256` or `rk3588`.
+        out: folder for the compiled file, `<name>_<target>` with the compiler's suffix.
+        calibration: float32 images `(n, height, width, channels)` as the file takes them, on which the compiler
+            quantizes a float file to int8; the compiled file's name then ends in `_int8`.
+        images: images of the same form for the vendor's simulator, whose outputs are compared with the file's.
 
     Raises:
-        InputError: the target is unknown, the file is no integer TFLite file, the compiler is not installed, fails or
-            takes more than ten minutes. Nothing is written then.
+        InputError: the target is unknown, the file is not one that its compiler reads, the compiler is not installed,
+            fails or takes too long, or it has no use for images. Nothing is written then.
     """
     path = Path(path)
     check_target(target)
-    if path.suffix != ".tflite" or not path.is_file():
-        raise InputError(f"the file to compile must be a .tflite file that exists. Received: {path}")
+    compiler = TARGETS[target]
+    if path.suffix != compiler.reads or not path.is_file():
+        raise InputError(
+            f"the file to compile for {target} must be a {compiler.reads} file that exists. Received: {path}"
+        )
+    if not compiler.quantizes and not (calibration is None and images is None):
+        raise InputError(
+            f"photos are for compilers that quantize or simulate. Received: photos for {target}, whose compiler "
+            f"{compiler.package} does neither"
+        )
     content = path.read_bytes()
-    graph = read_graph(path, content)
-    _check_integer(graph, path)
-    compiler, version = installed_compiler(target)
+    compiler.check(path, content)
+    _, version = installed_compiler(target)
     with temporary_folder() as folder:
-        source = Path(folder) / "model.tflite"  # the compiler need not take every name of a file
+        source = Path(folder) / f"model{compiler.reads}"  # the compiler need not take every name of a file
         source.write_bytes(content)
-        result = compiler.run(source, target)
+        result = compiler.run(Job(source, target, calibration, images))
+        simulation = None if images is None else _simulation(path, images, result)
         compiled = result.file.read_bytes()
-    left = on_cpu(compiled, result.reasons)
+    quantized = "" if calibration is None else "_int8"
+    fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(Result)}
+    del fields["file"], fields["outputs"]
     return Compiled(
         target=target,
-        file=write_atomic(Path(out) / f"{path.stem}_{target}.tflite", compiled),
+        file=write_atomic(Path(out) / f"{path.stem}_{target}{quantized}{compiler.writes}", compiled),
         compiler=f"{compiler.package} {version}",
-        command=result.command,
-        cycles=result.cycles,
-        clock_mhz=result.clock_mhz,
-        memory_system=result.memory_system,
-        npu_operators=sum(1 for _ in graph.operators()) - len(left),
-        cpu_operators=left,
-        sram_bytes=result.sram_bytes,
-        dram_bytes=result.dram_bytes,
-        flash_bytes=result.flash_bytes,
+        simulation=simulation,
+        **fields,
     )
+
+
+def _simulation(path: Path, images: np.ndarray, result: Result) -> Simulation:
+    """The simulator's outputs compared with those of the .onnx file in ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    expected = np.stack([session.run(None, {given.name: image[None]})[0].reshape(-1) for image in images])
+    outputs = result.outputs
+    if outputs is None or outputs.shape != expected.shape or not np.isfinite(outputs).all():
+        received = (
+            "none" if outputs is None else f"outputs {outputs.shape} with {np.isfinite(outputs).mean():.0%} finite"
+        )
+        raise InputError(f"the simulator must have finite outputs {expected.shape}. Received: {received}")
+    found = compare(expected, outputs)
+    return Simulation(len(images), found.top1_agreement, found.sqnr_db)
 
 
 def check_target(target: str) -> None:
@@ -72,36 +104,7 @@ def check_target(target: str) -> None:
 def installed_compiler(target: str) -> tuple[Compiler, str]:
     """The compiler of a known target and its version; InputError if it is not installed."""
     compiler = TARGETS[target]
-    versions = package_versions([compiler.package])
-    if not versions:
-        raise missing_extra(f"compiling for {target}", [compiler.package], [compiler.extra])
-    return compiler, versions[compiler.package]
-
-
-def _check_integer(graph: Graph, path: Path) -> None:
-    """Raise InputError for a file that is not an integer one: an NPU computes in integers."""
-    if count_operators(graph)[0] == 0:
-        raise InputError(
-            f"the file to compile must be an integer one: edge-cv convert --scheme int8. Received: {path}, all of "
-            "whose operators are float"
-        )
-
-
-def on_cpu(compiled: bytes, reasons: Mapping[str, str]) -> tuple[CpuOperator, ...]:
-    """The operators that a compiled file leaves to the CPU.
-
-    Args:
-        compiled: the compiled TFLite file, in which the NPU's part is custom operators.
-        reasons: the compiler's reason, by the name of an operator's output.
-    """
-    graph = Graph(compiled)
-    left = [(operator, graph.name(operator.outputs[0])) for operator in graph.operators() if operator.name != "CUSTOM"]
-    return tuple(
-        CpuOperator(operator.name, name, reasons.get(name, _reason(graph, operator))) for operator, name in left
-    )
-
-
-def _reason(graph: Graph, operator: Operator) -> str:
-    """Why the compiler leaves an operator to the CPU, where it does not say so itself."""
-    floats = [str(graph.dtype(t)) for t in operator.outputs if graph.dtype(t) == np.float32]
-    return "its output is float32" if floats else "the compiler gives no reason"
+    version = compiler.version()
+    if version is None:
+        raise InputError(f"compiling for {target} needs the package {compiler.package}: {compiler.install}")
+    return compiler, version

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from converters.errors import CheckFailed, InputError, UnknownLayer, UnsafeCode, WeightsAlone
-from edge_cv.cli import data, machine, measuring, models, runs, zoo
+from edge_cv.cli import compiling, data, machine, measuring, models, runs, zoo
 from edge_cv.cli.exits import BAD_INPUT, BROKEN, BROKEN_PIPE, INTERRUPTED, fail
 from edge_cv.cli.interruption import interruption
 from edge_cv.cli.surroundings import check_backend, close_streams, log_to_stderr, open_streams
@@ -35,8 +35,8 @@ app = typer.Typer(
     help="Image classifiers for phones and boards: quantized, exported, and compared with their float model.",
     epilog="Example: edge-cv run demo --out runs/demo",
 )
-for commands in (runs.commands, models.commands, zoo.commands, measuring.commands, machine.commands):
-    app.add_typer(commands)
+for module in (runs, models, compiling, zoo, measuring, machine):
+    app.add_typer(module.commands)
 app.add_typer(data.commands, name="data")
 
 

@@ -1,4 +1,4 @@
-"""Commands on model files: convert, compress, debug, check, compile and web."""
+"""Commands on model files: convert, compress, debug, check and web."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from edge_cv.cli.options import (
     label_file,
     preprocessing_fields,
 )
-from edge_cv.cli.tables import compiled_row, conversion_row, print_compressed, print_json, print_rows
+from edge_cv.cli.tables import conversion_row, print_compressed, print_json, print_rows
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -270,33 +270,6 @@ def check(
             f"({need.activations_bytes:,} for activations, at their largest in {need.widest})"
         )
     return BROKEN if any(diagnostic.level == targets.ERROR for _, diagnostic in diagnostics) else 0
-
-
-@commands.command("compile", epilog="Example: edge-cv compile model_int8.tflite --target ethos-u55-256 --out npu")
-def compile_artifact(
-    artifact: Annotated[Path, typer.Argument(help="An int8 .tflite file, of edge-cv or of another converter.")],
-    target: Annotated[list[str], typer.Option(help="The NPU, such as ethos-u55-256; can be repeated.")],
-    out: Annotated[Path, typer.Option(help="Folder for the compiled files.")] = Path("."),
-    as_json: Json = False,
-) -> int:
-    """Compile a file for an NPU by its vendor's compiler: what runs there, in how many cycles and how much memory.
-
-    Cycles and milliseconds are the compiler's estimates, for the clock and the memories that it names.
-    """
-    from converters.devices.compilers import compile_file
-
-    made = [compile_file(artifact, name, out) for name in target]
-    if as_json:
-        print_json(
-            [{**dataclasses.asdict(one), "file": str(one.file), "milliseconds": one.milliseconds} for one in made]
-        )
-        return 0
-    print_rows([compiled_row(one) for one in made], as_json)
-    for one in made:
-        say(f"{one.target}: estimated by {one.compiler} for {one.memory_system}")
-        for operator in one.cpu_operators:
-            say(f"{one.target}: {operator.kind} {operator.layer} stays on the CPU: {operator.reason}")
-    return 0
 
 
 @commands.command(epilog="Example: edge-cv web runs/browser/efficientnet_lite0_int8.tflite --out page")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from converters.printable import printable
 from edge_cv.cli.exits import say
+from edge_cv.intervals import wilson_interval
 
 if TYPE_CHECKING:
-    from converters.devices.compiled import Compiled
+    from converters.devices.compiled import Compiled, Simulation
     from edge_cv.evaluation.conformance import ExecutorResult
     from edge_cv.evaluation.measurement import Measurement
     from edge_cv.pipeline.compress import Compressed
@@ -225,10 +226,27 @@ def compiled_row(compiled: Compiled) -> dict[str, Any]:
         "NPU operators": compiled.npu_operators,
         "CPU operators": len(compiled.cpu_operators),
         "cycles": compiled.cycles,
-        "estimated ms": f"{compiled.milliseconds:.2f} at {compiled.clock_mhz:.0f} MHz",
+        "estimated ms": _estimated_ms(compiled),
         "sram_bytes": compiled.sram_bytes,
         "dram_bytes": compiled.dram_bytes,
         "flash_bytes": compiled.flash_bytes,
+        **({} if compiled.simulation is None else _simulated(compiled.simulation)),
+    }
+
+
+def _estimated_ms(compiled: Compiled) -> str | None:
+    if compiled.milliseconds is None:
+        return None
+    return f"{compiled.milliseconds:.2f} at {compiled.clock_mhz:.0f} MHz"
+
+
+def _simulated(simulation: Simulation) -> dict[str, Any]:
+    """The columns of the vendor's simulator."""
+    agreeing = round(simulation.top1_agreement * simulation.images)
+    low, high = wilson_interval(agreeing, simulation.images)
+    return {
+        "simulated agreement": f"{agreeing} of {simulation.images} ({100 * low:.0f}–{100 * high:.0f} %)",
+        "simulated SQNR, dB": round(simulation.sqnr_db, 1),
     }
 
 

@@ -7,12 +7,16 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from converters.devices.compiled import Estimate
 from converters.devices.diagnostics import Diagnostic, Memory
 from converters.errors import InputError
 from converters.files import write_together
 from edge_cv.recipe import Recipe, TargetDevice
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MICRO = "micro"
 
@@ -70,13 +74,21 @@ def _check_page(recipe: Recipe, device: TargetDevice) -> None:
     litertjs.fetch()
 
 
-def package(device: TargetDevice, path: Path, folder: Path) -> Package:
+def package(
+    device: TargetDevice,
+    path: Path,
+    folder: Path,
+    *,
+    calibration: np.ndarray | None = None,
+    images: np.ndarray | None = None,
+) -> Package:
     """Check a device's file against its rules, and make the form of it that the recipe asks for.
 
     Args:
         device: the recipe's device.
         path: the file of the device's row.
         folder: the run's folder, where all files are written except those of the Android app.
+        calibration, images: for the device's compiler, as `converters.devices.compilers.compile_file` takes them.
 
     Raises:
         InputError: the form cannot be made or written.
@@ -92,7 +104,8 @@ def package(device: TargetDevice, path: Path, folder: Path) -> Package:
             findings = tuple(targets.check(content, device.target))
         if device.target == MICRO:
             memory = micro.memory(content)
-    compiled = None if device.compiler is None else compile_file(path, device.compiler, folder)
+    photos = {"calibration": calibration, "images": images}
+    compiled = None if device.compiler is None else compile_file(path, device.compiler, folder, **photos)
     deployed = path if compiled is None else compiled.file
     files = [] if compiled is None else [compiled.file]
     files += [] if device.package is None else _FORMS[device.package](deployed, folder)

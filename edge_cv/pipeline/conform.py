@@ -66,8 +66,8 @@ def compare_executors(
 
     _check_file(path)
     content = path.read_bytes()
-    model, metadata = _opened(path, content, declaration)
-    inputs = _inputs(path, model, metadata, photos)
+    model, metadata = opened(path, content, declaration)
+    inputs = model_inputs(path, model, metadata, photos)
     reference, *others = [executor for executor in EXECUTORS if executor.suffix == path.suffix]
     with ExecutorProcess(reference) as process:
         with progress(f"running {reference.name} on {len(inputs)} photos"):
@@ -90,7 +90,7 @@ def _check_file(path: Path) -> None:
         raise InputError(f"the file must be a .tflite or .onnx file that exists. Received: {path}")
 
 
-def _opened(path: Path, content: bytes, declaration: Declaration) -> tuple[OpenModel, IOMetadata]:
+def opened(path: Path, content: bytes, declaration: Declaration = NOTHING) -> tuple[OpenModel, IOMetadata]:
     """The file, open here after a trial in a process of its own, and what it declares."""
     from converters.tflite.trial import try_once
     from edge_cv.evaluation.open_model import OpenModel, io_metadata
@@ -106,7 +106,7 @@ def _opened(path: Path, content: bytes, declaration: Declaration) -> tuple[OpenM
     return OpenModel(str(path)), metadata
 
 
-def _inputs(path: Path, model: OpenModel, metadata: IOMetadata, photos: Samples) -> np.ndarray:
+def model_inputs(path: Path, model: OpenModel, metadata: IOMetadata, photos: Samples) -> np.ndarray:
     """The inputs of all images `(n, ...)`, in the model's own shape and type."""
     import numpy as np
 
@@ -164,7 +164,7 @@ class _Comparison:
             flipped_ci95=wilson_interval(flipped, len(outputs)),
             operator=operator,
             layer=layer,
-            ms_per_image=1000 * seconds,
+            ms_per_image=None if executor.is_emulated else 1000 * seconds,
         )
 
     def _values(self, stored: np.ndarray) -> np.ndarray:

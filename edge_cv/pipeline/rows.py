@@ -155,11 +155,14 @@ def _estimates(limits: Limits, estimate: Estimate | None) -> tuple[tuple[str, fl
     cycles = None if estimate is None else estimate.cycles
     sram_bytes = None if estimate is None else estimate.sram_bytes
     left = None if estimate is None else len(estimate.cpu_operators)
+    simulation = None if estimate is None else estimate.simulation
+    agreement = None if simulation is None else simulation.top1_agreement
     by = "estimated" if estimate is None else f"estimated by {estimate.compiler}"
     return (
         (f"cycles of the NPU, {by},", cycles, limits.max_cycles, "at most"),
         (f"SRAM in bytes, {by},", sram_bytes, limits.max_sram_bytes, "at most"),
         (f"operators on the CPU, {by},", left, limits.max_cpu_operators, "at most"),
+        ("top-1 agreement in the vendor's simulator", agreement, limits.min_simulated_agreement, "at least"),
     )
 
 

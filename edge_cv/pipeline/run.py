@@ -154,7 +154,7 @@ def _report(
     duplicates = steps.duplicates(job, calibration, test)
     conformance = steps.conformance(job, files, test)
     results = rows.Results(evaluation, steps.measure(job, files), analysis, layers, robustness, conformance)
-    package = steps.package(job, files)
+    package = steps.package(job, files, calibration, test)
     table = [rows.run_row(file, models[file.output], results) for file in files]
     table = rows.with_package(table, package)
     machine = describe_environment()

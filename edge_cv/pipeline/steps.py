@@ -371,13 +371,18 @@ def _measure_file_on_device(job: Job, file: ModelFile, device: Ssh | Adb) -> Mea
     return Measurement.load(path)
 
 
-def package(job: Job, files: Sequence[ModelFile]) -> Package | None:
-    """Check the device's file and package it for the device. It takes no time, so it is not cached."""
+def package(job: Job, files: Sequence[ModelFile], calibration: CalibrationImages, test: Samples) -> Package | None:
+    """Check the device's file and package it for the device. Only what a simulator computes is cached."""
     from edge_cv.deploy.package import package as package_file
+    from edge_cv.pipeline.compile import simulated_package
 
     device = job.recipe.device
     if device is None:
         return None
     (file,) = (file for file in files if file.name == device.scheme)
+    test = test.take(job.recipe.data.images)
+    package = simulated_package(job.steps, device, file.path, file.sha256, calibration, test, job.progress)
+    if package is not None:
+        return package
     with job.progress(f"packaging {file.name} for {device.name}"):
         return package_file(device, file.path, job.steps.folder)

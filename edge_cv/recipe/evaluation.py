@@ -71,6 +71,8 @@ class Limits(Part):
         max_arena_bytes: memory that a microcontroller needs beside the file (`converters.devices.micro`).
         max_cycles, max_sram_bytes: of the NPU for one image, as the compiler of `TargetDevice.compiler` estimates them.
         max_cpu_operators: operators that this compiler leaves to the CPU.
+        min_simulated_agreement: share of images, 0..1, on which the compiled file has the file's own top-1 class in the
+            vendor's simulator.
     """
 
     scheme: str = "int8"
@@ -85,11 +87,13 @@ class Limits(Part):
     max_cycles: int | None = None
     max_sram_bytes: int | None = None
     max_cpu_operators: int | None = None
+    min_simulated_agreement: float | None = None
 
     def check(self) -> None:
         self.check_at_least(
             0, "max_size_bytes", "max_arena_bytes", "max_size_ratio", "max_p50_ms", "max_latency_ratio", "min_agreement"
         )
-        self.check_at_least(0, "max_cycles", "max_sram_bytes", "max_cpu_operators")
-        if self.min_agreement is not None and self.min_agreement > 1:
-            raise InputError(f"Limits.min_agreement must be a share in 0..1. Received: {self.min_agreement}")
+        self.check_at_least(0, "max_cycles", "max_sram_bytes", "max_cpu_operators", "min_simulated_agreement")
+        for name in ("min_agreement", "min_simulated_agreement"):
+            if (share := getattr(self, name)) is not None and share > 1:
+                raise InputError(f"Limits.{name} must be a share in 0..1. Received: {share}")

@@ -63,7 +63,7 @@ class Recipe(Part):
     device: TargetDevice | None = None
 
     def check(self) -> None:
-        from converters.schemes import IO_TYPES, names, parse  # loads numpy
+        from converters.schemes import IO_TYPES, names  # loads numpy
 
         if not self.name.strip() or "/" in self.name or self.name.startswith("."):
             raise InputError(f"Recipe.name must be usable as a folder's name. Received: {self.name!r}")
@@ -83,18 +83,8 @@ class Recipe(Part):
         for part in (*self.limits, *([self.device] if self.device else [])):
             if part.scheme not in outputs:
                 raise unknown(f"scheme in {type(part).__name__}", part.scheme, list(outputs))
-        if self.device is not None and outputs[self.device.scheme].format == "onnx":
-            for name in ("package", "compiler"):
-                if (value := getattr(self.device, name)) is not None:
-                    raise InputError(
-                        f"TargetDevice.{name}={value!r} must be for a TFLite output. "
-                        f"Received: scheme={self.device.scheme!r}"
-                    )
-        if self.device is not None and self.device.compiler and not parse(outputs[self.device.scheme].scheme).integer:
-            raise InputError(
-                f"TargetDevice.compiler={self.device.compiler!r} must be for an integer output, such as int8. "
-                f"Received: scheme={self.device.scheme!r}"
-            )
+        if self.device is not None:
+            _check_device(self.device, outputs[self.device.scheme])
 
     def compression(self) -> dict[str, ChannelPrune | Prune | WeightClustering | Qat]:
         """The stages of compression in their order, by the names of their fields."""
@@ -161,3 +151,23 @@ class Recipe(Part):
     def to_dict(self) -> dict[str, Any]:
         """The recipe as `report.json` holds it, with the deprecated field names in addition."""
         return to_dict(self)
+
+
+def _check_device(device: TargetDevice, output: Output) -> None:
+    """Raise InputError unless the device's output has the form that its package and its compiler take."""
+    from converters.schemes import parse
+
+    if device.package is not None and output.format == "onnx":
+        raise InputError(
+            f"TargetDevice.package={device.package!r} must be for a TFLite output. Received: scheme={device.scheme!r}"
+        )
+    if device.compiler is None:
+        return
+    from converters.devices.compilers import TARGETS
+
+    compiler = TARGETS[device.compiler]
+    if compiler.reads != f".{output.format}" or parse(output.scheme).integer == compiler.quantizes:
+        wanted = "the output onnx_float32" if compiler.quantizes else "an integer TFLite output, such as int8"
+        raise InputError(
+            f"TargetDevice.compiler={device.compiler!r} must be for {wanted}. Received: scheme={device.scheme!r}"
+        )

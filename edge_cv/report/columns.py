@@ -149,8 +149,16 @@ def _latency(rows: Sequence[Row]) -> list[Column | None]:
 
 
 def _estimates(rows: Sequence[Row]) -> list[Column | None]:
-    """The latencies that compilers estimate, and by whom."""
-    return [_estimate(rows, source) for source in estimate_sources(rows)]
+    """The latencies that compilers estimate, and by whom, and what the compiled files compute in a simulator."""
+    simulated = [None if row.estimate is None else row.estimate.simulation for row in rows]
+    agreement = [None if one is None else one.top1_agreement for one in simulated]
+    sqnr = [None if one is None else one.sqnr_db for one in simulated]
+    images = [None if one is None else one.images for one in simulated]
+    return [
+        *(_estimate(rows, source) for source in estimate_sources(rows)),
+        _column("Simulated", "agreement", agreement, lambda n: formats.percent(agreement[n], images[n])),
+        _column("Simulated", "SQNR", sqnr, lambda n: formats.decibels(sqnr[n])),
+    ]
 
 
 def _estimate(rows: Sequence[Row], source: str) -> Column | None:

@@ -56,8 +56,9 @@ def latency_on(row: Row, host: str, threads: int) -> Latency | None:
 
 
 def estimate_sources(rows: Sequence[Row]) -> list[str]:
-    """The NPUs and compilers that rows have estimates of, each once."""
-    return list(dict.fromkeys(row.estimate.source for row in rows if row.estimate is not None))
+    """The NPUs and compilers that estimate the latency of rows, each once."""
+    estimates = [row.estimate for row in rows if row.estimate is not None]
+    return list(dict.fromkeys(one.source for one in estimates if one.milliseconds is not None))
 
 
 def estimated_ms(row: Row, source: str) -> float | None:

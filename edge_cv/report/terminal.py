@@ -110,6 +110,13 @@ def _columns(rows: tuple[Row, ...]) -> Iterator[tuple[str, list[str]]]:
     for source in estimate_sources(rows):
         times = [estimated_ms(row, source) for row in rows]
         yield f"on {printable(source)}", [formats.milliseconds(time) for time in times]
+    simulated = [None if row.estimate is None else row.estimate.simulation for row in rows]
+    if any(simulated):
+        yield (
+            "simulated agreement",
+            [MISSING if one is None else formats.percent(one.top1_agreement, one.images) for one in simulated],
+        )
+        yield "simulated SQNR", [MISSING if one is None else formats.decibels(one.sqnr_db) for one in simulated]
     yield "memory", [formats.size(row.peak_memory_bytes) for row in rows]
     yield "arena", [formats.size(row.arena_bytes) for row in rows]
     yield "Pareto front", list(map(printable, pareto.column(rows)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
 import shutil
 import subprocess
 import tarfile
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from converters.errors import InputError
-from converters.files import write_atomic
+from converters.files import cache_folder, write_atomic
 
 VERSION = "2.5.3"
 NPM_SECONDS = 300
@@ -53,11 +52,6 @@ PACKAGES = (
         {"package/dist/index.js": "litert/wasm-utils.js"},
     ),
 )
-
-
-def cache_folder() -> Path:
-    """The folder of the cached archives: `edge-cv` in XDG_CACHE_HOME (default: ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~", ".cache")).expanduser() / "edge-cv"
 
 
 def fetch() -> dict[str, Path]:

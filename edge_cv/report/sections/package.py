@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from converters.devices.compiled import Estimate
 from edge_cv.deploy.package import Package
 from edge_cv.report import formats
 from edge_cv.report.sections.section import Section, Table
@@ -23,12 +24,7 @@ def section(report: Report) -> Section | None:
             f"with the peak at {memory.widest}, and at most {memory.records_bytes:,} bytes for the runtime's records."
         )
     if estimate := package.estimate:
-        sentences.append(
-            f"On {estimate.source}: {formats.milliseconds(estimate.milliseconds)} or {estimate.cycles:,} cycles for "
-            f"one image, {estimate.npu_operators} operators on the NPU and {len(estimate.cpu_operators)} on the CPU, "
-            f"{estimate.sram_bytes:,} bytes of SRAM, with the memories {estimate.memory_system}. The compiler "
-            "estimates this; it is not a measurement."
-        )
+        sentences += _estimated(estimate)
         sentences += [f"{one.kind} {one.layer} stays on the CPU: {one.reason}." for one in estimate.cpu_operators]
     if package.files:
         sentences.append(f"The package also contains {formats.joined(package.files)}.")
@@ -43,6 +39,22 @@ def section(report: Report) -> Section | None:
     hosts = sorted({entry.host for row in report.rows for entry in row.latency})
     notes = (f"Latency was measured on {formats.joined(hosts)}.",) if hosts else ()
     return Section(f"Package for {package.name}", _finding(report, package), tuple(sentences), tables, notes=notes)
+
+
+def _estimated(estimate: Estimate) -> list[str]:
+    """What the compiler expects, and what its simulator computed."""
+    time = "" if estimate.milliseconds is None else f"{formats.milliseconds(estimate.milliseconds)} or "
+    facts = [] if estimate.cycles is None else [f"{time}{estimate.cycles:,} cycles for one image"]
+    facts.append(f"{estimate.npu_operators} operators on the NPU and {len(estimate.cpu_operators)} on the CPU")
+    facts += filter(None, [estimate.memory, estimate.memory_system and f"with the memories {estimate.memory_system}"])
+    sentences = [f"On {estimate.source}: {', '.join(facts)}. The compiler estimates this; it is not a measurement."]
+    if simulation := estimate.simulation:
+        agreeing = round(simulation.top1_agreement * simulation.images)
+        sentences.append(
+            f"In the vendor's simulator the compiled file has the same top-1 as the file on {agreeing} of "
+            f"{simulation.images} photos, with an SQNR of {formats.decibels(simulation.sqnr_db)}."
+        )
+    return sentences
 
 
 def _finding(report: Report, package: Package) -> str:
