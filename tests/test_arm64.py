@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import json
 import sys
 from pathlib import Path
 from urllib.parse import quote
 
-import arm64
 import numpy as np
 import pytest
 from ssh_server import SSHD, Server
 
 from converters import Float32, Int8, Preprocessing, to_tflite
+from converters.errors import InputError
+from converters.tflite.graph import Graph
 from edge_cv import models
 from edge_cv.data import sample, sample_calibration
-from edge_cv.evaluation import evaluate
+from edge_cv.evaluation import arm64, evaluate
+from edge_cv.evaluation.executors import EXECUTORS, ExecutorProcess
 from edge_cv.evaluation.remote import measure_on, parse
-
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge_cv" / "arm64"
+from edge_cv.pipeline.conform import with_all_outputs
 
 SIZE = 128  # pixels, because the emulation is slow
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(bool(arm64.missing()), reason="qemu-user-static and debootstrap are not installed"),
-    pytest.mark.skipif(SSHD is None, reason="sshd is not installed (apt-get install openssh-server)"),
+    pytest.mark.skipif(
+        bool(arm64.missing()) and arm64.version() is None, reason=f"there is no emulated arm64 ({arm64.INSTALL})"
+    ),
 ]
 
 
 @pytest.fixture(scope="module")
-def device(tmp_path_factory):
+def root() -> Path:
+    """Python on arm64, in the user's cache; it is made if it is not there."""
     try:
-        python = arm64.python_in(CACHE)
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"an arm64 root cannot be made, {error.cmd[0]} failed; it needs Debian's archive and PyPI")
+        return arm64.install(lambda done, total, note="": None)
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def device(root, tmp_path_factory):
+    if SSHD is None:
+        pytest.skip("sshd is not installed (apt-get install openssh-server)")
     server = Server(tmp_path_factory.mktemp("ssh"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", server.search_path)
-        yield f"ssh://127.0.0.1:{server.port}?python={quote(str(python))}"
+        yield f"ssh://127.0.0.1:{server.port}?python={quote(str(root))}"
     server.stop()
 
 
@@ -71,3 +79,29 @@ def test_a_small_network_has_the_accuracy_on_arm64_that_it_has_here(device, smal
     here = evaluate({"int8": path}, sample())
     assert there.runtimes["int8"].startswith("ai-edge-litert 2.0.3")
     assert [p.top5["int8"][0][0] for p in there.predictions] == [p.top5["int8"][0][0] for p in here.predictions]
+
+
+@pytest.mark.usefixtures("root")
+def test_the_emulation_is_a_runtime_of_conform(small_files, pixels):
+    """Its kernels are XNNPACK's, as here: the outputs of all operators are at most a step apart."""
+    emulated = next(executor for executor in EXECUTORS if executor.is_emulated)
+    assert emulated.version == "2.0.3"
+    content, inputs = small_files["int8"].read_bytes(), (pixels[:6].astype(np.int16) - 128).astype(np.int8)
+    with ExecutorProcess(EXECUTORS[0]) as usual, ExecutorProcess(emulated) as other:
+        (here,), (there,) = usual.run(content, inputs)[0], other.run(content, inputs)[0]
+        assert np.abs(here.astype(int) - there).max() <= 1
+        assert (here.argmax(1) == there.argmax(1)).all()
+        inside = other.run(with_all_outputs(content), inputs[:1])[0]
+        assert len(inside) == len(list(Graph(content).operators()))
+        np.testing.assert_array_equal(inside[-1][0], there[0])
+        with pytest.raises(InputError, match=r"could not|cannot|Model|ended"):
+            other.run(b"no model", inputs)
+
+
+@pytest.mark.usefixtures("root")
+def test_conform_has_the_emulation_in_its_table_without_a_time(edge_cv, small_files, photos):
+    code, out, err = edge_cv("conform", small_files["int8"], "--data", photos, "--limit", 2, "--json")
+    assert code == 0, err
+    (row,) = (row for row in json.loads(out)["results"] if row["executor"] == "LiteRT on arm64, emulated")
+    assert row["ms_per_image"] is None
+    assert row["max_steps"] <= 1

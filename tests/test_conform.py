@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,13 +14,22 @@ from converters.images.preprocessing import Preprocessing
 from converters.packages import package_versions
 from converters.tflite.graph import Graph
 from edge_cv import data
-from edge_cv.evaluation import executors
+from edge_cv.evaluation import browser, executors
 from edge_cv.evaluation.executors import EXECUTORS, ExecutorProcess
 from edge_cv.pipeline.conform import conform, steps_between, with_all_outputs
 
 with_micro = pytest.mark.skipif(not package_versions(["tflite-micro"]), reason="tflite-micro is not installed")
 
-INSTALLED = [executor for executor in EXECUTORS if executor.suffix == ".tflite" and executor.version]
+INSTALLED = [e for e in EXECUTORS if e.suffix == ".tflite" and e.version and e.found is None]
+ARM64, BROWSER = "LiteRT on arm64, emulated", "LiteRT.js in Chromium"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _packages_only():
+    """Without the runtimes that take seconds to start, which tests of their own run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executors, "EXECUTORS", tuple(e for e in EXECUTORS if e.found is None))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +68,7 @@ def test_every_installed_runtime_runs_the_file(found):
     assert found.reference == names[0]
     assert found.images == 6
     assert all(result.error is None and result.ms_per_image > 0 for result in found.results)
-    assert "LiteRT on arm64" in found.not_run
+    assert "LiteRT on a board" in found.not_run
 
 
 def test_differences_are_those_of_the_outputs(found, small_files, photos):
@@ -176,7 +186,7 @@ def test_the_command_prints_a_table_or_json(edge_cv, small_files, photos):
     code, out, _ = edge_cv(*command)
     assert code == 0
     assert "0 of 2" in out
-    assert "not run: LiteRT.js in a browser" in out
+    assert "not run: LiteRT on a board" in out
 
 
 @pytest.mark.parametrize("name", ["missing.tflite", "model.keras", "junk.tflite"])
@@ -185,3 +195,57 @@ def test_what_cannot_be_run_is_refused_in_one_line(edge_cv, photos, tmp_path, na
         (tmp_path / name).write_bytes(b"junk")
     code, out, err = edge_cv("conform", tmp_path / name, "--data", photos)
     assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.version() is None, reason=f"there is no LiteRT.js ({browser.INSTALL})")
+@pytest.mark.parametrize("scheme", ["int8", "float32"])
+def test_a_file_runs_in_chromium_as_here(small_files, photos, monkeypatch, scheme):
+    monkeypatch.setattr(executors, "EXECUTORS", EXECUTORS)
+    content = small_files[scheme].read_bytes()
+    inputs = _integers(photos) if scheme == "int8" else _integers(photos).astype(np.float32) + 128
+    litertjs = next(executor for executor in EXECUTORS if executor.name == BROWSER)
+    with ExecutorProcess(litertjs) as there, ExecutorProcess(EXECUTORS[0]) as here:
+        (outputs,), seconds = there.run(content, inputs)
+        (expected,), _ = here.run(content, inputs)
+        assert seconds > 0
+        assert outputs.dtype == expected.dtype
+        step = 1 if scheme == "int8" else np.abs(expected).max() / 2**16
+        assert np.abs(outputs.astype(float) - expected).max() <= step
+        assert outputs.std(axis=0).max() > 0
+        with pytest.raises(InputError):
+            there.run(b"no model", inputs)
+
+
+def test_runtimes_outside_of_packages_are_named_with_how_to_install_them(small_files, photos, monkeypatch, tmp_path):
+    absent = [dataclasses.replace(e, found=lambda: None) for e in EXECUTORS if e.found is not None]
+    monkeypatch.setattr(executors, "EXECUTORS", (EXECUTORS[0], *absent))
+    found = conform(small_files["int8"], str(photos), limit=1)
+    assert "edge-cv conform --install arm64" in found.not_run[ARM64]
+    assert found.not_run[BROWSER] == "apt-get install chromium npm"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert [e.version for e in EXECUTORS if e.found is not None] == [None, None]
+
+
+def test_an_emulation_that_cannot_be_made_is_refused_in_one_line(edge_cv, small_files, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        code, out, err = edge_cv("conform", "--install", "arm64")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "apt-get install qemu-user-static debootstrap" in err
+    (tmp_path / "debootstrap").write_text("#!/bin/sh\necho E: no archive >&2\nexit 1\n")
+    (tmp_path / "debootstrap").chmod(0o755)
+    for tool in ("qemu-aarch64-static", "dpkg"):
+        (tmp_path / tool).symlink_to("/bin/true")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        code, out, err = edge_cv("conform", "--install", "arm64")
+    assert (code, out) == (2, "")
+    assert err.endswith("debootstrap says: E: no archive\n")
+    assert not (tmp_path / "edge-cv" / "arm64").exists()
+    for arguments in (("--install", "arm65"), ("--install", "arm64", small_files["int8"]), (), (small_files["int8"],)):
+        code, out, err = edge_cv("conform", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)

@@ -158,7 +158,7 @@ def _fold(graph: Graph, tensor: int, gain: np.ndarray, shift: np.ndarray) -> boo
 def with_io(
     content: bytes,
     io_type: str,
-    normalized: NormalizedGraph,
+    normalized: NormalizedGraph | None,
     io_ranges: Sequence[tuple[float, float]] | None = None,
 ) -> bytes:
     """A full-integer file with another type of input and output.
@@ -169,7 +169,7 @@ def with_io(
     Args:
         content: the file; its input and output are int8, or int16.
         io_type: `int8`, `uint8` or `float32`.
-        normalized: the float graph that the file was made from.
+        normalized: the float graph that the file was made from; None is enough for integers.
         io_ranges: `(low, high)` of an 8-bit input and output that replace int16 ones.
 
     Returns:
@@ -183,7 +183,7 @@ def with_io(
     names = graph.name(old_in), graph.name(old_out)
     graph.rename(old_in, f"{names[0]}_{inner}")
     graph.rename(old_out, f"{names[1]}_{inner}")
-    if io_type == "float32":
+    if normalized is not None and io_type == "float32":
         new_in, new_out = _add_float_io(graph, names, normalized)
         last = "DEQUANTIZE"
     else:

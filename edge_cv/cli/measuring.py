@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from converters.errors import InputError
+from converters.errors import InputError, unknown
 from converters.packages import require
 from converters.printable import printable
 from edge_cv.cli.exits import BAD_INPUT, BROKEN, fail, say
@@ -168,11 +168,17 @@ def benchmark(
     return 0 if measured.error is None else fail(measured.error, BAD_INPUT)
 
 
-@commands.command(epilog="Example: edge-cv conform model_int8.tflite --data photos")
+@commands.command(
+    epilog="Example: edge-cv conform model_int8.tflite --data photos. An emulated arm64 is made once, by root: "
+    "edge-cv conform --install arm64"
+)
 def conform(
-    artifact: Annotated[Path, typer.Argument(help="A .tflite or .onnx file.")],
-    data: Annotated[str, typer.Option(help="Folder of photos, or `sample`.")],
+    artifact: Annotated[Path | None, typer.Argument(help="A .tflite or .onnx file.")] = None,
+    data: Annotated[str | None, typer.Option(help="Folder of photos, or `sample`.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Largest number of photos.")] = 20,
+    install: Annotated[
+        str | None, typer.Option(metavar="RUNTIME", help="Make an emulated arm64 Debian with LiteRT: arm64.")
+    ] = None,
     resize: Resize = None,
     mean: Mean = None,
     std: Std = None,
@@ -190,6 +196,13 @@ def conform(
     from edge_cv.progress import shown
     from edge_cv.report.plain_json import plain_json
 
+    if install is not None:
+        if artifact is not None or data is not None:
+            raise InputError("--install must be alone: it runs nothing. Received: it with a file or --data")
+        return _install(install)
+    if artifact is None or data is None:
+        received = "neither" if artifact is None else f"{artifact} without --data"
+        raise InputError(f"a file and --data must be given, or --install. Received: {received}")
     declaration = declaration_of(resize, mean, std, channels, labels)
     found = compare(artifact, data, limit=limit, declaration=declaration, progress=shown)
     if as_json:
@@ -202,3 +215,15 @@ def conform(
         for name, how in found.not_run.items():
             say(f"not run: {name}: {how}")
     return BROKEN if any(result.error is not None for result in found.results) else 0
+
+
+def _install(name: str) -> int:
+    from edge_cv.evaluation import arm64
+    from edge_cv.progress import shown
+
+    if name != "arm64":
+        raise unknown("runtime to install", name, ["arm64"])
+    with shown(f"installing an emulated arm64 in {arm64.folder()}") as update:
+        program = arm64.install(update)
+    say(f"LiteRT {arm64.version()} on arm64: {program}")
+    return 0

@@ -22,7 +22,7 @@ class ExecutorResult:
         flipped_ci95: 95 % Wilson interval of the share of such images.
         operator, layer: the first operator whose output differs, and the name of its output, on the image with the
             largest difference. None without a difference, and for ONNX.
-        ms_per_image: mean time of one inference on one thread.
+        ms_per_image: mean time of one inference on one thread; None in an emulation.
         error: why the executor cannot run the file; all figures are None then.
     """
 

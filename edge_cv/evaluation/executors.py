@@ -13,6 +13,7 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.packages import package_versions
+from edge_cv.evaluation import arm64, browser
 
 SECONDS = 60  # for one image: the reference kernels take a second for a network of 400 million MACs
 
@@ -27,9 +28,11 @@ class Executor:
     Attributes:
         name: for tables.
         suffix: of the files that it runs.
-        package: its distribution on PyPI.
+        package: its distribution on PyPI; empty where `found` looks for it.
         install: the command that installs it.
-        open: opens a file's content for inference on one thread.
+        open: opens a file's content for inference on one thread. What it returns may have a method `close`.
+        found: the version of what is no package of PyPI; None if it is missing.
+        is_emulated: whether its times say nothing.
     """
 
     name: str
@@ -37,11 +40,13 @@ class Executor:
     package: str
     install: str
     open: Callable[[bytes], Invoke]
+    found: Callable[[], str | None] | None = None
+    is_emulated: bool = False
 
     @property
     def version(self) -> str | None:
-        """The installed version of the package; None if it is missing."""
-        return package_versions([self.package]).get(self.package)
+        """The installed version; None if it is missing."""
+        return package_versions([self.package]).get(self.package) if self.found is None else self.found()
 
 
 def _interpreter(resolver: str) -> Callable[[bytes], Invoke]:
@@ -134,11 +139,14 @@ EXECUTORS = (
     Executor("TFLite Micro", ".tflite", "tflite-micro", "pip install 'edge-cv[micro]'", _micro),
     Executor("ONNX Runtime", *_ONNX_RUNTIME, _onnx(optimized=True)),
     Executor("ONNX Runtime without graph optimizations", *_ONNX_RUNTIME, _onnx(optimized=False)),
+    Executor(
+        "LiteRT on arm64, emulated", ".tflite", "", arm64.INSTALL, arm64.Emulated, arm64.version, is_emulated=True
+    ),
+    Executor("LiteRT.js in Chromium", ".tflite", "", browser.INSTALL, browser.Browser, browser.version),
 )
 # What runs a .tflite file elsewhere, and how.
 ELSEWHERE = {
-    "LiteRT.js in a browser": "edge-cv web FILE --out page, and open the page in Chromium",
-    "LiteRT on arm64": "edge-cv benchmark FILE --device ssh://user@board; without a board under qemu-user-static",
+    "LiteRT on a board": "edge-cv benchmark FILE --device ssh://user@board",
     "TensorFlow Lite on Android": "edge-cv benchmark FILE --device adb, with the demo app on the phone",
 }
 
@@ -157,6 +165,7 @@ def run(position: int, content: bytes, inputs: np.ndarray) -> tuple[list[np.ndar
     Raises:
         InputError: the runtime refuses the file.
     """
+    invoke: Invoke | None = None
     try:
         invoke = EXECUTORS[position].open(content)
         rows, seconds = [], 0.0
@@ -167,6 +176,8 @@ def run(position: int, content: bytes, inputs: np.ndarray) -> tuple[list[np.ndar
             rows.append([np.array(output).reshape(-1) for output in outputs])
     except Exception as error:  # each runtime has classes of its own
         raise InputError(" ".join(str(error).split())[:200] or type(error).__name__) from None
+    finally:
+        getattr(invoke, "close", _nothing)()
     return [np.stack(values) for values in zip(*rows, strict=True)], seconds / len(inputs)
 
 
@@ -195,6 +206,10 @@ class ExecutorProcess:
             raise InputError(f"it takes longer than {SECONDS} s for an image") from None
         except BrokenProcessPool:
             raise InputError("its process ended: the runtime crashed, or memory ran out") from None
+
+
+def _nothing() -> None:
+    """The `close` of runtimes that end with their objects."""
 
 
 def _silence() -> None:
