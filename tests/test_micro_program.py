@@ -73,6 +73,52 @@ struct MicroInterpreter {
 HEADERS = ("micro_interpreter", "micro_log", "micro_mutable_op_resolver", "system_setup")
 PHOTOS = [(3, 2), (40, 30), (31, 90), (200, 131), (1, 1), (700, 8)]
 
+ARM_TOOLS = ("arm-none-eabi-gcc", "qemu-system-arm")
+needs_arm = pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in ARM_TOOLS),
+    reason="apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm: one of them is missing",
+)
+# A Cortex-M7 from its reset on: the vectors, the floating-point unit switched on, and newlib's start with semihosting,
+# by which QEMU opens files of the folder. `photos.bin` has the width, the height and the pixels of each photo.
+ARM_HARNESS = """
+#include <stdint.h>
+#include <stdio.h>
+#include "preprocess.h"
+extern void _start(void);
+static void reset(void) {
+  *(volatile uint32_t *)0xE000ED88 |= 0xFu << 20; /* CPACR: full access to the unit */
+  __asm volatile("dsb\\nisb");
+  _start();
+}
+__attribute__((section(".vectors"), used)) static void (*const vectors[])(void) = {(void (*)(void))0x20400000, reset};
+static uint8_t photo[3 * 65536];
+static int32_t workspace[PREPROCESS_WORKSPACE(800, 200)];
+static model_input_t input[MODEL_INPUT_COUNT];
+int main(void) {
+  FILE *photos = fopen("photos.bin", "rb"), *inputs = fopen("inputs.bin", "wb");
+  int32_t size[2];
+  if (!photos || !inputs) return 2;
+  while (fread(size, sizeof(size), 1, photos) == 1) {
+    if (fread(photo, 3 * (size_t)size[0], (size_t)size[1], photos) != (size_t)size[1]) return 2;
+    if (preprocess(photo, size[0], size[1], input, workspace, sizeof(workspace) / sizeof(*workspace))) return 3;
+    fwrite(input, sizeof(*input), MODEL_INPUT_COUNT, inputs);
+  }
+  return fclose(inputs);
+}
+"""
+ARM_LINKER = """
+ENTRY(_start)
+MEMORY { CODE (rx) : ORIGIN = 0x00000000, LENGTH = 4M  DATA (rw) : ORIGIN = 0x20000000, LENGTH = 4M }
+SECTIONS {
+  .text : { KEEP(*(.vectors)) *(.text*) *(.rodata*) KEEP(*(.init)) KEEP(*(.fini)) } > CODE
+  .ARM.exidx : { *(.ARM.exidx*) } > CODE
+  .init_array : { KEEP(*(.preinit_array)) KEEP(*(.init_array*)) KEEP(*(.fini_array*)) } > CODE
+  .data : { *(.data*) } > DATA
+  .bss : { __bss_start__ = .; *(.bss*) *(COMMON) __bss_end__ = .; } > DATA
+  end = .; __end__ = .;
+}
+"""
+
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None or shutil.which("g++") is None, reason="gcc is missing")
 
 
@@ -88,16 +134,21 @@ def _compile(folder: Path, *sources: str) -> str:
     return str(folder / "program")
 
 
-def _preprocess(folder: Path, record: Record) -> str:
-    """A program that preprocesses a photo from stdin by a record."""
+def _sources(folder: Path, record: Record, harness: str) -> None:
+    """Write the sources that preprocess photos by a record."""
     import converters.devices
 
     folder.mkdir(exist_ok=True)
     (folder / "model_settings.h").write_text(settings(record, 1000, "m"))
     (folder / "m.h").write_text("#pragma once\n")
-    (folder / "main.c").write_text(HARNESS)
+    (folder / "main.c").write_text(harness)
     for file in ("preprocess.h", "preprocess.c"):
         shutil.copy(Path(converters.devices.__file__).parent / "tflm" / file, folder)
+
+
+def _preprocess(folder: Path, record: Record) -> str:
+    """A program that preprocesses a photo from stdin by a record."""
+    _sources(folder, record, HARNESS)
     return _compile(folder, "preprocess.c", "main.c")
 
 
@@ -129,6 +180,31 @@ def test_c_prepares_a_photo_bit_for_bit_as_python_does(rule, interpolation, tmp_
     for n, (height, width, channels, resize_to) in enumerate([(24, 24, 3, 28), (20, 33, 1, None)]):
         preprocessing = Preprocessing(height, resize_to, rule, interpolation, width=width, channels=channels)
         _assert_equal(tmp_path / str(n), _record(preprocessing))
+
+
+@needs_arm
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["crop_then_resize", "resize_then_crop", "stretch"])
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_a_cortex_m7_prepares_a_photo_bit_for_bit_as_python_does(rule, dtype, tmp_path):
+    """In QEMU's model of an MPS2 board, where the processor has float64 of its own."""
+    preprocessing = Preprocessing(24, 28, rule, "bicubic")
+    record = _record(preprocessing, dtype, offset=-128 if dtype == "int8" else None)
+    _sources(tmp_path, record, ARM_HARNESS)
+    (tmp_path / "board.ld").write_text(ARM_LINKER)
+    command = ["arm-none-eabi-gcc", "-std=c11", *WARNINGS, "-O2", "-ffp-contract=off", "-mcpu=cortex-m7", "-mthumb"]
+    command += ["-mfloat-abi=hard", "-mfpu=fpv5-d16", "--specs=rdimon.specs", "-T", "board.ld", "-o", "program.elf"]
+    subprocess.run([*command, "preprocess.c", "main.c", "-lm"], cwd=tmp_path, check=True)
+    photos = [np.random.default_rng(w).integers(0, 256, (h, w, 3), np.uint8) for w, h in PHOTOS]
+    parts = [np.int32([photo.shape[1], photo.shape[0]]).tobytes() + photo.tobytes() for photo in photos]
+    (tmp_path / "photos.bin").write_bytes(b"".join(parts))
+    board = ["qemu-system-arm", "-M", "mps2-an500", "-nographic", "-monitor", "none", "-serial", "none"]
+    board += ["-semihosting-config", "enable=on,target=native", "-kernel", "program.elf"]
+    subprocess.run(board, cwd=tmp_path, check=True, timeout=120, stdin=subprocess.DEVNULL)
+    encoder = InputEncoder(dtype, None, None, record.input.pixel_offset, preprocessing)
+    expected = np.stack([encoder(preprocessing.crop_and_resize(photo)[None]).ravel() for photo in photos])
+    found = np.fromfile(tmp_path / "inputs.bin", dtype).reshape(len(photos), -1)
+    np.testing.assert_array_equal(found, expected)
 
 
 @needs_gcc
