@@ -32,7 +32,7 @@ def saved(model: Any, path: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    "kind", ["model", "aware.h5", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("saved", "aware.tflite"))]
+    "kind", ["aware.h5", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("model", "saved", "aware.tflite"))]
 )
 def test_the_int8_file_computes_what_the_training_simulated(kind, trained, tmp_path):
     images = normalized_images()

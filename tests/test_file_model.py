@@ -14,12 +14,7 @@ from converters.errors import InputError
 from edge_cv import pipeline
 from edge_cv.recipe import Analysis, Data, FineTuning, Fit, Measure, Model, Prune, Recipe
 
-FILES = (
-    "digits.keras",
-    pytest.param("digits.tflite", marks=pytest.mark.slow),
-    pytest.param("digits.h5", marks=pytest.mark.slow),
-    pytest.param("digits_saved", marks=pytest.mark.slow),
-)
+FILES = ("digits.keras", "digits.tflite", "digits.h5", "digits_saved")
 RECIPE = Recipe(
     name="own",
     model=Model("digits.keras"),
@@ -78,6 +73,7 @@ def test_a_run_converts_evaluates_and_measures_a_model_file(run_of, name):
     assert sidecar["preprocessing"]["rule"] == "stretch"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_only_a_keras_model_has_parameters_and_grad_cam_maps(run_of, name):
     report, _ = run_of(name)
@@ -87,6 +83,7 @@ def test_only_a_keras_model_has_parameters_and_grad_cam_maps(run_of, name):
     assert any("not a Keras model" in note for note in report.notes) != is_keras
 
 
+@pytest.mark.slow
 def test_a_second_run_does_not_load_the_file_again(run_of, path_of, monkeypatch):
     from edge_cv.pipeline.file_model import FileModel
 

@@ -304,7 +304,7 @@ def weights_of_normalization(model):
     return [np.stack(layer.get_weights()) for layer in layers]
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_the_averaged_weights_of_a_pruned_model_are_as_sparse_and_nearly_as_good(digits, small_classifier, precision):
     batches, images, labels = digits
     part = Prune(0.5, fine_tuning=FineTuning(steps=40, ema=0.8, precision=precision))
@@ -317,6 +317,7 @@ def test_the_averaged_weights_of_a_pruned_model_are_as_sparse_and_nearly_as_good
     assert {str(variable.dtype) for variable in pruned.trainable_variables} == {"float32"}
 
 
+@pytest.mark.slow
 def test_quantization_aware_training_rounds_in_float32_where_the_network_computes_in_bfloat16(digits, small_classifier):
     batches, images, _ = digits
     tuning = FineTuning(steps=20, learning_rate=1e-4, precision="bfloat16")

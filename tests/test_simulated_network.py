@@ -156,6 +156,7 @@ def test_a_saved_simulation_computes_the_same_and_knows_its_ranges(digits, digit
     assert strip(digits_model) is digits_model
 
 
+@pytest.mark.slow
 def test_importing_strip_registers_the_layers_of_a_saved_simulation():
     code = "import keras; from edge_cv.compression import strip; print(*keras.saving.get_custom_objects())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
