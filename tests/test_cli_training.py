@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.mark.slow
 def test_compress_evaluates_each_stage_and_resumes(edge_cv, digits_model, tmp_path):
@@ -70,16 +68,15 @@ def test_probe_needs_a_recipe_that_trains(edge_cv, tmp_path):
 
 @pytest.mark.slow
 def test_an_interrupted_run_resumes(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "edge_cv.cli",
-        "run",
-        str(ROOT / "recipes/demo.py"),
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    command += ["--quick", "--set", "model.image_size=64", "--set", "onnx=()"]
+    recipe = tmp_path / "tiny.py"
+    recipe.write_text(
+        "from edge_cv.recipe import Analysis, Data, Measure, Model, Recipe\n"
+        "model = Model('alexnet', image_size=64, alpha=0.125)\n"
+        "data = Data(measure='digits', calibrate=None, calibration_images=16, images=16)\n"
+        "measure, analysis = Measure(threads=(1,), runs=3, warmup=1), Analysis(grad_cam=0)\n"
+        "RECIPE = Recipe('tiny', model, data, measure=measure, analysis=analysis, schemes=('float32', 'int8'))\n"
+    )
+    command = [sys.executable, "-m", "edge_cv.cli", "run", str(recipe), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     wanted = tmp_path / "run" / "stages" / "convert_float32.json"
     deadline = time.monotonic() + 600
