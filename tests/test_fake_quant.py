@@ -14,6 +14,8 @@ from converters import to_onnx, to_tflite
 from converters.tflite.graph import Graph, count_operators
 from converters.tflite.runtime import predict
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained() -> Any:
@@ -31,22 +33,21 @@ def saved(model: Any, path: Path) -> Any:
     return model if path.name == "model" else path
 
 
-@pytest.mark.parametrize(
-    "kind", ["aware.h5", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("model", "saved", "aware.tflite"))]
-)
+@pytest.mark.parametrize("kind", ["aware.h5", "model", "saved", "aware.tflite"])
 def test_the_int8_file_computes_what_the_training_simulated(kind, trained, tmp_path):
     images = normalized_images()
     int8 = to_tflite(saved(trained, tmp_path / kind), "int8", calibration=images)
     simulated = np.asarray(trained(images, training=False))
     outputs = predict(int8.content, images)
     step = Graph(int8.content).parameters(Graph(int8.content).outputs[0])[0][0]
-    assert np.abs(outputs - simulated).max() <= 1.01 * step
+    difference = np.abs(outputs - simulated)  # a value halfway between two integers can go either way in each layer
+    assert difference.max() <= 2.01 * step
+    assert difference.mean() <= 0.5 * step
     assert int8.parity.sqnr_db > 35
     integer, total = count_operators(Graph(int8.content))
     assert integer == total
 
 
-@pytest.mark.slow
 def test_each_scale_is_the_learned_one(trained):
     import tensorflow as tf
 
