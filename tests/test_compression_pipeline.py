@@ -25,14 +25,15 @@ from edge_cv.recipe import (
 )
 from edge_cv.report import load
 
-ONCE = FineTuning(epochs=1, learning_rate=1e-3)
+SHORT = FineTuning(steps=8, learning_rate=1e-3)
 RECIPE = Recipe(
     name="smaller",
-    model=Model("mobilenet_v1", image_size=32, alpha=0.25, preprocessing={"resize_to": None}),
+    # few layers, which compile fast
+    model=Model("alexnet", image_size=63, alpha=0.125, preprocessing={"resize_to": None}),
     data=Data(measure="digits", calibrate=None, calibration_images=16, images=40),
-    fit=Fit(epochs=3, images=512, batch_size=32, batch_norm_momentum=0.5),
-    prune=Prune(0.75, fine_tuning=ONCE),
-    qat=Qat(weight_values=31, fine_tuning=ONCE),
+    fit=Fit(epochs=1, images=128, batch_size=32, learning_rate=0.001),
+    prune=Prune(0.75, fine_tuning=SHORT),
+    qat=Qat(weight_values=31, fine_tuning=SHORT),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1,), runs=5, warmup=1),
     analysis=Analysis(grad_cam=0),
@@ -75,7 +76,7 @@ def test_each_stage_has_rows_and_a_second_run_does_only_what_has_changed(tmp_pat
     run(dataclasses.replace(RECIPE, io="uint8", limits=()), tmp_path)  # the same models with uint8 input
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.keras")} == times
     for scheme, dtype in (("float32", "float32"), ("int8", "uint8"), ("pruned_int8", "uint8"), ("qat_int8", "uint8")):
-        record = read_metadata(tmp_path / f"mobilenet_v1_{scheme}.tflite")
+        record = read_metadata(tmp_path / f"alexnet_{scheme}.tflite")
         assert (record["input"]["dtype"], record["output"]["dtype"]) == (dtype, dtype)
 
 

@@ -111,6 +111,7 @@ def test_xla_compiles_the_steps_of_a_batch(every_operation, monkeypatch):
     np.testing.assert_allclose(by_xla[1], plain[1])
 
 
+@pytest.mark.slow
 def test_the_feed_of_a_train_step_becomes_the_finished_batch(memory):
     batches = make(memory, EVERYTHING)
     fed = []

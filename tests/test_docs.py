@@ -289,6 +289,7 @@ def test_the_generated_pages_hold_every_command_and_every_recipe():
     assert names == set(re.findall(r"^### (\w+)$", recipes, re.MULTILINE))
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_its_search_finds_what_people_ask(tmp_path):
     pytest.importorskip("mkdocs", reason="pip install 'edge-cv[docs]'")
     pytest.importorskip("mkdocstrings", reason="pip install 'edge-cv[docs]'")

@@ -76,14 +76,10 @@ def test_an_interrupted_training_resumes_to_the_same_weights(digits, small_class
         np.testing.assert_array_equal(weight, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
-    [
-        Prune(0.75),
-        pytest.param(Prune(0.5, "constant", pattern="2:4"), marks=pytest.mark.slow),
-        pytest.param(WeightClustering(8), marks=pytest.mark.slow),
-        pytest.param(Qat(), marks=pytest.mark.slow),
-    ],
+    [Prune(0.75), Prune(0.5, "constant", pattern="2:4"), WeightClustering(8), Qat()],
     ids=["prune", "2:4", "cluster", "qat"],
 )
 def test_an_interrupted_stage_resumes_to_the_same_weights(digits, small_classifier, tmp_path, part):
@@ -100,14 +96,9 @@ def test_an_interrupted_stage_resumes_to_the_same_weights(digits, small_classifi
 
 
 @pytest.mark.slow
-def test_every_stage_reaches_the_same_weights_again(digits, small_classifier, tmp_path):
-    once = FineTuning(epochs=1, learning_rate=1e-3)
-    stages = {
-        "channel_prune": ChannelPrune(0.7, fine_tuning=once),
-        "prune": Prune(0.5, fine_tuning=once),
-        "cluster": WeightClustering(16, fine_tuning=once),
-        "qat": Qat(fine_tuning=once),
-    }
+def test_stages_in_a_row_reach_the_same_weights_again(digits, small_classifier, tmp_path):
+    short = FineTuning(steps=6, learning_rate=1e-3)
+    stages = {"channel_prune": ChannelPrune(0.7, fine_tuning=short), "qat": Qat(fine_tuning=short)}
     first, second = (compress(small_classifier, digits[0], tmp_path / name, **stages) for name in "ab")
     for one, other in zip(first, second, strict=True):
         for expected, weight in zip(one.model.get_weights(), other.model.get_weights(), strict=True):

@@ -66,7 +66,7 @@ def test_changed_files_are_read_or_refused(scheme, contents, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("scheme", ["float32", "int8"])
 def test_many_changed_files_are_read_or_refused(scheme, seed, contents, tmp_path):
     fuzz(contents[scheme], tmp_path, 250, f"{scheme} {seed}")

@@ -22,6 +22,7 @@ from model_files import (
 from source_refusal import refused
 
 from converters import to_onnx, to_tflite
+from converters.sources import open_source
 from converters.tflite.graph import Graph, count_operators
 from converters.tflite.runtime import predict, predict_onnx
 
@@ -186,18 +187,18 @@ def test_a_kind_of_file_becomes_float32_int8_and_onnx(kind, tmp_path):
         expected = np.concatenate([np.asarray(model(image[None].transpose(0, 3, 1, 2))) for image in images])
     else:
         expected = np.asarray(model(images, training=False)).astype(np.float32)
-    given = hand_over(model, tmp_path)
+    source = open_source(hand_over(model, tmp_path))  # opened and converted to float32 once for all three files
     aware, half = "quantize_model" in kind, "mixed" in kind
     tolerance = np.ptp(expected) * (0.6 if aware else 0.03 if half else 1e-4)
-    float32 = to_tflite(given, "float32", calibration=images)
+    float32 = to_tflite(source, "float32", calibration=images)
     np.testing.assert_allclose(predict(float32.content, images), expected, atol=tolerance, rtol=0)
-    int8 = to_tflite(given, "int8", calibration=images)
+    int8 = to_tflite(source, "int8", calibration=images)
     assert int8.parity.sqnr_db > 20
     integer, total = count_operators(Graph(int8.content))
     assert integer >= 0.6 * total
     outputs = predict(int8.content, images, pixel_offset=int8.pixel_offset)
     assert np.abs(outputs - expected).max() <= 0.2 * np.ptp(expected)
-    onnx = to_onnx(given, calibration=images)
+    onnx = to_onnx(source, calibration=images)
     np.testing.assert_allclose(predict_onnx(onnx.content, images), expected, atol=tolerance, rtol=0)
 
 
