@@ -23,7 +23,7 @@ from edge_cv.report.terminal import show
 
 CASES = 15  # of each subject in the quick tests
 SEEDS = (1, 2)  # of the slow ones
-PAGES = 5  # cases of a page with all its plots, which takes long
+PAGES = 3  # cases of a page with all its plots, which takes long
 SHA256 = "5" * 64
 
 CLASSES = {
@@ -187,7 +187,7 @@ def test_changed_reports_are_shown_or_refused(subject, tmp_path):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_many_changed_reports_are_shown_or_refused(subject, seed, tmp_path):
-    fuzz(subject, tmp_path, 300, seed, PAGES)
+    fuzz(subject, tmp_path, 200, seed, PAGES)
 
 
 @pytest.mark.slow

@@ -97,7 +97,7 @@ def isolated():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_changed_models_are_opened_or_refused(kind, originals, tmp_path, isolated):
-    fuzz(kind, originals, tmp_path, 32 * CASES[kind], 1, isolated.run)
+    fuzz(kind, originals, tmp_path, 12 * CASES[kind], 1, isolated.run)
 
 
 def test_unchanged_models_are_opened(originals):

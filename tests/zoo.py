@@ -9,8 +9,8 @@ from edge_cv import models
 if TYPE_CHECKING:
     import keras
 
-# Two scalings of each family of EfficientNet: the others have the same blocks, only more or fewer of them.
-_SAME = {*(f"efficientnet_b{n}" for n in (1, 3, 4, 5, 6, 7)), *(f"efficientnet_lite{n}" for n in range(1, 4))}
+# One scaling of each family of EfficientNet: the others have the same blocks, only more or fewer of them.
+_SAME = {*(f"efficientnet_b{n}" for n in range(1, 8)), *(f"efficientnet_lite{n}" for n in range(1, 5))}
 DIFFERENT = tuple(name for name in models.names() if name not in _SAME)
 
 _SMALL = {"alexnet": {"image_size": 63, "alpha": 0.25}, "alexnet_2012": {"image_size": 67, "alpha": 0.25}}
