@@ -331,6 +331,15 @@ def digits() -> tuple[DigitBatches, np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
+def digits_network() -> keras.Model:
+    """The network of `digits_model` with its random weights, before its training."""
+    from converters.native_logs import import_tensorflow
+
+    import_tensorflow()
+    return _network_for_digits()
+
+
+@pytest.fixture(scope="session")
 def digits_model(
     digits: tuple[DigitBatches, np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory
 ) -> keras.Model:
@@ -355,10 +364,9 @@ def digits_model(
     return keras.models.load_model(file, compile=False)
 
 
-def _trained_on_digits(batches: DigitBatches) -> keras.Model:
+def _network_for_digits() -> keras.Model:
     import keras
 
-    from edge_cv.compression.fine_tuning import update_statistics
     from edge_cv.models import _blocks as blocks
 
     keras.utils.set_random_seed(0)
@@ -372,8 +380,15 @@ def _trained_on_digits(batches: DigitBatches) -> keras.Model:
     x = keras.layers.Add(name="add")([x, short])
     x = blocks.conv(x, 64, kernel=3, stride=2, activation="hard_swish", name="head")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    model = keras.Model(pixels, keras.layers.Dense(10, name="logits")(x), name="digits")
-    epochs = 8
+    return keras.Model(pixels, keras.layers.Dense(10, name="logits")(x), name="digits")
+
+
+def _trained_on_digits(batches: DigitBatches) -> keras.Model:
+    import keras
+
+    from edge_cv.compression.fine_tuning import update_statistics
+
+    model, epochs = _network_for_digits(), 8
     rate = keras.optimizers.schedules.CosineDecay(5e-3, epochs * len(batches))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)  # compiling by XLA takes longer than training

@@ -101,8 +101,8 @@ def test_layers_of_inner_models_become_layers_of_the_smaller_model(keras):
     assert_smaller_and_equal(model)
 
 
-def test_squeeze_and_excite_and_residuals_are_equal_without_dead_channels(digits_model):
-    assert_smaller_and_equal(digits_model)
+def test_squeeze_and_excite_and_residuals_are_equal_without_dead_channels(digits_network):
+    assert_smaller_and_equal(digits_network)
 
 
 @pytest.mark.slow
@@ -174,13 +174,13 @@ def test_channels_are_removed_down_to_a_share_of_the_measured_latency(keras, dig
     assert min(ratios) <= 0.75
 
 
-def test_impossible_pruning_is_refused(keras, digits_model):
+def test_impossible_pruning_is_refused(keras, digits_network):
     from keras import layers
 
     with pytest.raises(InputError, match=r"can be pruned to a share of 0\.\d+, no further"):
-        remove_channels(digits_model, 0.01)
+        remove_channels(digits_network, 0.01)
     with pytest.raises(InputError, match="exclude must name"):
-        remove_channels(digits_model, 0.5, exclude=("nothing*",))
+        remove_channels(digits_network, 0.5, exclude=("nothing*",))
     image = keras.Input((16, 16, 3))
     with pytest.raises(InputError, match="more than 8 channels"):
         remove_channels(keras.Model(image, layers.Dense(10)(layers.Flatten()(image))), 0.5)
@@ -193,6 +193,6 @@ def test_impossible_pruning_is_refused(keras, digits_model):
         remove_channels(keras.Model(free, layers.Dense(10)(x)), 0.5)
 
 
-def test_excluded_layers_keep_their_channels(digits_model):
-    smaller = remove_channels(digits_model, 0.6, exclude=("head_conv",))
+def test_excluded_layers_keep_their_channels(digits_network):
+    smaller = remove_channels(digits_network, 0.6, exclude=("head_conv",))
     assert smaller.get_layer("head_conv").filters == 64

@@ -207,13 +207,13 @@ def test_networks_with_pruning_and_qat_convert_to_integer_operators_only(network
         ({"cluster": WeightClustering(300), "qat": Qat()}, "at most 255 together"),
     ],
 )
-def test_impossible_stages_are_refused_before_any_training(digits_model, tmp_path, parts, message):
+def test_impossible_stages_are_refused_before_any_training(digits_network, tmp_path, parts, message):
     class Untouched:
         def __getattr__(self, name):
             raise AssertionError(f"the data was used: {name}")
 
     with pytest.raises(InputError, match=message):
-        compress(digits_model, Untouched(), tmp_path / "out", **parts)
+        compress(digits_network, Untouched(), tmp_path / "out", **parts)
     assert not (tmp_path / "out").exists()
 
 

@@ -25,24 +25,31 @@ RECIPE = Recipe(
 )
 
 
-@pytest.fixture(scope="module")
-def path_of(digits_model, tmp_path_factory):
-    """Writes one trained network in the format of a name, and returns its path."""
+def writer(model, folder: Path):
+    """Writes a network in the format of a name, and returns its path."""
     from converters import to_tflite
-
-    folder = tmp_path_factory.mktemp("models")
 
     def path_of(name: str) -> Path:
         path = folder / name
-        if name == "digits_saved" and not path.exists():
-            digits_model.export(path, verbose=False)
+        if name == "digits_saved":
+            model.export(path, verbose=False)
         elif name == "digits.tflite":
-            path.write_bytes(to_tflite(digits_model, "float32").content)
-        elif not path.exists() and name != "missing.keras":
-            digits_model.save(path)
+            path.write_bytes(to_tflite(model, "float32").content)
+        elif name != "missing.keras":
+            model.save(path)
         return path
 
     return functools.cache(path_of)
+
+
+@pytest.fixture(scope="module")
+def path_of(digits_model, tmp_path_factory):
+    return writer(digits_model, tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def untrained(digits_network, tmp_path_factory):
+    return writer(digits_network, tmp_path_factory.mktemp("untrained"))
 
 
 def recipe_of(path: Path, **fields) -> Recipe:
@@ -117,17 +124,17 @@ def test_a_keras_file_is_fine_tuned_and_compressed(path_of, tmp_path):
         ("digits.keras", {"data": Data(measure="sample")}, r"classes"),
     ],
 )
-def test_what_cannot_be_done_with_a_file_is_refused_before_any_work(path_of, tmp_path, name, fields, message):
+def test_what_cannot_be_done_with_a_file_is_refused_before_any_work(untrained, tmp_path, name, fields, message):
     with pytest.raises(InputError, match=message):
-        pipeline.run(recipe_of(path_of(name), **fields), tmp_path / "out")
+        pipeline.run(recipe_of(untrained(name), **fields), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_sidecar_of_a_model_file_names_its_classes(path_of, tmp_path):
+def test_the_sidecar_of_a_model_file_names_its_classes(untrained, tmp_path):
     from edge_cv.pipeline.file_model import labels_of
 
     path = tmp_path / "digits.keras"
-    shutil.copy(path_of("digits.keras"), path)
+    shutil.copy(untrained("digits.keras"), path)
     assert labels_of(path) is None
     path.with_suffix(".json").write_text(json.dumps({"labels": ["a", "b"]}))
     assert labels_of(path) == ["a", "b"]

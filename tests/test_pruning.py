@@ -53,13 +53,13 @@ def test_a_constant_schedule_prunes_from_its_beginning(digits, digits_model):
     assert total_sparsity(prune(digits_model, part, digits[0])) == pytest.approx(0.6, abs=0.03)
 
 
-def test_impossible_pruning_is_refused_before_any_training(digits, digits_model):
+def test_impossible_pruning_is_refused_before_any_training(digits, digits_network):
     import keras
 
     with pytest.raises(InputError, match="exclude must name"):
-        prunable(digits_model, ("nothing",))
+        prunable(digits_network, ("nothing",))
     with pytest.raises(InputError, match="leave at least one layer"):
-        prunable(digits_model, ("*",))
+        prunable(digits_network, ("*",))
     image = keras.Input((16, 16, 3))
     with pytest.raises(InputError, match="must have convolutions or dense"):
         prune(keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)), Prune(), digits[0])
@@ -100,12 +100,12 @@ def test_the_schedule_equals_tfmots(begin, end):
         assert ours is None or ours == pytest.approx(float(share), abs=1e-6)
 
 
-def test_pruning_without_images_is_done_at_once(digits_model):
-    pruned = prune(digits_model, Prune(0.6))
+def test_pruning_without_images_is_done_at_once(digits_network):
+    pruned = prune(digits_network, Prune(0.6))
     assert total_sparsity(pruned) == pytest.approx(0.6, abs=0.01)
-    assert total_sparsity(digits_model) == 0
+    assert total_sparsity(digits_network) == 0
     kept = np.asarray(pruned.get_layer("head_conv").kernel) != 0
-    before = np.asarray(digits_model.get_layer("head_conv").kernel)
+    before = np.asarray(digits_network.get_layer("head_conv").kernel)
     assert np.abs(before[kept]).min() > np.abs(before[~kept]).max()
 
 

@@ -25,6 +25,7 @@ def conversion(digits, trained):
     return to_tflite(trained.model, Int8FromQat(trained.ranges), calibration=calibration)
 
 
+@pytest.mark.slow
 def test_the_int8_file_predicts_like_the_trained_simulation(digits, trained, conversion):
     _, images, labels = digits
     simulated = trained.predict(images)
@@ -33,6 +34,7 @@ def test_the_int8_file_predicts_like_the_trained_simulation(digits, trained, con
     assert np.mean(outputs.argmax(1) == labels) >= 0.93
 
 
+@pytest.mark.slow
 def test_every_operator_of_the_file_is_integer_and_the_input_is_pixels(conversion):
     integer, total = count_operators(Graph(conversion.content))
     assert integer == total
@@ -40,6 +42,7 @@ def test_every_operator_of_the_file_is_integer_and_the_input_is_pixels(conversio
     assert conversion.metadata["input"]["dtype"] == "int8"
 
 
+@pytest.mark.slow
 def test_each_tensor_of_the_file_has_the_trained_range(trained, conversion):
     graph = Graph(conversion.content)
     scales = {graph.name(t): graph.quantization(t) for operator in graph.operators() for t in operator.outputs}
@@ -48,6 +51,7 @@ def test_each_tensor_of_the_file_has_the_trained_range(trained, conversion):
         assert scales[name][0][0] == pytest.approx((max(high, 0) - min(low, 0)) / 255, rel=1e-4), name
 
 
+@pytest.mark.slow
 def test_the_folded_weights_of_the_file_are_the_rounded_weights_of_training(trained, conversion):
     graph = Graph(conversion.content)
     for operator in graph.operators():

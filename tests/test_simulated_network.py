@@ -144,16 +144,16 @@ def test_the_rules_round_the_outputs_that_the_int8_file_rounds(name):
     assert {name for name in by_rule if by_rule[name].ranges != in_file[name].ranges} == set()
 
 
-def test_a_saved_simulation_computes_the_same_and_knows_its_ranges(digits, digits_model, tmp_path):
+def test_a_saved_simulation_computes_the_same_and_knows_its_ranges(digits, digits_network, tmp_path):
     _, images, _ = digits
-    aware = quantize_aware(digits_model, Qat(weight_values=31), images[:50])
+    aware = quantize_aware(digits_network, Qat(weight_values=31), images[:50])
     aware.save(tmp_path / "aware.keras")
     loaded = keras.models.load_model(tmp_path / "aware.keras")
     inputs = images[:16].astype(np.float32)
     np.testing.assert_array_equal(loaded(inputs), aware(inputs))
     assert learned_ranges(loaded) == learned_ranges(aware)
     assert len(learned_ranges(aware)) > 10
-    assert strip(digits_model) is digits_model
+    assert strip(digits_network) is digits_network
 
 
 @pytest.mark.slow

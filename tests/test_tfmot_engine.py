@@ -43,6 +43,6 @@ def test_tfmot_prunes_clusters_and_trains_for_int8(digits, digits_model):
         (lambda model, batches: Qat(ranges="max"), "ranges of Qat"),
     ],
 )
-def test_what_tfmot_cannot_do_is_refused(digits, digits_model, stage, message):
+def test_what_tfmot_cannot_do_is_refused(digits, digits_network, stage, message):
     with pytest.raises(InputError, match=message):
-        stage(digits_model, digits[0])
+        stage(digits_network, digits[0])
