@@ -28,7 +28,7 @@ WHEELS = ("ai-edge-litert==2.0.3", "numpy==2.3.5")  # later LiteRT crashes under
 EMULATOR = "qemu-aarch64-static"
 TOOLS = {EMULATOR: "qemu-user-static", "debootstrap": "debootstrap", "dpkg": "dpkg"}
 CPU = "cortex-a76"  # that of a Raspberry Pi 5; QEMU's default computes wrong with some LiteRT
-INSTALL = "apt-get install qemu-user-static debootstrap, then edge-cv conform --install arm64 as root"
+INSTALL = "apt-get install qemu-user-static debootstrap, then edge-cv conform --install arm64 as root with your HOME"
 STEP_SECONDS = 1800
 _LENGTH_BYTES = 8  # of an array, as in the runner
 _RUNNER = Path(__file__).with_name("arm64_runner.py")

@@ -34,6 +34,8 @@ PROGRAMS = {
     "ssh": ("benchmark --device ssh://HOST", "openssh-client"),
     "adb": ("benchmark --device adb", "adb"),
     "npm": ("web, and run browser", "npm"),
+    "chromium": ("conform: LiteRT.js in a browser", "chromium"),
+    "qemu-aarch64-static": ("conform --install arm64", "qemu-user-static"),
 }
 
 
