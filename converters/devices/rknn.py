@@ -117,10 +117,9 @@ def run(job: Job) -> Result:
         for kind, place, _, name in layers
         if place == "CPU"
     ]
-    quantize = "--quantize DATASET" if job.calibration is not None else "--float"
     return Result(
         file=compiled,
-        command=("rknn-toolkit2", job.file.name, "--target", job.target, quantize),
+        command=("python", "rknn_runner.py", "job.json"),
         npu_operators=sum(1 for _, place, _, _ in layers if place == "NPU"),
         cpu_operators=tuple(left),
         cycles=sum(int(cycles) for _, _, cycles, _ in layers) or None,
