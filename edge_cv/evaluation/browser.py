@@ -6,6 +6,7 @@ A page fetches one image after the other from a server of this process, and post
 from __future__ import annotations
 
 import ctypes
+import functools
 import http.server
 import json
 import os
@@ -20,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
-from converters.files import cache_folder
 from edge_cv.deploy.web import litertjs
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -64,10 +64,18 @@ _PAGE = """<!DOCTYPE html>
 
 
 def version() -> str | None:
-    """The version of LiteRT.js; None unless Chromium is here, and LiteRT.js or npm, which fetches it."""
-    fetched = any(cache_folder().glob("litertjs-core-*.tgz"))
-    ready = _chromium() is not None and (fetched or shutil.which("npm") is not None)
-    return litertjs.VERSION if ready else None
+    """The version of LiteRT.js; None unless Chromium is here, and LiteRT.js in the cache or from npm now."""
+    return litertjs.VERSION if _chromium() is not None and _fetched() else None
+
+
+@functools.cache
+def _fetched() -> bool:
+    """Whether LiteRT.js is at hand; it is fetched once for the user, and tried once in a process."""
+    try:
+        litertjs.fetch()
+    except InputError:
+        return False
+    return True
 
 
 def _chromium() -> str | None:
