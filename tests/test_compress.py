@@ -161,12 +161,11 @@ APPLICATIONS = {
     "MobileNetV3Small": {"alpha": 0.75, "minimalistic": True},
 }
 
-# Small forms: of EfficientNet with fewer blocks. MobileNetV3 Large has the blocks of Small.
+# Small forms: of EfficientNet with fewer blocks. The other networks have no other kinds of layers and blocks.
 NETWORKS = {
     "efficientnet_b0": {"image_size": 32, "phi": -4},
     "mobilenet_v3_small": {"image_size": 32, "alpha": 0.35},
     "mobilenet_v4_conv_small": {"image_size": 32},
-    "alexnet": {"image_size": 63, "alpha": 0.25},
     "alexnet_2012": {"image_size": 67, "alpha": 0.25},
 }
 
