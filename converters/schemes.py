@@ -5,7 +5,6 @@ A new scheme is one more dataclass here with a `name`, the limits that its resul
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass
@@ -18,19 +17,18 @@ from converters.errors import InputError, unknown
 from converters.float_model import FloatModel
 from converters.images.preprocessing import Preprocessing
 from converters.quantization.candidates import METHODS, Candidate, best_candidate
-from converters.quantization.clusters import has_clusters, with_shared_scales
-from converters.quantization.equalization import equalizable, equalized
+from converters.quantization.int8 import Int8Options, int8_files
 from converters.quantization.mixed import Point, search
 from converters.quantization.normalization import NormalizedGraph, strip_normalization, with_io
 from converters.quantization.qat import int8_of_fake_quantized, nearest_int8
-from converters.quantization.ranges import ChannelStatistics, Ranges, activation_ranges, clipped_ranges, observe
-from converters.quantization.rewrite import dynamic_int8_weights, float16_weights, full_integer
-from converters.tflite.channels import ChannelMap, with_channels
+from converters.quantization.ranges import activation_ranges
+from converters.quantization.rewrite import WEIGHTS, dynamic_int8_weights, float16_weights, full_integer
 from converters.tflite.graph import Graph
 
 PIXEL_OFFSETS = {"int8": -128, "uint8": 0, "float32": None}  # what is added to a pixel to make the input's integer
 IO_TYPES = tuple(PIXEL_OFFSETS)
 RANGES = ("mse", "minmax")
+EFFORTS = ("normal", "high")
 WIDE = ("float32", "int16")
 MIN_MIXED_IMAGES = 8
 
@@ -125,6 +123,10 @@ class Int8:
         ranges: of activations: `mse`, the least mean square error, or `minmax`, from the smallest to the largest value.
         correction: `gptq`, weights and biases; `bias`, biases only, in a tenth of the time; or `none`.
         damping: GPTQ's Hessian damping, above 0; None tries a few values on held-out images.
+        effort: `normal`, or `high`, minutes instead of seconds: equalization also through RELU6, gains and ranges by
+            their effect on the outputs, and more values of damping; the most accurate file on held-out images is kept.
+        weights: `per_channel`; `per_tensor`, one scale for all weights of a layer, which some NPUs require; or
+            `per_tensor_pow2`, a power of two.
         min_sqnr_db: the conversion fails its check when the logits' SQNR against the source model is lower.
         min_integer_share: it fails as well when a smaller share of the operators, 0..1, is integer.
     """
@@ -134,6 +136,8 @@ class Int8:
     ranges: str = "mse"
     correction: str = "gptq"
     damping: float | None = None
+    effort: str = "normal"
+    weights: str = "per_channel"
     min_sqnr_db: float = 3.0
     min_integer_share: float = 0.5
     name: ClassVar[str] = "int8"
@@ -143,6 +147,10 @@ class Int8:
         _check_integer(self)
         if self.ranges not in RANGES:
             raise unknown("ranges of an int8 scheme", self.ranges, RANGES)
+        if self.effort not in EFFORTS:
+            raise unknown("effort of an int8 scheme", self.effort, EFFORTS)
+        if self.weights not in WEIGHTS:
+            raise unknown("weights of an int8 scheme", self.weights, WEIGHTS)
 
     def convert(self, model: FloatModel, images: np.ndarray | None, preprocessing: Preprocessing | None) -> Converted:
         images = _required(images)
@@ -150,38 +158,15 @@ class Int8:
         if model.learned_ranges:
             return _converted(int8_of_fake_quantized(model, normalized, images), self.io, normalized)
         inputs = normalized.normalize(images)
-        options = self.equalization, self.ranges, self.correction, self.damping
+        options = self.equalization, self.ranges, self.correction, self.damping, self.effort, self.weights
         key = f"int8 {normalized.zero_point} {options}"
         content, _ = model.once(key, images, lambda: self.files(normalized, inputs))
         return _converted(content, self.io, normalized)
 
     def files(self, normalized: NormalizedGraph, inputs: np.ndarray) -> tuple[bytes, bytes]:
         """The int8 file with int8 input and output, and the float graph, equalized or not, that it was made from."""
-        input_range = normalized.input_range(inputs)
-        clustered = has_clusters(normalized.content)
-        equalization = self.equalization and not clustered
-        channels = equalizable(normalized.content) if equalization else frozenset()
-        observed: dict[int, tuple[Ranges, dict[str, ChannelStatistics]]] = {}  # by number of images
-
-        def candidate(images: np.ndarray, *, equalize: bool, clip: bool) -> Candidate:
-            if len(images) not in observed:
-                observed[len(images)] = observe(normalized.content, images, channels)
-            ranges, statistics = observed[len(images)]
-            content, maps = normalized.content, dict[str, ChannelMap]()
-            if equalize:
-                content, maps = equalized(content, statistics)
-            if content is not normalized.content:
-                ranges = activation_ranges(content, images)
-            if clip:
-                ranges = clipped_ranges(content, images, ranges)
-            integer = full_integer(content, ranges, input_range)
-            return Candidate(content, with_shared_scales(content, integer) if clustered else integer, maps)
-
-        clip = self.ranges == "mse"
-        options = dict.fromkeys([(equalization, clip), (False, clip), (False, False)])
-        candidates = [functools.partial(candidate, equalize=equalize, clip=clip) for equalize, clip in options]
-        content, chosen = best_candidate(candidates, inputs, method=self.correction, damping=self.damping)
-        return with_channels(content, chosen.channels), chosen.float_content
+        options = Int8Options(self.equalization, self.ranges, self.correction, self.damping, self.effort, self.weights)
+        return int8_files(normalized, inputs, options)
 
 
 @dataclass(frozen=True)

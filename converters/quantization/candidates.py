@@ -23,6 +23,7 @@ MEMORY_BYTES = 1_000_000_000  # of activations held at once; models with larger 
 MARGIN_DB, MARGIN_OF_FEW_DB = 1.5, 4.0
 HOPELESS_DB = 1.0  # a candidate that is worse than the plain file by more, before correction, is not corrected
 DAMPINGS = (4.0, 16.0)  # tried in this order
+THOROUGH_DAMPINGS = (4.0, 16.0, 64.0)  # all tried
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,18 @@ def best_candidate(
     *,
     method: str,
     damping: float | None,
+    compared: int = 1,
+    thorough: bool = False,
 ) -> tuple[bytes, Candidate]:
-    """The first file that clearly beats the plain one on held-out images.
+    """The first file that clearly beats the plain one on held-out images, or the best of several that do.
 
     Args:
         candidates: each makes a file of the same model from images; the most promising first, the plain one last.
         inputs: `(n, height, width, 3)` float32, the float graphs' input.
         method: the strongest correction that is tried: `gptq` (weights and biases), `bias` or `none`.
         damping: GPTQ's Hessian damping, see `correct`; None tries `DAMPINGS`.
+        compared: how many of the first candidates are all tried, so that the best of them is taken.
+        thorough: whether all of `THOROUGH_DAMPINGS` are tried as well.
 
     Returns:
         The file, and the candidate that it was made from: corrected by the method or by a weaker one, or the plain
@@ -73,22 +78,30 @@ def best_candidate(
     least = score(plain.content)
     enough = least + MARGIN_DB + MARGIN_OF_FEW_DB / measured.sum()
     seen = set()
-    for make in candidates:
+    best: tuple[float, bytes, Candidate] | None = None
+    for place, make in enumerate(candidates):
+        if best is not None and place >= compared:
+            break
         candidate = plain if make is candidates[-1] else make(given)
         if candidate.content in seen or score(candidate.content) < least - HOPELESS_DB:
             continue
         seen.add(candidate.content)
-        for correction, factor in _corrections(method, damping):
+        dampings = THOROUGH_DAMPINGS if thorough else DAMPINGS
+        for correction, factor in _corrections(method, dampings if damping is None else (damping,)):
             content = _corrected(candidate, given, correction, factor)
-            if score(content) > enough:
-                return content, candidate
+            reached = score(content)
+            if reached > (enough if best is None else best[0]):
+                best = reached, content, candidate
+            if best is not None and not (thorough and correction == "gptq"):
+                break
+    if best is not None:
+        return best[1:]
     plain = candidates[-1](inputs)
     return plain.content, plain
 
 
-def _corrections(method: str, damping: float | None) -> list[tuple[str, float | None]]:
+def _corrections(method: str, dampings: Sequence[float]) -> list[tuple[str, float | None]]:
     """The corrections to try, with GPTQ's damping, from `method` to weaker ones."""
-    dampings = DAMPINGS if damping is None else (damping,)
     corrections: list[tuple[str, float | None]] = [("gptq", factor) for factor in dampings]
     corrections += [("bias", None), ("none", None)]
     return [pair for pair in corrections if METHODS.index(pair[0]) >= METHODS.index(method)]

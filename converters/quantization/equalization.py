@@ -6,7 +6,7 @@ same (https://arxiv.org/abs/1906.04721). Each channel's mean can be shifted the 
 (https://arxiv.org/abs/2304.09145). It is applied where it is exact: to tensors between convolutions, dense layers,
 sums, poolings and RELU. RELU6 clips at 6 whatever the channel: equalized on 100 photos, channels that respond to few
 classes were clipped on other photos (EfficientNet-Lite0's float outputs fell to 21 dB), so tensors after a RELU6 are
-left alone.
+left alone here; `relu6_gains` judges them on other images than those that make the gains.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from converters.tflite.channels import ChannelMap
 from converters.tflite.graph import WEIGHTED, Graph, Operator
 
 _NONE, _RELU = 0, 1  # the schema's fused activations that commute with a channel's scaling
+_RELU6 = 3
 MAX_GAIN = 64.0
 ROUNDING_SHARE = 0.25  # of the noise of rounding to nearest that GPTQ leaves
 EXPONENTS = np.linspace(0, 1, 11)
 
 
 @dataclass(frozen=True)
-class _Group:
+class ChannelGroup:
     """Tensors whose channels can only be scaled together.
 
     Attributes:
@@ -48,15 +49,19 @@ class _Group:
 def equalizable(content: bytes) -> frozenset[str]:
     """The names of the tensors whose channels `equalized` may change, and whose statistics it needs."""
     graph = Graph(content)
-    return frozenset(graph.name(tensor) for group in _groups(graph) for tensor in group.tensors)
+    return frozenset(graph.name(tensor) for group in channel_groups(graph) for tensor in group.tensors)
 
 
-def equalized(content: bytes, statistics: Mapping[str, ChannelStatistics]) -> tuple[bytes, dict[str, ChannelMap]]:
+def equalized(
+    content: bytes, statistics: Mapping[str, ChannelStatistics], gains: Mapping[str, np.ndarray] | None = None
+) -> tuple[bytes, dict[str, ChannelMap]]:
     """A float graph with the same outputs that quantizes better.
 
     Args:
         content: a float TFLite file.
         statistics: of the channels of its `equalizable` tensors, by name.
+        gains: factors, `(channels,)`, of tensors between layers, by name, in the place of those that are chosen here,
+            or of tensors after a RELU6, see `relu6_gains`.
 
     Returns:
         The file, and how the channels of each changed tensor were mapped, by name.
@@ -64,9 +69,13 @@ def equalized(content: bytes, statistics: Mapping[str, ChannelStatistics]) -> tu
     graph = Graph(content)
     by_tensor = {t: statistics[graph.name(t)] for t in range(len(graph.tensors)) if graph.name(t) in statistics}
     maps: dict[int, ChannelMap] = {}
-    for group in _groups(graph):
+    for group in channel_groups(graph):
         if all(np.isfinite(by_tensor[t].variance).all() for t in group.tensors):
-            maps.update(_maps(graph, group, by_tensor))
+            given = (gains or {}).get(graph.name(group.tensors[0]))
+            maps.update(_maps(graph, group, by_tensor, given))
+    by_name = {graph.name(tensor): tensor for operator in graph.operators() for tensor in operator.outputs}
+    for name, gain in (gains or {}).items():
+        maps.setdefault(by_name[name], ChannelMap(gain, np.zeros_like(gain)))
     if not maps:
         return content, {}
     for operator in graph.operators():
@@ -76,7 +85,7 @@ def equalized(content: bytes, statistics: Mapping[str, ChannelStatistics]) -> tu
     return graph.to_bytes(), {names[tensor]: map_ for tensor, map_ in maps.items()}
 
 
-def _groups(graph: Graph) -> list[_Group]:
+def channel_groups(graph: Graph) -> list[ChannelGroup]:
     operators = list(graph.operators())
     computed = {t for operator in operators for t in operator.outputs}
     joined = {t: t for t in computed}
@@ -114,8 +123,25 @@ def _groups(graph: Graph) -> list[_Group]:
         tensors = [writer.outputs[0] for writer in writers]
         reading = tuple(reader for t in tensors for reader in readers.get(t, ()))
         if fixed.isdisjoint(tensors) and reading:
-            groups.append(_Group(tuple(writers), reading, unshiftable.isdisjoint(tensors)))
+            groups.append(ChannelGroup(tuple(writers), reading, unshiftable.isdisjoint(tensors)))
     return groups
+
+
+def relu6_layers(graph: Graph) -> dict[Operator, list[Operator]]:
+    """The layers whose fused RELU6 is read by layers alone, each with those readers."""
+    readers, layers = graph.readers(), {}
+    for operator in graph.operators():
+        output = operator.outputs[0]
+        options = graph.options(operator)
+        if operator.name in WEIGHTED and options.fusedActivationFunction == _RELU6 and _plain(graph, operator):
+            reading = readers.get(output, [])
+            if (
+                reading
+                and output not in graph.outputs
+                and all(r.name in WEIGHTED and _plain(graph, r) for r in reading)
+            ):
+                layers[operator] = reading
+    return layers
 
 
 def _plain(graph: Graph, operator: Operator) -> bool:
@@ -152,8 +178,10 @@ def _by_channel(graph: Graph, operator: Operator) -> bool:
     return operator.name in ("AVERAGE_POOL_2D", "MAX_POOL_2D", "RELU")
 
 
-def _maps(graph: Graph, group: _Group, statistics: Mapping[int, ChannelStatistics]) -> dict[int, ChannelMap]:
-    """The gain of a group with the least expected noise after its readers, and each tensor's shift."""
+def _maps(
+    graph: Graph, group: ChannelGroup, statistics: Mapping[int, ChannelStatistics], given: np.ndarray | None
+) -> dict[int, ChannelMap]:
+    """The gain of a group, given or with the least expected noise after its readers, and each tensor's shift."""
     centre: dict[int, np.ndarray] = {}
     for writer in group.writers:
         output = writer.outputs[0]
@@ -190,7 +218,7 @@ def _maps(graph: Graph, group: _Group, statistics: Mapping[int, ChannelStatistic
                 total += ROUNDING_SHARE * float(np.square(rows / 127).sum() * power.sum() * window)
         return total
 
-    gain = min(candidates, key=noise)
+    gain = min(candidates, key=noise) if given is None else given
     return {t: ChannelMap(gain, -gain * centre[t]) for t in group.tensors}
 
 

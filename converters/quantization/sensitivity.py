@@ -1,0 +1,124 @@
+"""How much the rounding of each tensor changes a model's outputs, and the ranges and gains that change them least.
+
+An error e of one tensor changes the outputs by J e, J the outputs' derivative by the tensor. The expected square of
+that is the expected square of (J^T v) e for v of random signs (Hutchinson's estimator): one backward pass of a few v
+gives the cost of any number of candidates for all tensors at once, to first order. Unlike the mean square error of the
+tensor itself, it tells a channel that the network depends on from one that it hardly reads, and it sees clipped values
+that add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from converters.quantization.ranges import Ranges
+from converters.quantization.tensorflow_graph import TensorflowGraph
+
+PROBES = 2  # random v for each image
+BATCH = 8  # images of one backward pass
+ONE_SIDED = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35)  # shares of a range whose other end is 0
+TWO_SIDED = (1.0, 0.85, 0.7, 0.55, 0.42)  # of each end of any other range
+LOWEST = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the low end of the logits, whose largest decides the class
+
+FIXED = ("RESHAPE", "SOFTMAX", "LOGISTIC", "TANH", "MAX_POOL_2D")  # operators whose output's range is not their own
+
+# An error of a tensor, from the values of all tensors.
+Error = Callable[[Mapping[int, Any]], Any]
+
+
+def noise(graph: TensorflowGraph, inputs: np.ndarray, errors: Mapping[int, Sequence[Error]]) -> dict[int, np.ndarray]:
+    """The expected noise of the outputs for errors of tensors, as shares of the outputs' power.
+
+    Args:
+        graph: the float graph.
+        inputs: `(n, height, width, channels)`, its input.
+        errors: candidates by tensor, each as the error of that tensor.
+
+    Returns:
+        For each tensor, one number for each candidate.
+    """
+    import tensorflow as tf
+
+    tensors, output = list(errors), _logits(graph)
+    width = int(np.prod(graph.graph.shape(output)))
+
+    @tf.function(autograph=False)
+    def step(images: Any, signs: Any) -> tuple[list[Any], Any]:
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(images)
+            values = graph.run(images)
+            logits = tf.reshape(values[output], [-1, width])
+            probed = [tf.reduce_sum(logits * signs[probe]) for probe in range(PROBES)]
+        gradients = [tape.gradient(total, [values[t] for t in tensors]) for total in probed]
+        costs = []
+        for place, tensor in enumerate(tensors):
+            axes = list(range(1, len(values[tensor].shape)))
+            row = []
+            for error in errors[tensor]:
+                wrong = error(values)
+                changes = [tf.reduce_sum(wrong * gradient[place], axes) for gradient in gradients]
+                row.append(tf.reduce_sum(tf.square(tf.stack(changes))) / PROBES)
+            costs.append(tf.stack(row))
+        return costs, tf.reduce_sum(tf.square(logits))
+
+    random, power = np.random.default_rng(0), 0.0
+    totals = [np.zeros(len(errors[tensor]), np.float64) for tensor in tensors]
+    for start in range(0, len(inputs), BATCH):
+        images = inputs[start : start + BATCH].astype(np.float32)
+        signs = random.choice(np.array([-1, 1], np.float32), (PROBES, len(images), width))
+        costs, squares = step(tf.constant(images), tf.constant(signs))
+        totals = [total + np.asarray(cost, np.float64) for total, cost in zip(totals, costs, strict=True)]
+        power += float(squares)
+    return {tensor: total / max(power, 1e-30) for tensor, total in zip(tensors, totals, strict=True)}
+
+
+def _logits(graph: TensorflowGraph) -> int:
+    """The tensor before a final softmax or sigmoid, or the output."""
+    output = graph.graph.outputs[0]
+    last = graph.operators[-1]
+    return last.inputs[0] if last.outputs[0] == output and last.name in ("SOFTMAX", "LOGISTIC") else output
+
+
+def narrowed(low: float, high: float) -> list[tuple[float, float]]:
+    """Candidates for a tensor's range: with 0, narrower and narrower."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    if low == 0 or high == 0:
+        return [(low * share, high * share) for share in ONE_SIDED]
+    return [(low * below, high * above) for below in TWO_SIDED for above in TWO_SIDED]
+
+
+def rounded(values: Any, low: float, high: float) -> Any:
+    """Values after rounding to the 256 steps of a range."""
+    import tensorflow as tf
+
+    return tf.quantization.fake_quant_with_min_max_args(values, low, high)
+
+
+def least_noise_ranges(graph: TensorflowGraph, inputs: np.ndarray, ranges: Ranges) -> Ranges:
+    """The part of each tensor's range whose rounding and clipping change the outputs least.
+
+    Args:
+        graph: the float graph.
+        inputs: `(n, height, width, channels)`; better not those of `ranges`.
+        ranges: minimum and maximum of each computed tensor, by name.
+    """
+    candidates = {
+        operator.outputs[0]: narrowed(*ranges[name])
+        for operator in graph.operators
+        for name in [graph.graph.name(operator.outputs[0])]
+        if name in ranges and ranges[name][0] < ranges[name][1] and operator.name not in FIXED
+    }
+    logits = _logits(graph)
+    if logits in candidates:
+        low, high = ranges[graph.graph.name(logits)]
+        candidates[logits] = [(min(low, 0.0) * share, max(high, 0.0)) for share in LOWEST]
+
+    def error(tensor: int, low: float, high: float) -> Error:
+        return lambda values: rounded(values[tensor], low, high) - values[tensor]
+
+    costs = noise(graph, inputs, {t: [error(t, low, high) for low, high in pairs] for t, pairs in candidates.items()})
+    best = {graph.graph.name(t): candidates[t][int(np.argmin(cost))] for t, cost in costs.items()}
+    return {**ranges, **best}
