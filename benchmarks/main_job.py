@@ -68,8 +68,8 @@ def main() -> None:
     print_start_up()
 
 
-def tensorflow_int8(model, pixels: np.ndarray) -> bytes:
-    """TensorFlow's int8 file of the model without its normalization."""
+def tensorflow_int8(model, pixels: np.ndarray, *, centre: float = 127, by_channel: bool = True) -> bytes:
+    """TensorFlow's int8 file of the model without its normalization, which is (pixel - centre) / (255 - centre)."""
     import keras
     import tensorflow as tf
 
@@ -81,10 +81,12 @@ def tensorflow_int8(model, pixels: np.ndarray) -> bytes:
         body.export(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([(p[None].astype(np.float32) - 127) / 128] for p in pixels)
+        normalized = (pixels.astype(np.float32) - centre) / (255 - centre)
+        converter.representative_dataset = lambda: ([p[None]] for p in normalized)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.int8
         converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+        converter._experimental_disable_per_channel = not by_channel
         return converter.convert()
 
 

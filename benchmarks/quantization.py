@@ -2,6 +2,8 @@
 
     python benchmarks/quantization.py --data FOLDER --model efficientnet_lite0
     python benchmarks/quantization.py --data FOLDER --openvino ENV/bin/python     with OpenVINO and NNCF as well
+    python benchmarks/quantization.py --data FOLDER --model mobilenet_v2.keras    of benchmarks/hard_model.py
+    python benchmarks/quantization.py --data FOLDER --schemes int8,int8:effort=high,int8:weights=per_tensor --per-tensor
 
 FOLDER has a labels.csv of calibration and test photos. Peers: TensorFlow's converter, ai-edge-quantizer (min-max and
 MSE), ONNX Runtime's quantizer, and OpenVINO with NNCF, which needs a separate environment (python -m venv ENV;
@@ -13,6 +15,7 @@ its top-1, with the 95 % interval.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import resource
 import subprocess
@@ -45,8 +48,9 @@ np.save(out, np.concatenate([run(p[None].astype(np.float32))[0] for p in np.load
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with labels.csv")
-    parser.add_argument("--model", default="efficientnet_lite0", help="a model with ImageNet weights")
+    parser.add_argument("--model", default="efficientnet_lite0", help="a model with ImageNet weights, or a .keras file")
     parser.add_argument("--schemes", default="int8,int16x8,mixed", help="ours, with commas; latency of all is measured")
+    parser.add_argument("--per-tensor", action="store_true", help="the peers with one scale for a layer's weights too")
     parser.add_argument("--openvino", help="the Python of an environment that has openvino, nncf and numpy")
     arguments = parser.parse_args()
 
@@ -63,13 +67,13 @@ def main() -> None:
     print(f"{machine['cpu']}, {machine['cores']} cores, VNNI: {machine['int8_dot_product']}; {machine['versions']}")
     splits = split_for_evaluation(arguments.data, None, 100)
     test, calibration = splits.test, splits.calibration
-    preprocessing = models.preprocessing(arguments.model)
+    preprocessing = models.preprocessing(Path(arguments.model).stem)
     calibration_pixels = np.stack([pixels for pixels, _ in calibration.pixels(preprocessing)])
     photos = list(test.pixels(preprocessing))
     pixels, labels = np.stack([p for p, _ in photos]), np.array([label for _, label in photos])
     print(f"{arguments.model}: calibrated on {len(calibration_pixels)} photos, measured on {len(pixels)} others\n")
 
-    model = models.build(arguments.model, weights="imagenet")
+    model = opened(arguments.model)
     source = open_source(model)
     float_model = convert_float(source)
     normalized = strip_normalization(float_model, preprocessing)
@@ -77,7 +81,8 @@ def main() -> None:
     table = Table(reference, labels)
     table.row("float32", 0, float_model.content, reference)
 
-    seconds, plain = timed(lambda: tensorflow_int8(model, calibration_pixels))
+    centre = 127 if "lite" in arguments.model else 127.5
+    seconds, plain = timed(lambda: tensorflow_int8(model, calibration_pixels, centre=centre))
     table.row("TensorFlow", seconds, plain, predict(plain, pixels, pixel_offset=-128))
     for name, algorithm in (("min-max", "MIN_MAX_UNIFORM_QUANT"), ("MSE", "MSE")):
         seconds, made = timed(
@@ -90,9 +95,13 @@ def main() -> None:
         onnx = to_onnx(source, calibration=calibration_pixels[:8]).content
         seconds, outputs = openvino_int8(arguments.openvino, onnx, calibration_pixels, pixels)
         table.row("OpenVINO, NNCF", seconds, b"", outputs)
+    if arguments.per_tensor:
+        seconds, made = timed(lambda: tensorflow_int8(model, calibration_pixels, centre=centre, by_channel=False))
+        table.row("TF, per tensor", seconds, made, predict(made, pixels, pixel_offset=-128))
     files = {"TensorFlow int8": plain}
     for name in arguments.schemes.split(","):
-        seconds, conversion = timed(lambda name=name: to_tflite(source, name, calibration=calibration_pixels))
+        scheme = scheme_of(name)
+        seconds, conversion = timed(lambda s=scheme: to_tflite(source, s, calibration=calibration_pixels))
         outputs = predict(conversion.content, pixels, pixel_offset=conversion.pixel_offset)
         table.row(f"ours {name}", seconds, conversion.content, outputs)
         files[f"ours {name}"] = conversion.content
@@ -102,6 +111,23 @@ def main() -> None:
     print("latency at one thread, medians of single inferences, measured alternately")
     for name, milliseconds in zip(files, medians_ms(list(files.values())), strict=True):
         print(f"  {name:18} {milliseconds:8.3f} ms")
+
+
+def opened(model: str) -> Any:
+    """The Keras model of a name with ImageNet weights, or of a `.keras` file named after its architecture."""
+    import keras
+
+    from edge_cv import models
+
+    return keras.models.load_model(model) if model.endswith(".keras") else models.build(model, weights="imagenet")
+
+
+def scheme_of(text: str) -> Any:
+    """The scheme of a name and options, such as `int8:effort=high:weights=per_tensor`."""
+    from converters.schemes import parse
+
+    name, *options = text.split(":")
+    return dataclasses.replace(parse(name), min_sqnr_db=-100, **dict(option.split("=") for option in options))
 
 
 def timed(make: Callable[[], Any]) -> tuple[float, Any]:

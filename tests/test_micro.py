@@ -40,6 +40,9 @@ NETWORKS = [
 ]
 
 
+SCALES = {"int8": "per_channel", "per_tensor": "per_tensor", "per_tensor_pow2": "per_tensor_pow2"}
+
+
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
     from converters import Preprocessing
@@ -64,7 +67,9 @@ def file_of(images, tmp_path_factory):
 
     @functools.cache
     def file_of(name, alpha, scheme):
-        chosen = Int8(correction="none", min_sqnr_db=-20) if scheme == "int8" else scheme
+        chosen = scheme
+        if scheme in SCALES:
+            chosen = Int8(correction="none", weights=SCALES[scheme], min_sqnr_db=-20)
         path = folder / f"{name}_{scheme}.tflite"
         path.write_bytes(to_tflite(network(name, alpha), chosen, calibration=images, target="micro").content)
         return path
@@ -100,11 +105,12 @@ def test_the_arena_is_large_enough_and_hardly_larger_than_the_runtime_needs(file
     )
 
 
-def test_the_microcontrollers_runtime_computes_what_litert_reference_kernels_do(file_of, images, tmp_path):
+@pytest.mark.parametrize("scales", SCALES)
+def test_the_microcontrollers_runtime_computes_what_litert_reference_kernels_do(file_of, images, tmp_path, scales):
     pytest.importorskip("tflite_micro")
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    path = file_of("mobilenet_v1", 0.25, "int8")
+    path = file_of("mobilenet_v1", 0.25, scales)
     integers = (images.astype(np.int16) - 128).astype(np.int8)
     found = _run_on_tflm(path, integers, memory(path.read_bytes()).arena_bytes, tmp_path)
     interpreter = Interpreter(str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_REF)

@@ -38,6 +38,7 @@ class Target:
         operators: those that it runs itself; others run on the CPU, or fail where `falls_back` is false.
         falls_back: whether operators that it does not support run on the CPU.
         dense_by_channel: whether the weights of a dense layer may have a scale for each channel.
+        weights_by_channel: the same for all weighted layers.
         hybrid: whether int8 weights may be combined with float activations.
         float16_weights: whether weights may be stored as float16.
         fast_int16: whether int16 activations have fast kernels.
@@ -53,6 +54,7 @@ class Target:
     operators: frozenset[str] | None = None
     falls_back: bool = True
     dense_by_channel: bool = True
+    weights_by_channel: bool = True
     hybrid: bool = True
     float16_weights: bool = True
     fast_int16: bool = False
@@ -109,6 +111,15 @@ TARGETS = (
         hybrid=False,
         float16_weights=False,
         fast_int16=True,
+    ),
+    Target(
+        "stm32mp25",  # https://wiki.st.com/stm32mpu/wiki/STM32MP2_NPU_description
+        "the NPU of ST's STM32MP23 and STM32MP25",
+        activations=("int8", "uint8"),
+        static=True,
+        weights_by_channel=False,
+        hybrid=False,
+        float16_weights=False,
     ),
     Target("mediapipe", "MediaPipe's ImageClassifier", io=("uint8", "float32"), channels=(3,)),
     Target(
@@ -168,8 +179,10 @@ def _sorted(diagnostics: list[Diagnostic]) -> tuple[Diagnostic, ...]:
 
 
 def suited(scheme: Any, name: str) -> Any:
-    """The scheme with an input and output type that the target accepts, where the scheme has a choice."""
+    """The scheme with an input and output type and scales of weights that the target accepts, where it has a choice."""
     chosen = target(name)
+    if not chosen.weights_by_channel and getattr(scheme, "weights", None) == "per_channel":
+        scheme = dataclasses.replace(scheme, weights="per_tensor")
     if chosen.io is None or not hasattr(scheme, "io") or scheme.io in chosen.io:
         return scheme
     accepted = [io for io in chosen.io if io in ("int8", "uint8", "float32")]
@@ -256,16 +269,23 @@ def _operators(graph: Graph, operators: list[Operator], chosen: Target) -> Itera
 
 def _dense(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
     old = chosen.runtime is not None and as_numbers(chosen.runtime) < as_numbers(DENSE_BY_CHANNEL_RUNTIME)
-    if chosen.dense_by_channel and not old:
-        return
     where = [
         operator
         for operator in operators
-        if operator.name == "FULLY_CONNECTED"
+        if operator.name in WEIGHTED
         and (scales := graph.quantization(operator.inputs[1])) is not None
         and len(scales[0]) > 1
     ]
-    if where:
+    if where and not chosen.weights_by_channel:
+        yield Diagnostic(
+            WARNING,
+            f"weights must have one scale a layer: others run on the GPU, not on the NPU. Found: a scale for each "
+            f"channel in {len(where)} layers",
+            'convert with Int8(weights="per_tensor"), in the shell --weights per_tensor',
+            _layers(graph, where),
+        )
+    where = [operator for operator in where if operator.name == "FULLY_CONNECTED"]
+    if where and (old or not chosen.dense_by_channel):
         yield Diagnostic(
             ERROR,
             f"dense layers must have one scale of their weights: {chosen.name} rejects a scale for each channel, or "

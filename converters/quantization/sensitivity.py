@@ -34,7 +34,7 @@ def noise(graph: TensorflowGraph, inputs: np.ndarray, errors: Mapping[int, Seque
 
     Args:
         graph: the float graph.
-        inputs: `(n, height, width, channels)`, its input.
+        inputs: `(n, height, width, channels)`, its input; whole batches of it are used.
         errors: candidates by tensor, each as the error of that tensor.
 
     Returns:
@@ -45,7 +45,6 @@ def noise(graph: TensorflowGraph, inputs: np.ndarray, errors: Mapping[int, Seque
     tensors, output = list(errors), _logits(graph)
     width = int(np.prod(graph.graph.shape(output)))
 
-    @tf.function(autograph=False)
     def step(images: Any, signs: Any) -> tuple[list[Any], Any]:
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(images)
@@ -64,12 +63,15 @@ def noise(graph: TensorflowGraph, inputs: np.ndarray, errors: Mapping[int, Seque
             costs.append(tf.stack(row))
         return costs, tf.reduce_sum(tf.square(logits))
 
+    size = min(BATCH, len(inputs))
+    specifications = [tf.TensorSpec(shape, tf.float32) for shape in ((size, *inputs.shape[1:]), (PROBES, size, width))]
+    compiled = tf.function(step, autograph=False).get_concrete_function(*specifications)
     random, power = np.random.default_rng(0), 0.0
     totals = [np.zeros(len(errors[tensor]), np.float64) for tensor in tensors]
-    for start in range(0, len(inputs), BATCH):
-        images = inputs[start : start + BATCH].astype(np.float32)
-        signs = random.choice(np.array([-1, 1], np.float32), (PROBES, len(images), width))
-        costs, squares = step(tf.constant(images), tf.constant(signs))
+    for start in range(0, len(inputs) - size + 1, size):
+        images = inputs[start : start + size].astype(np.float32)
+        signs = random.choice(np.array([-1, 1], np.float32), (PROBES, size, width))
+        costs, squares = compiled(tf.constant(images), tf.constant(signs))
         totals = [total + np.asarray(cost, np.float64) for total, cost in zip(totals, costs, strict=True)]
         power += float(squares)
     return {tensor: total / max(power, 1e-30) for tensor, total in zip(tensors, totals, strict=True)}

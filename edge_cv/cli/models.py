@@ -50,6 +50,13 @@ def convert(
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("."),
     labels: Annotated[Path | None, typer.Option(help="Text file of class names, one per line.")] = None,
     io: Annotated[str, typer.Option(help="Input and output of integer schemes: int8, uint8 or float32.")] = "int8",
+    effort: Annotated[
+        str, typer.Option(help="Of int8: normal; or high, minutes for the most accurate file of hard models.")
+    ] = "normal",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Scales of int8 weights: per_channel, per_tensor or per_tensor_pow2. Default: the target's."),
+    ] = None,
     min_sqnr: Annotated[float, typer.Option(help="Smallest SQNR of the logits for the scheme mixed, in dB.")] = 30.0,
     target: Annotated[
         str | None,
@@ -83,6 +90,8 @@ def convert(
         calibration=calibration,
         labels=label_file(labels),
         io=io,
+        effort=effort,
+        weights=weights,
         min_sqnr_db=min_sqnr,
         target=target,
         preprocessing=preprocessing_fields(resize, mean, std),

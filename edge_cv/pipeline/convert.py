@@ -36,6 +36,8 @@ class ConversionRequest:
         calibration: a folder of photos; needed by integer schemes. `none` takes sample photos that packages carry.
         labels: the class names in order; None reads them from the model's sidecar.
         io: input and output type of the integer TFLite files.
+        effort: of the int8 file: `normal` or `high`, see `converters.Int8`.
+        weights: of the int8 file: `per_channel`, `per_tensor` or `per_tensor_pow2`; None takes what the target needs.
         min_sqnr_db: the least SQNR of the logits for `mixed`, in dB.
         target: a device whose rules the TFLite files must keep (`converters.devices.targets`).
         preprocessing: fields of `Preprocessing` that replace those that the model declares.
@@ -52,6 +54,8 @@ class ConversionRequest:
     calibration: str | None = None
     labels: Sequence[str] | None = None
     io: str = "int8"
+    effort: str = "normal"
+    weights: str | None = None
     min_sqnr_db: float = 30.0
     target: str | None = None
     preprocessing: dict[str, Any] = field(default_factory=dict)
@@ -98,6 +102,9 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
     from converters.sources import open_source
 
     schemes = [_scheme(name, request) for name in request.schemes]
+    if "int8" not in request.schemes and (request.effort != "normal" or request.weights is not None):
+        given = f"effort {request.effort}" if request.weights is None else f"weights {request.weights}"
+        raise InputError(f"effort and weights are options of the scheme int8. Received: {given} without it")
     _check_calibration(request, schemes)
     onnx_options = _onnx_options(request)
     labels = request.labels or labels_of(Path(request.model))
@@ -145,7 +152,10 @@ def _scheme(name: str, request: ConversionRequest) -> Scheme:
     scheme = parse(name)
     if isinstance(scheme, Mixed):
         return dataclasses.replace(scheme, sqnr_db=request.min_sqnr_db, io=request.io)
-    return dataclasses.replace(scheme, io=request.io) if isinstance(scheme, Int8 | Int16x8) else scheme
+    if isinstance(scheme, Int8):
+        int8 = dataclasses.replace(scheme, io=request.io, effort=request.effort)
+        return int8 if request.weights is None else dataclasses.replace(int8, weights=request.weights)
+    return dataclasses.replace(scheme, io=request.io) if isinstance(scheme, Int16x8) else scheme
 
 
 def _check_calibration(request: ConversionRequest, schemes: Sequence[Scheme]) -> None:
