@@ -108,13 +108,13 @@ def needed(graph: Graph, operator: Operator) -> int:
     first = graph.dtype(operator.inputs[0]) if operator.inputs else None
     weights = operator.inputs[1] if operator.name in _HYBRID and len(operator.inputs) > 1 else None
     if operator.name == "QUANTIZE":
-        return 2 if np.dtype(np.int16) in (first, graph.dtype(operator.outputs[0])) else 1
+        return 2 if np.dtype(np.int16) in (first, *map(graph.dtype, operator.outputs[:1])) else 1
     if operator.name == "DEQUANTIZE":
         return {np.dtype(np.int8): 2, np.dtype(np.float16): 3, np.dtype(np.int16): 3}.get(first, 1)
     if (
         operator.name == "CONV_2D"
         and weights is not None
-        and graph.shape(weights)[-1] != graph.shape(operator.inputs[0])[-1]
+        and graph.shape(weights)[-1:] != graph.shape(operator.inputs[0])[-1:]
     ):
         return 6  # grouped
     if first == np.int16:
@@ -125,7 +125,7 @@ def needed(graph: Graph, operator: Operator) -> int:
     if operator.name == "FULLY_CONNECTED" and getattr(options, "keepNumDims", False):
         return 5
     if operator.name == "MUL" and first == np.int8:
-        parameters = [graph.quantization(t) for t in (*operator.inputs, operator.outputs[0])]
+        parameters = [graph.quantization(t) for t in (*operator.inputs, *operator.outputs[:1])]
         scales = [float(scale[0]) for scale, _ in (pair for pair in parameters if pair is not None)]
         if len(scales) == 3:
             return 3 if scales[0] * scales[1] >= scales[2] else 2
