@@ -52,14 +52,17 @@ def noise(graph: TensorflowGraph, inputs: np.ndarray, errors: Mapping[int, Seque
             logits = tf.reshape(values[output], [-1, width])
             probed = [tf.reduce_sum(logits * signs[probe]) for probe in range(PROBES)]
         gradients = [tape.gradient(total, [values[t] for t in tensors]) for total in probed]
-        costs = []
+        costs: list[Any] = []
         for place, tensor in enumerate(tensors):
             axes = list(range(1, len(values[tensor].shape)))
-            row = []
+            row: list[Any] = []
             for error in errors[tensor]:
-                wrong = error(values)
-                changes = [tf.reduce_sum(wrong * gradient[place], axes) for gradient in gradients]
-                row.append(tf.reduce_sum(tf.square(tf.stack(changes))) / PROBES)
+                with tf.control_dependencies(
+                    row[-1:] or costs[-1:]
+                ):  # one after the other: all at once fill the memory
+                    wrong = error(values)
+                    changes = [tf.reduce_sum(wrong * gradient[place], axes) for gradient in gradients]
+                    row.append(tf.reduce_sum(tf.square(tf.stack(changes))) / PROBES)
             costs.append(tf.stack(row))
         return costs, tf.reduce_sum(tf.square(logits))
 
