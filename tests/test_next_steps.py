@@ -68,6 +68,13 @@ def test_a_loss_beyond_chance_leads_to_the_layers_and_to_training_for_int8():
     assert actions(report(top1=0.897, agreement=0.997)) == [DEVICE]  # three photos
 
 
+def test_a_loss_beyond_chance_leads_to_more_effort_unless_that_was_spent():
+    assert step(report(agreement=0.9), "Convert with high effort").commands == ("edge-cv run RECIPE --set effort=high",)
+    assert "Convert with high effort." not in actions(report(agreement=0.9, recipe={"effort": "high"}))
+    elsewhere = report(agreement=0.9, recipe={"artifacts": {"int8": "/files/net.tflite"}})
+    assert "Convert with high effort." not in actions(elsewhere)
+
+
 def test_a_file_beyond_a_limit_leads_to_an_architecture_within_it():
     limits = [{"scheme": "int8", "max_size_bytes": 4_000_000, "max_p50_ms": 10.0, "max_size_ratio": 0.3}]
     recipe = {"limits": limits}

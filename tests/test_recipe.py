@@ -163,6 +163,13 @@ def test_io_is_a_type_of_the_converters_and_a_web_page_is_for_a_tflite_output():
         dataclasses.replace(RECIPE, onnx=("float32",), device=device)
 
 
+@pytest.mark.parametrize(("field", "known"), [("effort", "high"), ("weights", "per_tensor")])
+def test_an_option_of_int8_is_one_of_the_converters(field, known):
+    assert getattr(dataclasses.replace(RECIPE, **{field: known}), field) == known
+    with pytest.raises(InputError, match=f"unknown Recipe.{field}: 'most'"):
+        dataclasses.replace(RECIPE, **{field: "most"})
+
+
 def test_each_output_has_a_name_and_a_file():
     recipe = dataclasses.replace(
         RECIPE, schemes=("float32", "int8"), onnx=("float32", "int8"), prune=recipes.Prune(), qat=recipes.Qat()

@@ -57,9 +57,8 @@ def noise(graph: TensorflowGraph, inputs: np.ndarray, errors: Mapping[int, Seque
             axes = list(range(1, len(values[tensor].shape)))
             row: list[Any] = []
             for error in errors[tensor]:
-                with tf.control_dependencies(
-                    row[-1:] or costs[-1:]
-                ):  # one after the other: all at once fill the memory
+                # One after the other: all at once they fill the memory.
+                with tf.control_dependencies(row[-1:] or costs[-1:]):
                     wrong = error(values)
                     changes = [tf.reduce_sum(wrong * gradient[place], axes) for gradient in gradients]
                     row.append(tf.reduce_sum(tf.square(tf.stack(changes))) / PROBES)

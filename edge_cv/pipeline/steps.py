@@ -146,6 +146,9 @@ def _scheme(recipe: Recipe, model: Convertible, output: Output) -> str | Scheme:
         return scheme
     if isinstance(model, CompressedModel):
         return model.stage.int8_with(recipe.io)
+    if isinstance(scheme, Int8):
+        weights = scheme.weights if recipe.weights is None else recipe.weights
+        return dataclasses.replace(scheme, io=recipe.io, effort=recipe.effort, weights=weights)
     return dataclasses.replace(scheme, io=recipe.io)
 
 

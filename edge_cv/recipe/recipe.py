@@ -37,6 +37,9 @@ class Recipe(Part):
             before it, trains on the training images, and has its own rows in the report.
         schemes: the TFLite files to make. The first one is the reference if it is `float32`, which is recommended.
         io: input and output type of the integer TFLite files: `int8`, `uint8` or `float32`.
+        effort: of int8: `normal`, or `high`, which takes minutes; see `converters.Int8`.
+        weights: scales of int8's weights: `per_channel`, `per_tensor` or `per_tensor_pow2`; None takes what the
+            device's rules need.
         onnx: the ONNX files to make: `float32`, `int8`. Their rows are named `onnx_float32` and `onnx_int8`.
         measure: how latency is measured.
         analysis: what the report analyzes beyond accuracy.
@@ -55,6 +58,8 @@ class Recipe(Part):
     qat: Qat | None = None
     schemes: tuple[str, ...] = ("float32", "float16", "dynamic_int8", "int8")
     io: str = "int8"
+    effort: str = "normal"
+    weights: str | None = None
     onnx: tuple[str, ...] = ()
     measure: Measure = field(default_factory=Measure)
     analysis: Analysis = field(default_factory=Analysis)
@@ -63,7 +68,7 @@ class Recipe(Part):
     device: TargetDevice | None = None
 
     def check(self) -> None:
-        from converters.schemes import IO_TYPES, names  # loads numpy
+        from converters.schemes import EFFORTS, IO_TYPES, WEIGHTS, names  # loads numpy
 
         if not self.name.strip() or "/" in self.name or self.name.startswith("."):
             raise InputError(f"Recipe.name must be usable as a folder's name. Received: {self.name!r}")
@@ -76,8 +81,13 @@ class Recipe(Part):
             for scheme in chosen:
                 if scheme not in known:
                     raise unknown(f"scheme in Recipe.{field_name}", scheme, known)
-        if self.io not in IO_TYPES:
-            raise unknown("Recipe.io", self.io, IO_TYPES)
+        for field_name, chosen_one, options in (
+            ("io", self.io, IO_TYPES),
+            ("effort", self.effort, EFFORTS),
+            ("weights", self.weights or WEIGHTS[0], WEIGHTS),
+        ):
+            if chosen_one not in options:
+                raise unknown(f"Recipe.{field_name}", chosen_one, options)
         check_together(prune=self.prune, cluster=self.cluster, qat=self.qat)
         outputs = {output.name: output for output in self.outputs()}
         for part in (*self.limits, *([self.device] if self.device else [])):

@@ -109,6 +109,19 @@ def _debug(report: Report, row: Row, reference: Row) -> NextStep | None:
     )
 
 
+def _effort(report: Report, row: Row, reference: Row) -> NextStep | None:
+    found = _debug(report, row, reference)
+    if found is None or (row.output.stage, row.output.scheme) != ("", "int8"):
+        return None
+    if report.recipe.get("effort") == "high" or _paths(report):
+        return None
+    return NextStep(
+        "Convert with high effort.",
+        f"{found.reason} High effort takes minutes and can reduce int8's error; size and latency stay.",
+        ("edge-cv run RECIPE --set effort=high",),
+    )
+
+
 def _train_for_int8(report: Report, row: Row, reference: Row) -> NextStep | None:
     if row.top1 is None or reference.top1 is None or any(one.output.stage == "qat" for one in report.rows):
         return None
@@ -297,6 +310,7 @@ Rule = Callable[[Report, Row, Row], NextStep | None]
 RULES: tuple[Rule, ...] = (
     _smaller,
     _debug,
+    _effort,
     _train_for_int8,
     _rules,
     _idle,
