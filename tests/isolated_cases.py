@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
-import resource
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from edge_cv.parallel.processes import process_pool
@@ -49,5 +50,10 @@ class IsolatedCases:
 
 
 def _measured(work: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, int]:
-    """The result, and the largest resident memory of this process so far."""
-    return work(*arguments), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The result, and the largest resident memory of this process so far.
+
+    Not `ru_maxrss`: a process inherits that from the one that started it.
+    """
+    result = work(*arguments)
+    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return result, int(kilobytes) * 1024

@@ -80,9 +80,9 @@ def test_mediapipe_opens_the_file_and_sees_what_we_see(network, mediapipe_python
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     logits = predict(conversion.content, photos, pixel_offset=conversion.pixel_offset)
     assert len(answers) == len(photos) == 20
-    assert [answer[0][0] for answer in answers] == logits.argmax(1).tolist()
     step = conversion.metadata["output"]["scale"] or 0.0  # its kernels may round another way than ours
     for answer, row in zip(answers, logits, strict=True):
+        assert row[answer[0][0]] >= row.max() - 8 * step, "its top-1 is ours, or as good within rounding"
         for index, name, score in answer:
             assert name == names[index]
             assert score == pytest.approx(row[index], abs=1e-3 + 8 * step), "its scores are the logits"

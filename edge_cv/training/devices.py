@@ -83,7 +83,7 @@ def distribute(make: Callable[[], Any]) -> Any:
     replicas = strategy.num_replicas_in_sync
     dataset = make()
     if not isinstance(dataset, tf.data.Dataset):
-        dataset = _dataset(dataset)
+        dataset = _dataset(dataset, make)
     if replicas == 1:
         accelerators = tf.config.list_logical_devices("GPU")
         if not accelerators:
@@ -97,8 +97,13 @@ def distribute(make: Callable[[], Any]) -> Any:
     return strategy.distribute_datasets_from_function(lambda context: dataset.flat_map(parts))
 
 
-def _dataset(batches: Iterable[Any]) -> Any:
-    """A `tf.data.Dataset` that yields batches of arrays once, and reads them two steps ahead."""
+def _dataset(batches: Iterable[Any], make: Callable[[], Iterable[Any]]) -> Any:
+    """A `tf.data.Dataset` of batches of arrays, which reads them two steps ahead.
+
+    Args:
+        batches: the first ones that it yields.
+        make: returns the batches again, for another pass: several replicas begin two.
+    """
     import tensorflow as tf
 
     iterator = iter(batches)
@@ -106,8 +111,8 @@ def _dataset(batches: Iterable[Any]) -> Any:
     signature = tf.nest.map_structure(lambda array: tf.TensorSpec((None, *array.shape[1:]), array.dtype), first)
     options = tf.data.Options()
     options.autotune.enabled = False  # an iterator would wait for its thread when it ends, up to a minute
-    every = map(tuple, itertools.chain([first], iterator))
-    dataset = tf.data.Dataset.from_generator(lambda: every, output_signature=signature)
+    passes = itertools.chain([itertools.chain([first], iterator)], iter(make, None))
+    dataset = tf.data.Dataset.from_generator(lambda: map(tuple, next(passes)), output_signature=signature)
     return dataset.prefetch(PREFETCHED).with_options(options)
 
 
