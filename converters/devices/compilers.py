@@ -16,6 +16,7 @@ from converters.devices.compiled import Compiled, Compiler, Job, Result, Simulat
 from converters.errors import InputError, unknown
 from converters.files import temporary_folder, write_atomic
 from converters.parity import compare
+from converters.tflite.runtime import predict_onnx
 
 COMPILERS: tuple[Compiler, ...] = (vela.COMPILER, rknn.COMPILER)
 TARGETS: Mapping[str, Compiler] = {target: compiler for compiler in COMPILERS for target in compiler.targets}
@@ -62,7 +63,7 @@ def compile_file(
         source = Path(folder) / f"model{compiler.reads}"  # the compiler need not take every name of a file
         source.write_bytes(content)
         result = compiler.run(Job(source, target, calibration, images))
-        simulation = None if images is None else _simulation(path, images, result)
+        simulation = None if images is None else _simulation(content, images, result)
         compiled = result.file.read_bytes()
     quantized = "" if calibration is None else "_int8"
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(Result)}
@@ -76,15 +77,9 @@ def compile_file(
     )
 
 
-def _simulation(path: Path, images: np.ndarray, result: Result) -> Simulation:
+def _simulation(content: bytes, images: np.ndarray, result: Result) -> Simulation:
     """The simulator's outputs compared with those of the .onnx file in ONNX Runtime."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
-    expected = np.stack([session.run(None, {given.name: image[None]})[0].reshape(-1) for image in images])
+    expected = predict_onnx(content, images)
     outputs = result.outputs
     if outputs is None or outputs.shape != expected.shape or not np.isfinite(outputs).all():
         received = (

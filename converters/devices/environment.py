@@ -64,7 +64,7 @@ class Environment:
 
 
 def install(environment: Environment, report: Report) -> Path:
-    """Make an environment beside its place and rename it; one that was interrupted goes on from where it was.
+    """Make an environment in a temporary folder and rename it; an interrupted installation is resumed.
 
     Args:
         environment: what to make; one that is complete is left as it is.

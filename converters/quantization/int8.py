@@ -16,7 +16,7 @@ from converters.quantization.ranges import ChannelStatistics, Ranges, activation
 from converters.quantization.relu6_gains import least_noise_gains, relu6_tensors
 from converters.quantization.rewrite import full_integer
 from converters.quantization.sensitivity import least_noise_ranges
-from converters.quantization.tensorflow_graph import tensorflow_graph
+from converters.quantization.tensorflow_graph import TensorflowGraph, tensorflow_graph
 from converters.quantization.weight_equalization import weight_gains
 from converters.tflite.channels import ChannelMap, with_channels
 
@@ -59,8 +59,10 @@ def int8_files(normalized: NormalizedGraph, inputs: np.ndarray, options: Int8Opt
     if equalization and options.weights != "per_channel":
         shared = [functools.partial(making.equal_weights, strength=strength) for strength in STRENGTHS]
         candidates, compared = [*shared, *candidates], 3
-    if equalization and clip and options.effort == "high" and making.differentiable(inputs):
-        candidates, compared = [making.least_noise, *candidates], compared + 1
+    if equalization and clip and options.effort == "high":
+        graph = tensorflow_graph(normalized.content, inputs)
+        if graph is not None:
+            candidates, compared = [functools.partial(making.least_noise, graph), *candidates], compared + 1
     content, chosen = best_candidate(
         candidates,
         inputs,
@@ -96,25 +98,20 @@ class _Making:
             ranges = clipped_ranges(content, images, ranges)
         return self._integer(content, ranges, maps)
 
-    def differentiable(self, images: np.ndarray) -> bool:
-        return tensorflow_graph(self._content, images) is not None
-
-    def least_noise(self, images: np.ndarray) -> Candidate:
+    def least_noise(self, graph: TensorflowGraph, images: np.ndarray) -> Candidate:
         """Equalized also through RELU6, with gains and ranges by their effect on the outputs."""
         relu6 = relu6_tensors(self._content)
         statistics = observe(self._content, images, self._equalizable | relu6)[1]
-        graph = tensorflow_graph(self._content, images)
         if self._options.weights != "per_channel":
             gains = weight_gains(self._content, statistics, strength=STRENGTHS[0])
-        elif graph is not None and relu6:
+        elif relu6:
             of_half = observe(self._content, images[::2], relu6)[1]
             gains = least_noise_gains(graph, of_half, images[1::2][:MOST_PROBED])
         else:
             gains = {}
         content, maps = equalized(self._content, statistics, gains)
-        ranges, graph = activation_ranges(content, images), tensorflow_graph(content, images)
-        if graph is not None:
-            ranges = least_noise_ranges(graph, images[:MOST_PROBED], ranges)
+        ranges = activation_ranges(content, images)
+        ranges = least_noise_ranges(TensorflowGraph(content), images[:MOST_PROBED], ranges)
         return self._integer(content, ranges, maps)
 
     def equal_weights(self, images: np.ndarray, *, strength: float) -> Candidate:

@@ -3,8 +3,7 @@
 An error e of one tensor changes the outputs by J e, J the outputs' derivative by the tensor. The expected square of
 that is the expected square of (J^T v) e for v of random signs (Hutchinson's estimator): one backward pass of a few v
 gives the cost of any number of candidates for all tensors at once, to first order. Unlike the mean square error of the
-tensor itself, it tells a channel that the network depends on from one that it hardly reads, and it sees clipped values
-that add up.
+tensor itself, it depends on how much the network uses a channel, and it includes clipped values that add up.
 """
 
 from __future__ import annotations
