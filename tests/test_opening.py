@@ -95,6 +95,14 @@ def test_folders_of_splits_share_the_classes_of_the_training_part(tmp_path):
         open_samples(tmp_path, "validation")
 
 
+def test_a_name_means_the_packages_images_though_a_folder_has_it_too(tmp_path, monkeypatch, caplog):
+    class_folders(tmp_path / "digits", CLASSES, 1)
+    monkeypatch.chdir(tmp_path)
+    assert open_samples("digits", "test").classes == tuple("0123456789")
+    assert open_samples("./digits").classes == CLASSES
+    assert "write ./digits for the folder" in caplog.text
+
+
 def test_a_class_may_be_called_train(tmp_path):
     class_folders(tmp_path, ("car park", "train"), 2)
     assert open_samples(tmp_path).classes == ("car park", "train")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import keras
 import numpy as np
@@ -71,6 +72,36 @@ def test_the_time_that_is_left_is_reported_and_expected_once_a_phase(monkeypatch
     assert len(expected) == 1
     first = [note for title, note in seen if title == "training, epoch 1 of 2"]
     assert first[2] == "8 images/s, 3 s left of the epoch, 9 s of the training"  # six steps an epoch, three done
+
+
+def test_the_first_step_which_compiles_predicts_nothing():
+    expected: list[float] = []
+
+    def expect(seconds: float, left: int, steady: bool) -> str:
+        expected.append(seconds)
+        return "soon"
+
+    monitor = TrainingMonitor(
+        first_step=0,
+        steps=10,
+        batch_size=8,
+        epoch=1,
+        seconds=0.0,
+        metrics=[],
+        rate_at=lambda step: 0.1,
+        save=lambda step, seconds, metrics: None,
+        save_seconds=1e9,
+        update=lambda done, total, note="": None,
+        expect=expect,
+    )
+    monitor.on_train_begin()
+    monitor.started -= 60.0  # of compilation
+    monitor.next_step, monitor.timed_from = 1, (1, time.monotonic())
+    assert monitor._measure_speed() == "the first step is done"
+    assert not expected
+    monitor.next_step, monitor.timed_from = 2, (1, time.monotonic() - 6.0)
+    assert monitor._measure_speed().endswith("images/s, soon")
+    assert expected == [pytest.approx(6.0, abs=0.5)]
 
 
 def unlabelled(memory) -> Memory:

@@ -7,6 +7,8 @@ path in another layout, and add the function to `LAYOUTS`.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +29,8 @@ from edge_cv.data.formats.tiny_imagenet import tiny_imagenet
 from edge_cv.data.labels import imagenet_names
 from edge_cv.data.samples import Samples
 from edge_cv.data.subsets import split_by_name
+
+log = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.2  # of the images of a source without splits
 
@@ -56,7 +60,8 @@ def open_samples(
     """Open a source of images.
 
     Args:
-        path_or_name: `digits`, `sample`, `sample_calibration`, or a folder or file in one of the `LAYOUTS`.
+        path_or_name: `digits`, `sample`, `sample_calibration`, or a folder or file in one of the `LAYOUTS`; a folder
+            that has one of these names is opened as `./digits`.
         split: `train`, `validation`, `test` or another split of the source. From a source without splits `train` and
             `validation` are drawn (`split_by_name`). Default: all images.
         classes: the class names in order. Empty takes the source's own classes, to train a model of that many. None
@@ -112,7 +117,9 @@ def classes_to_train(path_or_name: str | os.PathLike) -> tuple[str, ...] | None:
 def _recognize(path_or_name: str | os.PathLike) -> Layout:
     name = os.fspath(path_or_name)
     path = Path(name).expanduser()
-    if name in NAMED and not path.exists():
+    if name in NAMED:
+        if path.exists():
+            _prefer_the_packages(name)
         return NAMED[name]
     if not path.exists():
         raise InputError(f"data must be a folder or file of images, or one of {', '.join(NAMED)}. Received: {name}")
@@ -121,6 +128,11 @@ def _recognize(path_or_name: str | os.PathLike) -> Layout:
         if layout is not None:
             return layout
     raise InputError(f"data must be a folder that can be read, or a .csv, .tar or shard file. Received: {path}")
+
+
+@functools.cache  # said once
+def _prefer_the_packages(name: str) -> None:
+    log.warning("%s means the images that a package carries; write %s for the folder", name, os.path.join(".", name))
 
 
 def _drawn(samples: Samples, split: str, share: float, seed: int) -> Samples:

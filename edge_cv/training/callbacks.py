@@ -156,10 +156,13 @@ class TrainingMonitor(keras.callbacks.Callback):
     def _measure_speed(self) -> str:
         step, since = self.timed_from or (self.next_step, self.started)
         done, seconds = self.next_step - step, time.monotonic() - since
+        steps_left = self.steps - self.next_step
+        if not done and steps_left:
+            return "the first step is done"
         if not done:  # an epoch of one step
             done, seconds = self.next_step - self.first_step, time.monotonic() - self.started
         self.images_per_second = done * self.batch_size / max(seconds, 1e-9)
-        steps_left, steady = self.steps - self.next_step, seconds >= STEADY_SECONDS
+        steady = seconds >= STEADY_SECONDS
         left = self.expect(self.batch_size / self.images_per_second, steps_left, steady or not steps_left)
         return f"{self.images_per_second:,.0f} images/s, {left}"
 
