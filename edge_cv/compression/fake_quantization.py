@@ -80,7 +80,12 @@ class RoundedOutput(keras.layers.Layer):
 
     def _variable(self, name: str, value: float) -> keras.Variable:
         return self.add_weight(
-            shape=(), initializer=keras.initializers.Constant(value), trainable=False, name=name, dtype="float32"
+            shape=(),
+            initializer=keras.initializers.Constant(value),
+            trainable=False,
+            name=name,
+            dtype="float32",
+            aggregation="mean",  # of the devices, each of which sees a part of the batch
         )
 
     def call(self, x: Any, training: bool = False, frozen: Any = 0.0) -> Any:

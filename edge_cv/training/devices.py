@@ -235,5 +235,17 @@ def _on_tensorflow() -> Iterator[Devices]:
     if len(devices) == 1:
         yield Devices()
         return
-    with tf.distribute.MirroredStrategy([device.name for device in devices]).scope():
+    with _mirrored(tuple(device.name for device in devices)).scope():
         yield Devices(replicas=len(devices))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> Any:
+    """The strategy of a process for some devices.
+
+    Each strategy numbers its reductions from the same number on, and TensorFlow refuses a number that it has seen with
+    another shape: with a strategy of its own a second training, of a model of another size, would fail.
+    """
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(list(devices))
