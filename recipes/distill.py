@@ -12,7 +12,7 @@ ImageNet's 1000 classes without ImageNet, which suits an architecture that has n
 --set model.name=efficientnet_b0. A faster teacher: --set fit.teacher.model.name=efficientnet_lite0. A longer training:
 --set fit.epochs=3000; few photos need more epochs, not fewer. The same command resumes after an interruption.
 
-The share of held-out photos on which student and teacher agree chooses the best epoch. The report measures on
+The share of held-out photos on which student and teacher agree chooses the epoch. The report measures on
 ImageNet's photos. Expected top-1: not measured; it depends on the photos.
 """
 

@@ -3,7 +3,7 @@
     edge-cv run finetune --data DIR --out runs/mine
 
 DIR holds a folder of photos for each class, or another layout that `edge-cv data check` opens. One fifth of the photos
-is measured, one tenth of the rest selects the best epoch, and all others are trained on. Start with about fifty photos
+is measured, one tenth of the rest chooses the epoch, and all others are trained on. Start with about fifty photos
 per class. First a linear probe is fitted on the pretrained features, and the report compares the result with it; with
 `--probe` the probe itself is the model, in a minute.
 

@@ -16,7 +16,7 @@ from edge_cv.data.subsets import check_disjoint, split_by_name
 
 CALIBRATION_SHARE = 0.2  # of photos that serve for both calibration and test
 VALIDATION_SHARE = 0.1  # of the training photos
-MOST_VALIDATION = 10_000  # photos; more do not improve the choice of the best epoch
+MOST_VALIDATION = 10_000  # photos; more do not improve the choice of the epoch
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Splits:
 
     Attributes:
         train: to train on; every class has a photo. None where nothing is trained.
-        validation: to choose the best epoch by. None where nothing is trained.
+        validation: to choose the epoch by. None where nothing is trained.
         test: to measure on; no choice depends on them.
         calibration: to calibrate on.
     """

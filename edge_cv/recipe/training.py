@@ -183,7 +183,7 @@ class Fit(Phase):
             the images left out: a score with a usable interval where the validation images are few. At least 2; None
             does without.
         data: the labelled images to train on, by name or folder. None means those of `Data.measure`'s source.
-        validation: images that select the best epoch. None means the source's own, or a part of the training images.
+        validation: images that choose the epoch. None means the source's own, or a part of the training images.
         images: largest number of training images, spread evenly. None means all.
         seed: of the weights, the order of images and the augmentation.
         batch_norm_momentum: of the statistics of batch normalization. None keeps the layers' own, which is 0.99 here

@@ -285,16 +285,15 @@ def _channels(report: Report, row: Row, reference: Row) -> NextStep | None:
 
 
 def _longer(report: Report, row: Row, reference: Row) -> NextStep | None:
-    from edge_cv.report.sections.training import kept
-
     epochs = report.training
-    if len(epochs) < 2 or epochs[-1].phase > 1 or epochs[-1].validation_score is None:
+    if len(epochs) < 2 or epochs[-1].phase > 1:
         return None
-    if kept(epochs)["epoch"] != epochs[-1].epoch:
+    *earlier, last = (epoch.validation_score or 0.0 for epoch in epochs)
+    if last <= max(earlier):
         return None
     return NextStep(
         "Train longer.",
-        "The best epoch is the last one, so the validation score may still rise.",
+        "The last epoch has the highest validation score, so it may still rise.",
         (f"edge-cv run RECIPE --set fit.epochs={2 * len(epochs)}",),
     )
 

@@ -50,10 +50,9 @@ def fit(
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Fitted:
-    """Train a model in place; afterwards it has the weights of the best epoch.
+    """Train a model in place; afterwards it has the weights of the epoch that `kept_epoch` chooses.
 
-    The best epoch is the one with the highest score on `validation`, of equal ones that with the lower loss, and the
-    last epoch without validation images.
+    That is the latest epoch whose score on `validation` is within one standard error of the highest.
     With a folder, a training that was interrupted resumes from its last checkpoint and reaches the same result.
 
     Args:
@@ -72,7 +71,7 @@ def fit(
             checkpoint.
 
     Returns:
-        The history, the best epoch and its validation score.
+        The history, the epoch that was kept and its validation score.
 
     Raises:
         InputError: if the settings do not fit the model or the batches, the folder has a checkpoint of another

@@ -51,7 +51,7 @@ class TrainingJob:
         network: the model that is trained, from pixels to logits.
         batches: the training images.
         settings: the hyperparameters.
-        validation: batches of images and targets that choose the best epoch.
+        validation: batches of images and targets that choose the epoch whose weights are kept.
         teacher: model for distillation.
         class_weights: factor of the loss for each class.
         devices: the devices and hosts that take part.

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_cv.recipe import Fit
-from edge_cv.training.kept_epoch import kept_epoch
+from edge_cv.training.kept_epoch import best_score, kept_epoch
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The result of a training. The model itself holds the best weights.
+    """The result of a training. The model itself holds the weights that are kept.
 
     Attributes:
         history: one entry per epoch, with the keys of `logs.COLUMNS`. `loss` is the cross-entropy; `score` is the
@@ -39,8 +39,8 @@ class TrainingState:
         rate: learning rate of the plateau schedule; None for the other schedules.
         waited: epochs since the last improvement, for early stopping.
         plateau: epochs since the last improvement or reduction of the rate, for the plateau schedule.
-        best: best validation score.
-        best_epoch: epoch of the best weights, counted from 1.
+        best: validation score of the weights that are kept.
+        best_epoch: the epoch of these weights, counted from 1.
         done: whether the training has finished.
         history: see `Fitted`.
     """
@@ -63,19 +63,19 @@ class TrainingState:
         Returns:
             Whether its weights are the ones to keep. Without validation images these are always the latest.
         """
+        score, highest = entry["validation_score"], best_score(self.history)
         self.history.append(entry)
-        score = entry["validation_score"]
-        best = kept_epoch(self.history) is entry
+        kept = kept_epoch(self.history) is entry
         if score is None:
             losses = [e["loss"] for e in self.history if e["loss"] is not None]
             improved = len(losses) < 2 or losses[-1] < min(losses[:-1])
         else:
-            improved = self.best is None or score > self.best  # a lower loss at the same score is none
-        if best:
+            improved = highest is None or score > highest  # a lower loss at the same score is none
+        if kept:
             self.best, self.best_epoch = score, entry["epoch"]
         self.waited = 0 if improved else self.waited + 1
         self.plateau = 0 if improved else self.plateau + 1
-        return best
+        return kept
 
     def advance(self, settings: Fit) -> None:
         """Move to the next epoch, to the next phase after the last epoch of one, or to the end."""

@@ -157,7 +157,7 @@ class TrainingModel(keras.Model):
 def loss_and_metrics(multi_label: bool, classes: int) -> dict[str, Any]:
     """The `loss` and `metrics` with which a `TrainingModel` is compiled.
 
-    The metrics are `score`, which selects the best epoch, and `cross_entropy`: the loss without penalty and teacher,
+    The metrics are `score`, which chooses the epoch, and `cross_entropy`: the loss without penalty and teacher,
     comparable between training and validation.
     """
     if multi_label:

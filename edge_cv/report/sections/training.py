@@ -17,7 +17,7 @@ from edge_cv.report.values import Epoch, Report
 
 NOTE = (
     "Training images are augmented, and their scores are taken while the weights still change. Validation images are "
-    "scored without augmentation after each epoch. Because the best epoch is chosen on the validation images, the "
+    "scored without augmentation after each epoch. Because the epoch is chosen on the validation images, the "
     "accuracy in the first table, measured on other photos, is the better estimate."
 )
 
@@ -56,11 +56,11 @@ def kept(epochs: Sequence[Epoch]) -> Mapping[str, Any]:
 
 def _finding(epochs: Sequence[Epoch]) -> str:
     """The score that the training reached, or its loss without validation images."""
-    best = kept(epochs)
-    if best["validation_score"] is not None:
+    chosen = kept(epochs)
+    if chosen["validation_score"] is not None:
         return (
-            f"The model reached a validation score of {100 * best['validation_score']:.1f} % in epoch {best['epoch']} "
-            f"of {len(epochs)}."
+            f"The model reached a validation score of {100 * chosen['validation_score']:.1f} % in epoch "
+            f"{chosen['epoch']} of {len(epochs)}."
         )
     losses = [epoch.loss for epoch in epochs if epoch.loss is not None]
     change = f"The training loss went from {losses[0]:.3f} to {losses[-1]:.3f}" if losses else "The model was trained"
