@@ -117,11 +117,11 @@ def test_stderr_has_only_progress(converted):
 
 @pytest.mark.slow  # imports TensorFlow again
 def test_stderr_of_a_process_has_only_progress(keras_file, photos, tmp_path):
-    command = [sys.executable, "-m", "edge_cv.cli", *convert_command(keras_file, photos, tmp_path)]
+    command = [sys.executable, "-m", "edge_cv.cli", *convert_command(keras_file, photos, tmp_path), "--onnx"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert_only_progress(done.stderr)
-    assert [row["scheme"] for row in json.loads(done.stdout)] == ["float32", "int8"]
+    assert [row["scheme"] for row in json.loads(done.stdout)] == ["float32", "int8", "float32"]
 
 
 def test_evaluate_and_benchmark_measure_what_convert_made(edge_cv, converted, photos):
@@ -272,6 +272,18 @@ def test_convert_for_a_target_and_to_int8_onnx_of_an_opset(edge_cv, keras_file, 
     assert record["input"]["dtype"] == "uint8"
     made = onnx.load(tmp_path / f"{keras_file.stem}_onnx_int8.onnx")
     assert [o.version for o in made.opset_import if o.domain == ""] == [13]
+
+
+def test_convert_makes_int8_where_no_scheme_is_named_and_onnx_alone_where_that_is_asked(
+    edge_cv, keras_file, photos, tmp_path
+):
+    code, out, err = edge_cv("convert", keras_file, "--calibration", photos, "--out", tmp_path / "a", "--json")
+    assert code == 0, err
+    assert [row["scheme"] for row in json.loads(out)] == ["int8"]
+    code, out, err = edge_cv("convert", keras_file, "--onnx", "--out", tmp_path / "b", "--json")
+    assert code == 0, err
+    assert {path.suffix for path in (tmp_path / "b").iterdir()} == {".onnx", ".json"}
+    assert "I0000" not in err
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_a_lambda_layer_runs_only_with_unsafe(edge_cv, tmp_path, monkeypatch):
         (("search", str(ROOT / "recipes/demo.py"), "--over", "fit.epochs=1,2"), "must have a part fit"),
         (("search", "digits", "--over", "fit.epochs"), "a field to search must be FIELD=SPACE"),
         (("search", str(ROOT / "recipes/digits.py"), "--over", "fit.epochs=2..1"), "a range must be LEAST..MOST"),
-        (("search", "digits"), "Missing option"),
+        (("search", "digits"), "Missing option '--over'. (edge-cv search --help)"),
         (("sweep", "demo", "digit"), "Did you mean 'digits'"),
     ],
 )

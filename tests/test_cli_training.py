@@ -116,6 +116,10 @@ def test_train_writes_a_model_and_its_history_and_convert_reads_it(edge_cv, tmp_
         "convert", out_dir / "model.keras", "--scheme", "float32", "--out", tmp_path / "made", "--json"
     )
     assert code == 0, err
+    again = ("train", out_dir / "model.keras", "--data", "digits", "--quick", "--json", "--out", tmp_path / "again")
+    code, out, err = edge_cv(*again)
+    assert code == 0, err
+    assert [entry["phase"] for entry in json.loads(out)] == [1, 2]  # a model file is fine-tuned: the head, then all
     sidecar = json.loads((tmp_path / "made" / "model_float32.json").read_text())
     assert sidecar["labels"] == list("0123456789")
     assert sidecar["preprocessing"]["resize_to"] is None

@@ -32,6 +32,7 @@ CATCH_ERRORS = "TF2ONNX_CATCH_ERRORS"  # a variable of tf2onnx
 
 def max_opset() -> int:
     """The newest operator set that tf2onnx writes; ONNX Runtime reads newer ones too."""
+    import_tensorflow()  # tf2onnx would import it with its log lines
     from tf2onnx.constants import OPSET_TO_IR_VERSION
 
     return max(OPSET_TO_IR_VERSION)

@@ -39,6 +39,14 @@ class _Text(bytes):
         return part
 
 
+def check_identifier(content: bytes) -> None:
+    """Raise InputError if the bytes do not begin as a TFLite file."""
+    if content[4:8] != b"TFL3":
+        keras = content.startswith((b"PK\x03\x04", b"\x89HDF\r\n"))  # a .keras and an .h5 file
+        received = "a zip or HDF5 file, perhaps a Keras model: convert it first" if keras else "another file"
+        raise InputError(f"a TFLite file must have the identifier TFL3 at its fifth byte. Received: {received}")
+
+
 def bounded(content: bytes, schema: Any) -> bytes:
     """The bytes of a TFLite file that can be unpacked in time and memory in proportion to them.
 

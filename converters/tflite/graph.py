@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
-from converters.tflite.checks import bounded, check_references
+from converters.tflite.checks import bounded, check_identifier, check_references
 from converters.tflite.packing import pack
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # the operators whose weights are quantized
@@ -78,8 +78,7 @@ class Graph:
     """
 
     def __init__(self, content: bytes) -> None:
-        if len(content) < 8 or content[4:8] != b"TFL3":
-            raise InputError("a TFLite file must begin with the identifier TFL3; this one does not")
+        check_identifier(content)
         try:
             self.model = _schema().ModelT.InitFromPackedBuf(bounded(content, _schema()), 0)
             self.subgraph = self.model.subgraphs[0]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from converters import strict_json
-from converters.errors import InputError
+from converters.tflite.checks import check_identifier
 from converters.tflite.graph import Graph
 
 STANDARD_NAME = b"TFLITE_METADATA"
@@ -59,8 +59,7 @@ def read_embedded(content: bytes) -> dict[str, Any] | None:
     """The record inside a TFLite file; None when there is none or it cannot be read. InputError for other files."""
     from ai_edge_litert import schema_py_generated as schema
 
-    if len(content) < 8 or content[4:8] != b"TFL3":
-        raise InputError("a TFLite file must begin with the identifier TFL3; this one does not")
+    check_identifier(content)
     try:
         model = schema.Model.GetRootAs(content, 0)
         for index in range(model.MetadataLength()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -91,7 +91,7 @@ def _run() -> object:
     except CheckFailed as error:
         return fail(error, BROKEN)
     except TyperException as error:
-        return fail(error.format_message() + "  (edge-cv --help)", BAD_INPUT)
+        return fail(f"{error.format_message()}  ({_command_of(error)} --help)", BAD_INPUT)
     except BrokenPipeError:  # the reader, such as `head`, has what it wants
         return BROKEN_PIPE
     except OSError as error:
@@ -100,6 +100,15 @@ def _run() -> object:
         return fail(f"memory ran out: {error or 'a smaller model, image or batch needs less'}", BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+
+
+def _command_of(error: Any) -> str:
+    """The command whose arguments are wrong, such as `edge-cv data check`."""
+    context, names = getattr(error, "ctx", None), []
+    while context is not None and context.parent is not None:
+        names.append(context.info_name)
+        context = context.parent
+    return " ".join(["edge-cv", *reversed(names)])
 
 
 if __name__ == "__main__":

@@ -33,16 +33,19 @@ from edge_cv.cli.tables import conversion_row, print_compressed, print_json, pri
 commands = typer.Typer(rich_markup_mode=None)
 
 
-@commands.command(epilog="Example: edge-cv convert model.keras --scheme int8 --calibration photos --labels labels.txt")
+@commands.command(epilog="Example: edge-cv convert model.keras --calibration photos --labels labels.txt")
 def convert(
     model: Annotated[
         str,
         typer.Argument(help="A .keras, .h5 or float .tflite file, a SavedModel folder, or a name of `edge-cv models`."),
     ],
     scheme: Annotated[
-        list[str],
-        typer.Option(help="float32, float16, dynamic_int8, int8, int16x8 or mixed; can be repeated."),
-    ],
+        list[str] | None,
+        typer.Option(
+            help="float32, float16, dynamic_int8, int8, int16x8 or mixed; can be repeated. "
+            "Default: int8, or none with --onnx."
+        ),
+    ] = None,
     calibration: Annotated[
         str | None,
         typer.Option(help="Folder of photos like those the model will see; none takes sample photos of packages."),
@@ -85,7 +88,7 @@ def convert(
     import_files(imports)
     request = ConversionRequest(
         model,
-        scheme,
+        scheme or ([] if onnx or onnx_int8 else ["int8"]),
         onnx=[*(["float32"] if onnx else []), *(["int8"] if onnx_int8 else [])],
         calibration=calibration,
         labels=label_file(labels),

@@ -60,7 +60,9 @@ def run(
 
 @commands.command(epilog="Example: edge-cv train efficientnet_lite0 --weights imagenet --data photos --out runs/mine")
 def train(
-    model: Annotated[str, typer.Argument(help="A name listed by `edge-cv models`, or a recipe with a part fit.")],
+    model: Annotated[
+        str, typer.Argument(help="A name listed by `edge-cv models`, a model file, or a recipe with a part fit.")
+    ],
     data: Annotated[str | None, typer.Option(help="Labelled photos: folder, .tar, .csv, shards, or `digits`.")] = None,
     out: RunFolder = None,
     weights: Annotated[
@@ -95,9 +97,10 @@ def train(
     elif data is None:
         raise InputError(f"--data must name the photos to train on. Received: {model} without --data")
     else:
-        fit = recipes.Fit() if weights is None else recipes.fine_tuning()
+        part = recipes.Model(model, weights=weights)
+        fit = recipes.fine_tuning() if weights is not None or part.is_file else recipes.Fit()
         source = recipes.Data(measure=data, calibrate=None)
-        chosen = recipes.Recipe(model, recipes.Model(model, weights=weights), source, fit=fit)
+        chosen = recipes.Recipe(part.short_name, part, source, fit=fit)
         chosen = customized(chosen, None, quick, settings, probe)
     trained = train_recipe(chosen, run_folder(out, chosen.name, quick), progress=shown)
     if as_json:
