@@ -82,8 +82,8 @@ def test_the_sentence_says_which_epoch_and_why_with_an_interval():
         "The weights of epoch 2 were kept: the highest validation score, 80.0 % (37.6 to 96.4, n = 5)."
     )
     assert why_kept(history((0.75, 0.9), (0.70, 0.5), images=20)) == (
-        "The weights of the last epoch, 2, were kept: the validation score, 70.0 % (48.1 to 85.5, n = 20), is within "
-        "one standard error of the highest, 75.0 %."
+        "The weights of the last epoch, 2, were kept: the validation score, 70.0 % (48.1 to 85.5, n = 20), is not "
+        "clearly below the highest, 75.0 %."
     )
     assert why_kept(history((0.8, 0.9), (0.8, 0.5), images=None)) == (
         "The weights of the last epoch, 2, were kept: the highest validation score, 80.0 %, and of the 2 epochs that "

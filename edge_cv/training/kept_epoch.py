@@ -12,10 +12,10 @@ from edge_cv.intervals import interval_of_share
 def kept_epoch(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The entry of the epoch whose weights are kept.
 
-    It is the latest epoch whose validation score is within one standard error of the highest, because the learning
-    rate falls and nothing tells such epochs apart. Choosing the highest of a few dozen images chooses by chance: on ten
-    kinds of photos it cost up to 6 points. With several labels an image the score has no known error: then the highest
-    score is kept, of a tie the lower validation loss. Without validation images it is the last epoch.
+    It is the latest epoch whose validation score is within one standard error, or one image, of the highest: nothing
+    tells such epochs apart, and the learning rate falls. The highest score of a few dozen images is reached by chance;
+    choosing it cost up to 6 points on ten kinds of photos. With several labels an image the score has no known error:
+    then the highest score is kept, of a tie the lower validation loss. Without validation images it is the last epoch.
 
     The rule is Breiman's of one standard error: Classification and Regression Trees, 1984, section 3.4.3.
 
@@ -28,7 +28,7 @@ def kept_epoch(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     error = _standard_error(best)
     if not error:
         return best
-    least = best["validation_score"] - error
+    least = best["validation_score"] - error - 1e-9  # of rounding
     return next(entry for entry in reversed(history) if (entry["validation_score"] or 0.0) >= least)
 
 
@@ -43,12 +43,11 @@ def _rank(entry: Mapping[str, Any]) -> tuple[float, float, int]:
 
 
 def _standard_error(entry: Mapping[str, Any]) -> float:
-    """Of a validation accuracy, with one hit and one miss more so that it is above 0; 0 for a score without a count."""
+    """Of a validation accuracy, at least one image; 0 for a score without a count of images."""
     images, score = entry.get("validation_images"), entry["validation_score"]
     if not images or score is None:
         return 0.0
-    share = (score * images + 1) / (images + 2)
-    return math.sqrt(share * (1 - share) / images)
+    return max(math.sqrt(score * (1 - score) / images), 1 / images)
 
 
 def why_kept(history: Sequence[Mapping[str, Any]]) -> str:
@@ -65,8 +64,8 @@ def why_kept(history: Sequence[Mapping[str, Any]]) -> str:
     which = f"the last epoch, {kept['epoch']}," if kept is history[-1] else f"epoch {kept['epoch']}"
     text = f"The weights of {which} were kept: "
     if score < best:
-        text += f"the validation score, {share}, is within one standard error of the highest, {100 * best:.1f} %"
-        text += "" if kept is history[-1] else ", and no later one is"
+        text += f"the validation score, {share}, is not clearly below the highest, {100 * best:.1f} %"
+        text += "" if kept is history[-1] else ", and those of later epochs are"
     else:
         text += f"the highest validation score, {share}"
         ties = sum(entry["validation_score"] == score for entry in history)
