@@ -50,7 +50,7 @@ def checked(record: Record | None, artifact: Path) -> Record:
         if dtype not in TYPES:
             raise InputError(
                 f"the {role} of {artifact} must be float32 or uint8, which LiteRT.js supports: convert with "
-                f'Int8(io="float32"), or in a recipe io="float32". Received: {dtype[:40]}'
+                f'--io float32, in Python Int8(io="float32"). Received: {dtype[:40]}'
             )
     return record
 
