@@ -58,12 +58,12 @@ class TrainingRun:
         Returns:
             The model, and the values to record about it: `labels`, `history`, `probe` and `notes`.
         """
-        import_keras()  # first, so that TensorFlow's native logs are suppressed
-        from edge_cv.training.devices import join_hosts
-
         settings, photos, progress = self.settings, self.photos, self.progress
-        join_hosts()
         with progress(f"building {self.recipe.model.name}"):
+            import_keras()  # first, so that TensorFlow's native logs are suppressed
+            from edge_cv.training.devices import join_hosts
+
+            join_hosts()
             model = self._network()
         if self.file_model is not None:
             self.file_model.check_loss(training_photos(photos).multi_label)
