@@ -71,6 +71,18 @@ def read_keras(path: str | os.PathLike) -> list[tuple[str, list[np.ndarray]]]:
         ) from error
 
 
+def check_path(path: str | os.PathLike) -> Path:
+    """The path of a file of weights. Raises InputError if it is missing or of another type."""
+    path = Path(path)
+    if path.suffix not in (".keras", *HDF5_SUFFIXES):
+        raise InputError(
+            f'weights must be None, "imagenet" or the path of a .keras, .weights.h5 or .h5 file. Received: {path}'
+        )
+    if not path.is_file():
+        raise InputError(f"weights must be an existing file. Received: {path}")
+    return path
+
+
 def load_file(model: keras.Model, path: str | os.PathLike) -> None:
     """Load the weights of a `.keras`, `.weights.h5` or `.h5` file of the same architecture into a model.
 
@@ -83,13 +95,7 @@ def load_file(model: keras.Model, path: str | os.PathLike) -> None:
     Raises:
         InputError: if the file is missing, of another type, damaged, or of another architecture.
     """
-    path = Path(path)
-    if path.suffix not in (".keras", *HDF5_SUFFIXES):
-        raise InputError(
-            f'weights must be None, "imagenet" or the path of a .keras, .weights.h5 or .h5 file. Received: {path}'
-        )
-    if not path.is_file():
-        raise InputError(f"weights must be an existing file. Received: {path}")
+    path = check_path(path)
     try:
         check_arrays(path)
         if _is_legacy(path):

@@ -99,6 +99,7 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
         CheckFailed: a conversion did not pass its check. The files that were written before it stay.
     """
     from converters import convert_all
+    from converters.devices import targets
     from converters.sources import open_source
 
     schemes = [_scheme(name, request) for name in request.schemes]
@@ -106,6 +107,8 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
         given = f"effort {request.effort}" if request.weights is None else f"weights {request.weights}"
         raise InputError(f"effort and weights are options of the scheme int8. Received: {given} without it")
     _check_calibration(request, schemes)
+    if request.target is not None:
+        targets.target(request.target)
     onnx_options = _onnx_options(request)
     labels = request.labels or labels_of(Path(request.model))
     with progress(f"loading {request.model}"):
@@ -192,15 +195,16 @@ def _opened(request: ConversionRequest) -> Any:
     from edge_cv import models
     from edge_cv.models.keras_files import count_classes
 
-    import_tensorflow()
     path, size = Path(request.model), parse_input_size(request.input_size)
+    by_name = request.architecture is None and request.model in models.names()
+    if not path.exists() and not by_name:
+        if not path.suffix and "/" not in request.model:
+            raise unknown("model (neither a file nor a name)", request.model, models.names())
+        raise InputError(f"the model must be a file that exists. Received: {path}")
+    import_tensorflow()
     if request.architecture is not None:
         if size is not None and size[0] != size[1]:
             raise InputError(f"an architecture takes square images. Received: the input size {size[0]}x{size[1]}")
         image_size, classes = None if size is None else size[0], count_classes(path)
         return models.build(request.architecture, classes=classes, image_size=image_size, weights=path)
-    if request.model in models.names():
-        return models.build(request.model, weights="imagenet")
-    if not path.exists() and not path.suffix and "/" not in request.model:
-        raise unknown("model (neither a file nor a name)", request.model, models.names())
-    return path
+    return models.build(request.model, weights="imagenet") if by_name else path

@@ -279,13 +279,15 @@ def model_of_output(
 
 
 def _inputs(recipe: Recipe, file_model: FileModel | None = None) -> dict[str, Any]:
+    from edge_cv.models.keras_files import check_path
+
     inputs: dict[str, Any] = {"model": recipe.to_dict()["model"]}
     if file_model is not None:
         inputs["file"] = file_model.sha256
     teacher = None if recipe.fit is None else recipe.fit.teacher
     for part in (recipe.model, *(() if teacher is None else (teacher.model,))):
-        if part.weights not in (None, "imagenet") and Path(part.weights).is_file():
-            inputs.setdefault("weights", []).append(fingerprint([Path(part.weights)]))
+        if part.weights not in (None, "imagenet"):
+            inputs.setdefault("weights", []).append(fingerprint([check_path(part.weights)]))
     return inputs
 
 
