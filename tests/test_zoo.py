@@ -12,6 +12,7 @@ from converters.images.preprocessing import Preprocessing
 from edge_cv import models
 from edge_cv.models import efficientnet
 
+# The other variants have the same blocks, more or fewer of them; test_models.py builds them.
 CHAIN = (
     ("mobilenet_v1", {"alpha": 0.25}),
     ("mobilenet_v2", {"alpha": 0.35}),
@@ -20,8 +21,6 @@ CHAIN = (
     ("efficientnet_b0", {"alpha": 0.6, "phi": -1}),
     ("efficientnet_b0", {"alpha": 0.5, "lite": True}),
 )
-# A deep variant with few channels. The others have the same blocks, more or fewer of them; test_models.py builds them.
-DEEPEST = (("efficientnet_lite4", {"alpha": 0.5}),)
 IMAGE_SIZE = 64  # pixels
 
 
@@ -48,18 +47,16 @@ def trained_one_step(name: str, options: dict, images: np.ndarray) -> keras.Mode
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), [*CHAIN, *DEEPEST], ids=str)
+@pytest.mark.parametrize(("name", "options"), CHAIN, ids=str)
 def test_trains_and_converts_to_every_format(name: str, options: dict):
     images = photos(16, IMAGE_SIZE)
     model = trained_one_step(name, options, images)
     assert to_tflite(model, "float32", calibration=[images]).parity.sqnr_db > 60
-    # test_applications.py has GPTQ, which takes long, of networks with the same blocks. The more random layers follow,
-    # the more they amplify an error.
-    deepest = (name, options) in DEEPEST
+    # test_applications.py has GPTQ, which takes long, of networks with the same blocks.
     int8 = to_tflite(model, Int8(correction="none", min_sqnr_db=0.0), calibration=[images])
     assert int8.metadata["operators"]["integer"] == int8.metadata["operators"]["total"]
     assert int8.metadata["input"]["pixel_offset"] == -128
-    assert int8.parity.sqnr_db > (0 if deepest else 10)
+    assert int8.parity.sqnr_db > 10
     assert to_onnx(model, calibration=[images]).parity.sqnr_db > 60
 
 
