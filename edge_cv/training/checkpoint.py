@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.files import beside, write_atomic
+from converters.sources.keras_storage import check_arrays
 
 if TYPE_CHECKING:
     import keras
@@ -121,7 +121,7 @@ def load(path: Path) -> Checkpoint | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as content:
-            state = json.loads(content["state"].tobytes())
+            state = dict(json.loads(content["state"].tobytes()))
             if state.pop("format") != FORMAT:
                 raise ValueError("an unknown format version")
             arrays: dict[str, list[np.ndarray]] = {}
@@ -131,8 +131,21 @@ def load(path: Path) -> Checkpoint | None:
                     if int(number) != len(arrays.setdefault(group, [])):
                         raise ValueError(f"array {name} is out of order")
                     arrays[group].append(content[name])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(
-            f"{path} must be a checkpoint of a training; delete it to start over. Received: {error}"
-        ) from error
+    except Exception as error:  # numpy, zipfile and json raise many types
+        raise _broken(path, "a checkpoint of a training", error) from error
     return Checkpoint(arrays, state)
+
+
+def load_weights(path: Path, network: keras.Model) -> None:
+    """Read what `save_weights` wrote. Raises InputError if the file is missing or is not one of this network."""
+    try:
+        path.stat()  # says of a missing file that it is missing
+        check_arrays(path)
+        network.load_weights(path)
+    except Exception as error:  # h5py and Keras raise many types
+        raise _broken(path, f"the weights of {network.name} beside its checkpoint", error) from error
+
+
+def _broken(path: Path, what: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return InputError(f"{path} must be {what}; delete {path.parent} to start over. Received: {reason}")

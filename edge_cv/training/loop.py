@@ -195,7 +195,7 @@ class TrainingLoop:
         loaded = checkpoint.load(self.folder / CHECKPOINT)
         if loaded is None:
             return None
-        if loaded.state.pop("key") != self._key():
+        if loaded.state.pop("key", None) != self._key():
             raise InputError(
                 f"{self.folder} must be empty or contain a checkpoint of this training. Received: a checkpoint with "
                 "other settings, data or model; choose another folder, or delete it to start over"
@@ -225,10 +225,7 @@ class TrainingLoop:
         if self.best_weights is not None:
             checkpoint.restore(self.job.network.variables, self.best_weights, "the best epoch")
         elif self.folder is not None:
-            path = self.folder / BEST
-            if not path.is_file():
-                raise InputError(f"{path} must exist beside {CHECKPOINT}. Received: no such file")
-            self.job.network.load_weights(path)
+            checkpoint.load_weights(self.folder / BEST, self.job.network)
 
     @contextlib.contextmanager
     def _tensorboard(self) -> Iterator[TensorBoard | None]:
