@@ -1,12 +1,14 @@
 """Compression of a fine-tuned model with the default settings, against its targets.
 
     python benchmarks/compression_finetuned.py --imagenet FOLDER --image-size 96
+    python benchmarks/compression_finetuned.py --data FOLDER --image-size 96
     python benchmarks/compression_finetuned.py --data FOLDER --model mymodel.keras
 
 The first command fine-tunes EfficientNet-Lite0's ImageNet weights on ten kinds of photos (WordNet hypernyms) out of a
-folder of ImageNet photos with a labels.csv; without it, on 400 of scikit-learn's digits in random colours. Then it
-compresses the dense model in three ways: quantization-aware training (QAT), 75 % sparsity, and half
-of the multiply-accumulates. Intervals are Wilson's at 95 %; the other test photos chose nothing.
+folder of ImageNet photos with a labels.csv, the second on a folder of labelled photos; without either, on 400 of
+scikit-learn's digits in random colours. Then it compresses the dense model in three ways: quantization-aware training
+(QAT), 75 % sparsity, and half of the multiply-accumulates. Intervals are Wilson's at 95 %, p-values those of the exact
+sign test on the same photos; the test photos chose nothing.
 
 Targets: QAT at most 1.5 points under plain int8; 75 % sparse at most 5 under the dense model, half the channels at most
 8. A stage that misses its target must be named in a warning.
@@ -34,8 +36,8 @@ DIGITS, DIGIT_SIZE = 400, 64  # training images and as many test images; pixels
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--imagenet", type=Path, help="a folder with labels.csv (file,wnid) and images/")
-    parser.add_argument("--data", type=Path, help="a folder of labelled photos, with --model")
-    parser.add_argument("--model", type=Path, help="a fine-tuned .keras file")
+    parser.add_argument("--data", type=Path, help="a folder of labelled photos")
+    parser.add_argument("--model", type=Path, help="a .keras file that was fine-tuned on the photos of --data")
     parser.add_argument("--image-size", type=int, default=DIGIT_SIZE, help="height and width in pixels")
     parser.add_argument("--stages", default="qat,sparsity,channels", help="which to measure, with commas")
     parser.add_argument("--steps", type=int, help="steps of each stage. Default: by the stage")
@@ -59,7 +61,10 @@ def main() -> None:
 def measure(name: str, model: Path, data: Path, out: Path, steps: int | None) -> None:
     """Compress the model in one way and print the rows and the warnings."""
     from edge_cv.cli.options import fine_tuned as with_options
+    from edge_cv.evaluation.paired import paired_accuracy
+    from edge_cv.evaluation.predictions import Predictions
     from edge_cv.pipeline.compress import compress_file
+    from edge_cv.pipeline.steps import PREDICTIONS
     from edge_cv.progress import shown
     from edge_cv.recipe import Augment, ChannelPrune, Fit, Prune, Qat
 
@@ -76,11 +81,12 @@ def measure(name: str, model: Path, data: Path, out: Path, steps: int | None) ->
     for row in compressed.rows:
         low, high = row.top1_ci95 or (0.0, 1.0)
         print(f"{name:9} {row.scheme:22} top-1 {row.top1:6.1%} ({low:.1%} to {high:.1%}, n = {row.images})")
-    reference = next(row for row in compressed.rows if row.scheme == f"dense_{limits[name][0]}")
-    drop = 100 * ((reference.top1 or 0) - (compressed.rows[-1].top1 or 0))
+    scheme, limit = limits[name]
+    found = paired_accuracy(Predictions.load(out / PREDICTIONS), compressed.rows[-1].scheme, f"dense_{scheme}")
+    assert found is not None
     seconds, cpu = time.perf_counter() - start, sum(os.times()[:4]) - cpu
-    print(f"{name:9} {drop:+.1f} points under {reference.scheme} (limit {limits[name][1]}); ", end="")
-    print(f"{seconds:.0f} s, {cpu:.0f} s of processor time")
+    print(f"{name:9} {100 * found.drop:+.1f} points under dense_{scheme} (limit {limit}): {found.lost} lost, ", end="")
+    print(f"{found.gained} gained, p = {found.p:.2g}; {seconds:.0f} s, {cpu:.0f} s of processor time", flush=True)
     for warnings in compressed.warnings.values():
         print(*(f"{name:9} warning: {warning}" for warning in warnings), sep="\n")
 

@@ -9,6 +9,7 @@ all, which no method chooses by.
 
 - ours: `edge_cv.recipe.fine_tuning()`, as `edge-cv train --weights imagenet` runs it. Photos that it draws for
   validation are missing from the training photos of all methods.
+- ours, mixup; ours, RandAugment: the same with mixup=0.2 or randaugment=2, by `--methods` only.
 - Keras guide: https://keras.io/guides/transfer_learning, "An end-to-end example": random flips and rotations, the
   frozen backbone in inference mode, dropout 0.2, a new dense layer for 20 epochs of Adam at 1e-3, then all layers for
   10 epochs at 1e-5 with batch normalization in inference mode.
@@ -24,6 +25,7 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import functools
 import logging
 import os
 import sys
@@ -76,15 +78,15 @@ class Task:
         return np.stack(pixels), np.array(labels)
 
 
-def ours(task: Task) -> Callable[[np.ndarray], np.ndarray]:
-    """Fine-tune with the default settings."""
+def ours(task: Task, **augment: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Fine-tune with the default settings, and with other fields of their augmentation."""
     from edge_cv.pipeline import train
     from edge_cv.progress import shown
     from edge_cv.recipe import Data, Recipe, fine_tuning
 
     settings = fine_tuning(seed=task.seed, images=len(task.splits.train))
-    if not task.mirrored:
-        settings = dataclasses.replace(settings, augment=dataclasses.replace(settings.augment, flip=0.0))
+    augment |= {} if task.mirrored else {"flip": 0.0}
+    settings = dataclasses.replace(settings, augment=dataclasses.replace(settings.augment, **augment))
     recipe = Recipe("finetuning", task.model, Data(measure=task.data, calibrate=None), fit=settings)
     with tempfile.TemporaryDirectory(prefix="edge_cv_") as folder:
         return _predict(train(recipe, Path(folder), progress=shown).model)
@@ -158,7 +160,12 @@ def model_maker(task: Task) -> Callable[[np.ndarray], np.ndarray]:
     return _predict(model)
 
 
-METHODS = {"ours": ours, "Keras guide": keras_guide, "linear probe": linear_probe, "Model Maker": model_maker}
+DEFAULT_METHODS = {"ours": ours, "Keras guide": keras_guide, "linear probe": linear_probe, "Model Maker": model_maker}
+METHODS = {
+    **DEFAULT_METHODS,
+    "ours, mixup": functools.partial(ours, mixup=0.2),
+    "ours, RandAugment": functools.partial(ours, randaugment=2),
+}
 
 
 def _backbone(network: Any) -> Any:
@@ -179,7 +186,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=96, help="height and width in pixels")
     parser.add_argument("--not-mirrored", nargs="*", default=["digits"], help="tasks whose photos must not be mirrored")
     parser.add_argument("--model", default="efficientnet_lite0")
-    parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(DEFAULT_METHODS))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
@@ -234,7 +241,7 @@ def compare(task: Task, methods: list[str]) -> None:
         low, high = wilson_interval(hits, len(tests[1]))
         results[name] = hits / len(tests[1]), seconds
         print(
-            f"  {name:12} {hits:4} of {len(tests[1])}, top-1 {hits / len(tests[1]):6.1%} ({low:.1%} to {high:.1%}), "
+            f"  {name:17} {hits:4} of {len(tests[1])}, top-1 {hits / len(tests[1]):6.1%} ({low:.1%} to {high:.1%}), "
             f"processor time {seconds:5.0f} s",
             flush=True,
         )
