@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters import strict_json
 
@@ -53,24 +53,19 @@ class Simulation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What a compiler expects of a file on an NPU; nothing of it is measured on one.
+class Figures:
+    """What a compiler says of a file on an NPU. None is what it does not say.
 
     Attributes:
-        target: the NPU and its size.
-        compiler: its package and version.
         npu_operators: operators that the NPU runs, counted after the compiler's own fusing where it says no others.
         cpu_operators: those that it does not.
         memory_system: the system and the use of its memories that the estimate assumes; empty if the compiler does
             not name them.
-        cycles: of the NPU for one image: the compiler's estimate. Here and below, None is what it does not say.
+        cycles: of the NPU for one image: the compiler's estimate.
         clock_mhz: the clock that makes milliseconds of them.
         sram_bytes, dram_bytes, flash_bytes: memory in use, by kind.
-        simulation: the vendor's simulator on images; None if it was not asked.
     """
 
-    target: str
-    compiler: str
     npu_operators: int
     cpu_operators: tuple[CpuOperator, ...]
     memory_system: str = ""
@@ -79,6 +74,24 @@ class Estimate:
     sram_bytes: int | None = None
     dram_bytes: int | None = None
     flash_bytes: int | None = None
+
+    def figures(self) -> dict[str, Any]:
+        """The fields of this class, by name."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(Figures)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Figures):
+    """What a compiler expects of a file on an NPU; nothing of it is measured on one.
+
+    Attributes:
+        target: the NPU and its size.
+        compiler: its package and version.
+        simulation: the vendor's simulator on images; None if it was not asked.
+    """
+
+    target: str
+    compiler: str
     simulation: Simulation | None = None
 
     def __post_init__(self) -> None:
@@ -122,8 +135,8 @@ class Compiled(Estimate):
 
     def at(self, clock_mhz: float | None) -> Estimate:
         """The estimate alone, at another clock; None is the compiler's own."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(Estimate)}
-        return Estimate(**fields | ({} if clock_mhz is None else {"clock_mhz": clock_mhz}))
+        figures = self.figures() | ({} if clock_mhz is None else {"clock_mhz": clock_mhz})
+        return Estimate(target=self.target, compiler=self.compiler, simulation=self.simulation, **figures)
 
 
 @dataclass(frozen=True)
@@ -144,25 +157,18 @@ class Job:
     images: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class Result:
-    """What one run of a compiler wrote and printed: see `Compiled`.
+@dataclass(frozen=True, kw_only=True)
+class Result(Figures):
+    """What one run of a compiler wrote and printed.
 
     Attributes:
         file: the compiled file, in the compiler's temporary folder.
+        command: the command line that ran.
         outputs: of the simulator, `(images, outputs)` in float32; None if it did not run.
     """
 
     file: Path
     command: tuple[str, ...]
-    npu_operators: int
-    cpu_operators: tuple[CpuOperator, ...]
-    memory_system: str = ""
-    cycles: int | None = None
-    clock_mhz: float | None = None
-    sram_bytes: int | None = None
-    dram_bytes: int | None = None
-    flash_bytes: int | None = None
     outputs: np.ndarray | None = None
 
 

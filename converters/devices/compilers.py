@@ -5,7 +5,6 @@ Each compiler is a `Compiler` value in a file of its own; `compile_file` runs it
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,14 +65,13 @@ def compile_file(
         simulation = None if images is None else _simulation(content, images, result)
         compiled = result.file.read_bytes()
     quantized = "" if calibration is None else "_int8"
-    fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(Result)}
-    del fields["file"], fields["outputs"]
     return Compiled(
         target=target,
         file=write_atomic(Path(out) / f"{path.stem}_{target}{quantized}{compiler.writes}", compiled),
         compiler=f"{compiler.package} {version}",
+        command=result.command,
         simulation=simulation,
-        **fields,
+        **result.figures(),
     )
 
 
