@@ -124,7 +124,8 @@ class Int8:
         correction: `gptq`, weights and biases; `bias`, biases only, in a tenth of the time; or `none`.
         damping: GPTQ's Hessian damping, above 0; None tries a few values on held-out images.
         effort: `normal`, or `high`, minutes instead of seconds: equalization also through RELU6, gains and ranges by
-            their effect on the outputs, and more values of damping; the most accurate file on held-out images is kept.
+            their effect on the outputs, more values of damping, and GPTQ also on mirror images; the most accurate file
+            on held-out images is kept.
         weights: `per_channel`; `per_tensor`, one scale for all weights of a layer, which some NPUs require; or
             `per_tensor_pow2`, a power of two.
         min_sqnr_db: the conversion fails its check when the logits' SQNR against the source model is lower.

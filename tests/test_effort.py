@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from converters import Int8, to_tflite
 from converters.errors import InputError
 from converters.parity import sqnr_db
+from converters.quantization.candidates import _corrections
 from converters.quantization.equalization import equalizable, equalized
 from converters.quantization.ranges import observe
 from converters.quantization.relu6_gains import least_noise_gains, relu6_tensors
-from converters.quantization.sensitivity import noise
+from converters.quantization.sensitivity import least_noise_channels, noise
 from converters.quantization.tensorflow_graph import TensorflowGraph, tensorflow_graph
 from converters.quantization.weight_equalization import weight_gains
 from converters.tflite.graph import WEIGHTED, Graph
@@ -110,11 +112,40 @@ def test_the_noise_of_an_error_is_that_of_the_linear_network_after_it(pixels):
     graph = TensorflowGraph(content)
     tensor = next(op.outputs[0] for op in graph.operators if op.name == "CONV_2D")
     error = rng.normal(0, 1, graph.graph.shape(tensor)).astype(np.float32)
-    found = noise(graph, images, {tensor: [lambda values: error + 0 * values[tensor], lambda values: 0 * error]})
-    kernel = model.get_layer("logits").get_weights()[0]
-    exact = len(images) * np.sum((error.reshape(-1) @ kernel) ** 2) / np.sum(predict(content, images) ** 2)
-    assert found[tensor][0] == pytest.approx(exact, rel=0.3)  # 96 random v
-    assert found[tensor][1] == 0
+    errors = {tensor: [lambda values: error + 0 * values[tensor], lambda values: 0 * error + 1]}
+    kernel = model.get_layer("logits").get_weights()[0].reshape(-1, 4, 6)
+    varying = (error - error.mean((0, 1, 2))).reshape(-1, 4)  # the biases absorb the mean of each channel
+    by_channel = np.square(np.einsum("pc,pco->co", varying, kernel)).sum(1)
+    power = np.sum(predict(content, images) ** 2) / len(images)
+    exact = np.sum(np.einsum("pc,pco->o", varying, kernel) ** 2) / power
+    found = noise(graph, images, errors)[tensor]
+    assert found[0] == pytest.approx(exact, rel=0.3)  # 96 random v
+    assert found[1] == pytest.approx(0, abs=1e-9)
+    found = noise(graph, images, errors, by_channel=True)[tensor]
+    np.testing.assert_allclose(found[0], by_channel / power, rtol=0.4)
+
+
+def test_a_channel_is_clipped_where_its_range_is_wider_than_its_values(pixels):
+    content, images = _float_content(), pixels.astype(np.float32)
+    name = sorted(equalizable(content))[0]
+    seen = observe(content, images, frozenset([name]))[1][name]
+    wide = np.arange(len(seen.low)) % 2 == 0
+    high = np.where(wide, seen.mean + 3 * (seen.high - seen.mean), seen.high)
+    told = {name: dataclasses.replace(seen, high=high)}
+    found = least_noise_channels(TensorflowGraph(content), images, told)[name]
+    share = (found.high - seen.mean) / (high - seen.mean)
+    np.testing.assert_allclose(share[wide], 0.65)
+    assert share[~wide].min() > 0.8
+
+
+def test_channels_are_shifted_to_the_middle_of_their_ranges(pixels):
+    content, images = _float_content(), pixels.astype(np.float32)
+    _, statistics = observe(content, images, equalizable(content))
+    changed, maps = equalized(content, statistics, centre="middle")
+    assert sqnr_db(predict(content, images), predict(changed, images)) > 60
+    (name, *_) = [name for name, map_ in maps.items() if np.any(map_.shift)]
+    after = observe(changed, images, frozenset([name]))[1][name]
+    np.testing.assert_allclose(after.low, -after.high, rtol=1e-3)
 
 
 def test_gains_through_relu6_keep_the_outputs(pixels):
@@ -182,3 +213,10 @@ def test_an_unknown_option_is_refused_by_name(options):
     (name, value), *_ = options.items()
     with pytest.raises(InputError, match=f"{name} of an int8 scheme.*{value}"):
         Int8(**options)
+
+
+def test_high_effort_also_tries_the_mirror_images():
+    tried = _corrections("gptq", None, thorough=True)
+    assert {c.mirrored for c in tried if c.method == "gptq"} == {True, False}
+    assert [c.mirrored for c in _corrections("gptq", 2.0, thorough=True)] == [True, False, False, False]
+    assert not any(c.mirrored for c in _corrections("gptq", None, thorough=False))

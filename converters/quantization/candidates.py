@@ -21,9 +21,12 @@ MEMORY_BYTES = 1_000_000_000  # of activations held at once; models with larger 
 # The least gain over the plain file: MARGIN_DB, and more where few images measure it. A smaller gain may be chance and
 # a loss on other images. Where correction works, it gains about 5 dB.
 MARGIN_DB, MARGIN_OF_FEW_DB = 1.5, 4.0
-HOPELESS_DB = 1.0  # a candidate that is worse than the plain file by more, before correction, is not corrected
+# A candidate that is worse than the plain file by more, before correction, is not corrected; of thorough effort, one
+# that is worse than the best by more, once corrected, is not corrected in other ways.
+HOPELESS_DB = 1.0
 DAMPINGS = (4.0, 16.0)  # tried in this order
-THOROUGH_DAMPINGS = (4.0, 16.0, 64.0)  # all tried
+THOROUGH_DAMPINGS = (4.0, 8.0, 16.0, 64.0)  # all tried
+MIRRORED_DAMPINGS = (4.0, 8.0, 16.0)  # of the images and their mirror images; all tried
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def best_candidate(
         method: the strongest correction that is tried: `gptq` (weights and biases), `bias` or `none`.
         damping: GPTQ's Hessian damping, see `correct`; None tries `DAMPINGS`.
         compared: how many of the first candidates are all tried, so that the best of them is taken.
-        thorough: whether all of `THOROUGH_DAMPINGS` are tried as well.
+        thorough: whether all of `THOROUGH_DAMPINGS` are tried as well, also with mirror images.
 
     Returns:
         The file, and the candidate that it was made from: corrected by the method or by a weaker one, or the plain
@@ -83,16 +86,15 @@ def best_candidate(
         if best is not None and place >= compared:
             break
         candidate = plain if make is candidates[-1] else make(given)
-        if candidate.content in seen or score(candidate.content) < least - HOPELESS_DB:
+        if candidate.content in seen or (not thorough and score(candidate.content) < least - HOPELESS_DB):
             continue
         seen.add(candidate.content)
-        dampings = THOROUGH_DAMPINGS if thorough else DAMPINGS
-        for correction, factor in _corrections(method, dampings if damping is None else (damping,)):
-            content = _corrected(candidate, given, correction, factor)
+        for correction in _corrections(method, damping, thorough=thorough):
+            content = _corrected(candidate, given, correction)
             reached = score(content)
             if reached > (enough if best is None else best[0]):
                 best = reached, content, candidate
-            if best is not None and not (thorough and correction == "gptq"):
+            if best is not None and (not thorough or reached < best[0] - HOPELESS_DB):
                 break
     if best is not None:
         return best[1:]
@@ -100,15 +102,32 @@ def best_candidate(
     return plain.content, plain
 
 
-def _corrections(method: str, dampings: Sequence[float]) -> list[tuple[str, float | None]]:
-    """The corrections to try, with GPTQ's damping, from `method` to weaker ones."""
-    corrections: list[tuple[str, float | None]] = [("gptq", factor) for factor in dampings]
-    corrections += [("bias", None), ("none", None)]
-    return [pair for pair in corrections if METHODS.index(pair[0]) >= METHODS.index(method)]
+@dataclass(frozen=True)
+class _Correction:
+    """A method, GPTQ's damping, and whether the mirror images are used too."""
+
+    method: str
+    damping: float | None = None
+    mirrored: bool = False
 
 
-def _corrected(candidate: Candidate, inputs: np.ndarray, correction: str, damping: float | None) -> bytes:
-    if correction == "none":
+def _corrections(method: str, damping: float | None, *, thorough: bool) -> list[_Correction]:
+    """The corrections to try, from `method` to weaker ones."""
+    mirrored: Sequence[float] = MIRRORED_DAMPINGS if thorough else ()
+    dampings: Sequence[float] = THOROUGH_DAMPINGS if thorough else DAMPINGS
+    if damping is not None:
+        mirrored, dampings = [damping] * bool(mirrored), [damping]
+    corrections = [_Correction("gptq", factor, mirrored=True) for factor in mirrored]
+    corrections += [_Correction("gptq", factor) for factor in dampings]
+    corrections += [_Correction("bias"), _Correction("none")]
+    return [c for c in corrections if METHODS.index(c.method) >= METHODS.index(method)]
+
+
+def _corrected(candidate: Candidate, inputs: np.ndarray, correction: _Correction) -> bytes:
+    if correction.method == "none":
         return candidate.content
-    images = inputs[: max(1, MEMORY_BYTES // bytes_per_image(Graph(candidate.float_content)))]
-    return correct(candidate.float_content, candidate.content, images, damping=damping)
+    most = max(1, MEMORY_BYTES // bytes_per_image(Graph(candidate.float_content)))
+    images = inputs[:most]
+    if correction.mirrored:
+        images = np.concatenate([images, images[: most - len(images), :, ::-1]])
+    return correct(candidate.float_content, candidate.content, images, damping=correction.damping)

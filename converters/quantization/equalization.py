@@ -53,7 +53,11 @@ def equalizable(content: bytes) -> frozenset[str]:
 
 
 def equalized(
-    content: bytes, statistics: Mapping[str, ChannelStatistics], gains: Mapping[str, np.ndarray] | None = None
+    content: bytes,
+    statistics: Mapping[str, ChannelStatistics],
+    gains: Mapping[str, np.ndarray] | None = None,
+    *,
+    centre: str = "mean",
 ) -> tuple[bytes, dict[str, ChannelMap]]:
     """A float graph with the same outputs that quantizes better.
 
@@ -62,6 +66,7 @@ def equalized(
         statistics: of the channels of its `equalizable` tensors, by name.
         gains: factors, `(channels,)`, of tensors between layers, by name, in the place of those that are chosen here,
             or of tensors after a RELU6, see `relu6_gains`.
+        centre: what becomes 0 in each channel that can be shifted: its `mean`, or the `middle` of its range.
 
     Returns:
         The file, and how the channels of each changed tensor were mapped, by name.
@@ -72,7 +77,7 @@ def equalized(
     for group in channel_groups(graph):
         if all(np.isfinite(by_tensor[t].variance).all() for t in group.tensors):
             given = (gains or {}).get(graph.name(group.tensors[0]))
-            maps.update(_maps(graph, group, by_tensor, given))
+            maps.update(_maps(graph, group, by_tensor, given, middle=centre == "middle"))
     by_name = {graph.name(tensor): tensor for operator in graph.operators() for tensor in operator.outputs}
     for name, gain in (gains or {}).items():
         maps.setdefault(by_name[name], ChannelMap(gain, np.zeros_like(gain)))
@@ -179,7 +184,12 @@ def _by_channel(graph: Graph, operator: Operator) -> bool:
 
 
 def _maps(
-    graph: Graph, group: ChannelGroup, statistics: Mapping[int, ChannelStatistics], given: np.ndarray | None
+    graph: Graph,
+    group: ChannelGroup,
+    statistics: Mapping[int, ChannelStatistics],
+    given: np.ndarray | None,
+    *,
+    middle: bool,
 ) -> dict[int, ChannelMap]:
     """The gain of a group, given or with the least expected noise after its readers, and each tensor's shift."""
     centre: dict[int, np.ndarray] = {}
@@ -188,7 +198,8 @@ def _maps(
         if not group.shiftable:
             centre[output] = np.zeros_like(statistics[output].mean)
         elif writer.name in WEIGHTED:
-            centre[output] = statistics[output].mean
+            of_output = statistics[output]
+            centre[output] = (of_output.low + of_output.high) / 2 if middle else of_output.mean
         else:
             centre[output] = np.sum([centre[t] for t in writer.inputs if t in centre], axis=0)
     low = {t: np.minimum(statistics[t].low - centre[t], 0) for t in group.tensors}

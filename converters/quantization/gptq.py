@@ -34,7 +34,7 @@ from converters.tflite.graph import WEIGHTED, Graph, Operator
 from converters.tflite.runtime import interpreter, to_input
 
 # Samples for each value of a patch: 16, or 4 where that is more than MANY_SAMPLES.
-MIN_SAMPLES, SAMPLES_PER_VALUE, MANY_SAMPLES, LEAST_PER_VALUE = 512, 16, 4096, 4
+MIN_SAMPLES, SAMPLES_PER_VALUE, MANY_SAMPLES, LEAST_PER_VALUE = 2048, 16, 4096, 4
 MAX_PATCH = 4800  # values of a patch; the weights of a layer with larger ones are not optimized: too slow
 # Per value of the patch: keeps the Hessian's condition number below 1e5, within the precision of float32.
 LEAST_DAMPING = 1e-5

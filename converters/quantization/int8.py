@@ -15,7 +15,7 @@ from converters.quantization.normalization import NormalizedGraph
 from converters.quantization.ranges import ChannelStatistics, Ranges, activation_ranges, clipped_ranges, observe
 from converters.quantization.relu6_gains import least_noise_gains, relu6_tensors
 from converters.quantization.rewrite import full_integer
-from converters.quantization.sensitivity import least_noise_ranges
+from converters.quantization.sensitivity import least_noise_channels, least_noise_ranges
 from converters.quantization.tensorflow_graph import TensorflowGraph, tensorflow_graph
 from converters.quantization.weight_equalization import weight_gains
 from converters.tflite.channels import ChannelMap, with_channels
@@ -102,6 +102,7 @@ class _Making:
         """Equalized also through RELU6, with gains and ranges by their effect on the outputs."""
         relu6 = relu6_tensors(self._content)
         statistics = observe(self._content, images, self._equalizable | relu6)[1]
+        centre = "mean"
         if self._options.weights != "per_channel":
             gains = weight_gains(self._content, statistics, strength=STRENGTHS[0])
         elif relu6:
@@ -109,7 +110,10 @@ class _Making:
             gains = least_noise_gains(graph, of_half, images[1::2][:MOST_PROBED])
         else:
             gains = {}
-        content, maps = equalized(self._content, statistics, gains)
+        if self._options.weights == "per_channel":
+            centre, linear = "middle", {name: statistics[name] for name in self._equalizable}
+            statistics = {**statistics, **least_noise_channels(graph, images[:MOST_PROBED], linear)}
+        content, maps = equalized(self._content, statistics, gains, centre=centre)
         ranges = activation_ranges(content, images)
         ranges = least_noise_ranges(TensorflowGraph(content), images[:MOST_PROBED], ranges)
         return self._integer(content, ranges, maps)

@@ -2,8 +2,8 @@
 
 A channel that stays below 6 can be scaled up until it reaches the range of the tensor's largest channels; its values
 then round to finer steps, and RELU6 clips it at 6 divided by its gain. A strong gain is precise and clips values that
-the calibration images do not show, a weak one the reverse; which is better is measured on images that did not make
-the gains.
+the calibration images do not show, a weak one the reverse; which is better is measured, for each channel first and
+then for the tensor with the layers that read it, on images that did not make the gains.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from converters.tflite.graph import Graph, Operator
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the largest gain of each channel
 SHARES = (1.0, 0.8, 0.6, 0.45)  # of the range that remains, which is searched more closely afterwards
 HEADROOM = 1.3  # a channel's largest value on other images, as a multiple of that on these
+LIMITS = (HEADROOM, 1.15, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of a channel's largest value: where it may be clipped
 LIMIT = 6.0
 
 
@@ -47,13 +48,15 @@ def least_noise_gains(
     errors: dict[int, list[Error]] = {}
     gains: dict[int, list[np.ndarray]] = {}
     reading: dict[int, list[Operator]] = {}
+    limits = _least_noise_limits(graph, statistics, inputs)
     for operator, readers in relu6_layers(graph.graph).items():
         tensor = operator.outputs[0]
-        high = np.minimum(statistics[graph.graph.name(tensor)].high * HEADROOM, LIMIT)
-        if high.max() <= 0:
+        if tensor not in limits:
             continue
+        high = limits[tensor]
         room = np.clip(high.max() / np.maximum(high, 1e-30), 1, MAX_GAIN)
-        room[high <= 1e-6 * high.max()] = 1.0  # silent on these images, but perhaps not on others
+        seen = statistics[graph.graph.name(tensor)].high
+        room[seen <= 1e-6 * seen.max()] = 1.0  # silent on these images, but perhaps not on others
         gains[tensor] = [(room**exponent).astype(np.float32) for exponent in EXPONENTS]
         errors[tensor] = [
             _activation_error(tensor, gain, share * float((gain * high).max()))
@@ -72,6 +75,32 @@ def least_noise_gains(
         if best:
             chosen[graph.graph.name(tensor)] = candidates[best].astype(np.float64)
     return chosen
+
+
+def _least_noise_limits(
+    graph: TensorflowGraph, statistics: Mapping[str, ChannelStatistics], inputs: np.ndarray
+) -> dict[int, np.ndarray]:
+    """The limit of each channel after a RELU6 that has the least noise if all steps are below it; `(channels,)`."""
+    candidates: dict[int, list[np.ndarray]] = {}
+    for operator in relu6_layers(graph.graph):
+        high = statistics[graph.graph.name(operator.outputs[0])].high
+        if high.max() > 0:
+            least = 1e-6 * high.max()
+            candidates[operator.outputs[0]] = [np.clip(high * share, least, LIMIT) for share in LIMITS]
+    errors = {t: [_channel_error(t, limit) for limit in limits] for t, limits in candidates.items()}
+    costs = noise(graph, inputs, errors, by_channel=True)
+    return {t: np.take_along_axis(np.array(candidates[t]), costs[t].argmin(0)[None], 0)[0] for t in candidates}
+
+
+def _channel_error(tensor: int, limit: np.ndarray) -> Error:
+    step = (limit / 255).astype(np.float32)
+
+    def error(values: Mapping[int, Any]) -> Any:
+        import tensorflow as tf
+
+        return tf.round(tf.clip_by_value(values[tensor] / step, 0.0, 255.0)) * step - values[tensor]
+
+    return error
 
 
 def _activation_error(tensor: int, gain: np.ndarray, high: float) -> Error:

@@ -8,19 +8,25 @@ tensor itself, it depends on how much the network uses a channel, and it include
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import dataclasses
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from converters.quantization.ranges import Ranges
+from converters.quantization.ranges import ChannelStatistics, Ranges
 from converters.quantization.tensorflow_graph import TensorflowGraph
 
 PROBES = 2  # random v for each image
-BATCH = 8  # images of one backward pass
+BATCH = 4  # images of one backward pass
 ONE_SIDED = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35)  # shares of a range whose other end is 0
 TWO_SIDED = (1.0, 0.85, 0.7, 0.55, 0.42)  # of each end of any other range
 LOWEST = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the low end of the logits, whose largest decides the class
+
+CHANNEL = (1.1, 0.85, 0.65)  # of the distance from a channel's mean to each end of its range
 
 FIXED = ("RESHAPE", "SOFTMAX", "LOGISTIC", "TANH", "MAX_POOL_2D")  # operators whose output's range is not their own
 
@@ -28,19 +34,26 @@ FIXED = ("RESHAPE", "SOFTMAX", "LOGISTIC", "TANH", "MAX_POOL_2D")  # operators w
 Error = Callable[[Mapping[int, Any]], Any]
 
 
-def noise(graph: TensorflowGraph, inputs: np.ndarray, errors: Mapping[int, Sequence[Error]]) -> dict[int, np.ndarray]:
+def noise(
+    graph: TensorflowGraph, inputs: np.ndarray, errors: Mapping[int, Sequence[Error]], *, by_channel: bool = False
+) -> dict[int, np.ndarray]:
     """The expected noise of the outputs for errors of tensors, as shares of the outputs' power.
+
+    The mean of each channel's error is left out: the biases of the layers after it are corrected for it.
 
     Args:
         graph: the float graph.
         inputs: `(n, height, width, channels)`, its input; whole batches of it are used.
         errors: candidates by tensor, each as the error of that tensor.
+        by_channel: whether the noise of each channel is returned alone.
 
     Returns:
-        For each tensor, one number for each candidate.
+        For each tensor `(candidates,)`, or `(candidates, channels)`.
     """
     import tensorflow as tf
 
+    if not errors:
+        return {}
     tensors, output = list(errors), _logits(graph)
     width = int(np.prod(graph.graph.shape(output)))
 
@@ -53,14 +66,16 @@ def noise(graph: TensorflowGraph, inputs: np.ndarray, errors: Mapping[int, Seque
         gradients = [tape.gradient(total, [values[t] for t in tensors]) for total in probed]
         costs: list[Any] = []
         for place, tensor in enumerate(tensors):
-            axes = list(range(1, len(values[tensor].shape)))
+            rank = len(values[tensor].shape)
+            axes, summed = list(range(rank - 1)), list(range(1, rank - 1 if by_channel else rank))
             row: list[Any] = []
             for error in errors[tensor]:
                 # One after the other: all at once they fill the memory.
                 with tf.control_dependencies(row[-1:] or costs[-1:]):
                     wrong = error(values)
-                    changes = [tf.reduce_sum(wrong * gradient[place], axes) for gradient in gradients]
-                    row.append(tf.reduce_sum(tf.square(tf.stack(changes))) / PROBES)
+                    wrong -= tf.reduce_mean(wrong, axes, keepdims=True)
+                    changes = tf.stack([tf.reduce_sum(wrong * gradient[place], summed) for gradient in gradients])
+                    row.append(tf.reduce_sum(tf.square(changes), [0, 1]) / PROBES)
             costs.append(tf.stack(row))
         return costs, tf.reduce_sum(tf.square(logits))
 
@@ -68,14 +83,23 @@ def noise(graph: TensorflowGraph, inputs: np.ndarray, errors: Mapping[int, Seque
     specifications = [tf.TensorSpec(shape, tf.float32) for shape in ((size, *inputs.shape[1:]), (PROBES, size, width))]
     compiled = tf.function(step, autograph=False).get_concrete_function(*specifications)
     random, power = np.random.default_rng(0), 0.0
-    totals = [np.zeros(len(errors[tensor]), np.float64) for tensor in tensors]
+    totals: list[Any] = [0.0] * len(tensors)
     for start in range(0, len(inputs) - size + 1, size):
         images = inputs[start : start + size].astype(np.float32)
         signs = random.choice(np.array([-1, 1], np.float32), (PROBES, size, width))
         costs, squares = compiled(tf.constant(images), tf.constant(signs))
         totals = [total + np.asarray(cost, np.float64) for total, cost in zip(totals, costs, strict=True)]
         power += float(squares)
+    del compiled
+    _release_memory()
     return {tensor: total / max(power, 1e-30) for tensor, total in zip(tensors, totals, strict=True)}
+
+
+def _release_memory() -> None:
+    """Return the memory of freed TensorFlow functions to the system, about 0.5 GB, which glibc would keep."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # other C libraries
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _logits(graph: TensorflowGraph) -> int:
@@ -98,6 +122,42 @@ def rounded(values: Any, low: float, high: float) -> Any:
     import tensorflow as tf
 
     return tf.quantization.fake_quant_with_min_max_args(values, low, high)
+
+
+def least_noise_channels(
+    graph: TensorflowGraph, inputs: np.ndarray, statistics: Mapping[str, ChannelStatistics]
+) -> dict[str, ChannelStatistics]:
+    """The statistics with the part of each channel's range that changes the outputs least if it has all 256 steps.
+
+    Args:
+        graph: the float graph.
+        inputs: `(n, height, width, channels)`.
+        statistics: of the channels of tensors, by name.
+    """
+    tensors = {operator.outputs[0]: graph.graph.name(operator.outputs[0]) for operator in graph.operators}
+    ends: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for tensor, name in tensors.items():
+        if name in statistics:
+            of = statistics[name]
+            below, above = of.mean - of.low, of.high - of.mean
+            ends[tensor] = [(of.mean - a * below, of.mean + b * above) for a in CHANNEL for b in CHANNEL]
+
+    def error(tensor: int, low: np.ndarray, high: np.ndarray) -> Error:
+        import tensorflow as tf
+
+        step = (np.maximum(high - low, 1e-12) / 255).astype(np.float32)
+        start = low.astype(np.float32)
+        return lambda values: (
+            tf.round(tf.clip_by_value((values[tensor] - start) / step, 0.0, 255.0)) * step + start - values[tensor]
+        )
+
+    errors = {tensor: [error(tensor, low, high) for low, high in pairs] for tensor, pairs in ends.items()}
+    best = {t: cost.argmin(0)[None] for t, cost in noise(graph, inputs, errors, by_channel=True).items()}
+    chosen = dict(statistics)
+    for t, pairs in ends.items():
+        low, high = (np.take_along_axis(np.array(end), best[t], 0)[0] for end in zip(*pairs, strict=True))
+        chosen[tensors[t]] = dataclasses.replace(statistics[tensors[t]], low=low, high=high)
+    return chosen
 
 
 def least_noise_ranges(graph: TensorflowGraph, inputs: np.ndarray, ranges: Ranges) -> Ranges:
