@@ -109,6 +109,22 @@ def test_pruning_without_images_is_done_at_once(digits_network):
     assert np.abs(before[kept]).min() > np.abs(before[~kept]).max()
 
 
+def test_zeros_are_divided_between_layers_by_the_scores_of_the_paper(digits_network):
+    pruned = prune(digits_network, Prune(0.6, allocation="lamp"))
+    assert total_sparsity(pruned) == pytest.approx(0.6, abs=0.01)
+    scores = {}
+    for name in sparsity(digits_network):
+        before = np.asarray(digits_network.get_layer(name).kernel)
+        after = np.asarray(pruned.get_layer(name).kernel)
+        squares = np.sort(np.square(before.astype(float)).reshape(-1))
+        score = [square / squares[place:].sum() for place, square in enumerate(squares)]  # equation 2
+        zeros = int((after == 0).sum())
+        assert np.abs(before[after == 0]).max(initial=0) <= np.abs(before[after != 0]).min()
+        scores[name] = max(score[:zeros], default=0.0), score[zeros]
+    assert max(removed for removed, _ in scores.values()) <= min(kept for _, kept in scores.values())
+    assert len({round(share, 3) for share in sparsity(pruned).values()}) > 1
+
+
 def test_the_callback_prunes_in_a_training_of_ones_own(digits):
     import keras
     from keras import layers

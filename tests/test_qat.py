@@ -95,6 +95,22 @@ def test_zeros_of_a_pruned_model_stay_zero_with_few_weight_values(digits, digits
     assert np.abs(after - kernel).max() > 1e-5
 
 
+@pytest.mark.parametrize("zeros", [0.75, 0.0])
+def test_few_zeros_of_a_layer_stay_zero_where_the_model_is_pruned(zeros):
+    from tiny_training import network
+
+    from edge_cv.compression.qat import rounded_kernels
+
+    model = network()
+    for name, share in (("stem_conv", zeros), ("block1_conv", 0.05)):
+        kernel = model.get_layer(name).kernel
+        size = np.abs(np.asarray(kernel))
+        kernel.assign(kernel * (size >= np.quantile(size, share)))
+    parts = rounded_kernels(model, 127, None)
+    assert parts["block1_conv", "kernel"].pruned == (zeros > 0)
+    assert not parts["logits", "kernel"].pruned  # it has no zeros
+
+
 @pytest.mark.slow
 def test_equal_weights_of_a_clustered_model_stay_equal(digits, digits_model):
     from edge_cv.compression.keras_graph import clone

@@ -129,6 +129,9 @@ def compress(
     sparsity: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Set this share of the weights to zero.")
     ] = None,
+    allocation: Annotated[
+        str, typer.Option(help="Of zeros to layers: uniform; or lamp, which keeps more accuracy where photos are few.")
+    ] = "uniform",
     clusters: Annotated[int | None, typer.Option(help="Number of different weights in a layer.")] = None,
     qat: Annotated[bool, typer.Option("--qat", help="Quantization-aware training for int8.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of fine-tuning in each stage.")] = None,
@@ -165,7 +168,7 @@ def compress(
 
     stages: dict[str, Any] = {
         "channel_prune": None if channels is None else recipes.ChannelPrune(channels),
-        "prune": None if sparsity is None else recipes.Prune(sparsity),
+        "prune": None if sparsity is None else recipes.Prune(sparsity, allocation=allocation),
         "cluster": None if clusters is None else recipes.WeightClustering(clusters),
         "qat": recipes.Qat() if qat else None,
     }

@@ -1,6 +1,7 @@
 """Magnitude pruning: the smallest weights are set to zero while the model is fine-tuned.
 
 To prune, or not to prune, Zhu and Gupta 2017, https://arxiv.org/abs/1710.01878 (polynomial schedule);
+Layer-adaptive Sparsity for the Magnitude-based Pruning, Lee et al. 2021, https://arxiv.org/abs/2010.07611 (LAMP);
 Accelerating Sparse Deep Neural Networks, Mishra et al. 2021, https://arxiv.org/abs/2104.08378 (2:4 pattern)
 
 Zeros make the compressed file smaller. They reduce latency only in a runtime with sparse kernels.
@@ -68,8 +69,9 @@ def prune(
         return prune_by_tfmot(model, selected, part, batches, progress=progress)
     pruned = clone(model)
     if batches is None:
-        for kernel in _selected_kernels(pruned, part.exclude):
-            kernel.assign(kernel * magnitude_mask(kernel, part.sparsity, part.pattern))
+        kernels = _selected_kernels(pruned, part.exclude)
+        for kernel, mask in zip(kernels, masks(kernels, part, part.sparsity), strict=True):
+            kernel.assign(kernel * mask)
         return pruned
     pruning = PruningCallback(part, steps_per_epoch=len(batches))
     fine_tune(
@@ -131,8 +133,7 @@ class PruningCallback(StepCallback):
             return
         _ = self.model  # on JAX this brings the trained values back into the variables
         if sparsity is not None:
-            masks = [magnitude_mask(kernel, sparsity, self.part.pattern) for kernel in self._kernels]
-            self._masks = [ops.convert_to_tensor(mask) for mask in masks]
+            self._masks = [ops.convert_to_tensor(mask) for mask in masks(self._kernels, self.part, sparsity)]
         self._set_to_zero(self._kernels)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -173,6 +174,40 @@ def scheduled_sparsity(part: Prune, begin: int, end: int, step: int) -> float | 
     if part.schedule == "constant":
         return part.sparsity
     return part.sparsity * (1 - (1 - (step - begin) / (end - begin)) ** POWER)
+
+
+def masks(kernels: Sequence[Any], part: Prune, sparsity: float) -> list[np.ndarray]:
+    """The mask of each kernel, see `magnitude_mask`.
+
+    Args:
+        kernels: `(..., inputs, outputs)` each.
+        part: the pattern, and how the zeros are divided between the layers.
+        sparsity: share of zeros in all kernels together.
+    """
+    if part.allocation == "uniform" or part.pattern != "any":
+        return [magnitude_mask(kernel, sparsity, part.pattern) for kernel in kernels]
+    scores = [lamp_scores(np.asarray(ops.convert_to_numpy(kernel))) for kernel in kernels]
+    kept = magnitude_mask(np.concatenate([score.reshape(-1) for score in scores]), sparsity, part.pattern)
+    ends = np.cumsum([score.size for score in scores])[:-1]
+    return [mask.reshape(score.shape) for mask, score in zip(np.split(kept, ends), scores, strict=True)]
+
+
+def lamp_scores(kernel: np.ndarray) -> np.ndarray:
+    """The square of each weight, divided by the sum of the squares of the weights of its kernel that are not smaller.
+
+    Weights of different layers can be compared by it: the largest of each layer has 1, and is kept.
+
+    Args:
+        kernel: of any shape.
+
+    Returns:
+        0..1, of the kernel's shape.
+    """
+    squares = np.square(kernel.reshape(-1).astype(np.float64))
+    order = np.argsort(squares)
+    scores = np.empty(squares.shape)
+    scores[order] = squares[order] / np.maximum(np.cumsum(squares[order][::-1])[::-1], np.finfo(np.float64).tiny)
+    return scores.reshape(kernel.shape)
 
 
 def magnitude_mask(kernel: Any, sparsity: float, pattern: str) -> np.ndarray:

@@ -246,9 +246,10 @@ def rounded_kernels(network: keras.Model, steps: int, gain: np.ndarray | None) -
         gain: factors `(inputs,)` by which the file multiplies the first convolution's weights; None for none.
     """
     from edge_cv.compression.fake_quantization import INT8_STEPS, RoundedKernel
-    from edge_cv.compression.pruning import PRUNED_SPARSITY
+    from edge_cv.compression.pruning import PRUNED_SPARSITY, total_sparsity
     from edge_cv.models.kernels import KERNELS
 
+    fewest = 0.0 if total_sparsity(network) > PRUNED_SPARSITY else PRUNED_SPARSITY  # zeros of a pruned kernel
     parts: dict[KernelName, Any] = {}
     for name, layer in leaf_layers(network).items():
         kind = type(layer).__name__
@@ -263,7 +264,7 @@ def rounded_kernels(network: keras.Model, steps: int, gain: np.ndarray | None) -
                 axes,
                 steps=INT8_STEPS if kernel.depthwise else steps,
                 gain=gain if first else None,
-                pruned=bool(np.mean(value == 0) > PRUNED_SPARSITY),
+                pruned=bool(np.mean(value == 0) > fewest),
                 values=values if values <= MAX_CLUSTERS and 4 * values <= value.size else 0,
             )
             part.start(value)

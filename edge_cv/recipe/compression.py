@@ -12,6 +12,7 @@ from edge_cv.recipe.training import PRECISIONS
 
 INT8_VALUES = 255  # of a weight, -127..127
 ENGINES = ("keras", "tfmot")  # that prune, cluster and simulate int8
+ALLOCATIONS = ("uniform", "lamp")  # of zeros to layers
 RANGES = ("ema", "lsq")  # of activations in quantization-aware training
 IMPORTANCE = ("sensitivity", "batch_norm", "l1")  # of channels
 
@@ -142,6 +143,9 @@ class Prune(Part):
         fine_tuning: the training during and after pruning.
         engine: `keras`, this project's own, on any backend of Keras; or `tfmot`, tensorflow-model-optimization on a
             tf_keras copy of the model.
+        allocation: how the zeros are divided between the layers: `uniform`, the same share in each, as always with the
+            pattern 2:4 and with tfmot; or `lamp`, fewer in layers that depend on each of their weights more
+            (https://arxiv.org/abs/2010.07611).
     """
 
     sparsity: float = 0.75
@@ -152,6 +156,7 @@ class Prune(Part):
     exclude: tuple[str, ...] = ()
     fine_tuning: FineTuning = FineTuning()
     engine: str = "keras"
+    allocation: str = "uniform"
 
     def steps(self, steps_per_epoch: int) -> int:
         """The length of the training in steps: the more weights are removed, the longer."""
@@ -192,6 +197,8 @@ class Prune(Part):
             raise unknown("schedule of Prune", self.schedule, ("polynomial", "constant"))
         if self.pattern not in ("any", "2:4"):
             raise unknown("pattern of Prune", self.pattern, ("any", "2:4"))
+        if self.allocation not in ALLOCATIONS:
+            raise unknown("allocation of Prune", self.allocation, ALLOCATIONS)
         if self.pattern == "2:4" and (self.sparsity, self.schedule) != (0.5, "constant"):
             raise InputError(
                 "Prune with pattern='2:4' must have sparsity=0.5 and schedule='constant'. "
