@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
@@ -76,3 +81,39 @@ def test_channels_are_removed_in_the_order_of_the_given_importance(linear_model)
     kept = remove_channels(linear_model, 0.95, importance=importance).get_layer("second").kernel
     expected = np.delete(np.asarray(linear_model.get_layer("second").kernel), unimportant, axis=-1)
     np.testing.assert_array_equal(kept, expected)
+
+
+ON_ONE_BACKEND = """
+import sys
+import keras, numpy as np
+from keras import layers
+from edge_cv.compression.channel_graph import ChannelGraph
+from edge_cv.compression.channel_sensitivity import channel_sensitivity
+
+class Images:
+    def epoch(self, number):
+        rng = np.random.default_rng(number)
+        yield rng.normal(0, 1, (4, 8, 8, 3)).astype(np.float32), None
+
+image = keras.Input((8, 8, 3))
+x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(12, 3, name="first")(image)))
+x = layers.Conv2D(8, 1, name="second")(layers.DepthwiseConv2D(3)(x))
+model = keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+rng = np.random.default_rng(0)
+signs = {False: (1,), True: (-1, 1)}
+model.set_weights([rng.uniform(0.1, 1, w.shape) * rng.choice(signs[w.ndim > 1], w.shape) for w in model.get_weights()])
+np.save(sys.argv[1], channel_sensitivity(model, ChannelGraph(model), Images()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("jax") is None, reason="jax is an extra")
+def test_jax_measures_the_sensitivity_that_tensorflow_measures(tmp_path):
+    measured = []
+    for backend in ("tensorflow", "jax"):
+        environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(sys.path)}
+        file = tmp_path / f"{backend}.npy"
+        subprocess.run([sys.executable, "-c", ON_ONE_BACKEND, file], env=environment, check=True)
+        measured.append(np.load(file))
+    assert measured[0].max() > 0
+    np.testing.assert_allclose(measured[1], measured[0], rtol=1e-3, atol=1e-6)

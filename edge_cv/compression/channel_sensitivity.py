@@ -10,6 +10,7 @@ gets a random sign, and in the square the products of different outputs cancel o
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,10 @@ def _by_input(products: np.ndarray, inputs: int) -> np.ndarray:
 
 def _gradients(model: keras.Model, kernels: list[Any]) -> Any:
     """A function of images and signs: the gradients of the signed sum of the outputs."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        return functools.partial(_jax_gradients(model, kernels), [kernel.value for kernel in kernels])
     import tensorflow as tf
 
     @tf.function(reduce_retracing=True)
@@ -80,3 +85,15 @@ def _gradients(model: keras.Model, kernels: list[Any]) -> Any:
         return tape.gradient(total, [kernel.value for kernel in kernels])
 
     return gradients
+
+
+def _jax_gradients(model: keras.Model, kernels: list[Any]) -> Any:
+    """As `_gradients`, with the kernels' values as the first argument."""
+    import jax
+    import keras
+
+    def signed_sum(values: list[Any], images: Any, signs: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(kernels, values, strict=True))):
+            return (model(images, training=False) * signs).sum()
+
+    return jax.jit(jax.grad(signed_sum))
