@@ -167,7 +167,7 @@ def check_onnx(scheme: str, opset: int = OPSET, target: str | None = None, batch
         raise unknown("ONNX scheme", scheme, ONNX_SQNR_DB)
     if target is not None and target not in ONNX_TARGETS:
         raise unknown("ONNX target", target, ONNX_TARGETS)
-    if opset != OPSET and not (isinstance(opset, int) and MIN_OPSET <= opset <= max_opset()):
+    if not isinstance(opset, int) or (opset != OPSET and not MIN_OPSET <= opset <= max_opset()):
         raise InputError(f"opset must be a whole number in {MIN_OPSET}..{max_opset()}. Received: {opset!r}")
     if batch not in (1, FREE):
         raise InputError(f"the batch size of an ONNX file must be 1 or {FREE!r}. Received: {batch!r}")
