@@ -225,6 +225,7 @@ class TrainingLoop:
         if self.best_weights is not None:
             checkpoint.restore(self.job.network.variables, self.best_weights, "the best epoch")
         elif self.folder is not None:
+            self.job.devices.wait_for_hosts()
             checkpoint.load_weights(self.folder / BEST, self.job.network)
 
     @contextlib.contextmanager
