@@ -131,8 +131,8 @@ def test_a_channel_is_clipped_where_its_range_is_wider_than_its_values(pixels):
     seen = observe(content, images, frozenset([name]))[1][name]
     wide = np.arange(len(seen.low)) % 2 == 0
     high = np.where(wide, seen.mean + 3 * (seen.high - seen.mean), seen.high)
-    told = {name: dataclasses.replace(seen, high=high)}
-    found = least_noise_channels(TensorflowGraph(content), images, told)[name]
+    wider = {name: dataclasses.replace(seen, high=high)}
+    found = least_noise_channels(TensorflowGraph(content), images, wider)[name]
     share = (found.high - seen.mean) / (high - seen.mean)
     np.testing.assert_allclose(share[wide], 0.65)
     assert share[~wide].min() > 0.8

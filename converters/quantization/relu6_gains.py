@@ -15,7 +15,7 @@ import numpy as np
 
 from converters.quantization.equalization import MAX_GAIN, ROUNDING_SHARE, relu6_layers
 from converters.quantization.ranges import ChannelStatistics
-from converters.quantization.sensitivity import Error, noise, rounded
+from converters.quantization.sensitivity import Error, channel_error, noise, rounded
 from converters.quantization.tensorflow_graph import TensorflowGraph
 from converters.tflite.graph import Graph, Operator
 
@@ -87,20 +87,11 @@ def _least_noise_limits(
         if high.max() > 0:
             least = 1e-6 * high.max()
             candidates[operator.outputs[0]] = [np.clip(high * share, least, LIMIT) for share in LIMITS]
-    errors = {t: [_channel_error(t, limit) for limit in limits] for t, limits in candidates.items()}
+    errors = {
+        t: [channel_error(t, np.zeros_like(limit), limit) for limit in limits] for t, limits in candidates.items()
+    }
     costs = noise(graph, inputs, errors, by_channel=True)
     return {t: np.take_along_axis(np.array(candidates[t]), costs[t].argmin(0)[None], 0)[0] for t in candidates}
-
-
-def _channel_error(tensor: int, limit: np.ndarray) -> Error:
-    step = (limit / 255).astype(np.float32)
-
-    def error(values: Mapping[int, Any]) -> Any:
-        import tensorflow as tf
-
-        return tf.round(tf.clip_by_value(values[tensor] / step, 0.0, 255.0)) * step - values[tensor]
-
-    return error
 
 
 def _activation_error(tensor: int, gain: np.ndarray, high: float) -> Error:

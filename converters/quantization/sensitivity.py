@@ -124,6 +124,19 @@ def rounded(values: Any, low: float, high: float) -> Any:
     return tf.quantization.fake_quant_with_min_max_args(values, low, high)
 
 
+def channel_error(tensor: int, low: np.ndarray, high: np.ndarray) -> Error:
+    """The error of a tensor each of whose channels is rounded to 256 steps over its own range, `(channels,)` each."""
+    step = (np.maximum(high - low, 1e-12) / 255).astype(np.float32)
+    start = low.astype(np.float32)
+
+    def error(values: Mapping[int, Any]) -> Any:
+        import tensorflow as tf
+
+        return tf.round(tf.clip_by_value((values[tensor] - start) / step, 0.0, 255.0)) * step + start - values[tensor]
+
+    return error
+
+
 def least_noise_channels(
     graph: TensorflowGraph, inputs: np.ndarray, statistics: Mapping[str, ChannelStatistics]
 ) -> dict[str, ChannelStatistics]:
@@ -142,16 +155,7 @@ def least_noise_channels(
             below, above = of.mean - of.low, of.high - of.mean
             ends[tensor] = [(of.mean - a * below, of.mean + b * above) for a in CHANNEL for b in CHANNEL]
 
-    def error(tensor: int, low: np.ndarray, high: np.ndarray) -> Error:
-        import tensorflow as tf
-
-        step = (np.maximum(high - low, 1e-12) / 255).astype(np.float32)
-        start = low.astype(np.float32)
-        return lambda values: (
-            tf.round(tf.clip_by_value((values[tensor] - start) / step, 0.0, 255.0)) * step + start - values[tensor]
-        )
-
-    errors = {tensor: [error(tensor, low, high) for low, high in pairs] for tensor, pairs in ends.items()}
+    errors = {tensor: [channel_error(tensor, low, high) for low, high in pairs] for tensor, pairs in ends.items()}
     best = {t: cost.argmin(0)[None] for t, cost in noise(graph, inputs, errors, by_channel=True).items()}
     chosen = dict(statistics)
     for t, pairs in ends.items():

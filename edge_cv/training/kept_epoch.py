@@ -12,9 +12,9 @@ from edge_cv.intervals import interval_of_share
 def kept_epoch(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The entry of the epoch whose weights are kept.
 
-    It is the latest epoch whose validation score is within one standard error, or one image, of the highest: nothing
-    tells such epochs apart, and the learning rate falls. The highest score of a few dozen images is reached by chance;
-    choosing it cost up to 6 points on ten kinds of photos. With several labels an image the score has no known error:
+    It is the latest epoch whose validation score is within one standard error, or one image, of the highest: such
+    epochs differ by chance only, and the learning rate falls. Choosing the highest score of a few dozen images cost up
+    to 9 points on kinds of ImageNet photos. With several labels an image the score has no known error:
     then the highest score is kept, of a tie the lower validation loss. Without validation images it is the last epoch.
 
     The rule is Breiman's of one standard error: Classification and Regression Trees, 1984, section 3.4.3.
