@@ -8,7 +8,8 @@ import pytest
 from tiny_training import CLASSES, assert_equal, batches, coloured, network, quick, weights
 
 from edge_cv.data.input_pipeline.batches import array_batches
-from edge_cv.recipe import Fit
+from edge_cv.recipe import Fit, Teacher
+from edge_cv.recipe import Model as ModelPart
 from edge_cv.training import fit
 from edge_cv.training.optimizers import schedule
 
@@ -38,6 +39,17 @@ def test_sgd_moves_by_the_gradient_and_the_l2_penalty_of_kernels_alone():
     for new, old, slope in zip(weights(model), before, slopes, strict=True):
         decay = 0.01 * old if old.ndim > 1 else 0
         np.testing.assert_allclose(new, old - 0.1 * (slope + decay), rtol=1e-4, atol=1e-6)
+
+
+def test_the_l2_penalty_is_whole_beside_a_teacher():
+    """A student that has its teacher's weights feels no pull from it: the penalty alone moves the kernels."""
+    model, teacher = network(batch_norm=False), network(batch_norm=False)
+    before = weights(model)
+    teaching = Teacher(ModelPart("mobilenet_v2"), share=1.0)
+    settings = quick(epochs=1, schedule="constant", weight_decay=0.01, batch_size=48, teacher=teaching)
+    fit(model, batches(batch_size=48), settings, teacher=teacher)
+    for new, old in zip(weights(model), before, strict=True):
+        np.testing.assert_allclose(new, old * (1 - 0.1 * 0.01) if old.ndim > 1 else old, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.slow

@@ -106,7 +106,9 @@ class TrainingModel(keras.Model):
         if training and self.teacher is not None and self.distillation is not None:
             share, temperature = self.distillation.share, self.distillation.temperature
             taught = self._taught(self.teacher, x) if taught is None else taught
-            loss = (1 - share) * loss + share * self._distance_from_teacher(taught, temperature, logits)
+            labelled = self.loss(targets, logits, sample_weight)
+            penalty = loss - labelled if self.losses else 0.0  # the weights' own; no share of it belongs to the teacher
+            loss = (1 - share) * labelled + share * self._distance_from_teacher(taught, temperature, logits) + penalty
         if training:
             broken = self.broken_at.value
             now = ops.logical_and(broken < 0, ops.logical_not(ops.isfinite(loss)))
