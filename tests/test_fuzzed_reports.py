@@ -71,6 +71,14 @@ CONFORMANCE = {
         {"executor": "micro", "version": "1", "error": "the arena is too small"},
     ],
 }
+SENSITIVITY = {
+    "alone_sqnr_db": {"stem": 31.5, "head": None},
+    "wide_layers": ["stem"],
+    "curve": [
+        {"wide_layers": 0, "sqnr_db": 24.0, "agreement": 0.9, "latency_ms": 4.0, "size_bytes": 100},
+        {"wide_layers": 1, "sqnr_db": None, "agreement": 1.0, "latency_ms": 4.5, "size_bytes": 120},
+    ],
+}
 DELIVERY = {
     **{"name": "board", "processor": "Cortex-M7", "runtime": "TFLM", "scheme": "int8", "target": "micro"},
     "findings": [{"level": "warning", "what": "a rule", "remedy": "a remedy", "layers": ["stem"]}],
@@ -95,6 +103,7 @@ def report_text() -> str:
     int8 |= {"classes": CLASSES, "confidence": CONFIDENCE, "mistakes": MISTAKES, "groups": GROUPS, "sha256": SHA256}
     int8 |= {
         "conformance": CONFORMANCE,
+        "sensitivity": SENSITIVITY,
         "robustness": ROBUSTNESS,
         "sparsity": {"stem": 0.5, "head": 0.7},
         "total_sparsity": 0.6,

@@ -66,6 +66,8 @@ def test_a_part_refuses_an_invalid_value(make):
         ("measure.threads=(1,4)", ("measure", "threads"), (1, 4)),
         ("analysis.by=sex", ("analysis", "by"), ("sex",)),
         ("schemes=('float32','int8')", ("schemes",), ("float32", "int8")),
+        ("schemes=float32,int8", ("schemes",), ("float32", "int8")),
+        ("notes=one sentence, with a comma", ("notes",), ("one sentence, with a comma",)),
         ("model.weights=imagenet", ("model", "weights"), "imagenet"),
         ("data.calibrate=None", ("data", "calibrate"), None),
     ],

@@ -10,9 +10,10 @@ from report_examples import Page, example
 from edge_cv.evaluation.conformance import Conformance, ExecutorResult
 from edge_cv.evaluation.groups import Group, Grouping
 from edge_cv.evaluation.per_class import ClassScores, Confusion
+from edge_cv.evaluation.sensitivity import Sensitivity, Trial
 from edge_cv.report import Report, load, save
 from edge_cv.report.page import to_html
-from edge_cv.report.sections import conformance, fine_tuning, groups, layers, per_class
+from edge_cv.report.sections import conformance, fine_tuning, groups, layers, per_class, sensitivity
 from edge_cv.report.values import Epoch, StageTraining
 
 USUAL = ExecutorResult("XNNPACK", "2.3", 0.0, 0.0, 0, (0.0, 0.16), ms_per_image=4.0)
@@ -112,6 +113,31 @@ def test_the_layer_with_the_largest_error_is_named():
         "28.0 dB."
     )
     assert layers.section(with_int8(layers=())) is None
+
+
+def searched(**fields) -> Sensitivity:
+    curve = (Trial(0, 24.0, 0.95, 4.0, 1000), Trial(1, 31.0, 1.0, 5.0, 1500))
+    return Sensitivity(**{"alone_sqnr_db": {"a": 40.0, "b;c": 30.0}, "wide_layers": ("b;c",), "curve": curve, **fields})
+
+
+def test_the_part_of_each_layer_in_the_error_is_shown_with_what_it_costs_to_keep_it_in_float():
+    """Noise of 40 and 30 dB: 1 part and 10 parts of 11."""
+    found = sensitivity.section(with_int8(sensitivity=searched()))
+    assert found.finding == (
+        "Layer b causes 91 % of the error of the logits; with 1 layer in float the SQNR is 31.0 dB instead of 24.0 dB, "
+        "at 1.50 times the size and 1.25 times the latency."
+    )
+    assert found.figures[0].list == (("b", "91 %"), ("a", "9 %"))
+    assert found.figures[0].draw().startswith("<svg")
+    assert [row[0] for row in found.tables[0].rows] == ["int8", "1 layer in float"]
+
+
+def test_where_int8_keeps_the_budget_no_layer_had_to_stay_in_float():
+    plain = searched(wide_layers=(), curve=(Trial(0, 24.0, 0.95, 4.0, 1000),))
+    finding = sensitivity.section(with_int8(sensitivity=plain)).finding
+    assert finding == "Layer b causes 91 % of the error of the logits; no layer had to stay in float."
+    assert sensitivity.section(with_int8(sensitivity=searched(alone_sqnr_db={"a": None}))) is None
+    assert sensitivity.section(with_int8()) is None
 
 
 def test_the_class_with_the_lowest_recall_is_named_with_its_confusion():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.strict_json import typed
+from edge_cv.evaluation import sensitivity
 from edge_cv.evaluation.latency import BUSY_SHARE
 from edge_cv.pipeline.model import CompressedModel, Convertible
 from edge_cv.pipeline.steps import FLOAT32, EvaluationResult, ModelFile
@@ -63,6 +64,7 @@ def run_row(file: ModelFile, model: Convertible, results: Results) -> Row:
         layers=results.layers.get(file.name, ()),
         robustness=results.robustness.get(file.name),
         conformance=results.conformance.get(file.name),
+        sensitivity=sensitivity.of_file(file.path) if file.output.scheme == "mixed" else None,
         sparsity=stage and stage.sparsity,
         total_sparsity=stage and stage.total_sparsity,
         **results.analysis[file.name],

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 from converters.errors import InputError, unknown
 
 LARGEST = 10**15  # of any number in a recipe
+_NAMES = re.compile(r"[\w.-]+(,[\w.-]+)*")  # a list as one types it: float32,int8
 
 PartT = TypeVar("PartT", bound="Part")
 
@@ -130,7 +131,7 @@ def with_settings(part: PartT, settings: Iterable[str]) -> PartT:
 
     Args:
         part: the recipe or part.
-        settings: `FIELD=VALUE` each, such as `measure.runs=20` or `schemes=('float32','int8')`. A number in brackets
+        settings: `FIELD=VALUE` each, such as `measure.runs=20` or `schemes=float32,int8`. A number in brackets
             selects one of several parts, counted from 0: `fit.phases[0].epochs=5`. `fit.phases=()` removes them all.
 
     Raises:
@@ -161,7 +162,7 @@ def _replace(part: Any, path: list[str], value: Any, setting: str) -> Any:
     if path[1:]:
         value = _replace(getattr(part, name), path[1:], value, setting)
     elif isinstance(getattr(part, name), tuple) and not isinstance(value, tuple | list):
-        value = (value,)
+        value = value.split(",") if isinstance(value, str) and _NAMES.fullmatch(value) else (value,)
     return part.with_field(name, value)
 
 

@@ -150,7 +150,7 @@ class Recipe(Part):
         """The recipe with fields replaced, as `edge_cv.recipe.with_settings`.
 
         Args:
-            settings: `FIELD=VALUE` each, such as `measure.runs=20`, `schemes=('float32','int8')` or
+            settings: `FIELD=VALUE` each, such as `measure.runs=20`, `schemes=float32,int8` or
                 `model.weights=None`.
 
         Raises:

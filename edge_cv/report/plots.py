@@ -204,3 +204,29 @@ def layer_errors(row: Row) -> str:
         label_points(figure, axes, labels, [None] * len(labels), obstacles=list(zip(xs, ys, strict=True)))
 
     return svg("layer-errors", draw)
+
+
+def parts_of_layers(row: Row, shares: Sequence[float], marked: Sequence[int]) -> str:
+    """Bars of each layer's share, 0..1, of the error, from the largest layer to the smallest, as SVG.
+
+    Args:
+        row: gives the colour.
+        shares: of the layers.
+        marked: places of the bars that get a number, the first one 1.
+    """
+
+    def draw(figure: Any, axes: Any) -> None:
+        percent = [100 * share for share in shares]
+        axes.bar(range(len(percent)), percent, width=0.8, color=colour_of(row), linewidth=0)
+        for number, place in enumerate(marked, 1):
+            axes.annotate(
+                str(number), (place, percent[place]), xytext=(0, 2), textcoords="offset points", ha="center", color=INK
+            )
+        axes.set_xlim(-0.8, len(percent) - 0.2)
+        axes.set_ylim(0, max(percent) * 1.15)
+        axes.xaxis.set_major_locator(locator(integer=True))
+        axes.grid(axis="y")
+        axes.set_xlabel("layer, from the one with the most weights to the one with the fewest")
+        axes.set_ylabel("share of the error, %")
+
+    return svg("parts-of-layers", draw)

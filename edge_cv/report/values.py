@@ -20,6 +20,7 @@ from edge_cv.evaluation.mistakes import Mistakes
 from edge_cv.evaluation.multilabel import MultiLabel
 from edge_cv.evaluation.per_class import ClassScores
 from edge_cv.evaluation.robustness import Robustness
+from edge_cv.evaluation.sensitivity import Sensitivity
 from edge_cv.recipe import Output
 
 _COUNTS = ("size_bytes", "gzip_bytes", "parameters", "macs", "images", "peak_memory_bytes", "arena_bytes")
@@ -28,7 +29,7 @@ _INTERVALS = ("top1_ci95", "agreement_ci95")
 _LAYER_FIGURES = ("sqnr_db", "weights_sqnr_db", "saturated", "unused")
 _TYPED = (
     *("latency", "classes", "confidence", "mistakes", "groups", "robustness", "multi_label", "sparsity", "estimate"),
-    "conformance",
+    *("conformance", "sensitivity"),
 )
 MAX_COUNT = 1 << 53
 MAX_NAME = 4096  # characters: a row may be named after a path
@@ -68,6 +69,7 @@ class Row:
         total_sparsity: the share of zeros in all these weights together.
         estimate: what the compiler of an NPU expects of the file there.
         conformance: the file's outputs with several runtimes.
+        sensitivity: of a `mixed` file: how much each layer adds to the error, and what wide layers cost.
         label: the row's name where it is not `output.name`: for files that were not made by a recipe.
     """
 
@@ -101,6 +103,7 @@ class Row:
     label: str = ""
     estimate: Estimate | None = None
     conformance: Conformance | None = None
+    sensitivity: Sensitivity | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:

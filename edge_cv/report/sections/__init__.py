@@ -16,6 +16,7 @@ from edge_cv.report.sections import (
     pareto,
     per_class,
     robustness,
+    sensitivity,
     training,
 )
 
@@ -23,6 +24,7 @@ SECTIONS = (
     package.section,
     pareto.section,
     layers.section,
+    sensitivity.section,
     conformance.section,
     compression.section,
     fine_tuning.section,
