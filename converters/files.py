@@ -8,9 +8,11 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from converters.errors import InputError
 
@@ -116,6 +118,15 @@ def temporary_folder() -> Iterator[str]:
                     "free some, or set TMPDIR to another folder"
                 ) from error
             raise
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Open a file to read it. Raises OSError for a pipe or a device too, which could last or wait forever."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return file
 
 
 def file_sha256(path: str | os.PathLike) -> str:

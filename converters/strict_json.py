@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from converters.errors import InputError
+from converters.files import open_regular
 from converters.printable import printable
 
 MAX_BYTES = 1 << 26  # of a document; the values of empty lists and objects take up to thirty times as much memory
@@ -73,7 +74,7 @@ def parse(content: bytes | str, what: str, max_bytes: int = MAX_BYTES) -> Any:
 def read(path: Path, what: str, max_bytes: int = MAX_BYTES) -> Any:
     """The value in a JSON file; raises InputError, with the file's path, as `parse` does or if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(max_bytes + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -5,11 +5,16 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from converters import strict_json
 from converters.errors import InputError
 from converters.files import remove_temporary, write_atomic, write_together
+from edge_cv.data.formats.directories import read_text
+from edge_cv.data.label_files import read_label_file
+from edge_cv.models.torch_files import read_torch
 
 
 def test_content_is_written_and_nothing_is_left_beside_it(tmp_path):
@@ -79,3 +84,34 @@ def test_temporary_files_of_a_killed_process_are_removed_and_no_others(tmp_path,
         (tmp_path / name).write_text("kept")
     remove_temporary(tmp_path)
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == others
+
+
+def _read_saved_model(path: Path) -> None:
+    from converters.sources import open_source
+
+    path.rename(path.with_name("saved_model.pb.kept"))  # the pipe is any other file of the folder
+    (path.parent / "saved_model.pb").write_bytes(b"")
+    open_source(path.parent)
+
+
+def _read_model(path: Path) -> None:
+    from converters.sources import open_source
+
+    open_source(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("m.tflite", _read_model),
+        ("saved_model.pb", _read_saved_model),
+        ("m.json", lambda path: strict_json.read(path, "a sidecar")),
+        ("labels.txt", read_label_file),
+        ("wnids.txt", read_text),
+        ("weights.pth", read_torch),
+    ],
+)
+def test_a_pipe_is_refused_and_not_waited_for(name, read, tmp_path):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=r"regular file|must be a file that exists"):
+        read(tmp_path / name)

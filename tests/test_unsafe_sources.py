@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,19 @@ def test_a_damaged_keras_file_is_rejected(small_model, tmp_path):
         ({"model.weights.h5": b"no weights"}, "its weights cannot be read"),
     ):
         refused(_rewrite(good, tmp_path / "lambda_bad.keras", change), message)
+
+
+@pytest.mark.parametrize(("offset", "value"), [((6, 8), 1), ((8, 10), 8), ((8, 10), 99)])
+def test_an_archive_that_is_encrypted_or_packed_otherwise_is_rejected(small_model, tmp_path, offset, value):
+    small_model.save(tmp_path / "m.keras")
+    content = bytearray((tmp_path / "m.keras").read_bytes())
+    for mark, at in zip(
+        (b"PK\x03\x04", b"PK\x01\x02"), offset, strict=True
+    ):  # the members' headers, and the directory's
+        for found in re.finditer(re.escape(mark), bytes(content)):
+            content[found.start() + at] = value
+    (tmp_path / "m.keras").write_bytes(content)
+    refused(tmp_path / "m.keras", "is corrupt")
 
 
 def test_an_archive_that_unpacks_to_far_more_than_it_weighs_is_rejected(small_model, tmp_path):

@@ -92,7 +92,9 @@ def _read_archive(path: Path) -> StoredModel:
                 entry = archive.open("model.weights.h5")
                 stored = entries["model.weights.h5"].compress_type == zipfile.ZIP_STORED
                 values = _count_values(entry if stored else io.BytesIO(entry.read()), path)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # zipfile and its decompressors raise many types
         raise InputError(f"{path} is not a .keras archive, or is corrupt ({error})") from error
     return StoredModel(path, config, str(metadata.get("keras_version", "3")), values)
 

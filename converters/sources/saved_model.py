@@ -137,6 +137,9 @@ def _read(path: Path) -> Any:
     """The protocol buffer of a SavedModel. Raises InputError if it is corrupt or was not saved by TensorFlow 2."""
     from tensorflow.core.protobuf import saved_model_pb2
 
+    other = next((p for p in sorted(path.rglob("*")) if not (p.is_file() or p.is_dir())), None)
+    if other is not None:  # reading a pipe or a device could wait forever
+        raise InputError(f"a SavedModel folder must hold regular files. Received: {other}")
     try:
         proto = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
     except Exception as error:  # protobuf's DecodeError lives in different places in different versions

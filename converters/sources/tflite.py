@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.errors import InputError
+from converters.files import open_regular
 from converters.images.preprocessing import Preprocessing
 from converters.sources.channels_last import has_channels_first, with_channels_last
 from converters.sources.single_image import (
@@ -45,7 +46,8 @@ def open_tflite(path: Path, input_size: tuple[int, int] | None = None, output: s
         InputError: the file is missing, corrupt or quantized, or not one image in and one row of classes out.
     """
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
     except OSError as error:
         raise InputError(f"the model must be a file that exists. Received: {path}") from error
     try:

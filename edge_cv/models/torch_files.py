@@ -19,12 +19,12 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from converters.errors import InputError
+from converters.files import open_regular
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -107,7 +107,8 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
         InputError: if the file cannot be read, is truncated or of another format, or refers to a forbidden global.
     """
     try:
-        content = Path(path).read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.errors import InputError
+from converters.files import open_regular
 from converters.images.decoding import is_image_name
 from edge_cv.data.places import Files, Packed
 from edge_cv.data.samples import Samples
@@ -58,6 +59,7 @@ def samples_of_files(
 def read_text(path: Path) -> str:
     """The content of a text file; InputError when it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        with open_regular(path) as file:
+            return file.read().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} must be a text file that can be read. Received: {error}") from error

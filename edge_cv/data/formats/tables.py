@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.errors import InputError
+from converters.files import open_regular
 
 SEPARATORS = (",", ";", "\t")
 FILE_COLUMNS = (
@@ -82,9 +83,10 @@ def read_text_file(file: Path, max_bytes: int, what: str = "text file") -> str:
         InputError: the file is missing, larger than `max_bytes`, or no text.
     """
     try:
-        if file.stat().st_size > max_bytes:
+        with open_regular(file) as opened:
+            content = opened.read(max_bytes + 1)
+        if len(content) > max_bytes:
             raise InputError(f"{file} must be a {what} of at most {max_bytes:,} bytes. Received: a larger one")
-        content = file.read_bytes()
     except OSError as error:
         raise InputError(f"{file} must be a readable {what}. Received: {error.strerror or error}") from error
     encodings = ("utf-16",) if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252")

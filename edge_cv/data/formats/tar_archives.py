@@ -21,6 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from converters.errors import InputError
+from converters.files import open_regular
 from converters.images.decoding import SUFFIXES, is_image_name
 from edge_cv.data.formats.class_indices import class_indices
 from edge_cv.data.formats.directories import scan
@@ -161,7 +162,7 @@ def _members(archive: _Archive) -> Iterator[tarfile.TarInfo]:
     where = archive.path if not archive.class_name else f"{archive.path}:{archive.class_name}.tar"
     skipped, last = 0, -1
     try:
-        with open(archive.path, "rb") as file:
+        with open_regular(archive.path) as file:
             section = _Section(file, archive)
             with tarfile.TarFile(fileobj=section, mode="r") as opened:
                 while (member := opened.next()) is not None:
