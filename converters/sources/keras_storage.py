@@ -141,7 +141,7 @@ def _count_values(file: Any, path: Path) -> int:
         if isinstance(item, h5py.Dataset):
             if item.external or item.is_virtual:
                 raise InputError(f"{path} refers to data in other files ({name}), and is not read")
-            if item.dtype.hasobject:
+            if item.dtype.hasobject or item.dtype.kind in "cSU":
                 raise InputError(f"{path} must hold arrays of numbers. Received: {item.dtype} ({name})")
             nbytes, values = nbytes + item.nbytes, values + item.size
 
