@@ -197,13 +197,14 @@ def test_weights_have_one_scale_a_layer(pixels, weights):
         np.testing.assert_array_equal(exponents, np.rint(exponents))
 
 
-def test_a_target_with_one_scale_a_layer_gets_it(pixels):
+@pytest.mark.parametrize("target", ["stm32mp25", "artpec8", "a311d"])
+def test_a_target_with_one_scale_a_layer_gets_it(target, pixels):
     from converters.devices.targets import check
 
-    made = to_tflite(_uneven(), Int8(min_sqnr_db=5), calibration=pixels, target="stm32mp25")
+    made = to_tflite(_uneven(), Int8(min_sqnr_db=5), calibration=pixels, target=target)
     assert made.record.options["weights"] == "per_tensor"
-    assert check(made.content, "stm32mp25") == ()
-    (found,) = check(to_tflite(_uneven(), "int8", calibration=pixels).content, "stm32mp25")
+    assert check(made.content, target) == ()
+    (found,) = check(to_tflite(_uneven(), "int8", calibration=pixels).content, target)
     assert "one scale a layer" in found.what
     assert "per_tensor" in found.remedy
 

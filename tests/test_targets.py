@@ -43,6 +43,10 @@ def contents(small_model, pixels):
         ("int16x8", "ethos_u", "", ""),
         ("int16x8", "tflite-2.2", "CONV_2D version 4, which is in 2.3", "reference kernels"),
         ("int16x8", "nnapi", "", "activations must be int8"),
+        ("int8", "artpec8", "", "one scale a layer: others run much slower"),
+        ("float32", "k210", "", ""),
+        ("int8", "k210", "input must be float32", "activations must be float32"),
+        ("float16", "k210", "weights must not be float16", ""),
     ],
 )
 def test_each_target_reports_the_rules_that_a_scheme_breaks(contents, scheme, target, errors, warnings):

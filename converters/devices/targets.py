@@ -38,7 +38,7 @@ class Target:
         operators: those that it runs itself; others run on the CPU, or fail where `falls_back` is false.
         falls_back: whether operators that it does not support run on the CPU.
         dense_by_channel: whether the weights of a dense layer may have a scale for each channel.
-        weights_by_channel: the same for all weighted layers.
+        one_scale: why the weights of a layer must have one scale; None if each channel may have its own.
         hybrid: whether int8 weights may be combined with float activations.
         float16_weights: whether weights may be stored as float16.
         fast_int16: whether int16 activations have fast kernels.
@@ -54,7 +54,7 @@ class Target:
     operators: frozenset[str] | None = None
     falls_back: bool = True
     dense_by_channel: bool = True
-    weights_by_channel: bool = True
+    one_scale: str | None = None
     hybrid: bool = True
     float16_weights: bool = True
     fast_int16: bool = False
@@ -117,7 +117,35 @@ TARGETS = (
         "the NPU of ST's STM32MP23 and STM32MP25",
         activations=("int8", "uint8"),
         static=True,
-        weights_by_channel=False,
+        one_scale="others run on the GPU, not on the NPU",
+        hybrid=False,
+        float16_weights=False,
+    ),
+    Target(
+        "artpec8",  # https://developer.axis.com/computer-vision/on-device/system-on-chip/artpec-8/optimization-tips/
+        "the DLPU of Axis cameras with ARTPEC-8",
+        io=("int8", "uint8"),
+        activations=("int8", "uint8"),
+        static=True,
+        one_scale="others run much slower on the DLPU",
+        hybrid=False,
+        float16_weights=False,
+    ),
+    Target(
+        "a311d",  # https://github.com/tensorflow/tensorflow/issues/50490
+        "the NPU of Amlogic's A311D (VIM3), through VeriSilicon's VX delegate",
+        activations=("int8", "uint8"),
+        static=True,
+        one_scale="the NPU has no scales by channel, and others run slower",
+        hybrid=False,
+        float16_weights=False,
+    ),
+    Target(
+        "k210",  # https://github.com/kendryte/nncase/blob/master/docs/FAQ_EN.md
+        "Kendryte's K210, through nncase, which quantizes a float file itself",
+        io=("float32",),
+        activations=("float32",),
+        static=True,
         hybrid=False,
         float16_weights=False,
     ),
@@ -181,7 +209,7 @@ def _sorted(diagnostics: list[Diagnostic]) -> tuple[Diagnostic, ...]:
 def suited(scheme: Any, name: str) -> Any:
     """The scheme with an input and output type and scales of weights that the target accepts, where it has a choice."""
     chosen = target(name)
-    if not chosen.weights_by_channel and getattr(scheme, "weights", None) == "per_channel":
+    if chosen.one_scale is not None and getattr(scheme, "weights", None) == "per_channel":
         scheme = dataclasses.replace(scheme, weights="per_tensor")
     if chosen.io is None or not hasattr(scheme, "io") or scheme.io in chosen.io:
         return scheme
@@ -200,7 +228,8 @@ def _io(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Dia
             takes = " or ".join(chosen.io)
             integer = [io for io in chosen.io if io in ("int8", "uint8")]
             remedy = f'convert with io="{integer[0]}"' if integer and kind in _INTEGER else f"convert to {takes}"
-            remedy = "use float32 or float16" if chosen.io == ("float32",) else remedy
+            floats = "float32 or float16" if chosen.float16_weights else "float32"
+            remedy = f"use {floats}" if chosen.io == ("float32",) else remedy
             yield Diagnostic(ERROR, f"the {what} must be {takes}. Found: {kind}", remedy, (graph.name(tensor),))
 
 
@@ -276,11 +305,11 @@ def _dense(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[
         and (scales := graph.quantization(operator.inputs[1])) is not None
         and len(scales[0]) > 1
     ]
-    if where and not chosen.weights_by_channel:
+    if where and chosen.one_scale is not None:
         yield Diagnostic(
             WARNING,
-            f"weights must have one scale a layer: others run on the GPU, not on the NPU. Found: a scale for each "
-            f"channel in {len(where)} layers",
+            f"weights must have one scale a layer: {chosen.one_scale}. Found: a scale for each channel in {len(where)} "
+            "layers",
             'convert with Int8(weights="per_tensor"), in the shell --weights per_tensor',
             _layers(graph, where),
         )

@@ -248,7 +248,8 @@ def debug(
 
 
 @commands.command(
-    epilog="Targets: cpu, nnapi, edgetpu, ethos_u, micro, mediapipe, gpu, and tflite-2.3, the runtime of that release. "
+    epilog="Targets: cpu, nnapi, edgetpu, ethos_u, micro, stm32mp25, artpec8, a311d, k210, mediapipe, gpu, and "
+    "tflite-2.3, the runtime of that release. "
     "Example: edge-cv check model_int8.tflite --target edgetpu"
 )
 def check(
