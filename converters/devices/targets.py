@@ -221,6 +221,10 @@ def _layers(graph: Graph, operators: list[Operator]) -> tuple[str, ...]:
     return tuple(graph.name(operator.outputs[0]) for operator in operators)
 
 
+def _floats(chosen: Target) -> str:
+    return "float32 or float16" if chosen.float16_weights else "float32"
+
+
 def _io(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
     for what, tensor in (("input", graph.inputs[0]), ("output", graph.outputs[0])):
         kind = str(graph.dtype(tensor))
@@ -228,8 +232,7 @@ def _io(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Dia
             takes = " or ".join(chosen.io)
             integer = [io for io in chosen.io if io in ("int8", "uint8")]
             remedy = f'convert with io="{integer[0]}"' if integer and kind in _INTEGER else f"convert to {takes}"
-            floats = "float32 or float16" if chosen.float16_weights else "float32"
-            remedy = f"use {floats}" if chosen.io == ("float32",) else remedy
+            remedy = f"use {_floats(chosen)}" if chosen.io == ("float32",) else remedy
             yield Diagnostic(ERROR, f"the {what} must be {takes}. Found: {kind}", remedy, (graph.name(tensor),))
 
 
@@ -256,7 +259,7 @@ def _activations(graph: Graph, operators: list[Operator], chosen: Target) -> Ite
             wrong.setdefault(kind, []).append(operator)
     takes = " or ".join(chosen.activations)
     for kind, where in wrong.items():
-        remedy = "use the scheme int8" if "int8" in chosen.activations else "use the scheme float16 or float32"
+        remedy = "use the scheme int8" if "int8" in chosen.activations else f"use the scheme {_floats(chosen)}"
         if "int8" in chosen.activations and len(where) < len(operators) and _has_integer_weights(graph, operators):
             names = sorted({operator.name for operator in where} - {"QUANTIZE", "DEQUANTIZE"})
             remedy = f"replace these layers in the model: {', '.join(names)} has no int8 form here" if names else remedy
