@@ -152,3 +152,10 @@ def test_previous_methods_of_a_report_name_the_function_to_use(tmp_path):
         report.save(tmp_path)
     with pytest.warns(DeprecationWarning, match=r"use edge_cv\.report\.load"):
         assert Report.load(tmp_path) == report
+
+
+@pytest.mark.parametrize("name", ["rows", "photos"])
+def test_too_many_entries_are_refused_before_any_is_read(name):
+    fields = {"schema": 1, "rows": [], name: ["no entry"] * 20_000}
+    with pytest.raises(InputError, match=f"a report's {name} must have at most 1.* Received: 20,000"):
+        from_dict(fields)

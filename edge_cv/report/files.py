@@ -18,7 +18,7 @@ from edge_cv.recipe import Output
 from edge_cv.recipe.output import Format
 from edge_cv.report import page, pareto
 from edge_cv.report.plain_json import plain_json
-from edge_cv.report.values import PhotoResult, Report, Row
+from edge_cv.report.values import MOST, PhotoResult, Report, Row
 
 if TYPE_CHECKING:
     from edge_cv.evaluation.measurement import Measurement
@@ -117,8 +117,8 @@ def from_dict(fields: Any) -> Report:
         recipe=fields.get("recipe", {}),
         environment=fields.get("environment", {}),
         violations=fields.get("violations", ()),
-        rows=tuple(_row(row) for row in fields["rows"]),
-        photos=tuple(_photo(photo) for photo in items(fields.get("photos", ()), "a report's photos")),
+        rows=tuple(_row(row) for row in items(fields["rows"], "a report's rows", MOST["rows"])),
+        photos=tuple(_photo(photo) for photo in items(fields.get("photos", ()), "a report's photos", MOST["photos"])),
         notes=fields.get("notes", ()),
         explained=fields.get("explained", ()),
         training=fields.get("training", ()),

@@ -35,7 +35,7 @@ MAX_COUNT = 1 << 53
 MAX_NAME = 4096  # characters: a row may be named after a path
 MAX_ROWS = 1000  # the page of so many takes a minute
 _MOST_OF_ROW = {"latency": 100, "layers": 10_000, "groups": 100}
-_MOST_OF_REPORT = {
+MOST = {  # entries of a report
     **{"rows": MAX_ROWS, "photos": 10_000, "explained": 1000, "training": 10_000, "fine_tuning": 100},
     **{"violations": 10_000, "notes": 10_000, "warnings": 10_000},
 }
@@ -286,7 +286,7 @@ class Report:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        for name, most in _MOST_OF_REPORT.items():
+        for name, most in MOST.items():
             items(getattr(self, name), f"a report's {name}", most)
         for name in ("recipe", "environment"):
             put(name, dict(mapping(getattr(self, name), f"a report's {name}")))
