@@ -112,7 +112,9 @@ def test_random_input_fills_the_range_of_pixels():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"threads": (0,)}, r"threads must be .* 1 or more. Received: \(0,\)"),
+        ({"threads": (0,)}, r"threads must be .* 1 to 1024. Received: \(0,\)"),
+        ({"threads": (1, 10**8)}, r"threads must be .* 1 to 1024. Received: \(1, 100000000\)"),
+        ({"runs": 10**9}, "runs must be 1 or more, and at most 1,000,000. Received: 1000000000"),
         ({"threads": ()}, "threads must be"),
         ({"runs": 0}, "runs must be 1 or more"),
         ({"warmup": -1}, "warmup must be 0 or more"),

@@ -18,6 +18,7 @@ from edge_cv.evaluation.latency import Latency
 from edge_cv.evaluation.runner import RUNTIMES
 
 RUNNER = Path(__file__).with_name("runner.py")
+MAX_THREADS, MAX_RUNS = 1024, 1_000_000  # as a recipe has them
 MAX_EVENTS = 100  # beside progress and latencies, which are counted
 _MACHINE = ("cpu", "runtime", "machine", "system", "python")
 _SENSORS = {"temperature_c": (-100, 300), "clock_mhz": (0, 1e6), "throttled": (0, 1 << 32)}
@@ -28,7 +29,7 @@ class Repetitions:
     """How often a model is run.
 
     Attributes:
-        threads: thread counts, each 1 or more; the inferences are repeated for each.
+        threads: thread counts, each 1 to 1024; the inferences are repeated for each.
         runs: timed inferences, 1 or more.
         warmup: inferences before them that are not timed, 0 or more.
         runtime: LiteRT's way to run a .tflite file, a key of the runner's `RUNTIMES`.
@@ -40,12 +41,12 @@ class Repetitions:
     runtime: str = "interpreter"
 
     def __post_init__(self) -> None:
-        if not self.threads or min(self.threads) < 1:
-            raise InputError(f"threads must be one or more counts of 1 or more. Received: {self.threads}")
-        if self.runs < 1:
-            raise InputError(f"runs must be 1 or more. Received: {self.runs}")
-        if self.warmup < 0:
-            raise InputError(f"warmup must be 0 or more. Received: {self.warmup}")
+        if not self.threads or not all(1 <= count <= MAX_THREADS for count in self.threads):
+            raise InputError(f"threads must be one or more counts of 1 to {MAX_THREADS}. Received: {self.threads}")
+        if not 1 <= self.runs <= MAX_RUNS:
+            raise InputError(f"runs must be 1 or more, and at most {MAX_RUNS:,}. Received: {self.runs}")
+        if not 0 <= self.warmup <= MAX_RUNS:
+            raise InputError(f"warmup must be 0 or more, and at most {MAX_RUNS:,}. Received: {self.warmup}")
 
     def options(self) -> list[str]:
         """The runner's command-line options."""
