@@ -82,6 +82,7 @@ def test_an_unknown_split_is_refused(tmp_path):
         b"file;label\na.png;cat\nb.png;dog\n",
         "\ufefffilename\tclass\na.png\tcat\nb.png\tdog\n".encode(),
         "Image Path,Category\r\na.png,cat\r\nb.png,dog\r\n".encode("utf-16"),
+        b"File Name;class\ra.png;cat\rb.png;dog\r",
         b"sep=;\npath;label\na.png;cat\nb.png;dog\n",
         b",image,class_name\n0,a.png,cat\n1,.\\b.png,dog\n",
     ],

@@ -6,6 +6,7 @@ Each target is one `Target` value, after its maker's documents. A diagnostic nam
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Target:
     channels: tuple[int, ...] | None = None
 
 
+_npu = functools.partial(Target, static=True, hybrid=False, float16_weights=False)
 TARGETS = (
     Target("cpu", "the current LiteRT on the CPU of a phone, a board or a PC (XNNPACK)"),
     Target(
@@ -112,42 +114,30 @@ TARGETS = (
         float16_weights=False,
         fast_int16=True,
     ),
-    Target(
+    _npu(
         "stm32mp25",  # https://wiki.st.com/stm32mpu/wiki/STM32MP2_NPU_description
         "the NPU of ST's STM32MP23 and STM32MP25",
         activations=("int8", "uint8"),
-        static=True,
         one_scale="others run on the GPU, not on the NPU",
-        hybrid=False,
-        float16_weights=False,
     ),
-    Target(
+    _npu(
         "artpec8",  # https://developer.axis.com/computer-vision/on-device/system-on-chip/artpec-8/optimization-tips/
         "the DLPU of Axis cameras with ARTPEC-8",
         io=("int8", "uint8"),
         activations=("int8", "uint8"),
-        static=True,
         one_scale="others run much slower on the DLPU",
-        hybrid=False,
-        float16_weights=False,
     ),
-    Target(
+    _npu(
         "a311d",  # https://github.com/tensorflow/tensorflow/issues/50490
         "the NPU of Amlogic's A311D (VIM3), through VeriSilicon's VX delegate",
         activations=("int8", "uint8"),
-        static=True,
         one_scale="the NPU has no scales by channel, and others run slower",
-        hybrid=False,
-        float16_weights=False,
     ),
-    Target(
+    _npu(
         "k210",  # https://github.com/kendryte/nncase/blob/master/docs/FAQ_EN.md
         "Kendryte's K210, through nncase, which quantizes a float file itself",
         io=("float32",),
         activations=("float32",),
-        static=True,
-        hybrid=False,
-        float16_weights=False,
     ),
     Target("mediapipe", "MediaPipe's ImageClassifier", io=("uint8", "float32"), channels=(3,)),
     Target(

@@ -275,7 +275,7 @@ def _issues_of_part(part: str, samples: Samples, table: _Table, *, trained: bool
         yield DataIssue(part, "classes have no image that can be read", len(empty), trained, shown)
     elif counts.max() > IMBALANCE * counts.min():
         order = np.argsort(counts, kind="stable")
-        shown = tuple(f"{samples.classes[i]}: {counts[i]}" for i in (*order[: EXAMPLES - 1], order[-1]))
+        shown = tuple(f"{samples.classes[i]}: {counts[i]}" for i in dict.fromkeys((*order[: EXAMPLES - 1], order[-1])))
         few = int((counts * IMBALANCE < counts.max()).sum())
         yield DataIssue(part, f"classes have under a {IMBALANCE:g}th of the largest one's images", few, False, shown)
 

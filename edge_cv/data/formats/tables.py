@@ -62,6 +62,8 @@ def read_table(file: Path) -> Table:
         InputError: the file is missing, too large, or no text.
     """
     text = read_text_file(file, MAX_BYTES, "CSV file")
+    if "\n" not in text:  # Excel's "CSV (Macintosh)"
+        text = text.replace("\r", "\n")
     header, rest, lines = "", text, 0
     while rest and not header.strip():
         header, _, rest = rest.partition("\n")
