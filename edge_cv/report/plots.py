@@ -226,7 +226,7 @@ def parts_of_layers(row: Row, shares: Sequence[float], marked: Sequence[int]) ->
         axes.set_ylim(0, max(percent) * 1.15)
         axes.xaxis.set_major_locator(locator(integer=True))
         axes.grid(axis="y")
-        axes.set_xlabel("layer, from the one with the most weights to the one with the fewest")
+        axes.set_xlabel("layer, the one with the most weights first")
         axes.set_ylabel("share of the error, %")
 
     return svg("parts-of-layers", draw)
