@@ -19,7 +19,14 @@ from edge_cv.compression.keras_graph import clone
 from edge_cv.compression.pruning import prune, sparsity
 from edge_cv.compression.qat import quantization_aware
 from edge_cv.recipe import ChannelPrune, FineTuning, Prune, Qat, WeightClustering
+from edge_cv.training import loop
 from edge_cv.training.callbacks import StepCallback
+
+
+@pytest.fixture(autouse=True)
+def checkpoint_of_every_epoch(monkeypatch):
+    """The epochs here are too short to have one each."""
+    monkeypatch.setattr(loop, "SHORT_EPOCHS_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import pytest
 from mutations import damaged
 
 from converters import InputError
@@ -50,21 +49,3 @@ def test_a_damaged_checkpoint_is_refused_or_whole(tmp_path):
         for ours, theirs in zip(arrays["network"], loaded.arrays["network"], strict=True):
             np.testing.assert_array_equal(ours, theirs)
     assert refused > CASES / 2
-
-
-def test_damaged_weights_beside_a_checkpoint_are_refused_in_one_line_or_are_loaded(tmp_path):
-    path, model = tmp_path / "best.weights.h5", network()
-    checkpoint.save_weights(path, model)
-    content, rng, refused = path.read_bytes(), random.Random(0), 0
-    for _ in range(CASES // 3):
-        path.write_bytes(damaged(content, rng))
-        _, message = outcome(lambda: checkpoint.load_weights(path, model))
-        if message:
-            refused += 1
-            assert "must be the weights of" in message
-    assert refused > CASES / 12
-
-
-def test_a_checkpoint_whose_weights_are_gone_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"best\.weights\.h5 must be the weights of .* Received: .*No such file"):
-        checkpoint.load_weights(tmp_path / "best.weights.h5", network())

@@ -82,6 +82,28 @@ fit(t.network(), Dying(1, 3), t.quick(epochs=3, checkpoint_seconds=0.0), folder=
     assert_equal(whole, again)
 
 
+def test_short_epochs_share_a_checkpoint_unless_it_shall_be_written_at_once(tmp_path):
+    def files(name: str, **fields: float) -> list[bool]:
+        path, found = tmp_path / name / "checkpoint.npz", []
+        fit(network(), batches(), quick(**fields), folder=path.parent, on_epoch=lambda _: found.append(path.is_file()))
+        return found
+
+    assert files("short") == [False, True]
+    assert files("at once", checkpoint_seconds=0.0) == [True, True]
+
+
+def test_the_kept_weights_of_an_earlier_epoch_survive_an_interruption(tmp_path):
+    validation = [(images, np.roll(targets, 1, axis=1)) for images, targets in batches(16).epoch(0)]  # wrong labels
+    settings = quick(epochs=3, optimizer="adamw", learning_rate=0.02, schedule="constant", checkpoint_seconds=0.0)
+    whole, again = network(), network(seed=3)
+    wanted = fit(whole, batches(), settings, validation=validation)
+    assert wanted.best_epoch < 3
+    with pytest.raises(Exception):  # noqa: B017, PT011
+        fit(network(), Breaking(wanted.best_epoch, 2), settings, validation=validation, folder=tmp_path)
+    assert fit(again, batches(), settings, validation=validation, folder=tmp_path).best_epoch == wanted.best_epoch
+    assert_equal(whole, again)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """The folder of a finished training."""

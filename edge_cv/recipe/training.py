@@ -190,8 +190,8 @@ class Fit(Phase):
             and too slow for a training of a few hundred steps.
         steps_per_execution: steps that one call of TensorFlow's runtime executes; progress and checkpoints come between
             calls. None means 8 on a GPU, else 1. JAX needs no such calls.
-        checkpoint_seconds: longest time between checkpoints, in seconds: at most this much work is lost if the process
-            is killed.
+        checkpoint_seconds: longest time between checkpoints within an epoch, in seconds: about this much work is lost
+            if the process is killed. An epoch also ends with one, unless the last is less than 30 s old.
     """
 
     epochs: int = 30

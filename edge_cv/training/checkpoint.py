@@ -14,7 +14,6 @@ import numpy as np
 
 from converters.errors import InputError
 from converters.files import beside, write_atomic
-from converters.sources.keras_storage import check_arrays
 
 if TYPE_CHECKING:
     import keras
@@ -132,20 +131,12 @@ def load(path: Path) -> Checkpoint | None:
                         raise ValueError(f"array {name} is out of order")
                     arrays[group].append(content[name])
     except Exception as error:  # numpy, zipfile and json raise many types
-        raise _broken(path, "a checkpoint of a training", error) from error
+        raise _broken(path, error) from error
     return Checkpoint(arrays, state)
 
 
-def load_weights(path: Path, network: keras.Model) -> None:
-    """Read what `save_weights` wrote. Raises InputError if the file is missing or is not one of this network."""
-    try:
-        path.stat()  # says of a missing file that it is missing
-        check_arrays(path)
-        network.load_weights(path)
-    except Exception as error:  # h5py and Keras raise many types
-        raise _broken(path, f"the weights of {network.name} beside its checkpoint", error) from error
-
-
-def _broken(path: Path, what: str, error: Exception) -> InputError:
+def _broken(path: Path, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return InputError(f"{path} must be {what}; delete {path.parent} to start over. Received: {reason}")
+    return InputError(
+        f"{path} must be a checkpoint of a training; delete {path.parent} to start over. Received: {reason}"
+    )

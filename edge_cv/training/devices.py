@@ -40,13 +40,6 @@ class Devices:
                 f"fit.batch_size must be a multiple of the {self.replicas} devices. Received: {per_host * self.hosts}"
             )
 
-    def wait_for_hosts(self) -> None:
-        """Return when every host has come here: what host 0 wrote before can be read then."""
-        if self.hosts > 1:
-            from jax.experimental.multihost_utils import sync_global_devices
-
-            sync_global_devices("wait_for_hosts")
-
 
 @functools.cache
 def join_hosts() -> None:

@@ -1,4 +1,4 @@
-"""`fit`: the training loop over phases and epochs. Each epoch leaves a checkpoint from which training can resume."""
+"""`fit`: the training loop over phases and epochs, with checkpoints from which training can resume."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ CHECKPOINT = "checkpoint.npz"
 BEST = "best.weights.h5"
 HISTORY = "history.csv"
 BOARD = "tensorboard"
+SHORT_EPOCHS_SECONDS = 30.0  # epochs that end sooner after a checkpoint have none: it costs as much as a step
 
 
 def fit(
@@ -66,7 +68,7 @@ def fit(
         folder: where to write `checkpoint.npz`, `best.weights.h5`, `history.csv` and TensorBoard files. Created if
             missing.
         progress: reports the current epoch and the images per second.
-        on_epoch: called with each entry of the history once it is saved. An exception that it raises stops training.
+        on_epoch: called with each entry of the history. An exception that it raises stops training.
         callbacks: of Keras, called while a phase's epochs are trained. What a `StepCallback` keeps is part of the
             checkpoint.
 
@@ -119,7 +121,8 @@ class TrainingLoop:
         self.output = folder if job.devices.host_index == 0 else None  # only the first host writes files
         self.on_epoch = on_epoch
         self.state = TrainingState()
-        self.best_weights: list[np.ndarray] | None = None  # in memory, when there is no folder
+        self.best_weights: list[np.ndarray] = []
+        self.saved = time.monotonic()  # the last checkpoint
 
     def run(self) -> Fitted:
         """Train from the last checkpoint, or from the beginning, to the end."""
@@ -161,18 +164,20 @@ class TrainingLoop:
                 self.on_epoch(entry)
 
     def _end_epoch(self, trainer: PhaseTrainer, entry: dict[str, Any]) -> None:
-        """Keep the weights if they are the best, update the plateau schedule, and save a checkpoint."""
+        """Keep the weights if they are the best, update the plateau schedule, and save a checkpoint if one is due."""
         settings, state = self.job.settings, self.state
         if state.record(entry):
             with trainer.averaged_weights():
-                self._keep_best()
+                self.best_weights = checkpoint.values(self.job.network.variables)
         if settings.schedule == "plateau":
             if state.plateau >= settings.decay_epochs:
                 trainer.learning_rate = trainer.learning_rate * settings.decay_rate
                 state.plateau = 0
             state.rate = trainer.learning_rate
         state.advance(settings)
-        self._save(trainer.optimizer, 0, 0.0, [])
+        interval = min(SHORT_EPOCHS_SECONDS, settings.checkpoint_seconds)
+        if state.done or time.monotonic() - self.saved >= interval:
+            self._save(trainer.optimizer, 0, 0.0, [])
         if self.output is not None:
             write_csv(self.output / HISTORY, state.history)
 
@@ -201,32 +206,29 @@ class TrainingLoop:
                 "other settings, data or model; choose another folder, or delete it to start over"
             )
         self.state = TrainingState(**loaded.state)
+        self.best_weights = loaded.arrays.pop("best", [])
         return loaded
 
     def _save(self, optimizer: Any, step: int, seconds: float, metrics: list[np.ndarray]) -> None:
         if self.output is None:
             return
         self.state.step, self.state.seconds = step, seconds
-        arrays = {"network": checkpoint.values(self.job.network.variables), "metrics": metrics}
+        arrays = {
+            "network": checkpoint.values(self.job.network.variables),
+            "best": self.best_weights,
+            "metrics": metrics,
+        }
         arrays |= self.job.callback_states()
         if not (step == 0 and self.state.epoch == 0):  # a phase starts with a new optimizer
             arrays["optimizer"] = checkpoint.values(optimizer.variables)
         checkpoint.save(self.output / CHECKPOINT, arrays, {"key": self._key(), **dataclasses.asdict(self.state)})
-
-    # the best weights
-
-    def _keep_best(self) -> None:
-        if self.folder is None:
-            self.best_weights = checkpoint.values(self.job.network.variables)
-        elif self.output is not None:
-            checkpoint.save_weights(self.output / BEST, self.job.network)
+        self.saved = time.monotonic()
 
     def _restore_best(self) -> None:
-        if self.best_weights is not None:
-            checkpoint.restore(self.job.network.variables, self.best_weights, "the best epoch")
-        elif self.folder is not None:
-            self.job.devices.wait_for_hosts()
-            checkpoint.load_weights(self.folder / BEST, self.job.network)
+        where = "the best epoch" if self.folder is None else f"{self.folder}/{CHECKPOINT}"
+        checkpoint.restore(self.job.network.variables, self.best_weights, where)
+        if self.output is not None:
+            checkpoint.save_weights(self.output / BEST, self.job.network)
 
     @contextlib.contextmanager
     def _tensorboard(self) -> Iterator[TensorBoard | None]:
