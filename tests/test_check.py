@@ -132,6 +132,7 @@ def test_classes_with_few_or_no_images(tmp_path):
         write(tmp_path / "train" / "cow shed" / f"{i}.jpg", encoded(1000 + i, size=SIZE))
     found = check(tmp_path)
     assert said(found, "of the largest one's images") == [("train", 2, False)]
+    assert ("ant nest: 6", "bee hive: 6", "cow shed: 70") in [finding.examples for finding in found.findings]
     one = tmp_path / "one"
     class_folders(one, ("ant nest",), 3)
     assert said(check(one), "one class only") == [("one", 1, True)]
