@@ -29,6 +29,19 @@ def test_the_code_of_a_lambda_layer_in_an_h5_file_is_not_run(tmp_path):
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".tflite"])
+def test_a_suffix_in_upper_case_is_named(suffix, tmp_path):
+    (tmp_path / f"m{suffix.upper()}").write_bytes(b"")
+    refused(tmp_path / f"m{suffix.upper()}", f"rename it to m{suffix}. Received")
+
+
+def test_a_model_under_the_suffix_of_another_kind_is_named(tmp_path):
+    (tmp_path / "m.keras").write_bytes(b"\x89HDF\r\n")
+    refused(tmp_path / "m.keras", "rename it to m.h5")
+    (tmp_path / "n.h5").write_bytes(b"PK\x03\x04")
+    refused(tmp_path / "n.h5", "rename it to n.keras")
+
+
 def test_files_that_are_no_models_are_rejected(tmp_path):
     (tmp_path / "empty.keras").write_bytes(b"")
     (tmp_path / "junk.keras").write_bytes(np.random.default_rng(0).bytes(5000))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import InputError, WeightsAlone
+from converters.files import open_regular
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 _TORCH = "convert a PyTorch model to a float .tflite file with litert-torch"
@@ -59,11 +60,14 @@ def read_stored(path: Path) -> StoredModel:
     Raises:
         InputError: the file is of another kind, corrupt or a decompression bomb, or holds weights alone.
     """
-    if path.suffix in HDF5_SUFFIXES:
-        return _read_hdf5(path)
-    if path.suffix == ".keras":
-        return _read_archive(path)
-    other = OTHER_FORMATS.get(path.suffix.lower(), "save it with model.save('x.keras')")
+    if path.suffix in (".keras", *HDF5_SUFFIXES):
+        hdf5 = path.suffix in HDF5_SUFFIXES
+        _check_kind(path, ".keras" if hdf5 else ".h5", b"PK\x03\x04" if hdf5 else b"\x89HDF")
+        return _read_hdf5(path) if hdf5 else _read_archive(path)
+    lower = path.suffix.lower()
+    other = OTHER_FORMATS.get(lower, "save it with model.save('x.keras')")
+    if lower in (".keras", ".tflite", *HDF5_SUFFIXES):
+        other = f"rename it to {path.with_suffix(lower).name}"
     raise InputError(
         "a model file must be a .keras archive, a whole model in an .h5 file, a float .tflite file or a SavedModel "
         f"folder: {other}. Received: {path}"
@@ -74,6 +78,15 @@ def check_arrays(path: Path) -> None:
     """Raise InputError if an HDF5 file is corrupt, refers to other files or is a decompression bomb."""
     if path.suffix in HDF5_SUFFIXES:
         _count_values(path, path)
+
+
+def _check_kind(path: Path, other: str, start: bytes) -> None:
+    """Raise InputError if a file begins as one of the other kind does."""
+    with open_regular(path) as file:
+        if file.read(len(start)) == start:
+            raise InputError(
+                f"{path} holds a model of another kind than its name says: rename it to {path.with_suffix(other).name}"
+            )
 
 
 def _read_archive(path: Path) -> StoredModel:
