@@ -291,6 +291,16 @@ def test_a_model_that_keras_quantized_is_recognized(small_network, tmp_path):
         refused(given, r"quantized by Keras's model\.quantize\('int8'\).*convert the model from before that call")
 
 
+@pytest.mark.parametrize("mode", ["int4", "float8"])
+def test_other_widths_of_keras_quantization_are_recognized_too(mode, tmp_path):
+    import keras
+
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
+    model.quantize(mode)
+    model.save(tmp_path / "q.keras")
+    refused(tmp_path / "q.keras", "quantized by Keras's model.quantize .*convert the model from before that call")
+
+
 def test_weights_alone_need_the_architecture(edge_cv, tmp_path):
     import keras
 

@@ -72,6 +72,29 @@ def test_a_quantized_tflite_file_is_rejected_by_name(small_model, pixels, tmp_pa
     refused(tmp_path / "none.tflite", "must be a file that exists")
 
 
+def test_a_tflite_file_that_keeps_a_state_is_rejected(small_model, tmp_path):
+    graph = Graph(to_tflite(small_model, "float32").content)
+    dense = next(operator for operator in graph.operators() if operator.name == "FULLY_CONNECTED")
+    graph.tensors[dense.inputs[2]].isVariable = True
+    graph.tensors[dense.inputs[2]].buffer = 0
+    (tmp_path / "m.tflite").write_bytes(graph.to_bytes())
+    refused(tmp_path / "m.tflite", r"whichever came before.*FULLY_CONNECTED, which keeps a state.*unroll=True")
+
+
+def test_a_saved_model_of_one_signature_of_any_name(tmp_path):
+    import tensorflow as tf
+
+    module = tf.Module()
+    spec = tf.TensorSpec((None, 32, 32, 3), name="photo")
+    module.mean = tf.function(lambda photo: tf.reduce_mean(photo, (1, 2)), input_signature=[spec])
+    module.top = tf.function(lambda photo: tf.reduce_max(photo, (1, 2)), input_signature=[spec])
+    tf.saved_model.save(module, tmp_path / "one", signatures={"classify": module.mean})
+    photos = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_allclose(open_source(tmp_path / "one").predict(photos), photos.mean((1, 2)), rtol=1e-5)
+    tf.saved_model.save(module, tmp_path / "two", signatures={"classify": module.mean, "top": module.top})
+    refused(tmp_path / "two", r"serving_default, or one alone: save it with .* Received: \['classify', 'top'\]")
+
+
 def test_a_saved_model_of_keras_3(small_model, expected, pixels, tmp_path):
     small_model.export(tmp_path / "saved", verbose=False)
     _same(tmp_path / "saved", expected, pixels[:5])

@@ -140,6 +140,11 @@ def _allowed(node: dict[str, Any], name: str) -> bool:
 
 
 def _refused(path: Path, node: dict[str, Any], name: str) -> InputError:
+    if str(node.get("module")).split(".")[:2] in (["keras", "dtype_policies"], ["keras", "quantizers"]):
+        return InputError(
+            f"the model must have float weights. Received: {path}, quantized by Keras's model.quantize ({name[:80]}): "
+            "convert the model from before that call"
+        )
     shown = node["config"] if name == "function" else name
     if name in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
         shown = f"the TensorFlow function {(node.get('config') or {}).get('function', name)}"

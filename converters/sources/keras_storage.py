@@ -16,7 +16,8 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 _TORCH = "convert a PyTorch model to a float .tflite file with litert-torch"
 OTHER_FORMATS = {  # what to do, by suffix
     ".onnx": "convert an ONNX file to a float .tflite file with onnx2tf",
-    ".pb": "give the folder of a SavedModel, or save a graph of TensorFlow 1 as one",
+    ".pb": "give the folder of a SavedModel, or convert a frozen graph to a float .tflite file with "
+    "tf.compat.v1.lite.TFLiteConverter.from_frozen_graph",
     **dict.fromkeys((".pt", ".pth", ".pt2", ".ckpt", ".safetensors"), _TORCH),
 }
 MAX_UNPACKED_RATIO = 50  # weights hardly compress: a file that unpacks to more is a decompression bomb

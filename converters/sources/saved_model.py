@@ -61,10 +61,13 @@ def open_saved_model(
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path} cannot be loaded as a SavedModel: {reason}") from error
     signatures = getattr(loaded, "signatures", {})
-    if not isinstance(signatures, Mapping) or "serving_default" not in signatures:
-        names = sorted(signatures) if isinstance(signatures, Mapping) else []
-        raise InputError(f"a SavedModel must have the signature serving_default. Received: {names or 'none'}")
-    function = signatures["serving_default"]
+    names = sorted(signatures) if isinstance(signatures, Mapping) else []
+    if "serving_default" not in names and len(names) != 1:
+        raise InputError(
+            "a SavedModel must have the signature serving_default, or one alone: save it with "
+            f"tf.saved_model.save(model, folder, signatures=function). Received: {names or 'none'}"
+        )
+    function = signatures["serving_default" if "serving_default" in names else names[0]]
     specs, outputs = function.structured_input_signature[1], sorted(function.structured_outputs)
     chosen = outputs[chosen_output(sorted(specs), outputs, output)]
     if any(v.dtype.is_floating and not np.isfinite(v.numpy()).all() for v in function.variables):
@@ -145,5 +148,8 @@ def _read(path: Path) -> Any:
     except Exception as error:  # protobuf's DecodeError lives in different places in different versions
         raise InputError(f"{path} is not a SavedModel, or is corrupt") from error
     if not proto.meta_graphs or not all(meta.object_graph_def.nodes for meta in proto.meta_graphs):
-        raise InputError(f"a SavedModel must have been saved by TensorFlow 2. Received: {path}")
+        raise InputError(
+            "a SavedModel must have been saved by TensorFlow 2: convert one of TensorFlow 1 to a float .tflite file with "
+            f"tf.lite.TFLiteConverter.from_saved_model, and give that file. Received: {path}"
+        )
     return proto

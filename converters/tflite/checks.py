@@ -18,7 +18,10 @@ from converters.memory import MAX_TENSOR_VALUES, Step, check_activations
 MAX_TABLES = 200_000  # tensors, operators, buffers and so on of one file; large classifiers have some thousands
 MAX_RANK = 8
 MAX_TEXT_RATIO = 4  # of all names to the file: a file may share names, but not to become a bomb
-ONE_SUBGRAPH = "a model must have one subgraph, no branches: strip the wrappers of pruning. Received: {} subgraphs"
+ONE_SUBGRAPH = (
+    "a model must have one subgraph, no loops or branches: unroll recurrent layers (unroll=True), and strip the wrappers "
+    "of pruning. Received: {} subgraphs"
+)
 # Of the operators with weights: the inputs that are never left out, and the rank of the weights, the second input.
 _WEIGHTED = {"CONV_2D": (2, 4), "DEPTHWISE_CONV_2D": (2, 4), "FULLY_CONNECTED": (2, 2), "TRANSPOSE_CONV": (3, 4)}
 
