@@ -149,7 +149,7 @@ def _read(path: Path) -> Any:
         raise InputError(f"{path} is not a SavedModel, or is corrupt") from error
     if not proto.meta_graphs or not all(meta.object_graph_def.nodes for meta in proto.meta_graphs):
         raise InputError(
-            "a SavedModel must have been saved by TensorFlow 2: convert one of TensorFlow 1 to a float .tflite file with "
-            f"tf.lite.TFLiteConverter.from_saved_model, and give that file. Received: {path}"
+            "a SavedModel must have been saved by TensorFlow 2: convert one of TensorFlow 1 to a float .tflite file "
+            f"with tf.lite.TFLiteConverter.from_saved_model, and give that file. Received: {path}"
         )
     return proto
