@@ -92,6 +92,7 @@ def test_a_setting_reaches_one_of_several_phases():
 
 def test_few_images_get_more_epochs_unless_the_epochs_are_set():
     tuned = recipes.fine_tuning()
+    assert tuned.batch_size == 16  # so that these are few images
     assert [phase.epochs for phase in tuned.for_steps(4).all_phases()] == [25, 25]  # 100 steps
     assert [phase.epochs for phase in tuned.for_steps(50).all_phases()] == [10, 10]
     recipe = dataclasses.replace(RECIPE, fit=tuned).with_settings(["fit.epochs=3", "fit.phases[0].epochs=2"])
