@@ -82,7 +82,7 @@ def test_a_keras_file_of_tf_keras_computes_the_same(tmp_path):
     np.testing.assert_allclose(source.predict(_images()), _outputs(model, _images()), atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("policy", ["mixed_float16", "float64", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "kind", ["keras", "h5", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("hdf5", "model", "tf_keras"))]
 )
@@ -98,6 +98,7 @@ def test_a_model_of_mixed_precision_computes_in_float32(policy, kind, small_netw
         model = keras_2_model() if kind == "tf_keras" else small_network(lambda layers, x: layers.Rescaling(1 / 255)(x))
     finally:
         policies.set_global_policy("float32") if kind == "tf_keras" else keras.config.set_dtype_policy("float32")
+    plain.set_weights(model.get_weights())
     given: Any = model
     if kind in ("keras", "h5", "hdf5"):
         given = tmp_path / f"mixed.{kind}"
@@ -179,6 +180,16 @@ def test_giants_and_foreign_classes_are_refused_before_they_are_made(name, tmp_p
         (_function, "holds system, which is not a layer of Keras"),
     ):
         refused(_with_config(path, changed, change), message)
+
+
+def test_a_random_shear_that_keras_does_not_read_is_passed_over(tmp_path):
+    import keras
+
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.RandomShear(0.2, 0.1)(image)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_allclose(open_source(tmp_path / "m.keras").predict(_images()), _images().mean((1, 2)), rtol=1e-5)
 
 
 def test_a_function_of_tensorflow_that_writes_files_is_refused(tmp_path):

@@ -186,7 +186,7 @@ def test_a_fixed_batch_of_one_is_fine(pixels):
         ((None, 32, 32, 2), r"RGB images.*\(free, 32, 32, 2\)"),
         ((None, 32, 32, 4), r"\(free, 32, 32, 4\)"),
         ((None, 3, 32, 32), r"\(free, 3, 32, 32\)"),
-        ((None, 32), r"\(free, 32\)"),
+        ((None, 32), r"\(free, 32\); in Keras: .*Flatten"),
     ],
 )
 def test_an_input_that_is_not_images_of_one_size_is_rejected(shape, message):
@@ -214,6 +214,8 @@ def test_an_output_that_is_no_row_of_classes_is_rejected():
 
     image = keras.Input((32, 32, 3))
     refused(keras.Model(image, keras.layers.Conv2D(2, 1)(image)), r"output must be \(batch, classes\)")
+    row = keras.layers.GlobalAveragePooling2D(keepdims=True)(image)
+    refused(keras.Model(image, row), r"Received: \(free, 1, 1, 3\); in Keras: .*Flatten\(\)\(model.output\)")
 
 
 @pytest.mark.parametrize("value", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)])

@@ -27,7 +27,7 @@ def test_a_saved_model_that_answers_at_random_is_refused_with_the_remedy(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
 def test_a_saved_model_of_mixed_precision_converts_in_float32(policy, small_network, pixels, tmp_path):
     import keras
 

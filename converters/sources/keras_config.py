@@ -87,7 +87,7 @@ TENSORFLOW_OPERATIONS = frozenset("""
 """.split()  # noqa: SIM905
 )
 # fmt: on
-HALF = ("float16", "bfloat16")
+OTHER_PRECISIONS = ("float16", "bfloat16", "float64")
 WRAPPING = ("QuantizeLayer", "QuantizeWrapper", "PruneLowMagnitude", "ClusterWeights")
 
 
@@ -196,19 +196,22 @@ def names_of(config: Any) -> set[str]:
 
 
 def in_float32(config: Any) -> Any:
-    """A copy of a configuration whose layers compute in float32, where they computed in float16 or bfloat16."""
+    """A copy of a configuration whose layers compute in float32, where they computed in another precision."""
     if isinstance(config, dict):
+        if config.get("class_name") == "RandomShear" and isinstance(config.get("config"), dict):
+            # Keras writes bounds that it does not read; a converted model has no augmentation
+            config = {**config, "config": {**config["config"], "x_factor": 0.0, "y_factor": 0.0}}
         return {
-            key: "float32" if key == "dtype" and _is_half(value) else in_float32(value)
+            key: "float32" if key == "dtype" and _is_other_precision(value) else in_float32(value)
             for key, value in config.items()
             if key != "compile_config"
         }
     return [in_float32(value) for value in config] if isinstance(config, list) else config
 
 
-def _is_half(dtype: Any) -> bool:
+def _is_other_precision(dtype: Any) -> bool:
     text = json.dumps(dtype, default=str)
-    return any(half in text for half in HALF) and "int8" not in text and "int4" not in text
+    return any(other in text for other in OTHER_PRECISIONS) and "int8" not in text and "int4" not in text
 
 
 def keras_3_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from converters.errors import InputError
-from converters.sources.keras_config import HALF, in_float32
+from converters.sources.keras_config import OTHER_PRECISIONS, in_float32
 from converters.sources.layer_names import invalid_names, with_valid_names
 from converters.sources.tf_keras_models import without_wrappers
 
@@ -32,7 +32,7 @@ def prepared(model: Any) -> Any:
             )
     if is_tf_keras(model):
         model = without_wrappers(model)
-    if any(getattr(layer, "compute_dtype", None) in HALF for layer in layers):
+    if any(getattr(layer, "compute_dtype", None) in OTHER_PRECISIONS for layer in layers):
         model = _in_float32(model)
     return _named(model) if invalid_names(model) else model
 
@@ -43,13 +43,13 @@ def is_tf_keras(model: Any) -> bool:
 
 
 def _in_float32(model: Any) -> Any:
-    """A copy of a model of mixed or half precision that computes in float32, with the same weights."""
+    """A copy of a model of mixed or another precision that computes in float32, with the same weights."""
     try:
         return _rebuilt(model, in_float32)
     except Exception as error:  # Keras raises whatever a layer of the caller's own provokes
         raise InputError(
             f"the model must compute in float32, or be rebuilt from its configuration. Received: {model.name!r} with "
-            f"layers in half precision ({str(error).splitlines()[0][:150]})"
+            f"layers in another precision ({str(error).splitlines()[0][:150]})"
         ) from error
 
 

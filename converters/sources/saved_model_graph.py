@@ -56,11 +56,11 @@ def _nodes(graph: Any) -> Iterator[Any]:
 
 
 def in_float32(function: Any) -> Any:
-    """A signature whose half precision is replaced with float32; the signature itself where it has none."""
+    """A signature that computes in float32 where it computed in another precision."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    if not any(_types(node) & _half() for node in _nodes(function.graph.as_graph_def())):
+    if not any(_types(node) & _other_precisions() for node in _nodes(function.graph.as_graph_def())):
         return function
     frozen = convert_variables_to_constants_v2(function)
     graph = frozen.graph.as_graph_def()
@@ -74,10 +74,10 @@ def in_float32(function: Any) -> Any:
     return lambda **images: dict(zip(order, run(next(iter(images.values()))), strict=True))
 
 
-def _half() -> set[int]:
+def _other_precisions() -> set[int]:
     import tensorflow as tf
 
-    return {tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum}
+    return {tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum, tf.float64.as_datatype_enum}
 
 
 def _types(node: Any) -> set[int]:
@@ -87,13 +87,13 @@ def _types(node: Any) -> set[int]:
 def _to_float32(node: Any) -> None:
     import tensorflow as tf
 
-    half, single = _half(), tf.float32.as_datatype_enum
+    others, single = _other_precisions(), tf.float32.as_datatype_enum
     for value in node.attr.values():
         kind = value.WhichOneof("value")
-        if kind == "type" and value.type in half:
+        if kind == "type" and value.type in others:
             value.type = single
-        elif kind == "tensor" and value.tensor.dtype in half:
+        elif kind == "tensor" and value.tensor.dtype in others:
             value.tensor.CopyFrom(tf.make_tensor_proto(tf.make_ndarray(value.tensor).astype(np.float32)))
         elif kind == "list":
-            value.list.type[:] = [single if number in half else number for number in value.list.type]
+            value.list.type[:] = [single if number in others else number for number in value.list.type]
     node.attr.pop("_output_shapes", None)

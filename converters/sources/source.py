@@ -191,7 +191,7 @@ def check_input_shape(shape: Any, input_size: tuple[int, int] | None = None) -> 
     if len(full) != 4 or full[3] not in (1, 3):
         raise InputError(
             "the model's input must be RGB images, (batch, height, width, 3), or grey ones, (batch, height, width, 1) "
-            f"or (batch, height, width). Received: {_written(sizes)}"
+            f"or (batch, height, width). Received: {_written(sizes)}{_OF_ROWS if len(sizes) == 2 else ''}"
         )
     height, width = full[1:3]
     if input_size is None:
@@ -209,11 +209,18 @@ def check_input_shape(shape: Any, input_size: tuple[int, int] | None = None) -> 
     return InputShape((*input_size, full[3]), full[0], without_channels)
 
 
+_OF_ROWS = "; in Keras: image = keras.Input((height, width)); keras.Model(image, model(keras.layers.Flatten()(image)))"
+
+
 def check_output_shape(shape: Any) -> None:
     """Raise InputError when a model's output shape is not `(batch, classes)`."""
     sizes = tuple(shape) if shape is not None else ()
     if len(sizes) != 2 or not isinstance(sizes[1], int):
-        raise InputError(f"the model's output must be (batch, classes). Received: {_written(sizes)}")
+        ones = len(sizes) > 2 and all(size == 1 for size in sizes[1:-1])
+        raise InputError(
+            f"the model's output must be (batch, classes). Received: {_written(sizes)}"
+            + ("; in Keras: keras.Model(model.input, keras.layers.Flatten()(model.output))" if ones else "")
+        )
 
 
 def chosen_output(inputs: Sequence[str], outputs: Sequence[str], output: str | None) -> int:
