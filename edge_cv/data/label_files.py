@@ -15,6 +15,8 @@ from edge_cv.data.formats.tables import LABEL_COLUMNS, SEPARATORS, read_text_fil
 
 MAX_BYTES = 16 * 2**20
 _NUMBERED = re.compile(r"(\d{1,7})\s*[:\s]\s*(\S.*)")
+_QUOTED = re.compile(r"[\"'](.+)[\"'],?")
+_SYNSET = re.compile(r"n\d{8}\s+(\S.*)")  # ImageNet's synset_words.txt
 _NAME_COLUMNS = ("name", *LABEL_COLUMNS, "labels", "classes", "display_name")
 _INDEX_COLUMNS = ("index", "id", "number", "class_id", "label_id", "class_index", "idx")
 
@@ -22,8 +24,9 @@ _INDEX_COLUMNS = ("index", "id", "number", "class_id", "label_id", "class_index"
 def read_label_file(file: Path) -> list[str]:
     """The class names of a file in the order of the model's outputs.
 
-    A line a name, also numbered from 0 (`0 apple`, as Teachable Machine writes it); a CSV table of numbers and names;
-    or JSON: a list, or an object from numbers to names or from names to numbers.
+    A line a name, also in quotes, after a wnid or numbered from 0 (`0 apple`, as Teachable Machine writes it); one line
+    of all names with a separator; a CSV table of numbers and names; or JSON: a list, or an object from numbers to names
+    or from names to numbers.
 
     Raises:
         InputError: the file cannot be read, or holds no names.
@@ -41,6 +44,13 @@ def read_label_file(file: Path) -> list[str]:
 
 
 def _of_lines(lines: Sequence[str]) -> list[str]:
+    if len(lines) == 1:  # one class alone is no classifier
+        cells = max((lines[0].split(separator) for separator in SEPARATORS), key=len)
+        lines = [cell.strip() for cell in cells if cell.strip()]
+    for pattern in (_QUOTED, _SYNSET):
+        found = [pattern.fullmatch(line) for line in lines]
+        if all(found):
+            lines = [match[1].strip() for match in found if match]
     matched = [_NUMBERED.fullmatch(line) for line in lines]
     numbered = _in_order([(match[1], match[2]) for match in matched if match])
     return numbered if numbered is not None and len(numbered) == len(lines) else list(lines)
