@@ -42,6 +42,14 @@ def test_a_model_under_the_suffix_of_another_kind_is_named(tmp_path):
     refused(tmp_path / "n.h5", "rename it to n.keras")
 
 
+def test_links_to_other_files_are_named(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.create_group("layers")["kernel"] = h5py.ExternalLink("/etc/passwd", "x")
+    refused(tmp_path / "m.h5", r"refers to data in other files \(layers/kernel\), and is not read")
+
+
 def test_files_that_are_no_models_are_rejected(tmp_path):
     (tmp_path / "empty.keras").write_bytes(b"")
     (tmp_path / "junk.keras").write_bytes(np.random.default_rng(0).bytes(5000))
