@@ -25,7 +25,10 @@ def test_three_quarters_of_the_weights_become_zero_and_the_accuracy_is_kept(digi
     batches, images, labels = digits
     before = [weight.copy() for weight in digits_model.get_weights()]
     part = Prune(
-        0.75, exclude=("logits",), fine_tuning=FineTuning(epochs=4, learning_rate=5e-3, freeze_statistics=False)
+        0.75,
+        allocation="uniform",
+        exclude=("logits",),
+        fine_tuning=FineTuning(epochs=4, learning_rate=5e-3, freeze_statistics=False),
     )
     pruned = prune(digits_model, part, batches)
     shares = sparsity(pruned)
@@ -51,6 +54,27 @@ def test_two_of_four_neighbours_along_the_input_channels_are_zero(digits, digits
 def test_a_constant_schedule_prunes_from_its_beginning(digits, digits_model):
     part = Prune(0.6, "constant", begin_epoch=0.5, end_epoch=1.0, fine_tuning=FineTuning(epochs=1, distillation=0.0))
     assert total_sparsity(prune(digits_model, part, digits[0])) == pytest.approx(0.6, abs=0.03)
+
+
+@pytest.mark.slow
+def test_with_a_single_step_of_fine_tuning_reconstruction_keeps_more_accuracy(digits, digits_model):
+    batches, images, labels = digits
+    one_step = FineTuning(steps=1, learning_rate=1e-5)
+    found = {}
+    for schedule in (None, "one_shot", "constant"):
+        pruned = prune(digits_model, Prune(0.75, schedule, fine_tuning=one_step), batches)
+        assert total_sparsity(pruned) == pytest.approx(0.75, abs=0.01)
+        found[schedule] = accuracy(pruned, images, labels)
+    assert found[None] == found["one_shot"] >= found["constant"] + 0.1
+
+
+def test_pruning_at_once_takes_no_schedule():
+    for part in ({"begin_epoch": 1.0}, {"engine": "tfmot"}):
+        assert not Prune(**part).at_once
+        with pytest.raises(InputError, match="one_shot"):
+            Prune(schedule="one_shot", **part)
+    with pytest.raises(InputError, match="polynomial or constant"):
+        PruningCallback(Prune(schedule="one_shot"))
 
 
 def test_impossible_pruning_is_refused_before_any_training(digits, digits_network):

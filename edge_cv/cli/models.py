@@ -130,8 +130,8 @@ def compress(
         float | None, typer.Option(metavar="SHARE", help="Set this share of the weights to zero.")
     ] = None,
     allocation: Annotated[
-        str, typer.Option(help="Of zeros to layers: uniform; or lamp, which keeps more accuracy where photos are few.")
-    ] = "uniform",
+        str, typer.Option(help="Of zeros to layers: lamp, fewer where each weight matters more; or uniform.")
+    ] = "lamp",
     clusters: Annotated[int | None, typer.Option(help="Number of different weights in a layer.")] = None,
     qat: Annotated[bool, typer.Option("--qat", help="Quantization-aware training for int8.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of fine-tuning in each stage.")] = None,

@@ -117,6 +117,10 @@ class ChannelGraph:
         """For each channel the representative of all channels that are kept or removed together with it."""
         return np.array([self._root(int(channel)) for channel in channels], np.int64)
 
+    def kept_positions(self, channels: np.ndarray, removed: np.ndarray) -> np.ndarray:
+        """The positions of the channels that stay when those whose roots are true in `removed` are removed."""
+        return np.flatnonzero(~removed[self.roots(channels)])
+
     def groups(self) -> list[np.ndarray]:
         """The removable channels, as roots: one array for all channels that the same layers compute."""
         sources: dict[int, list[str]] = {}

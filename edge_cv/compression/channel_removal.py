@@ -27,20 +27,17 @@ def without_channels(model: keras.Model, graph: ChannelGraph, removed: np.ndarra
     import keras
 
     form = functional_form(model)
-    kept = {
-        name: tuple(np.flatnonzero(~removed[graph.roots(channels)]) for channels in (layer.inputs, layer.outputs))
-        for name, layer in graph.layers.items()
-    }
 
     def rebuild(operation: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
-        inputs, outputs = kept[name]
-        config = operation.get_config() | _changed_config(graph.layers[name], inputs, outputs)
+        layer = graph.layers[name]
+        inputs, outputs = (graph.kept_positions(channels, removed) for channels in (layer.inputs, layer.outputs))
+        config = operation.get_config() | _changed_config(layer, inputs, outputs)
         if isinstance(operation, keras.layers.Layer):
             config["name"] = name
         smaller = type(operation).from_config(config)
         result = smaller(*args, **kwargs)
         if getattr(operation, "weights", None):
-            smaller.set_weights(_kept_weights(graph.layers[name], inputs, outputs))
+            smaller.set_weights(_kept_weights(layer, inputs, outputs))
         return result
 
     inputs = [keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=tensor.name) for tensor in form.inputs]

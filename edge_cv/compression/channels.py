@@ -17,6 +17,7 @@ from edge_cv.compression.channel_removal import without_channels
 from edge_cv.compression.channel_selection import select_channels
 from edge_cv.compression.channel_sensitivity import channel_sensitivity
 from edge_cv.compression.fine_tuning import fine_tune, update_statistics
+from edge_cv.compression.reconstruction import reconstruct
 from edge_cv.progress import silent
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def channel_prune(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> keras.Model:
-    """Remove channels and fine-tune the smaller model.
+    """Remove channels, reconstruct the outputs of the remaining ones, and fine-tune the smaller model.
 
     Args:
         model: a Keras 3 model; it is not changed.
@@ -81,8 +82,11 @@ def channel_prune(
     """
     importance = _importance(model, part, batches, progress)
     keep = _keep_for_latency(model, part, importance, progress) if part.target == "latency" else part.keep
-    smaller = remove_channels(model, keep, importance=importance, exclude=part.exclude)
-    update_statistics(smaller, batches)
+    graph = ChannelGraph(model, part.exclude)
+    removed = select_channels(graph, keep, importance, model.name)
+    smaller = without_channels(model, graph, removed)
+    kept = {name: graph.kept_positions(layer.outputs, removed) for name, layer in graph.layers.items()}
+    reconstruct(smaller, model, batches, kept=kept, progress=progress)
     fine_tune(
         smaller,
         batches,

@@ -1,4 +1,4 @@
-"""Magnitude pruning: the smallest weights are set to zero while the model is fine-tuned.
+"""Magnitude pruning: the smallest weights are set to zero before or while the model is fine-tuned.
 
 To prune, or not to prune, Zhu and Gupta 2017, https://arxiv.org/abs/1710.01878 (polynomial schedule);
 Layer-adaptive Sparsity for the Magnitude-based Pruning, Lee et al. 2021, https://arxiv.org/abs/2010.07611 (LAMP);
@@ -9,6 +9,7 @@ Zeros make the compressed file smaller. They reduce latency only in a runtime wi
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import math
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from keras import ops
 from converters.errors import InputError
 from edge_cv.compression.fine_tuning import fine_tune, update_statistics
 from edge_cv.compression.keras_graph import clone, leaf_layers
+from edge_cv.compression.reconstruction import reconstruct
 from edge_cv.models.kernels import combining_kernel
 from edge_cv.training.callbacks import StepCallback
 
@@ -46,6 +48,9 @@ def prune(
 ) -> keras.Model:
     """Set a share of the weights of convolutions and dense layers to zero and fine-tune the model.
 
+    Unless the schedule says otherwise, all zeros are set before the training, and the other weights get the values by
+    which each layer comes nearest to the outputs of the dense model's, see `reconstruct`.
+
     Depthwise filters and biases, a small part of every network, are not pruned.
 
     Args:
@@ -69,10 +74,12 @@ def prune(
         return prune_by_tfmot(model, selected, part, batches, progress=progress)
     pruned = clone(model)
     if batches is None:
-        kernels = _selected_kernels(pruned, part.exclude)
-        for kernel, mask in zip(kernels, masks(kernels, part, part.sparsity), strict=True):
-            kernel.assign(kernel * mask)
+        _set_to_zero(pruned, part)
         return pruned
+    if part.at_once:
+        _set_to_zero(pruned, part)
+        reconstruct(pruned, model, batches, progress=progress)
+        part = dataclasses.replace(part, schedule="constant", end_epoch=0.0)  # keeps these zeros
     pruning = PruningCallback(part, steps_per_epoch=len(batches))
     fine_tune(
         pruned,
@@ -91,6 +98,13 @@ def prune(
     return pruned
 
 
+def _set_to_zero(model: keras.Model, part: Prune) -> None:
+    """Set the share of the weights to zero, all at once."""
+    kernels = _selected_kernels(model, part.exclude)
+    for kernel, mask in zip(kernels, masks(kernels, part, part.sparsity), strict=True):
+        kernel.assign(kernel * mask)
+
+
 class PruningCallback(StepCallback):
     """Prunes a model while Keras's `fit` trains it.
 
@@ -106,8 +120,13 @@ class PruningCallback(StepCallback):
             part: sparsity, schedule, pattern and excluded layers.
             steps_per_epoch: of the images; the schedule then ends as `part.fine_tuning` says. None takes the length of
                 the training from Keras's `fit`.
+
+        Raises:
+            InputError: if the schedule is one_shot, which only `prune` follows.
         """
         super().__init__()
+        if part.schedule == "one_shot":
+            raise InputError("PruningCallback needs the schedule polynomial or constant. Received: 'one_shot'")
         self.part = part
         self._schedule = None if steps_per_epoch is None else part.schedule_steps(steps_per_epoch)
         self._masks: list[Any] = []

@@ -12,6 +12,7 @@ from edge_cv.recipe.training import PRECISIONS
 
 INT8_VALUES = 255  # of a weight, -127..127
 ENGINES = ("keras", "tfmot")  # that prune, cluster and simulate int8
+SCHEDULES = ("one_shot", "polynomial", "constant")  # of zeros while a model is pruned
 ALLOCATIONS = ("uniform", "lamp")  # of zeros to layers
 RANGES = ("ema", "lsq")  # of activations in quantization-aware training
 IMPORTANCE = ("sensitivity", "batch_norm", "l1")  # of channels
@@ -135,7 +136,10 @@ class Prune(Part):
 
     Attributes:
         sparsity: the share of weights to set to zero, above 0 and under 1.
-        schedule: `polynomial`, from 0 to the sparsity, or `constant`, the full sparsity from the beginning.
+        schedule: `one_shot`, all zeros before the training, and the other weights solved by least squares for the
+            outputs of the dense layers, which keeps far more of a network where photos are few; `polynomial`, from 0
+            to the sparsity during the training; or `constant`, the full sparsity from `begin_epoch` on. None is
+            `one_shot`, and `polynomial` with tfmot, with `begin_epoch` or `end_epoch`, and in a training of your own.
         begin_epoch, end_epoch: when the schedule begins and ends, in epochs, fractions allowed. None ends it after two
             thirds of the training.
         pattern: `any` weight, or `2:4`, two of every four neighbours along a layer's input channels.
@@ -149,14 +153,23 @@ class Prune(Part):
     """
 
     sparsity: float = 0.75
-    schedule: str = "polynomial"
+    schedule: str | None = None
     begin_epoch: float = 0.0
     end_epoch: float | None = None
     pattern: str = "any"
     exclude: tuple[str, ...] = ()
     fine_tuning: FineTuning = FineTuning()
     engine: str = "keras"
-    allocation: str = "uniform"
+    allocation: str = "lamp"
+
+    @property
+    def at_once(self) -> bool:
+        """Whether all zeros are set before the training, and the other weights are reconstructed."""
+        return self.schedule == "one_shot" or (self.schedule is None and self.engine == "keras" and not self._timed)
+
+    @property
+    def _timed(self) -> bool:
+        return (self.begin_epoch, self.end_epoch) != (0.0, None)
 
     def steps(self, steps_per_epoch: int) -> int:
         """The length of the training in steps: the more weights are removed, the longer."""
@@ -193,15 +206,20 @@ class Prune(Part):
         _check_share(self, "sparsity")
         self.check_at_least(0, "begin_epoch")
         _check_engine(self)
-        if self.schedule not in ("polynomial", "constant"):
-            raise unknown("schedule of Prune", self.schedule, ("polynomial", "constant"))
+        if self.schedule not in (None, *SCHEDULES):
+            raise unknown("schedule of Prune", self.schedule, SCHEDULES)
+        if self.schedule == "one_shot" and (self.engine != "keras" or self._timed):
+            raise InputError(
+                "Prune with schedule='one_shot' must have engine='keras' and neither begin_epoch nor end_epoch. "
+                f"Received: engine={self.engine!r}, begin_epoch={self.begin_epoch}, end_epoch={self.end_epoch}"
+            )
         if self.pattern not in ("any", "2:4"):
             raise unknown("pattern of Prune", self.pattern, ("any", "2:4"))
         if self.allocation not in ALLOCATIONS:
             raise unknown("allocation of Prune", self.allocation, ALLOCATIONS)
-        if self.pattern == "2:4" and (self.sparsity, self.schedule) != (0.5, "constant"):
+        if self.pattern == "2:4" and (self.sparsity != 0.5 or self.schedule == "polynomial"):
             raise InputError(
-                "Prune with pattern='2:4' must have sparsity=0.5 and schedule='constant'. "
+                "Prune with pattern='2:4' must have sparsity=0.5 and no polynomial schedule. "
                 f"Received: sparsity={self.sparsity}, schedule={self.schedule!r}"
             )
         if self.fine_tuning.epochs is not None:  # else it depends on the number of images
