@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 PRUNED_SPARSITY = 0.1  # a model or a kernel with a larger share of zeros is pruned
 MASK_UPDATES = 50  # at most, between the begin and the end of a schedule
 POWER = 3  # of the polynomial schedule
+FIRST_PASS = 7 / 8  # of the zeros of a one-shot schedule, the polynomial's middle: better weights then decide the rest
 
 
 def prune(
@@ -74,18 +75,21 @@ def prune(
         return prune_by_tfmot(model, selected, part, batches, progress=progress)
     pruned = clone(model)
     if batches is None:
-        _set_to_zero(pruned, part)
+        _set_to_zero(pruned, part, part.sparsity)
         return pruned
+    steps = part.steps(len(batches))
     if part.at_once:
-        _set_to_zero(pruned, part)
-        reconstruct(pruned, model, batches, progress=progress)
+        shares = (FIRST_PASS, 1.0) if part.pattern == "any" else (1.0,)
+        for share in shares:
+            _set_to_zero(pruned, part, share * part.sparsity)
+            reconstruct(pruned, model, batches, progress=progress)
         part = dataclasses.replace(part, schedule="constant", end_epoch=0.0)  # keeps these zeros
     pruning = PruningCallback(part, steps_per_epoch=len(batches))
     fine_tune(
         pruned,
         batches,
         part.fine_tuning,
-        steps=part.steps(len(batches)),
+        steps=steps,
         teacher=teacher or model,
         callbacks=[pruning],
         folder=folder,
@@ -98,10 +102,10 @@ def prune(
     return pruned
 
 
-def _set_to_zero(model: keras.Model, part: Prune) -> None:
-    """Set the share of the weights to zero, all at once."""
+def _set_to_zero(model: keras.Model, part: Prune, sparsity: float) -> None:
+    """Set a share of the weights to zero, all at once."""
     kernels = _selected_kernels(model, part.exclude)
-    for kernel, mask in zip(kernels, masks(kernels, part, part.sparsity), strict=True):
+    for kernel, mask in zip(kernels, masks(kernels, part, sparsity), strict=True):
         kernel.assign(kernel * mask)
 
 

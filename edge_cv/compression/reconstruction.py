@@ -42,7 +42,7 @@ BATCH = 32  # images that a layer computes together
 # Patches for each value of a patch, within these limits.
 PATCHES_PER_VALUE, LEAST_PATCHES, MOST_PATCHES = 16, 2048, 16384
 MOST_VALUES = 4800  # of a patch; a layer with larger ones keeps its weights: too slow
-DAMPING = 0.01  # of the mean variance of a layer's inputs
+DAMPING = 0.05  # of the mean variance of a layer's inputs
 
 
 def reconstruct(

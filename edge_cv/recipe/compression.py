@@ -18,9 +18,9 @@ RANGES = ("ema", "lsq")  # of activations in quantization-aware training
 IMPORTANCE = ("sensitivity", "batch_norm", "l1")  # of channels
 
 # The length of fine-tuning where the recipe does not say it. A small set takes the steps, a large one the epochs.
-SPARSITY_STEPS = 400  # times the sparsity
-CHANNEL_STEPS = 600  # times the removed share of the cost
+SPARSITY_STEPS = 400  # times the sparsity, where the zeros come during the training
 STEPS = 100  # of the other stages
+RECONSTRUCTED_RATE = 3e-4  # learning rate after a reconstruction; zeros that come during the training need about 1e-3
 EPOCHS = 3  # at least
 RECOVERY_EPOCHS = 5  # at least, after channels or weights are removed
 MOST_EPOCHS = 100
@@ -111,11 +111,11 @@ class ChannelPrune(Part):
     target: str = "macs"
     importance: str = "sensitivity"
     exclude: tuple[str, ...] = ()
-    fine_tuning: FineTuning = FineTuning()
+    fine_tuning: FineTuning = FineTuning(learning_rate=RECONSTRUCTED_RATE)
 
     def steps(self, steps_per_epoch: int) -> int:
-        """The length of the training in steps: the more is removed, the longer."""
-        return self.fine_tuning.total_steps(steps_per_epoch, round(CHANNEL_STEPS * (1 - self.keep)), RECOVERY_EPOCHS)
+        """The length of the training in steps."""
+        return self.fine_tuning.total_steps(steps_per_epoch, STEPS, RECOVERY_EPOCHS)
 
     def quick(self) -> ChannelPrune:
         """The same with one epoch of training."""
@@ -144,7 +144,7 @@ class Prune(Part):
             thirds of the training.
         pattern: `any` weight, or `2:4`, two of every four neighbours along a layer's input channels.
         exclude: patterns of names of layers that stay dense, such as `logits` or `block1*`.
-        fine_tuning: the training during and after pruning.
+        fine_tuning: the training during and after pruning; zeros that come during it need a learning rate of 1e-3.
         engine: `keras`, this project's own, on any backend of Keras; or `tfmot`, tensorflow-model-optimization on a
             tf_keras copy of the model.
         allocation: how the zeros are divided between the layers: `uniform`, the same share in each, as always with the
@@ -158,7 +158,7 @@ class Prune(Part):
     end_epoch: float | None = None
     pattern: str = "any"
     exclude: tuple[str, ...] = ()
-    fine_tuning: FineTuning = FineTuning()
+    fine_tuning: FineTuning = FineTuning(learning_rate=RECONSTRUCTED_RATE)
     engine: str = "keras"
     allocation: str = "lamp"
 
@@ -172,8 +172,9 @@ class Prune(Part):
         return (self.begin_epoch, self.end_epoch) != (0.0, None)
 
     def steps(self, steps_per_epoch: int) -> int:
-        """The length of the training in steps: the more weights are removed, the longer."""
-        return self.fine_tuning.total_steps(steps_per_epoch, round(SPARSITY_STEPS * self.sparsity), RECOVERY_EPOCHS)
+        """The length of the training in steps: where weights are removed during it, the more, the longer."""
+        needed = STEPS if self.at_once else round(SPARSITY_STEPS * self.sparsity)
+        return self.fine_tuning.total_steps(steps_per_epoch, needed, RECOVERY_EPOCHS)
 
     def schedule_steps(self, steps_per_epoch: int) -> tuple[int, int]:
         """The steps at which the schedule begins and ends in a training of `steps`.
