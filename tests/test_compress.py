@@ -29,7 +29,12 @@ def test_public_functions_are_exported_by_the_package():
 def stages(digits, digits_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compressed")
     parts = {
-        "prune": Prune(0.75, fine_tuning=FineTuning(epochs=2, learning_rate=5e-3, freeze_statistics=False)),
+        "prune": Prune(
+            0.75,
+            "polynomial",
+            allocation="uniform",
+            fine_tuning=FineTuning(epochs=2, learning_rate=5e-3, freeze_statistics=False),
+        ),
         "qat": Qat(fine_tuning=FineTuning(epochs=1, learning_rate=1e-3)),
     }
     return folder, parts, compress(digits_model, digits[0], folder, **parts, key="digits")

@@ -32,7 +32,7 @@ RECIPE = Recipe(
     model=Model("alexnet", image_size=63, alpha=0.125, preprocessing={"resize_to": None}),
     data=Data(measure="digits", calibrate=None, calibration_images=16, images=40),
     fit=Fit(epochs=1, images=128, batch_size=32, learning_rate=0.001),
-    prune=Prune(0.75, fine_tuning=SHORT),
+    prune=Prune(0.75, allocation="uniform", fine_tuning=SHORT),
     qat=Qat(weight_values=31, fine_tuning=SHORT),
     schemes=("float32", "int8"),
     measure=Measure(threads=(1,), runs=5, warmup=1),

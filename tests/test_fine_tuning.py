@@ -308,7 +308,8 @@ def weights_of_normalization(model):
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_the_averaged_weights_of_a_pruned_model_are_as_sparse_and_nearly_as_good(digits, small_classifier, precision):
     batches, images, labels = digits
-    part = Prune(0.5, fine_tuning=FineTuning(steps=40, ema=0.8, precision=precision))
+    tuning = FineTuning(steps=40, ema=0.8, precision=precision)
+    part = Prune(0.5, "polynomial", allocation="uniform", fine_tuning=tuning)
     pruned = prune(small_classifier, part, batches)
     assert sparsity(pruned)["logits"] == pytest.approx(0.5, abs=0.01)
     dense, averaged = (
