@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from converters.quantization.layers import Dequantizer, Geometry
 from edge_cv.compression.keras_graph import leaf_layers, walk
@@ -207,9 +208,11 @@ def solve(x: np.ndarray, y: np.ndarray, weights: np.ndarray, damping: float = DA
     if np.all(weights):
         return np.linalg.solve(hessian, wanted).astype(np.float32)
     solved = np.zeros(weights.shape, np.float32)
-    for group, output in np.argwhere(weights.any(1)):
-        rows = np.flatnonzero(weights[group, :, output])
-        solved[group, rows, output] = np.linalg.solve(hessian[group][np.ix_(rows, rows)], wanted[group, rows, output])
+    with ThreadpoolController().limit(limits=1, user_api="blas"):  # threads would wait for each other: small systems
+        for group, output in np.argwhere(weights.any(1)):
+            rows = np.flatnonzero(weights[group, :, output])
+            system = hessian[group][np.ix_(rows, rows)]
+            solved[group, rows, output] = np.linalg.solve(system, wanted[group, rows, output])
     return solved
 
 
