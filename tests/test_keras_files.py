@@ -335,10 +335,10 @@ def test_weights_alone_need_the_architecture(edge_cv, tmp_path):
 def test_weights_alone_are_converted_with_their_architecture(edge_cv, tmp_path):
     from edge_cv import models
 
-    model = models.build("mobilenet_v1", classes=7, image_size=32)
+    model = models.build("mobilenet_v1", classes=7, image_size=32, alpha=0.25)
     model.save_weights(tmp_path / "m.weights.h5")
     command = ("convert", tmp_path / "m.weights.h5", "--scheme", "float32", "--out", tmp_path, "--input-size", "32")
-    code, _, printed = edge_cv(*command, "--architecture", "mobilenet_v1")
+    code, _, printed = edge_cv(*command, "--architecture", "mobilenet_v1", "--alpha", "0.25")
     assert code == 0, printed
     (file,) = tmp_path.glob("*float32.tflite")
     images = _images()

@@ -77,6 +77,7 @@ def convert(
     architecture: Annotated[
         str | None, typer.Option(help="The name of `edge-cv models` whose weights a .weights.h5 file holds.")
     ] = None,
+    alpha: Annotated[float, typer.Option(help="The width multiplier of --architecture.")] = 1.0,
     unsafe: Unsafe = False,
     imports: Import = None,
     as_json: Json = False,
@@ -100,6 +101,7 @@ def convert(
         preprocessing=preprocessing_fields(resize, mean, std),
         unsafe=unsafe,
         architecture=architecture,
+        alpha=alpha,
         input_size=input_size,
         output=output,
         batch=batch,

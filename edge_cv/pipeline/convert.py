@@ -42,6 +42,7 @@ class ConversionRequest:
         target: a device whose rules the TFLite files must keep (`converters.devices.targets`).
         preprocessing: fields of `Preprocessing` that replace those that the model declares.
         unsafe: run the Python code of the file's Lambda layers.
+        architecture, alpha: the architecture whose weights a `.weights.h5` file holds, and its width multiplier.
         input_size: height and width for a model whose input has no fixed size: `224`, or `160x120` (height x width).
         output: the name of the output to convert, for a model with several.
         batch: of the ONNX files: `1`, or `free` for any number of images in one call.
@@ -61,6 +62,7 @@ class ConversionRequest:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     unsafe: bool = False
     architecture: str | None = None
+    alpha: float = 1.0
     input_size: str | None = None
     output: str | None = None
     batch: str = "1"
@@ -206,5 +208,7 @@ def _opened(request: ConversionRequest) -> Any:
         if size is not None and size[0] != size[1]:
             raise InputError(f"an architecture takes square images. Received: the input size {size[0]}x{size[1]}")
         image_size, classes = None if size is None else size[0], count_classes(path)
-        return models.build(request.architecture, classes=classes, image_size=image_size, weights=path)
+        return models.build(
+            request.architecture, classes=classes, image_size=image_size, alpha=request.alpha, weights=path
+        )
     return models.build(request.model, weights="imagenet") if by_name else path
