@@ -42,6 +42,7 @@ FIELDS = {
     "clock_mhz": [1500, 2400],
     "golden": {"sha256": "cd" * 32, "images": 2, "outputs": [[1, -128, 127], [0, 5, 3]]},
     "likeness": {"runtime": "here", "images": 2, "top1_equal": 1, "max_steps": 3, "max_abs_error": None},
+    "accuracy": {"runtime": "tensorflow-lite 2.16.1 XNNPACK", "images": 50, "top1": 43, "top5": 49, "unread": 2},
 }
 
 
@@ -74,9 +75,9 @@ def test_figures_that_the_system_does_not_report_may_be_missing():
     fields = copy.deepcopy(FIELDS)
     for name in ("peak_memory_bytes", "temperature_c", "clock_mhz", "golden"):
         fields[name] = None
-    del fields["likeness"], fields["latency"][0]["samples_ms"]
+    del fields["likeness"], fields["accuracy"], fields["latency"][0]["samples_ms"]
     measurement = Measurement.from_dict(fields)
-    assert measurement.golden is None
+    assert (measurement.golden, measurement.accuracy) == (None, None)
     assert measurement.latency[0].p90_ms == 2.8
 
 
@@ -117,6 +118,12 @@ HOSTILE = [
     (("golden", "outputs"), [[], []]),
     (("likeness", "top1_equal"), 3),
     (("likeness", "max_steps"), None),
+    (("accuracy",), []),
+    (("accuracy", "images"), 0),
+    (("accuracy", "top1"), 50),
+    (("accuracy", "top5"), 51),
+    (("accuracy", "unread"), -1),
+    (("accuracy", "runtime"), None),
 ]
 
 
@@ -235,7 +242,8 @@ def test_a_measurement_is_merged_into_the_rows_of_its_file():
     assert merged.violations == ("int8: too slow",)
     assert merged.environment["devices"][HOST]["system"].startswith("Debian")
     (note,) = merged.notes
-    for words in ("the same top-1 on 1 of 2", "3 steps", "48 °C before and 61 °C after", "clock capped", "26.0 MB"):
+    accuracy = "86.0 % of 50 labelled photos on the device are correct (95 % interval 73.8 to 93.0 %), 98.0 % among the"
+    for words in (accuracy, "2 not readable", "the same top-1 on 1 of 2", "3 steps", "48 °C before and 61 °C after", "clock capped", "26.0 MB"):
         assert words in note
 
 

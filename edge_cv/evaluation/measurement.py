@@ -18,6 +18,7 @@ from converters.errors import InputError
 from converters.files import write_atomic
 from converters.strict_json import integer, items, mapping, number, sha256, text
 from edge_cv.evaluation.latency import Latency
+from edge_cv.intervals import wilson_interval
 
 SCHEMA = 1
 MAX_BYTES = strict_json.MAX_BYTES  # of a file; 1000 outputs for each of 1000 images take a third of it
@@ -73,6 +74,34 @@ class OutputMatch:
 
 
 @dataclass(frozen=True)
+class DeviceAccuracy:
+    """How often a device named the class of labelled photos that are stored on it.
+
+    Attributes:
+        runtime: the program that ran the model.
+        images: the photos that it classified.
+        top1, top5: the photos whose class is the likeliest one, and among the five likeliest.
+        unread: photos that it could not decode, which are not among `images`.
+    """
+
+    runtime: str
+    images: int
+    top1: int
+    top5: int
+    unread: int
+
+    def sentence(self) -> str:
+        """The accuracy in words, with Wilson's 95 % interval."""
+        low, high = (100 * end for end in wilson_interval(self.top1, self.images))
+        top1, top5 = (100 * count / self.images for count in (self.top1, self.top5))
+        unread = f", {self.unread} not readable" if self.unread else ""
+        return (
+            f"{top1:.1f} % of {self.images} labelled photos on the device are correct (95 % interval {low:.1f} to "
+            f"{high:.1f} %), {top5:.1f} % among the five likeliest{unread} ({self.runtime})"
+        )
+
+
+@dataclass(frozen=True)
 class Measurement:
     """The results of one model on one machine.
 
@@ -84,6 +113,7 @@ class Measurement:
         temperature_c, clock_mhz: before and after the timed inferences; None where the system does not report them.
         golden: the outputs for the golden inputs.
         likeness: how these compare with the outputs of the machine that sent the inputs.
+        accuracy: on labelled photos of the device.
         error: why the measurement is incomplete, if the device failed or disconnected.
     """
 
@@ -96,6 +126,7 @@ class Measurement:
     clock_mhz: tuple[float, float] | None = None
     golden: Golden | None = None
     likeness: OutputMatch | None = None
+    accuracy: DeviceAccuracy | None = None
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,6 +147,7 @@ class Measurement:
             "clock_mhz": self.clock_mhz and list(self.clock_mhz),
             "golden": golden,
             "likeness": self.likeness and asdict(self.likeness),
+            "accuracy": self.accuracy and asdict(self.accuracy),
         }
         return fields if self.error is None else {**fields, "error": self.error}
 
@@ -160,6 +192,7 @@ class Measurement:
             clock_mhz=_pair(fields.get("clock_mhz"), "clock_mhz", 0, 1e6),
             golden=_golden(fields.get("golden")),
             likeness=_likeness(fields.get("likeness")),
+            accuracy=_accuracy(fields.get("accuracy")),
             error=error,
         )
 
@@ -258,6 +291,21 @@ def _likeness(fields: Any) -> OutputMatch | None:
         top1_equal=integer(fields.get("top1_equal"), "likeness's top1_equal", 0, images),
         max_steps=None if steps is None else integer(steps, "likeness's max_steps", 0, 1 << 53),
         max_abs_error=None if error is None else float(number(error, "likeness's max_abs_error", 0)),
+    )
+
+
+def _accuracy(fields: Any) -> DeviceAccuracy | None:
+    if fields is None:
+        return None
+    fields = mapping(fields, "accuracy")
+    images = integer(fields.get("images"), "accuracy's images", 1, MAX_IMAGES)
+    top5 = integer(fields.get("top5"), "accuracy's top5", 0, images)
+    return DeviceAccuracy(
+        runtime=text(fields.get("runtime"), "accuracy's runtime"),
+        images=images,
+        top1=integer(fields.get("top1"), "accuracy's top1", 0, top5),
+        top5=top5,
+        unread=integer(fields.get("unread"), "accuracy's unread", 0, MAX_IMAGES),
     )
 
 

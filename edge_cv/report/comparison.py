@@ -162,6 +162,8 @@ def _note(row: Row, measurement: Measurement) -> str:
     parts = []
     if measurement.likeness is not None:
         parts.append(measurement.likeness.sentence())
+    if measurement.accuracy is not None:
+        parts.append(measurement.accuracy.sentence())
     if measurement.peak_memory_bytes is not None:
         parts.append(f"peak memory {formats.size(measurement.peak_memory_bytes)}")
     if measurement.temperature_c is not None:
