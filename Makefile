@@ -60,4 +60,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info runs android_demo/build android_demo/*/target
+	rm -rf $(VENV) build *.egg-info runs android_demo/build android_demo/*/target android_demo/gradle/check/target

@@ -15,12 +15,14 @@ import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import time
 import zipfile
 from pathlib import Path
+
+import desktop_library
+import google_tools
 
 APP = Path(__file__).resolve().parent
 ROOT = APP.parent
@@ -82,14 +84,15 @@ def main() -> None:
         make_resources()
         log("adapting TensorFlow Lite's library to the desktop")
         make_desktop_library()
-        log("compiling and testing on the JVM")
+        log("compiling and testing on the JVM, with lint")
         compile_and_test()
         log("shrinking the classes and converting them to dex")
         make_dex()
         log("packing, aligning and signing")
         pack(abis)
-        log("checking the APK")
+        log("checking the APK and what the app's benchmark wrote")
         check(abis)
+        check_measurement()
     except BuildError as error:
         sys.exit(f"android: {error}")
     except subprocess.CalledProcessError as error:
@@ -106,18 +109,19 @@ def run(*command: str | Path, **options) -> None:
     subprocess.run([str(part) for part in command], check=True, **options)
 
 
-def output(*command: str | Path) -> str:
-    return subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
+def output(*command: str | Path, **options) -> str:
+    options = {"check": True, "capture_output": True, "text": True, **options}
+    return subprocess.run([str(part) for part in command], **options).stdout
 
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def maven(*arguments: str) -> None:
+def maven(*arguments: str, pom: Path = APP / "pom.xml") -> None:
     # The Kotlin compiler runs too briefly here to gain from the second compiler of the JVM.
     environment = {"MAVEN_OPTS": "-XX:TieredStopAtLevel=1", **os.environ}
-    run("mvn", "-B", "--no-transfer-progress", "-f", APP / "pom.xml", *arguments, env=environment)
+    run("mvn", "-B", "--no-transfer-progress", "-f", pom, *arguments, env=environment)
 
 
 # -------------------------------------------------------------------------------------------------- tools and downloads
@@ -156,6 +160,14 @@ def fetch() -> None:
             (folder / f"{name}.jar").write_bytes(archive.read("classes.jar"))
 
 
+def google_classpath() -> str:
+    """The classpath of lint and the manifest merger, which Maven fetches."""
+    pom, path = APP / "tools/pom.xml", BUILD / "tools.txt"
+    if not path.is_file() or path.stat().st_mtime < pom.stat().st_mtime:
+        maven("-q", "dependency:build-classpath", f"-Dmdep.outputFile={path}", pom=pom)
+    return path.read_text().strip()
+
+
 def make_models() -> None:
     """Run the recipe and write Python's predictions for the sample photos."""
     recipe, folder = APP / "recipe.py", ROOT / "runs/android"
@@ -173,21 +185,28 @@ def make_models() -> None:
 
 
 def make_resources() -> None:
-    """Compile the resources and package them with the models."""
+    """Merge the manifests, compile the resources and package them with the models."""
     manifest = BUILD / "AndroidManifest.xml"
-    text = (APP / "app/src/main/AndroidManifest.xml").read_text()
-    # Gradle has the package name in its script and adds extractNativeLibs itself.
-    text = text.replace("<manifest ", f'<manifest package="{PACKAGE}" ', 1)
-    text = text.replace("<application\n", '<application\n        android:extractNativeLibs="false"\n', 1)
-    manifest.write_text(text)
+    names = [name for name in AARS if not name.endswith("-api")]  # the others have the same packages
+    for name in names:
+        with zipfile.ZipFile(BUILD / f"aar/{name}.aar") as archive:
+            (BUILD / f"aar/{name}.xml").write_bytes(archive.read("AndroidManifest.xml"))
+    sdks = {"MIN_SDK_VERSION": str(MIN_SDK), "TARGET_SDK_VERSION": str(TARGET_SDK)}
+    google_tools.merge_manifests(
+        google_classpath(),
+        APP / "app/src/main/AndroidManifest.xml",
+        [BUILD / f"aar/{name}.xml" for name in names],
+        {"PACKAGE": PACKAGE, "VERSION_CODE": "1", "VERSION_NAME": VERSION} | sdks,
+        manifest,
+    )
+    text = manifest.read_text()  # Gradle adds it itself
+    manifest.write_text(text.replace("<application\n", '<application\n        android:extractNativeLibs="false"\n', 1))
     run("aapt2", "compile", "--dir", APP / "app/src/main/res", "-o", BUILD / "res.zip")
     shutil.rmtree(BUILD / "gen", ignore_errors=True)
     run(
         *("aapt2", "link", "-I", FRAMEWORK, "--manifest", manifest),
         *("-o", BUILD / "resources.ap_", "--java", BUILD / "gen", "--proguard", BUILD / "manifest-rules.pro"),
-        *("--min-sdk-version", str(MIN_SDK), "--target-sdk-version", str(TARGET_SDK)),
-        *("--version-code", "1", "--version-name", VERSION, "--debug-mode", BUILD / "res.zip"),
-        *("-A", ASSETS, "-0", ".tflite"),
+        *("--debug-mode", BUILD / "res.zip", "-A", ASSETS, "-0", ".tflite"),
         "--warn-manifest-validation",  # Debian's aapt2 does not know uses-native-library
         stderr=subprocess.DEVNULL,
     )
@@ -206,56 +225,37 @@ def make_desktop_library() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(BUILD / "aar/tensorflow-lite.aar") as archive:
         library = archive.read("jni/x86_64/libtensorflowlite_jni.so")
-    (folder / "libtensorflowlite_jni.so").write_bytes(desktop_library(library))
+    (folder / "libtensorflowlite_jni.so").write_bytes(desktop_library.adapt(library))
     shared = ("gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror")
     run(*shared, APP / "desktop/bionic.c", "-o", folder / "libc.so", "-Wl,-soname,libc.so")
     for name in ("libm", "libdl", "liblog"):  # glibc has their functions; -lm links it
         run(*shared, "-x", "c", os.devnull, "-o", folder / f"{name}.so", f"-Wl,-soname,{name}.so,--no-as-needed", "-lm")
 
 
-# Functions that desktop/bionic.c replaces; its version has the first letter b.
-RENAMED = ("sysconf", "strerror_r", "fprintf", "vfprintf", "fputc", "fflush", "fwrite", "fileno", "fclose", "dlsym")
-
-
-def desktop_library(library: bytes) -> bytes:
-    """Adapt an Android library for x86_64 to glibc's loader.
-
-    Android's symbols have versions that glibc does not have. The five entries of the dynamic section that require them
-    get a tag that loaders ignore. The functions that desktop/bionic.c replaces get its names.
-    """
-    content = bytearray(library)
-    program_headers, count = struct.unpack_from("<Q", content, 32)[0], struct.unpack_from("<H", content, 56)[0]
-    segments = [struct.unpack_from("<IIQQQQQQ", content, program_headers + 56 * i) for i in range(count)]
-    load, dynamic = 1, 2
-
-    def place(address: int) -> int:
-        """The file offset of a load address."""
-        _, _, offset, start, *_ = next(s for s in segments if s[0] == load and s[3] <= address < s[3] + s[5])
-        return address - start + offset
-
-    versions = (0x6FFFFFF0, 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF)  # VERSYM, VERDEF(NUM), VERNEED(NUM)
-    string_table, string_bytes = 5, 10
-    entries: dict[int, int] = {}
-    at = next(s[2] for s in segments if s[0] == dynamic)
-    while (entry := struct.unpack_from("<QQ", content, at))[0] != 0:
-        entries[entry[0]] = entry[1]
-        if entry[0] in versions:
-            struct.pack_into("<Q", content, at, 0x60000123)
-        at += 16
-    start = place(entries[string_table])
-    for name in RENAMED:
-        offset = content.find(f"\0{name}\0".encode(), start, start + entries[string_bytes])
-        if offset < 0:
-            raise BuildError(f"TensorFlow Lite's library must use {name}, which desktop/bionic.c replaces")
-        content[offset + 1] = ord("b")
-    return bytes(content)
-
-
 def compile_and_test() -> None:
-    """Compile both modules and run their tests on the JVM."""
-    for old in (BUILD / "jars", APP / "core/target", APP / "app/target"):  # so that removed sources leave the app
-        shutil.rmtree(old, ignore_errors=True)
-    maven("package")
+    """Compile and test on the JVM, and run lint, side by side if an earlier build has listed the classpath."""
+    classpath = BUILD / "classpath.txt"
+    block = BUILD / "gradle-check/App.kt"
+    block.parent.mkdir(exist_ok=True)
+    block.write_text(google_tools.android_block((APP / "app/build.gradle.kts").read_text()))
+    for old in (BUILD / "jars", *(APP / f"{module}/target" for module in ("core", "app", "gradle/check"))):
+        shutil.rmtree(old, ignore_errors=True)  # so that removed sources leave the app
+    lint = start_lint(classpath) if classpath.is_file() else None
+    try:
+        maven("package")
+        lint = lint or start_lint(classpath)
+        if lint.wait() != 0:
+            findings = (BUILD / "lint.txt").read_text()
+            raise BuildError(f"lint must find nothing; mend it or explain it in app/lint.xml:\n{findings}")
+    finally:
+        if lint is not None and lint.poll() is None:
+            lint.terminate()
+
+
+def start_lint(classpath: Path) -> subprocess.Popen[bytes]:
+    jars = [Path(path) for path in classpath.read_text().strip().split(os.pathsep)]
+    libraries = [jar for jar in jars if not jar.is_relative_to(APP / "core")]  # lint reads the sources of core
+    return google_tools.start_lint(google_classpath(), APP, BUILD / "AndroidManifest.xml", libraries, BUILD)
 
 
 def test_one(name: str) -> None:
@@ -278,7 +278,8 @@ def make_dex() -> None:
     jars = [*sorted((BUILD / "jars").glob("*.jar")), *(BUILD / f"aar/{name}.jar" for name in AARS)]
     jars = [jar for jar in dict.fromkeys(jars) if not jar.name.startswith("core-")]
     jars += [APP / f"{module}/target/{module}-{VERSION}.jar" for module in ("core", "app")]
-    library = (BUILD / "framework.txt").read_text().strip()
+    classpath = (BUILD / "classpath.txt").read_text().strip().split(os.pathsep)
+    (library,) = (path for path in classpath if Path(path).name.startswith("android-all-"))
     java_home = Path(shutil.which("java") or "java").resolve().parents[1]  # java.*, which the framework's jar lacks
     run(
         *("java", "-cp", BUILD / "aar/r8.jar", "com.android.tools.r8.R8", "--release", "--min-api", str(MIN_SDK)),
@@ -356,6 +357,14 @@ def check(abis: list[str]) -> None:
     if abis == ["arm64-v8a"]:
         limit = MAX_BYTES_WITHOUT_MODELS
         must(rest <= limit, f"the APK without models must have at most {limit} bytes", rest)
+
+
+def check_measurement() -> None:
+    """Let Python read the accuracy that a test of the app measured, as `edge-cv report` does."""
+    code = "import sys; from edge_cv.evaluation import Measurement; print(Measurement.load(sys.argv[1]).accuracy)"
+    written = BUILD / "measurements/accuracy.json"
+    read = output(sys.executable, "-c", code, written, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    must("images=4, top1=3" in read, "the app's accuracy must be 3 of 4 photos", read)
 
 
 def must(condition: object, requirement: str, received: object) -> None:

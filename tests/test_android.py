@@ -27,6 +27,8 @@ PHONE = TargetDevice("a phone", "arm64", "LiteRT", package="android")
 
 
 def script(path: str) -> ModuleType:
+    if str(APP) not in sys.path:
+        sys.path.insert(0, str(APP))  # as for a script that Python runs
     spec = importlib.util.spec_from_file_location(Path(path).stem, APP / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -103,7 +105,7 @@ def test_a_run_copies_the_file_of_its_device_into_the_app(tmp_path, app, monkeyp
 def test_both_builds_of_the_app_have_the_same_versions():
     pom = (APP / "pom.xml").read_text()
     toml = (APP / "gradle/libs.versions.toml").read_text()
-    for name in ("kotlin", "serialization", "junit"):
+    for name in ("agp", "kotlin", "serialization", "junit", "robolectric"):
         by_maven = re.search(rf"<{name}\.version>(.+?)<", pom)[1]
         by_gradle = re.search(rf'^{name} = "(.+?)"', toml, re.MULTILINE)[1]
         assert by_maven == by_gradle
@@ -112,6 +114,31 @@ def test_both_builds_of_the_app_have_the_same_versions():
     assert f"minSdk = {build.MIN_SDK}\n" in gradle
     assert f"targetSdk = {build.TARGET_SDK}\n" in gradle
     assert f'versionName = "{build.VERSION}"' in gradle
+
+
+def test_lint_and_the_manifest_merger_are_those_of_the_plugin():
+    """Android's tools have the version of the plugin plus 23."""
+    plugin = re.search(r"<agp\.version>(\d+)(.+?)<", (APP / "pom.xml").read_text())
+    tools = re.search(r"<tools\.version>(.+?)<", (APP / "tools/pom.xml").read_text())[1]
+    assert tools == f"{int(plugin[1]) + 23}{plugin[2]}"
+
+
+def test_the_android_block_becomes_a_function():
+    tools = script("google_tools.py")
+    block = tools.android_block("plugins {}\n\nandroid {\n    minSdk = 24\n    a {\n    }\n}\n\ndependencies {\n}\n")
+    assert block.endswith("fun ApplicationExtension.android() {\n    minSdk = 24\n    a {\n    }\n}\n")
+    assert "targetSdk = 36" in tools.android_block((APP / "app/build.gradle.kts").read_text())
+    with pytest.raises(ValueError, match="not found"):
+        tools.android_block("plugins {}\n")
+
+
+def test_lint_sees_every_source_of_both_modules(tmp_path):
+    text = script("google_tools.py").lint_project(
+        APP, tmp_path / "AndroidManifest.xml", [tmp_path / "a&b.jar"], tmp_path
+    )
+    named = set(re.findall(r'<src file="(.+?)"', text))
+    assert named == {str(path) for module in ("app", "core") for path in (APP / module / "src/main").rglob("*.kt")}
+    assert text.count("a&amp;b.jar") == 2
 
 
 def test_the_gradle_wrapper_is_the_published_one_and_checks_what_it_fetches():
@@ -157,5 +184,5 @@ def test_make_android_builds_tests_and_signs_the_app():
     closing = r"^\[INFO\] Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0$"
     tests = [int(count) for count in re.findall(closing, done.stdout, re.MULTILINE)]
     assert len(tests) == 2
-    assert sum(tests) > 100
+    assert sum(tests) > 150
     assert build.APK.stat().st_size < 12_000_000

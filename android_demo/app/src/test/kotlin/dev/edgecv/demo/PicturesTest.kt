@@ -9,6 +9,8 @@ import android.graphics.Rect
 import android.view.View
 import android.view.ViewGroup
 import android.widget.TextView
+import dev.edgecv.core.Accuracy
+import dev.edgecv.core.LabelledPhoto
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertTrue
@@ -36,7 +38,9 @@ class PicturesTest : AppTest() {
         view<TextView>(R.id.timings).text = getString(R.string.timings, 3.1, 8.9, 12.2, 100, 14.0)
         view<TextView>(R.id.first_title).run { text = text.lines().first() + "\n12.2 ms" }
         view<TextView>(R.id.second_title).run { text = text.lines().first() + "\n9.8 ms" }
-        view<TextView>(R.id.measured_text).run { text = getString(R.string.measured_latency, 8.91, 9.4, 50, "tensorflow-lite 2.16.1 XNNPACK", 1) }
+        if (" ms median" in text(R.id.measured_text)) view<TextView>(R.id.measured_text).run {
+            text = resources.getQuantityString(R.plurals.measured_latency, 50, 8.91, 9.4, 50, "tensorflow-lite 2.16.1 XNNPACK", 1)
+        }
         val full = drawn()
         val picture = Bitmap.createScaledBitmap(full, full.width / 2, full.height / 2, true)
         val made = File(System.getProperty("edgecv.vectors"), "../pictures/$name.png").apply { parentFile!!.mkdirs() }
@@ -87,6 +91,26 @@ class PicturesTest : AppTest() {
         activity.click(R.id.benchmark_button)
         until("it is measured", activity) { activity.isShown(R.id.measured) && activity.labels().size == 5 }
         activity.expectPicture("android_benchmark")
+    }
+
+    @Test
+    fun `the settings`() {
+        val activity = start().get()
+        activity.pickPhoto(CAT)
+        activity.openSettings()
+        activity.expectPicture("android_settings")
+    }
+
+    @Test
+    fun `the accuracy on labelled photos`() {
+        val activity = start().get()
+        activity.pickPhoto(CAT)
+        val session = activity.workspace.session
+        val label = activity.labels().first()
+        val photos = List(48) { LabelledPhoto(label) { Shipped.photos[CAT] } } + List(2) { LabelledPhoto("tench") { Shipped.photos[CAT] } }
+        session.evaluate(Accuracy(photos, AndroidMachine(app))) {}
+        until("it is measured", activity) { activity.isShown(R.id.measured) }
+        activity.expectPicture("android_accuracy")
     }
 
     // ------------------------------------------------------------------------------------------------ on other displays

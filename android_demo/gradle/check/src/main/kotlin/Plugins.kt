@@ -1,0 +1,5 @@
+@file:Suppress("PackageDirectoryMismatch")
+
+package org.gradle.api.plugins
+
+interface ExtensionAware
