@@ -133,9 +133,7 @@ def test_the_android_block_becomes_a_function():
 
 
 def test_lint_sees_every_source_of_both_modules(tmp_path):
-    text = script("google_tools.py").lint_project(
-        APP, tmp_path / "AndroidManifest.xml", [tmp_path / "a&b.jar"], tmp_path
-    )
+    text = script("google_tools.py").lint_project(APP, tmp_path / "AndroidManifest.xml", [tmp_path / "a&b.jar"])
     named = set(re.findall(r'<src file="(.+?)"', text))
     assert named == {str(path) for module in ("app", "core") for path in (APP / module / "src/main").rglob("*.kt")}
     assert text.count("a&amp;b.jar") == 2

@@ -25,11 +25,13 @@ import dev.edgecv.core.reason
  * @param onFrame called with each frame and the rotation that makes it upright, on the camera's thread; the image is closed
  *     afterwards.
  * @param onFailure called with the reason if the camera stops unexpectedly, on any thread.
+ * @param surfaceOf makes the surface of the preview.
  */
 class Camera(
     context: Context,
     private val onFrame: (Image, Int) -> Unit,
     private val onFailure: (String) -> Unit,
+    private val surfaceOf: (SurfaceTexture) -> Surface = ::Surface,
 ) {
     private val manager = context.getSystemService(Context.CAMERA_SERVICE) as CameraManager
     private val id: String? = quietly {
@@ -111,7 +113,7 @@ class Camera(
 
         init {
             texture.setDefaultBufferSize(previewSize.first, previewSize.second)
-            preview = Surface(texture)
+            preview = surfaceOf(texture)
             reader.setOnImageAvailableListener({ frames ->
                 failing {
                     frames.acquireLatestImage()?.use { onFrame(it, CameraFrame.degreesUpright(sensor, displayDegrees, facesUser)) }

@@ -89,7 +89,9 @@ class MainActivity : Activity(), Screen.Actions {
 
     override fun choosePhoto() = pick("image/*", PHOTO)
 
-    override fun chooseModel() = pick("*/*", MODEL)
+    override fun chooseModel() = pick("*/*", MODEL) { putExtra(Intent.EXTRA_ALLOW_MULTIPLE, true) }
+
+    override fun chooseFolder() = start(Intent(Intent.ACTION_OPEN_DOCUMENT_TREE), FOLDER)
 
     override fun share() = Share.measured(this, workspace.state)
 
@@ -100,17 +102,24 @@ class MainActivity : Activity(), Screen.Actions {
             .setNegativeButton(android.R.string.cancel, null).show()
     }
 
-    private fun pick(type: String, request: Int) = try {
-        val intent = Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType(type)
+    private fun pick(type: String, request: Int, change: Intent.() -> Unit = {}) =
+        start(Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType(type).apply(change), request)
+
+    private fun start(intent: Intent, request: Int) = try {
         startActivityForResult(intent, request)
     } catch (_: ActivityNotFoundException) {
-        workspace.showProblem(getString(if (request == PHOTO) R.string.photo_failed else R.string.model_failed, getString(R.string.no_picker)))
+        workspace.showProblem(getString(FAILED.getValue(request), getString(R.string.no_picker)))
     }
 
     override fun onActivityResult(request: Int, result: Int, data: Intent?) {
-        val uri = data?.data
-        if (result != RESULT_OK || uri == null) return
-        if (request == PHOTO) workspace.openPhoto(uri, camera::pause) else if (request == MODEL) workspace.openModel(uri)
+        val several = data?.clipData?.run { (0 until itemCount).mapNotNull { getItemAt(it).uri } }.orEmpty()
+        val uris = several.ifEmpty { listOfNotNull(data?.data) } // the system fills clipData where several files are chosen
+        if (result != RESULT_OK || uris.isEmpty()) return
+        when (request) {
+            PHOTO -> workspace.openPhoto(uris.first(), camera::pause)
+            MODEL -> workspace.openModel(uris)
+            FOLDER -> workspace.evaluate(uris.first())
+        }
     }
 
     @Suppress("OVERRIDE_DEPRECATION", "DEPRECATION") // Android 13 and later call the callback below instead
@@ -134,5 +143,7 @@ class MainActivity : Activity(), Screen.Actions {
     companion object {
         const val PHOTO = 2
         const val MODEL = 3
+        const val FOLDER = 4
+        private val FAILED = mapOf(PHOTO to R.string.photo_failed, MODEL to R.string.model_failed, FOLDER to R.string.folder_failed)
     }
 }

@@ -30,6 +30,9 @@ class Screen(private val activity: Activity, private val actions: Actions) {
 
         fun chooseModel()
 
+        /** Chooses a folder of labelled photos for an accuracy run. */
+        fun chooseFolder()
+
         /** Shares the result of the benchmark. */
         fun share()
 
@@ -46,7 +49,7 @@ class Screen(private val activity: Activity, private val actions: Actions) {
         view<Button>(R.id.photo_button).setOnClickListener { actions.choosePhoto() }
         view<Button>(R.id.open_button).setOnClickListener { actions.chooseModel() }
         view<Button>(R.id.benchmark_button).setOnClickListener {
-            if (workspace.state.models.notice == Notice.MEASURING) workspace.session.cancel() else workspace.measure()
+            if (isMeasuring(workspace.state.models)) workspace.session.cancel() else workspace.measure()
         }
         view<ImageButton>(R.id.measured_share).setOnClickListener { actions.share() }
         view<ImageButton>(R.id.measured_close).setOnClickListener { workspace.session.dismissMeasured() }
@@ -72,7 +75,7 @@ class Screen(private val activity: Activity, private val actions: Actions) {
         showMessage(message(state))
         showPhoto(state.photo)
         showMeasured(models.measured)
-        view<Button>(R.id.benchmark_button).setText(if (models.notice == Notice.MEASURING) R.string.stop else R.string.benchmark)
+        view<Button>(R.id.benchmark_button).setText(if (isMeasuring(models)) R.string.stop else R.string.benchmark)
         showPredictions(R.id.predictions, models.model, state.thresholdPercent)
         showPredictions(R.id.second_predictions, models.second, state.thresholdPercent)
         showComparison(state)
@@ -84,11 +87,14 @@ class Screen(private val activity: Activity, private val actions: Actions) {
         sheet.show(state)
     }
 
+    private fun isMeasuring(models: State) = models.notice == Notice.MEASURING || models.notice == Notice.EVALUATING
+
     private fun message(state: ScreenState): String? = when {
         state.models.error != null -> state.models.error
         state.models.notice == Notice.OPENING -> activity.getString(R.string.opening)
         state.models.notice == Notice.NO_MODEL -> activity.getString(R.string.no_model)
         state.models.notice == Notice.MEASURING -> activity.getString(R.string.measuring)
+        state.models.notice == Notice.EVALUATING -> state.models.progress?.run { activity.getString(R.string.evaluating, done, photos) }
         else -> state.problem ?: nothingAbove(state)
     }
 
@@ -112,7 +118,7 @@ class Screen(private val activity: Activity, private val actions: Actions) {
     private fun showMeasured(measured: Measured?) {
         view<View>(R.id.measured).visibility = if (measured == null) View.GONE else View.VISIBLE
         if (measured == null) return
-        view<TextView>(R.id.measured_title).text = activity.getString(R.string.measured_title, measured.file)
+        view<TextView>(R.id.measured_title).text = MeasuredText.title(activity, measured)
         view<TextView>(R.id.measured_text).text = MeasuredText.of(activity, measured)
     }
 

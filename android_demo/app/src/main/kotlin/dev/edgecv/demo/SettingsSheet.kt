@@ -23,6 +23,7 @@ class SettingsSheet(private val activity: Activity, private val actions: Screen.
     init {
         view<View>(R.id.sheet_veil).setOnClickListener { close() }
         view<ImageButton>(R.id.sheet_close).setOnClickListener { close() }
+        view<Button>(R.id.accuracy_button).setOnClickListener { actions.chooseFolder() }
         view<Button>(R.id.rename_button).setOnClickListener { added()?.let(actions::rename) }
         view<Button>(R.id.delete_button).setOnClickListener { added()?.let(workspace::delete) }
         val threshold = view<SeekBar>(R.id.threshold)
@@ -46,6 +47,7 @@ class SettingsSheet(private val activity: Activity, private val actions: Screen.
         view<View>(R.id.sheet).visibility = if (state.settingsOpen) View.VISIBLE else View.GONE
         view<TextView>(R.id.threshold_label).text = activity.getString(R.string.threshold, state.thresholdPercent)
         for (id in listOf(R.id.rename_button, R.id.delete_button)) view<Button>(id).isEnabled = state.chosen?.source?.added == true
+        view<Button>(R.id.accuracy_button).isEnabled = state.models.model?.runtime != null && state.models.notice == null
         showModels(state)
         setItems(R.id.delegate, Delegate.entries.map { it.label }, state.models.settings.delegate.ordinal) {
             workspace.changeSettings(Settings(settings.threads, Delegate.entries[it]))

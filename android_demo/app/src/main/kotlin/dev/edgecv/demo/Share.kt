@@ -44,7 +44,7 @@ object Share {
     fun measured(activity: MainActivity, state: ScreenState) {
         val measured = state.models.measured ?: return
         val text = Json.encodeToString(JsonObject.serializer(), measured.result) + "\n"
-        val summary = activity.getString(R.string.measured_title, measured.file) + "\n" + MeasuredText.of(activity, measured)
+        val summary = MeasuredText.title(activity, measured) + "\n" + MeasuredText.of(activity, measured)
         send(activity, "measurement.json", "application/json", summary) { it.writeText(text) }
     }
 

@@ -5,11 +5,13 @@ import android.graphics.Bitmap
 import android.net.Uri
 import android.os.Handler
 import android.os.Looper
+import dev.edgecv.core.Accuracy
 import dev.edgecv.core.Benchmark
 import dev.edgecv.core.BenchmarkRequest
 import dev.edgecv.core.Catalogue
 import dev.edgecv.core.Delegate
 import dev.edgecv.core.InputError
+import dev.edgecv.core.ModelSource
 import dev.edgecv.core.ModelVariant
 import dev.edgecv.core.Photo
 import dev.edgecv.core.Session
@@ -97,8 +99,14 @@ class Workspace(private val context: Context) {
         reclassify()
     }
 
-    fun openModel(uri: Uri) = inBackground {
-        val variant = Catalogue.variant(Models.add(context, uri))
+    /** Opens a model of the user, with its sidecar and labels; without a model these are for the chosen one. */
+    fun openModel(uris: List<Uri>) {
+        val before = state.chosen?.source
+        inBackground { added(Models.add(context, uris, before)) }
+    }
+
+    private fun added(source: ModelSource) {
+        val variant = Catalogue.variant(source)
         main.post {
             change { copy(catalogue = catalogue + variant, chosen = null, problem = null) }
             choose(variant)
@@ -141,6 +149,18 @@ class Workspace(private val context: Context) {
     private fun reclassify() {
         val photo = state.photo?.photo ?: return
         session.classify { photo }
+    }
+
+    /** Measures the accuracy of the open model on a folder of photos, whose subfolders are the classes. */
+    fun evaluate(tree: Uri) = inBackground {
+        val accuracy = Accuracy(PhotoFolder.photos(context, tree), AndroidMachine(context))
+        main.post {
+            change { copy(settingsOpen = false, problem = null) }
+            session.evaluate(accuracy) { result ->
+                Benchmark.write(Benchmarks.folder(context, "accuracy").apply { mkdirs() }, result)
+            }
+            reclassify()
+        }
     }
 
     fun measure() {

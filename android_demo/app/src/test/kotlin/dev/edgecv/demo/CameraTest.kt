@@ -2,12 +2,14 @@ package dev.edgecv.demo
 
 import android.Manifest
 import android.graphics.Matrix
+import android.graphics.SurfaceTexture
 import android.hardware.camera2.CameraCaptureSession
 import android.hardware.camera2.CaptureRequest
 import android.os.Handler
 import android.view.Surface
 import android.view.TextureView
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertFalse
 import org.junit.Assert.assertTrue
 import org.junit.Test
 import org.junit.runner.RunWith
@@ -27,9 +29,19 @@ import java.util.concurrent.atomic.AtomicInteger
 @GraphicsMode(GraphicsMode.Mode.NATIVE)
 class CameraTest : AppTest() {
     private val failures = ConcurrentLinkedQueue<String>()
-    private val surfaces = ConcurrentLinkedQueue<Surface>()
+    private val surfaces = ConcurrentLinkedQueue<Preview>()
 
-    private fun camera() = Camera(app, onFrame = { _, _ -> }, onFailure = { failures += it }, surfaceOf = { Surface(it).also(surfaces::add) })
+    private fun camera() = Camera(app, onFrame = { _, _ -> }, onFailure = { failures += it }, surfaceOf = { Preview(it).also(surfaces::add) })
+
+    private class Preview(texture: SurfaceTexture) : Surface(texture) {
+        @Volatile
+        var released = false
+
+        override fun release() {
+            released = true
+            super.release()
+        }
+    }
 
     /** Counts the requests that run until the camera stops. */
     @Implements(className = "android.hardware.camera2.impl.CameraCaptureSessionImpl")
@@ -60,9 +72,9 @@ class CameraTest : AppTest() {
             assertEquals(listOf(1f, 1f), listOf(matrix.values()[Matrix.MSCALE_X], matrix.values()[Matrix.MSCALE_Y]))
             until("the session is configured") { Sessions.requests.get() == n + 1 }
             val preview = surfaces.last()
-            assertTrue(preview.isValid)
+            assertFalse(preview.released)
             camera.stop()
-            until("the preview is released") { !preview.isValid }
+            until("the preview is released") { preview.released }
             assertTrue(camera.previewTransform(1080, 1440).isIdentity)
         }
         assertEquals(emptyList<String>(), failures.toList())
@@ -71,7 +83,7 @@ class CameraTest : AppTest() {
         shadowOf(cameras).triggerDisconnect()
         until("another app has the camera") { failures.toList() == listOf("another app uses it") }
         camera.stop()
-        until("the preview is released") { surfaces.none { it.isValid } }
+        until("the preview is released") { surfaces.all { it.released } }
     }
 
     @Test

@@ -5,6 +5,7 @@ import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonNull
 import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.JsonObjectBuilder
 import kotlinx.serialization.json.JsonPrimitive
 import kotlinx.serialization.json.add
 import kotlinx.serialization.json.addJsonArray
@@ -125,16 +126,7 @@ class Benchmark(private val runtime: Runtime, private val machine: Machine) {
         temperature += machine.temperatureC()
         clock += machine.clockMhz()
         return buildJsonObject {
-            put("schema", 1)
-            put("kind", KIND)
-            putJsonObject("artifact") {
-                put("file", file)
-                put("sha256", Record.sha256(model))
-            }
-            putJsonObject("device") {
-                put("host", machine.host)
-                for ((name, text) in machine.description) put(name, text)
-            }
+            header(file, Record.sha256(model), machine)
             put("latency", JsonArray(latency))
             put("peak_memory_bytes", peak)
             put("temperature_c", pair(temperature))
@@ -180,6 +172,20 @@ class Benchmark(private val runtime: Runtime, private val machine: Machine) {
         const val GOLDEN = "golden.bin"
         const val RESULT = "measurement.json"
         private const val KIND = "measurement"
+
+        /** What every measurement tells about the model file and the machine. */
+        internal fun JsonObjectBuilder.header(file: String, sha256: String, machine: Machine) {
+            put("schema", 1)
+            put("kind", KIND)
+            putJsonObject("artifact") {
+                put("file", file)
+                put("sha256", sha256)
+            }
+            putJsonObject("device") {
+                put("host", machine.host)
+                for ((name, text) in machine.description) put(name, text)
+            }
+        }
 
         /** The result of a failed benchmark; [reason] is one line. */
         fun failure(reason: String): JsonObject = buildJsonObject {

@@ -21,6 +21,9 @@ interface ModelSource {
 
     /** The text of the `.json` sidecar; null if there is none. */
     fun sidecar(): String?
+
+    /** The text of a file with one class name a line; null if there is none. */
+    fun labels(): String? = null
 }
 
 /** A model file with the network's name and the scheme from its record, and its size; 0 if it cannot be read. */
@@ -66,7 +69,7 @@ data class Catalogue(val variants: List<ModelVariant>) {
             return try {
                 val content = source.content()
                 bytes = content.limit().toLong()
-                val record = Record.read(source.file, content, source.sidecar())
+                val record = Record.read(source.file, content, source.sidecar(), source.labels())
                 ModelVariant(source, record.name, record.scheme.ifEmpty { source.file }, bytes)
             } catch (_: InputError) {
                 ModelVariant(source, source.file, source.file, bytes)

@@ -6,6 +6,7 @@ import java.nio.ByteBuffer
 class Classifier private constructor(private val engine: Engine, val record: Record, private val preprocessing: Preprocessing) :
     AutoCloseable by engine {
     val runtime: String get() = engine.runtime
+    val outputs: Int get() = engine.output.size
     private val writer = InputWriter(engine.input, preprocessing, record.input.pixelOffset)
     private val cropper = Cropper(preprocessing)
     private val input = engine.input.buffer()
@@ -36,10 +37,11 @@ class Classifier private constructor(private val engine: Engine, val record: Rec
          * Opens a model and checks that its tensors match its record.
          *
          * @param content the file's bytes in a direct buffer, which the classifier keeps.
+         * @param labels see [ModelSource.labels].
          * @throws InputError with a message for the user.
          */
-        fun open(file: String, content: ByteBuffer, sidecar: String?, runtime: Runtime, settings: Settings): Classifier {
-            val record = Record.read(file, content, sidecar)
+        fun open(file: String, content: ByteBuffer, sidecar: String?, runtime: Runtime, settings: Settings, labels: String? = null): Classifier {
+            val record = Record.read(file, content, sidecar, labels)
             val preprocessing = record.preprocessing
                 ?: throw InputError("$file does not declare its preprocessing: it has neither a sidecar nor metadata with a normalization.")
             val engine = runtime.open(content, settings)

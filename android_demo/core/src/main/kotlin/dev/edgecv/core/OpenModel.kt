@@ -10,6 +10,7 @@ internal class OpenModel(private val runtime: Runtime, source: ModelSource, priv
     private val file = source.file
     private val content = source.content() // the runtime reads the model from this buffer
     private val sidecar = source.sidecar()
+    private val labels = source.labels()
     private var delegate = settings.delegate
     private var classifier: Classifier? = null
 
@@ -18,6 +19,12 @@ internal class OpenModel(private val runtime: Runtime, source: ModelSource, priv
         private set
     val record: Record get() = opened.record
     val runtimeName: String get() = opened.runtime
+
+    /** How many values the model gives for a picture. */
+    val outputs: Int get() = opened.outputs
+
+    /** The SHA-256 of the model file. */
+    fun sha256(): String = Record.sha256(content)
 
     private val opened get() = classifier ?: throw InputError("$file is not open: ${fallback.orEmpty()}")
 
@@ -44,7 +51,7 @@ internal class OpenModel(private val runtime: Runtime, source: ModelSource, priv
         var reason: DelegateError? = null
         while (true) {
             try {
-                classifier = Classifier.open(file, content, sidecar, runtime, settings.copy(delegate = delegate))
+                classifier = Classifier.open(file, content, sidecar, runtime, settings.copy(delegate = delegate), labels)
                 return
             } catch (error: DelegateError) {
                 reason = reason ?: error

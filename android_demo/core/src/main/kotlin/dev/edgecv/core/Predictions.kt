@@ -16,6 +16,10 @@ fun softmax(logits: FloatArray): DoubleArray {
 /** The probability of a logit alone. */
 fun sigmoid(logit: Float): Double = 1 / (1 + exp(-logit.toDouble()))
 
+/** The names of the classes that a model with that many outputs decides between; null if its record has none. */
+fun classNames(record: Record, outputs: Int): List<String>? =
+    record.labels?.let { if (outputs == 1 && it.size == 1) listOf("not ${it[0]}", it[0]) else it }
+
 /**
  * The most probable classes, most probable first. A single output decides between two classes, at a probability of 0.5.
  *
@@ -32,7 +36,7 @@ fun predictions(values: FloatArray, record: Record, count: Int): List<Prediction
         else -> softmax(values)
     }
     val probabilities = if (single) doubleArrayOf(1 - each[0], each[0]) else each
-    val labels = record.labels?.let { if (single && it.size == 1) listOf("not ${it[0]}", it[0]) else it }
+    val labels = classNames(record, values.size)
     val scores = if (single) FloatArray(2) { probabilities[it].toFloat() } else values
     return topK(scores, count).map { Prediction(it, labels?.get(it) ?: "class $it", probabilities[it]) }
 }

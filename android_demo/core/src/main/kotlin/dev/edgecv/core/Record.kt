@@ -86,10 +86,16 @@ data class Record(
          * @param file the model's file name, for messages and as the default name.
          * @param content the model's bytes.
          * @param sidecar the text of `<stem>.json`, or null.
+         * @param labels the text of a file with one class name a line, which replaces the record's names; or null.
          * @throws InputError if the file is not a TFLite file, if the record is invalid, or if the sidecar belongs to
          *     another file.
          */
-        fun read(file: String, content: ByteBuffer, sidecar: String?): Record {
+        fun read(file: String, content: ByteBuffer, sidecar: String?, labels: String? = null): Record {
+            val record = read(file, content, sidecar)
+            return if (labels == null) record else record.copy(labels = lines(labels, "The labels of $file"))
+        }
+
+        private fun read(file: String, content: ByteBuffer, sidecar: String?): Record {
             val model = TfliteFile(content)
             if (sidecar != null) {
                 val where = "The sidecar of $file"
@@ -137,6 +143,14 @@ data class Record(
             )
         } catch (error: InvalidField) {
             throw InputError("$where cannot be used: ${error.message}", error)
+        }
+
+        private fun lines(text: String, where: String): List<String> {
+            val lines = text.removePrefix("\uFEFF").lines().map { it.trim() }.dropLastWhile { it.isEmpty() }
+            if (lines.isEmpty() || '\u0000' in text) throw InputError("$where must be a text with one class name a line.")
+            val empty = lines.indexOf("")
+            if (empty >= 0) throw InputError("$where must have a class name in each line. Received: none in line ${empty + 1}")
+            return lines
         }
 
         /** The record of another program's file. Without a resize rule it is the central square, bilinear, as in MediaPipe. */

@@ -96,10 +96,38 @@ class Session(private val runtime: Runtime, settings: Settings, private val publ
         if (result != null) keep(result)
     }
 
-    /** Removes the result of the benchmark from the state. */
+    /**
+     * Classifies labelled photos with the open model. The state has the progress and then the result, or the reason of the failure;
+     * a cancelled run has no result.
+     *
+     * @param keep stores the result; an [InputError] is shown.
+     */
+    fun evaluate(accuracy: Accuracy, keep: (JsonObject) -> Unit) = submit {
+        val current = model ?: throw InputError("There is no open model to evaluate.")
+        val file = source?.file.orEmpty()
+        cancelled = false
+        show(state.copy(notice = Notice.EVALUATING, error = null, progress = Progress(0, accuracy.size)))
+        var failed = false
+        val result = try {
+            accuracy.measure(current, file, state.settings, { show(state.copy(progress = it)) }, { !closed && !cancelled })
+        } catch (_: Cancelled) {
+            null
+        } catch (error: Exception) {
+            failed = true
+            Benchmark.failure(error.reason())
+        } catch (_: OutOfMemoryError) {
+            failed = true
+            Benchmark.failure(TOO_LARGE)
+        }
+        show(state.copy(notice = null, progress = null, measured = if (result == null) state.measured else Measured(file, result)))
+        if (failed) reopen(state.settings)
+        if (result != null) keep(result)
+    }
+
+    /** Removes the result of the benchmark or of the accuracy run from the state. */
     fun dismissMeasured() = submit { show(state.copy(measured = null)) }
 
-    /** Stops the benchmark in progress before its next inference. */
+    /** Stops the benchmark or the accuracy run in progress before its next inference. */
     fun cancel() {
         cancelled = true
     }
@@ -139,7 +167,7 @@ class Session(private val runtime: Runtime, settings: Settings, private val publ
         fail(TOO_LARGE)
     }
 
-    private fun fail(reason: String) = show(state.copy(notice = null, error = reason))
+    private fun fail(reason: String) = show(state.copy(notice = null, error = reason, progress = null))
 
     private fun reopen(settings: Settings) {
         closeModels()

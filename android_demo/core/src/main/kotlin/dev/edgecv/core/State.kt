@@ -3,7 +3,7 @@ package dev.edgecv.core
 import kotlinx.serialization.json.JsonObject
 
 /** A message to the user; the app has its text. */
-enum class Notice { OPENING, NO_MODEL, MEASURING }
+enum class Notice { OPENING, NO_MODEL, MEASURING, EVALUATING }
 
 /**
  * An open model and its results.
@@ -33,7 +33,7 @@ data class Agreement(val last: List<Boolean> = emptyList()) {
     }
 }
 
-/** The result of a benchmark of a model file, or its failure, in the form of `measurement.json`. */
+/** The result of a benchmark or an accuracy run of a model file, or its failure, in the form of `measurement.json`. */
 data class Measured(val file: String, val result: JsonObject)
 
 /**
@@ -43,7 +43,8 @@ data class Measured(val file: String, val result: JsonObject)
  * @property model the open model; null if there is none.
  * @property second the model that it is compared with.
  * @property error why the last step failed, one sentence; null if it succeeded.
- * @property measured the last benchmark, until it is dismissed.
+ * @property measured the last benchmark or accuracy run, until it is dismissed.
+ * @property progress of the accuracy run in progress; null if there is none.
  */
 data class State(
     val settings: Settings,
@@ -53,4 +54,5 @@ data class State(
     val notice: Notice? = Notice.NO_MODEL,
     val error: String? = null,
     val measured: Measured? = null,
+    val progress: Progress? = null,
 )

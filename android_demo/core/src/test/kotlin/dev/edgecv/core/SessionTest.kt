@@ -2,7 +2,6 @@ package dev.edgecv.core
 
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.jsonPrimitive
-import org.junit.jupiter.api.AfterEach
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
 import org.junit.jupiter.api.Assertions.assertNotNull
@@ -14,75 +13,7 @@ import java.util.concurrent.ConcurrentLinkedQueue
 import java.util.concurrent.CountDownLatch
 import java.util.concurrent.atomic.AtomicInteger
 
-/** The session with a fake runtime: its delegates can be missing or fail, and its model predicts the brightest channel. */
-class SessionTest {
-    private val threads = ConcurrentLinkedQueue<Thread>()
-    private val open = ConcurrentLinkedQueue<Engine>()
-
-    /** @param missing delegates that cannot be opened; @param failing delegates that fail when they run. */
-    private inner class Phone(
-        val missing: Set<Delegate> = emptySet(),
-        val failing: Set<Delegate> = emptySet(),
-        val shape: List<Int> = listOf(1, 2, 2, 3),
-        val running: () -> Unit = {},
-    ) : Runtime {
-        val seen = mutableListOf<Byte>()
-
-        override fun open(model: ByteBuffer, settings: Settings): Engine {
-            threads += Thread.currentThread()
-            if (settings.delegate in missing) throw DelegateError("this device has no ${settings.delegate.label} delegate")
-            return object : Engine {
-                override val runtime = "phone ${settings.delegate.label}"
-                override val input = Tensor(shape, Type.UINT8, 1f, 0)
-                override val output = Tensor(listOf(1, 3), Type.UINT8, 0.1f, 0)
-
-                init {
-                    open += this
-                }
-
-                override fun run(input: ByteBuffer, output: ByteBuffer) {
-                    threads += Thread.currentThread()
-                    running()
-                    if (settings.delegate in failing) throw DelegateError("${settings.delegate.label} failed")
-                    for (c in 0 until 3) output.put(c, input.get(c))
-                    for (i in 0 until this.input.bytes) seen += input.get(i)
-                }
-
-                override fun close() {
-                    threads += Thread.currentThread()
-                    open -= this
-                }
-            }
-        }
-    }
-
-    private class Model(override val file: String, private val sidecar: String) : ModelSource {
-        override fun content(): ByteBuffer = ByteBuffer.wrap(byteArrayOf(12, 0, 0, 0, 84, 70, 76, 51, 4, 0, 4, 0, 4, 0, 0, 0))
-
-        override fun sidecar() = sidecar
-    }
-
-    private val colours = Model("colours.tflite", record())
-
-    private fun record(size: Int = 2, labels: String = """["red", "green", "blue"]""", scheme: String = "uint8") =
-        """{"name": "colours", "scheme": "$scheme", "labels": $labels, "preprocessing": {"image_size": $size}, "input": {"pixel_offset": 0}}"""
-
-    private val green = Photo(5, 3, ByteArray(45) { if (it % 3 == 1) -1 else 0 })
-    private val states = ConcurrentLinkedQueue<State>()
-    private val sessions = mutableListOf<Session>()
-
-    private fun session(runtime: Runtime, delegate: Delegate = Delegate.XNNPACK) =
-        Session(runtime, Settings(1, delegate)) { states += it }.also { sessions += it }
-
-    @AfterEach
-    fun `one thread uses the engines, and all are closed`() {
-        sessions.forEach { it.close() }
-        assertTrue(sessions.all { it.awaitClosed(30) })
-        assertTrue(open.isEmpty())
-        assertTrue(threads.distinct().size <= sessions.size)
-        assertFalse(Thread.currentThread() in threads)
-    }
-
+class SessionTest : PhoneTest() {
     @Test
     fun `a grey rectangle gets the luma of the photo`() {
         val phone = Phone(shape = listOf(1, 2, 3, 1))
@@ -382,16 +313,5 @@ class SessionTest {
         session.await()
         assertEquals("green", session.state.model!!.predictions.first().label)
         assertNull(session.state.second)
-    }
-
-    private object NoMachine : Machine {
-        override val host = "a test"
-        override val description = mapOf("board" to "none")
-
-        override fun temperatureC(): Double? = null
-
-        override fun clockMhz(): Double? = null
-
-        override fun memory(): Memory? = null
     }
 }
