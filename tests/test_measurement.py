@@ -242,8 +242,9 @@ def test_a_measurement_is_merged_into_the_rows_of_its_file():
     assert merged.violations == ("int8: too slow",)
     assert merged.environment["devices"][HOST]["system"].startswith("Debian")
     (note,) = merged.notes
-    accuracy = "86.0 % of 50 labelled photos on the device are correct (95 % interval 73.8 to 93.0 %), 98.0 % among the"
-    for words in (accuracy, "2 not readable", "the same top-1 on 1 of 2", "3 steps", "48 °C before and 61 °C after", "clock capped", "26.0 MB"):
+    assert "86.0 % of 50 labelled photos on the device are correct (95 % interval 73.8 to 93.0 %), 98.0 % among" in note
+    assert "2 not readable" in note
+    for words in ("the same top-1 on 1 of 2", "3 steps", "48 °C before and 61 °C after", "clock capped", "26.0 MB"):
         assert words in note
 
 
