@@ -23,13 +23,8 @@ RECIPE = Recipe(
         augment=Augment(crop_scale=(0.7, 1.0), crop_ratio=(0.9, 1.1), flip=0.0, label_smoothing=0.1),
     ),
     # trained from random weights, so that batch normalization's statistics are trained in compression too
-    prune=Prune(
-        sparsity=0.75,
-        schedule="polynomial",
-        allocation="uniform",
-        fine_tuning=FineTuning(epochs=20, learning_rate=3e-3, freeze_statistics=False),
-    ),
-    qat=Qat(weight_values=27, fine_tuning=FineTuning(epochs=8, learning_rate=5e-4, freeze_statistics=False)),
+    prune=Prune(sparsity=0.75, fine_tuning=FineTuning(epochs=6, learning_rate=1e-3, freeze_statistics=False)),
+    qat=Qat(weight_values=25, fine_tuning=FineTuning(epochs=8, learning_rate=5e-4, freeze_statistics=False)),
     schemes=("float32", "int8"),
     onnx=("float32",),
     measure=Measure(threads=(1, 2), runs=200),
