@@ -154,7 +154,7 @@ def test_interrupting_ends_the_runner(dense_model):
     code = (
         "import sys\n"
         "from edge_cv.evaluation import measure\n"
-        "measure(sys.argv[1], runs=10_000_000, on_progress=lambda *n: print(*n, flush=True))\n"
+        "measure(sys.argv[1], runs=1_000_000, on_progress=lambda *n: print(*n, flush=True))\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(dense_model)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
