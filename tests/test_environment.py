@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -87,6 +90,30 @@ def test_a_second_process_does_not_make_the_same_environment():
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="is being made by another process"):
             install(made, lambda *step: None)
+
+
+@pytest.mark.slow
+def test_what_outlives_a_killed_installation_is_waited_for_and_then_resumed(tmp_path):
+    wheel = _wheel(tmp_path, "small_tool")
+    made = _environment(wheel)
+    code = (
+        "import sys; from converters.devices.environment import Environment, install\n"
+        "steps = (('--no-deps', '--no-index', sys.argv[1]),)\n"
+        "install(Environment('tool', 'small-tool', (sys.argv[2],), steps, 'small_tool', 1), lambda *step: None)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(wheel), HERE])
+    begun, deadline = made.folder.with_name("tool.part") / "pyvenv.cfg", time.monotonic() + 60
+    while not begun.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    with pytest.raises(InputError, match="is being made by another process"):  # venv still installs pip
+        install(made, lambda *step: None)
+    while made.version() is None and time.monotonic() < deadline:
+        with contextlib.suppress(InputError):
+            install(made, lambda *step: None)
+        time.sleep(0.1)
+    assert made.version() == "1.2"
 
 
 def test_a_step_that_hangs_is_stopped(monkeypatch, tmp_path):

@@ -80,7 +80,7 @@ def install(environment: Environment, report: Report) -> Path:
     if environment.version() is not None:
         return environment.folder
     total = len(environment.steps) + 2
-    with _held(environment):
+    with _held(environment) as lock:
         part = environment.folder.with_name(f"{environment.name}.part")
         python = part / "bin" / "python"
         if not _works(python):
@@ -88,13 +88,13 @@ def install(environment: Environment, report: Report) -> Path:
             _check_space(environment)
             shutil.rmtree(part, ignore_errors=True)
             report(0, total, f"a virtual environment of {base}")
-            _run([base, "-m", "venv", str(part)], "venv", lambda line: None)
+            _run([base, "-m", "venv", str(part)], "venv", lambda line: None, lock)
         for number, step in enumerate(environment.steps, 1):
             report(number, total, f"pip install {' '.join(step)}")
             command = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *step]
-            _run(command, "pip", functools.partial(report, number, total))
+            _run(command, "pip", functools.partial(report, number, total), lock)
         report(total - 1, total, f"importing {environment.module}")
-        _run([str(python), "-I", "-c", f"import {environment.module}"], environment.package, lambda line: None)
+        _run([str(python), "-I", "-c", f"import {environment.module}"], environment.package, lambda line: None, lock)
         shutil.rmtree(environment.folder, ignore_errors=True)
         os.replace(part, environment.folder)
         report(total, total, str(environment.folder))
@@ -102,8 +102,8 @@ def install(environment: Environment, report: Report) -> Path:
 
 
 @contextlib.contextmanager
-def _held(environment: Environment) -> Iterator[None]:
-    """Context in which no other process makes the environment."""
+def _held(environment: Environment) -> Iterator[int]:
+    """Context in which no other process makes the environment; yields the lock's file descriptor."""
     import fcntl
 
     folder = environment.folder.parent
@@ -117,7 +117,7 @@ def _held(environment: Environment) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(f"{environment.folder} is being made by another process; wait until it ends") from error
-        yield
+        yield lock.fileno()
 
 
 def _base(environment: Environment) -> str:
@@ -159,11 +159,14 @@ def _check_space(environment: Environment) -> None:
         )
 
 
-def _run(command: list[str], name: str, heard: Callable[[str], None]) -> None:
-    """Run a program to its end; raise InputError with the last of its lines if it fails."""
+def _run(command: list[str], name: str, heard: Callable[[str], None], lock: int) -> None:
+    """Run a program to its end; raise InputError with the last of its lines if it fails.
+
+    The program holds the lock too: it may outlive this process if that is killed.
+    """
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", start_new_session=True,
+        errors="replace", start_new_session=True, pass_fds=(lock,),
     )  # fmt: skip
     limit = threading.Timer(STEP_SECONDS, _end, [process])
     limit.start()
