@@ -98,7 +98,7 @@ def test_all_stages_can_be_combined(digits, digits_model, tmp_path):
         digits[0],
         tmp_path,
         channel_prune=ChannelPrune(0.7, fine_tuning=SHORT),
-        prune=Prune(0.5, fine_tuning=SHORT),
+        prune=Prune(0.5, allocation="uniform", fine_tuning=SHORT),
         cluster=WeightClustering(16, fine_tuning=FineTuning(epochs=1)),
         qat=Qat(fine_tuning=FineTuning(epochs=1)),
     )
