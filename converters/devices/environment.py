@@ -162,7 +162,7 @@ def _check_space(environment: Environment) -> None:
 def _run(command: list[str], name: str, heard: Callable[[str], None], lock: int) -> None:
     """Run a program to its end; raise InputError with the last of its lines if it fails.
 
-    The program holds the lock too: it may outlive this process if that is killed.
+    The program holds the lock too, because it may run on after this process is killed.
     """
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -173,7 +173,7 @@ class Benchmark(private val runtime: Runtime, private val machine: Machine) {
         const val RESULT = "measurement.json"
         private const val KIND = "measurement"
 
-        /** What every measurement tells about the model file and the machine. */
+        /** The fields of every measurement about the model file and the machine. */
         internal fun JsonObjectBuilder.header(file: String, sha256: String, machine: Machine) {
             put("schema", 1)
             put("kind", KIND)
