@@ -32,6 +32,39 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> Path:
     return Path(path)
 
 
+def check_writable(path: str | os.PathLike, *, is_folder: bool) -> None:
+    """Check that a file or a folder of results can be written, before the work whose results it is for.
+
+    Args:
+        path: it need not exist, nor the folders above it. Nothing is left there.
+        is_folder: whether it is a folder.
+
+    Raises:
+        InputError: a file is in its place or in that of a folder above it, or its file system or rights refuse it.
+    """
+    target = Path(path)
+    try:
+        if not is_folder and target.is_dir():
+            raise InputError(f"{path} must be a file to write. Received: a folder")
+        folders = (target, *target.parents) if is_folder else target.parents
+        place = next((folder for folder in folders if _is_there(folder)), Path())
+        if not place.is_dir():
+            raise InputError(f"{path} must be {'a folder' if is_folder else 'in a folder'}. Received: the file {place}")
+        with tempfile.TemporaryFile(dir=place):  # without a name, where the file system allows that
+            pass
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something at a path, if only a broken link. Raises OSError where that cannot be seen."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def beside(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` with the same suffix, for a library to write to; renamed to `path` at the end.

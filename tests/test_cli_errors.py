@@ -166,3 +166,32 @@ def test_bad_input_of_a_training_is_refused_in_one_line(edge_cv, arguments, mess
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("convert", "none.keras", "--out"),
+        ("compress", "none.keras", "--data", "none", "--out"),
+        ("compile", "none.tflite", "--target", "ethos-u55-256", "--out"),
+        ("debug", "a.tflite", "b.tflite", "--data", "none", "--plot"),
+        ("evaluate", "none.tflite", "--data", "none", "--out"),
+        ("benchmark", "none.tflite", "--out"),
+        ("web", "none.tflite", "--out"),
+        ("run", "none.py", "--out"),
+        ("train", "none.py", "--out"),
+        ("search", "none.py", "--over", "a=1,2", "--out"),
+        ("sweep", "none.py", "--out"),
+        ("report", "none", "--out"),
+        ("data", "prepare", "none"),
+        ("data", "show", "none", "--out"),
+        ("models", "--measure", "--out"),
+        ("models", "--plot"),
+    ],
+)
+def test_results_that_cannot_be_written_are_refused_before_the_inputs_are_read(edge_cv, tmp_path, arguments):
+    (tmp_path / "file").write_text("")
+    code, out, err = edge_cv(*arguments, tmp_path / "file" / "results.png")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert f"must be {'in ' if 'in a folder' in err else ''}a folder. Received: the file {tmp_path / 'file'}" in err

@@ -11,7 +11,7 @@ import pytest
 
 from converters import strict_json
 from converters.errors import InputError
-from converters.files import remove_temporary, write_atomic, write_together
+from converters.files import check_writable, remove_temporary, write_atomic, write_together
 from edge_cv.data.formats.directories import read_text
 from edge_cv.data.label_files import read_label_file
 from edge_cv.models.torch_files import read_torch
@@ -33,6 +33,43 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/a\.bin cannot be written"):
         write_atomic(tmp_path / "file" / "a.bin", b"x")
+
+
+def test_what_can_be_written_passes_the_check_and_nothing_is_left(tmp_path):
+    for path in (tmp_path, tmp_path / "new", tmp_path / "new" / "deep"):
+        check_writable(path, is_folder=True)
+        check_writable(path / "a.bin", is_folder=False)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_folder", "message"),
+    [
+        ("file", True, "file must be a folder. Received: the file .*/file$"),
+        ("file/a/b", True, "a/b must be a folder. Received: the file .*/file$"),
+        ("file/a.bin", False, "a.bin must be in a folder. Received: the file .*/file$"),
+        ("link", True, "link must be a folder"),
+        ("folder", False, "folder must be a file to write. Received: a folder"),
+        ("x" * 300, True, "x cannot be written: File name too long"),
+        ("/proc/x", True, "/proc/x cannot be written"),
+        ("/sys/x/a.bin", False, "/sys/x/a.bin cannot be written"),
+        ("locked/a", True, "locked/a cannot be written: Permission denied"),
+        ("locked/a.bin", False, "locked/a.bin cannot be written: Permission denied"),
+    ],
+)
+def test_what_cannot_be_written_is_named_with_the_reason(tmp_path, path, is_folder, message):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "none")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    user = os.geteuid()
+    if user == 0 and path.startswith("locked"):  # root may write anywhere
+        os.seteuid(65534)
+    try:
+        with pytest.raises(InputError, match=message):
+            check_writable(tmp_path / path, is_folder=is_folder)
+    finally:
+        os.seteuid(user)
 
 
 def test_a_full_disk_leaves_the_old_content_of_all_files(tmp_path):

@@ -90,6 +90,8 @@ def test_rows_match_images_by_the_given_part_of_the_path(table):
     assert read_columns(path, ["light"], FILES)["light"] == ["day", None, None, "day", "night", "dusk", None, None]
     names = table("path,light\n0.jpg,day\n2.jpg,\n")
     assert read_columns(names, ["light"], FILES[:4])["light"] == ["day", None, None, None]
+    ids = table("image_id,light\n0,day\n2,\n3,night\n")
+    assert read_columns(ids, ["light"], FILES[:4])["light"] == ["day", None, None, "night"]
 
 
 def test_many_distinct_numbers_are_divided_into_quarters(table):
@@ -110,7 +112,7 @@ def test_many_distinct_numbers_are_divided_into_quarters(table):
     [
         ("file,sex\ncat/0.jpg,f\n", ["sexx"], "unknown column of .*'sexx'. Did you mean 'sex'"),
         ("file,sex\ncat/0.jpg,f\n", ["file"], "unknown column"),
-        ("photo,sex\ncat/0.jpg,f\n", ["sex"], "must have a column file.*photo, sex"),
+        ("pixels,sex\ncat/0.jpg,f\n", ["sex"], "must have a column file.*pixels, sex"),
         ("", ["sex"], "must have a column file.*no header"),
         ("file,sex\n", ["sex"], "must name the evaluated images, such as 0.jpg.*0 rows"),
         ("file,sex\nnowhere.jpg,f\n", ["sex"], "none of them in its 1 rows"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -54,6 +55,53 @@ def test_the_names_of_a_json_file_are_read(tmp_path, values):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "- apple\n- green lime\n- plum\n",
+        "[apple, 'green lime', plum]",
+        "0: apple\n2: plum\n1: green lime\n",
+        "apple: 0\nplum: 2\ngreen lime: 1\n",
+        "path: ../fruit  # of a detector\ntrain: images\nnc: 3\nnames:\n  0: apple\n  1: green lime\n  2: plum\n",
+        "nc: 3\nnames: [apple, green lime, plum]\n",
+    ],
+)
+@pytest.mark.parametrize("suffix", [".yaml", ".yml"])
+def test_the_names_of_a_yaml_file_are_read(tmp_path, content, suffix):
+    (tmp_path / f"data{suffix}").write_text(content)
+    assert read_label_file(tmp_path / f"data{suffix}") == FRUIT
+
+
+def test_words_of_yaml_are_names(tmp_path):
+    (tmp_path / "names.yaml").write_text("names:\n  0: yes\n  1: no\n  2: null\n  3: 1e3\n  4: 0x1F\n")
+    assert read_label_file(tmp_path / "names.yaml") == ["yes", "no", "null", "1e3", "0x1F"]
+
+
+def test_yaml_without_its_package_says_how_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    (tmp_path / "names.yaml").write_text("- a\n- b\n")
+    with pytest.raises(InputError, match=r"pip install pyyaml, or write the names one a line into labels\.txt"):
+        read_label_file(tmp_path / "names.yaml")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "item {\n  id: 1\n  name: 'apple'\n}\nitem {\n  id: 2\n  name: 'green lime'\n}\nitem { id: 3 name: 'plum' }",
+        'item: < name: "plum" id: 2 >  # the last\nitem{name:"apple",id:0}item{id: 1; name: "green\\040lime"}',
+        "".join(f'item {{ name: "/m/{n}" id: {n + 1} display_name: "{name}" }}\n' for n, name in enumerate(FRUIT)),
+    ],
+)
+def test_the_names_of_a_label_map_are_read(tmp_path, content):
+    (tmp_path / "label_map.pbtxt").write_text(content)
+    assert read_label_file(tmp_path / "label_map.pbtxt") == FRUIT
+
+
+def test_escapes_of_a_label_map_are_bytes_of_utf_8(tmp_path):
+    (tmp_path / "label_map.pbtxt").write_text(r"item { id: 1 name: 'it\'s \303\244' } item { id: 2 name: '\x61\tb' }")
+    assert read_label_file(tmp_path / "label_map.pbtxt") == ["it's ä", "a b"]
+
+
+@pytest.mark.parametrize(
     ("content", "names"),
     [
         (b"1 euro\n2 euro\n", ["1 euro", "2 euro"]),  # coins, not numbers of classes
@@ -74,6 +122,18 @@ def test_names_that_look_like_numbers_or_tables_stay(tmp_path, content, names):
         ("labels.txt", b"a\0b\x00\x01", "bytes that are no text"),
         ("labels.json", b"{", "must be JSON"),
         ("labels.json", b'{"0": "a", "2": "b"}', "a list of names, or an object from 0, 1"),
+        ("labels.yaml", b"a: [1\n", r"must be YAML.*into labels\.txt"),
+        ("labels.yaml", b"!!python/object:os.system {}\n", r"must hold class names"),
+        ("labels.yaml", b"&a [*a]\n", "must be YAML"),
+        ("labels.yaml", b"[" * 3000, "must be a short one"),
+        ("data.yaml", b"train: images\nnames: {0: a, 2: b}\n", "an object from 0, 1"),
+        ("map.pbtxt", b"item { id: 1 name: 'a' ", "without its end"),
+        ("map.pbtxt", b"item { id: 1 }", "without its end, id or name"),
+        ("map.pbtxt", b"item { id: 1 name: 'a' } item { id: 3 name: 'b' }", "in a row"),
+        ("map.pbtxt", b"item { id: 1 name: 'a' } item { id: 1 name: 'b' }", "in a row"),
+        ("map.pbtxt", b"item { id: 1 keypoints { id: 2 } }", r"'keypoints.*into labels\.txt"),
+        ("map.pbtxt", b"node { name: 'x' op: 'Conv2D' }", "must hold items such as item"),
+        ("map.pbtxt", b"# none\n", "must hold class names"),
         ("none.txt", None, "must be a readable text file. Received: No such file"),
     ],
 )

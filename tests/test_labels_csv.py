@@ -48,7 +48,7 @@ def test_a_table_of_wnids_alone_is_enough(tmp_path):
         ("file,index\n/etc/passwd,1\n", "inside the folder"),
         ("file,index\n,1\n", "inside the folder"),
         ("file,index\na.png,1\na.png,1\n", "lines 2 and 3 name the same file"),
-        ("name,index\na.png,1\n", "must have the columns file and index or wnid"),
+        ("name,index\na.png,1\n", r"must have the columns file \(or image, .* index or wnid\)\. Received: name, index"),
         ("", "must have the columns"),
         ("file,index\n", "at least one photo"),
     ],
@@ -102,3 +102,56 @@ def test_numbers_as_labels_are_ordered_by_value_or_index_the_given_classes(tmp_p
     assert names_and_labels(open_samples(tmp_path, classes=["cat", "dog"])) == [("a.png", 1), ("b.png", 0)]
     write_table(tmp_path, "file,label\na.png,DOG\nb.png,cat\n")
     assert names_and_labels(open_samples(tmp_path, classes=["Cat", "dog"])) == [("a.png", 1), ("b.png", 0)]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "image_id,target\na,cat\nb,dog\n",
+        "id,breed\na,cat\nb,dog\n",
+        "id_code,diagnosis\na,cat\nb,dog\n",
+        "lesion_id,image_id,dx,age\nL1,a,cat,40\nL1,b,dog,50\n",
+        "Id,Species\na.png,cat\nb.png,dog\n",
+        "image_name,target,label\na,0,cat\nb,0,dog\n",
+        "id,image_id,species\n5,a,cat\n6,b,dog\n",
+    ],
+)
+def test_names_without_suffix_and_columns_of_kaggle_are_read(tmp_path, table):
+    write_table(tmp_path, table)
+    samples = open_samples(tmp_path)
+    assert names_and_labels(samples) == [("a.png", 0), ("b.png", 1)]
+    assert samples.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("folder", ["train", "train_images", "images"])
+def test_the_images_of_a_table_may_be_in_a_folder_of_its_name(tmp_path, folder):
+    for name in ("a.JPG", "b.jpeg"):
+        save(tmp_path / folder / name)
+    (tmp_path / "train.csv").write_text("image_id,label\na,cat\nb,dog\n")
+    samples = open_samples(tmp_path / "train.csv")
+    assert [path.relative_to(tmp_path).as_posix() for path in samples.paths()] == [
+        f"{folder}/a.JPG",
+        f"{folder}/b.jpeg",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            "image_id,diagnosis,target\na,x,0\n",
+            "; rename the one of diagnosis, target that is the class to label. Received: image_id, diagnosis, target",
+        ),
+        ("image_id,healthy,rust\na,0,1\n", r"index or wnid\)\. Received: image_id, healthy, rust"),
+        ("id,label\nd,cat\n", "names d without its suffix, which must be one file. Received: d.jpg, d.png in "),
+        ("id,label\na,cat\na.png,cat\n", "must name each file once"),
+        ("id,label\nnotes,cat\n", "files that do not exist: notes"),
+    ],
+)
+def test_tables_that_can_be_read_in_two_ways_are_refused(tmp_path, table, message):
+    write_table(tmp_path, table)
+    save(tmp_path / "images" / "d.png")
+    save(tmp_path / "images" / "d.jpg")
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(InputError, match=message):
+        open_samples(tmp_path)

@@ -10,7 +10,16 @@ import typer
 
 from converters.errors import InputError, unknown
 from edge_cv.cli.exits import say
-from edge_cv.cli.options import Channels, Json, Labels, Mean, Resize, Std, declaration_of
+from edge_cv.cli.options import (
+    Channels,
+    Json,
+    Labels,
+    Mean,
+    Resize,
+    Std,
+    declaration_of,
+    folder_to_write,
+)
 from edge_cv.cli.tables import compiled_row, print_json, print_rows
 
 commands = typer.Typer(rich_markup_mode=None)
@@ -29,7 +38,7 @@ def compile_artifact(
     target: Annotated[
         list[str] | None, typer.Option(help="The NPU, such as ethos-u55-256 or rk3588; can be repeated.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the compiled files.")] = Path("."),
+    out: Annotated[Path, typer.Option(help="Folder for the compiled files.", callback=folder_to_write)] = Path("."),
     data: Annotated[
         str | None, typer.Option(metavar="PHOTOS", help="Also run the vendor's simulator on photos (Rockchip).")
     ] = None,

@@ -12,7 +12,14 @@ import typer
 from converters.errors import InputError
 from converters.printable import printable
 from edge_cv.cli.exits import BROKEN, say
-from edge_cv.cli.options import IMAGES_HELP, Augment, Json, Split
+from edge_cv.cli.options import (
+    IMAGES_HELP,
+    Augment,
+    Json,
+    Split,
+    file_to_write,
+    folder_to_write,
+)
 from edge_cv.cli.tables import print_json, print_rows
 
 commands = typer.Typer(
@@ -28,7 +35,9 @@ Source = Annotated[str, typer.Argument(help=IMAGES_HELP)]
 @commands.command(epilog="Example: edge-cv data show photos --augment randaugment=2 --augment mixup=0.2")
 def show(
     source: Source,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture, .png or .jpg.")] = Path("sheet.png"),
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The picture, .png or .jpg.", callback=file_to_write)
+    ] = Path("sheet.png"),
     augment: Augment = None,
     split: Split = None,
     size: Annotated[
@@ -58,7 +67,7 @@ def show(
 @commands.command(epilog="Example: edge-cv data prepare photos shards --max-side 512")
 def prepare(
     source: Source,
-    out: Annotated[Path | None, typer.Argument(help="Folder for the shards.")] = None,
+    out: Annotated[Path | None, typer.Argument(help="Folder for the shards.", callback=folder_to_write)] = None,
     format: Annotated[str, typer.Option(help="tfrecord or array_record.")] = "tfrecord",
     shards: Annotated[int | None, typer.Option(help="Files of each split. Default: one per 256 MB.")] = None,
     split: Split = None,

@@ -25,6 +25,8 @@ from edge_cv.cli.options import (
     Split,
     Std,
     declaration_of,
+    folder_to_write,
+    measurement_to_write,
     ray_cluster,
     remote_device,
     thread_counts,
@@ -51,7 +53,10 @@ def evaluate(
     corruptions: Annotated[
         int, typer.Option(metavar="PHOTOS", help="Also measure this many photos under 15 corruptions at 5 severities.")
     ] = 0,
-    out: Annotated[Path | None, typer.Option(help="Also write report.json and report.html to this folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Also write report.json and report.html to this folder.", callback=folder_to_write),
+    ] = None,
     resize: Resize = None,
     mean: Mean = None,
     std: Std = None,
@@ -138,7 +143,10 @@ def benchmark(
     labels: Labels = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Also write the measurement to this .json file, which `edge-cv report` reads."),
+        typer.Option(
+            help="Also write the measurement to this .json file, which `edge-cv report` reads.",
+            callback=measurement_to_write,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:

@@ -23,7 +23,9 @@ from edge_cv.cli.options import (
     Std,
     Unsafe,
     declaration_of,
+    file_to_write,
     fine_tuned,
+    folder_to_write,
     import_files,
     label_file,
     preprocessing_fields,
@@ -50,7 +52,7 @@ def convert(
         str | None,
         typer.Option(help="Folder of photos like those the model will see; none takes sample photos of packages."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("."),
+    out: Annotated[Path, typer.Option(help="Folder for the files.", callback=folder_to_write)] = Path("."),
     labels: Annotated[Path | None, typer.Option(help="Text file of class names, one per line.")] = None,
     io: Annotated[str, typer.Option(help="Input and output of integer schemes: int8, uint8 or float32.")] = "int8",
     effort: Annotated[
@@ -124,7 +126,9 @@ def convert(
 def compress(
     model: Annotated[str, typer.Argument(help="A .keras or .h5 file whose model takes pixels 0..255.")],
     data: Annotated[str, typer.Option(help="Labelled photos to fine-tune and to measure on, or `digits`.")],
-    out: Annotated[Path, typer.Option(help="Folder for models and files; a second run resumes there.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for models and files; a second run resumes there.", callback=folder_to_write)
+    ],
     channels: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Remove channels until this share of the MACs is left.")
     ] = None,
@@ -221,7 +225,8 @@ def debug(
     channels: Channels = None,
     labels: Labels = None,
     plot: Annotated[
-        Path, typer.Option(metavar="FILE", help="Picture of all layers: a .png, .svg or .pdf file.")
+        Path,
+        typer.Option(metavar="FILE", help="Picture of all layers: a .png, .svg or .pdf file.", callback=file_to_write),
     ] = Path("layers.png"),
     as_json: Json = False,
 ) -> int:
@@ -293,7 +298,7 @@ def check(
 @commands.command(epilog="Example: edge-cv web runs/browser/efficientnet_lite0_int8.tflite --out page")
 def web(
     artifact: Annotated[Path, typer.Argument(help="A .tflite file whose input and output are float32 or uint8.")],
-    out: Annotated[Path, typer.Option(help="Folder for the page.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page.", callback=folder_to_write)],
     resize: Resize = None,
     mean: Mean = None,
     std: Std = None,

@@ -65,7 +65,8 @@ Channels = Annotated[
     typer.Option(help="The model's channels, if the file does not declare them: rgb, bgr or grey. Default: rgb."),
 ]
 Labels = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Class names, if the file does not declare them: text, CSV or JSON.")
+    Path | None,
+    typer.Option(metavar="FILE", help="Class names, if the file does not declare them: text, CSV, JSON or YAML."),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -92,9 +93,34 @@ def customized(
     return recipe.with_settings([*(settings or ()), *(["fit.probe=only"] if probe else [])])
 
 
+def folder_to_write(path: Path | None) -> Path | None:
+    """Callback of options that name a folder of results: it can be written, which is checked before any work."""
+    return _to_write(path, is_folder=True)
+
+
+def file_to_write(path: Path | None) -> Path | None:
+    """Callback of options that name a file of results: it can be written, which is checked before any work."""
+    return _to_write(path, is_folder=False)
+
+
+def measurement_to_write(path: Path | None) -> Path | None:
+    """As `file_to_write`; a folder gets a file with the model's name."""
+    return _to_write(path, is_folder=path is not None and path.is_dir())
+
+
+def _to_write(path: Path | None, *, is_folder: bool) -> Path | None:
+    from converters.files import check_writable
+
+    if path is not None:
+        check_writable(path, is_folder=is_folder)
+    return path
+
+
 def run_folder(out: Path | None, name: str, quick: bool) -> Path:
-    """The folder of `--out`, by default runs/NAME or runs/NAME_quick."""
-    return out or Path("runs") / (f"{name}_quick" if quick else name)
+    """The folder of `--out`, by default runs/NAME or runs/NAME_quick, which can be written."""
+    folder = out or Path("runs") / (f"{name}_quick" if quick else name)
+    folder_to_write(folder)
+    return folder
 
 
 def remote_device(address: str) -> Ssh | Adb | None:

@@ -18,6 +18,7 @@ from edge_cv.cli.options import (
     Ray,
     Settings,
     customized,
+    folder_to_write,
     ray_cluster,
     remote_device,
     run_folder,
@@ -26,7 +27,7 @@ from edge_cv.cli.tables import print_json, print_report, print_rows
 
 commands = typer.Typer(rich_markup_mode=None)
 
-RunFolder = Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/NAME.")]
+RunFolder = Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/NAME.", callback=folder_to_write)]
 TrialData = Annotated[str | None, typer.Option(help="Labelled photos that replace the recipe's.")]
 
 
@@ -123,7 +124,9 @@ def search(
         list[str], typer.Option(metavar="FIELD=SPACE", help="A field and its search space; can be repeated.")
     ],
     trials: Annotated[int, typer.Option(help="Number of trials, including those of an earlier search in OUT.")] = 20,
-    out: Annotated[Path | None, typer.Option(help="The search's folder. Default: runs/NAME_search.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The search's folder. Default: runs/NAME_search.", callback=folder_to_write)
+    ] = None,
     data: TrialData = None,
     settings: Settings = None,
     as_json: Json = False,
@@ -134,7 +137,7 @@ def search(
     from edge_cv.progress import shown
 
     chosen = customized(recipes.load(recipe), data, False, settings)
-    folder = out or Path("runs") / f"{chosen.name}_search"
+    folder = run_folder(out, f"{chosen.name}_search", False)
     found = search_fields(chosen, over, folder, trials=trials, progress=shown)
     print_rows([{"trial": t.number, "score": t.score, "state": t.state, **t.fields} for t in found], as_json)
     best = " ".join(f"--set {name}={value}" for name, value in found[0].fields.items())
@@ -148,7 +151,9 @@ def search(
 )
 def sweep(
     recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Names or files of recipes.")],
-    out: Annotated[Path | None, typer.Option(help="The sweep's folder. Default: runs/sweep.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The sweep's folder. Default: runs/sweep.", callback=folder_to_write)
+    ] = None,
     data: TrialData = None,
     over: Annotated[
         list[str] | None,
@@ -188,7 +193,10 @@ def report(
     folders: Annotated[
         list[Path], typer.Argument(help="Run folders, and .json measurements written by `benchmark --out`.")
     ],
-    out: Annotated[Path | None, typer.Option(help="Also write report.json and report.html to this folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Also write report.json and report.html to this folder.", callback=folder_to_write),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Show the report of a run, or compare several runs, including measurements made on devices."""

@@ -9,7 +9,7 @@ import typer
 
 from converters.errors import InputError
 from edge_cv.cli.exits import BAD_INPUT, fail, say
-from edge_cv.cli.options import Json, quantity
+from edge_cv.cli.options import Json, file_to_write, folder_to_write, quantity
 from edge_cv.cli.tables import print_json, print_rows
 
 if TYPE_CHECKING:
@@ -32,7 +32,11 @@ Table = Annotated[
 def models(
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Plot top-1 against measured latency to a .png, .svg or .pdf file."),
+        typer.Option(
+            metavar="FILE",
+            help="Plot top-1 against measured latency to a .png, .svg or .pdf file.",
+            callback=file_to_write,
+        ),
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Measure the architectures on this machine: minutes for each.")
@@ -57,6 +61,7 @@ def models(
         from edge_cv.pipeline.measure_models import TABLE, measure_models
         from edge_cv.progress import shown
 
+        folder_to_write(out)
         measured = measure_models(name or zoo.names(), out, progress=shown)
         say(f"table: {out / TABLE}", error=True)
     elif name:

@@ -60,9 +60,9 @@ def read_columns(
 ) -> dict[str, list[str | None]]:
     """The values of a CSV's columns for each image.
 
-    A row belongs to the image that its column `file` (or `path`) names. A file name is enough where it is unique, else
-    it is preceded by as many folders as are necessary. A column of numbers with more than 12 distinct values is divided
-    into quarters of equally many images.
+    A row belongs to the image that its column `file` (or `path`, `image_id`) names, with or without the suffix. A file
+    name is enough where it is unique, else it is preceded by as many folders as are necessary. A column of numbers with
+    more than 12 distinct values is divided into quarters of equally many images.
 
     Args:
         table: a CSV file with a header.
@@ -76,11 +76,11 @@ def read_columns(
         InputError: the table cannot be read, lacks a column, has two rows for an image or none for all of them, or a
             column has more than 50 distinct values that are not numbers.
     """
-    from edge_cv.data.formats.tables import FILE_COLUMNS, read_table
+    from edge_cv.data.formats.tables import FILE_COLUMNS, ID_COLUMNS, read_table
 
     table = Path(table)
     opened = read_table(table)
-    header, key = opened.columns, opened.column(FILE_COLUMNS)
+    header, key = opened.columns, opened.column((*FILE_COLUMNS, *ID_COLUMNS))
     if key is None:
         raise InputError(
             f"{table} must have a column file with the images' names. Received: {', '.join(header) or 'no header'}"
@@ -190,7 +190,8 @@ def _matched(
     owners: dict[str, Path] = {}
     for file in files:
         parts = file.as_posix().strip("/").split("/")
-        names = ("/".join(parts[-count:]) for count in range(min(depth, len(parts)), 0, -1))
+        paths = ("/".join(parts[-count:]) for count in range(min(depth, len(parts)), 0, -1))
+        names = (name for path in paths for name in (path, os.path.splitext(path)[0]))
         name = next((name for name in names if name in by_name), None)
         rows.append(None if name is None else by_name[name])
         if name is not None and owners.setdefault(name, file) != file:

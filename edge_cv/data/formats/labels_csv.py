@@ -1,15 +1,17 @@
 """A CSV file that names images, their labels and, optionally, their split.
 
-Its columns: `file` (a path relative to the table, or to the folder `images` beside it; also `filename`, `path` or
-`image`), optionally `split`, and one of
+Its columns: `file` (a path relative to the table, or to a folder beside it that is called `images`, or as the table,
+as `train` or `train_images` beside train.csv; also `filename`, `path`, `image`, `image_id` or `id`; the suffix may be
+missing), optionally `split`, and one of
 
 - `index`, `wnid` or both: ImageNet's classes; `index` alone counts the caller's classes where these are given;
-- `label` (or `class`, `category`): a class name;
+- `label` (or `class`, `category`): a class name; else the only one of `target`, `diagnosis`, `breed` and the like;
 - `labels`: class names separated by |; an image may have several, or none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -20,10 +22,18 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.errors import InputError, unknown
+from converters.errors import MAX_LISTED, InputError, unknown
+from converters.images.decoding import is_image_name
 from edge_cv.data.formats.class_indices import class_indices
 from edge_cv.data.formats.layout import SPLIT_WORDS, Layout
-from edge_cv.data.formats.tables import FILE_COLUMNS, LABEL_COLUMNS, Table, read_table
+from edge_cv.data.formats.tables import (
+    CLASS_COLUMNS,
+    FILE_COLUMNS,
+    ID_COLUMNS,
+    LABEL_COLUMNS,
+    Table,
+    read_table,
+)
 from edge_cv.data.labels import imagenet_names, sorted_names, wnid_to_index
 from edge_cv.data.places import Files, Packed
 from edge_cv.data.samples import Samples, shortened
@@ -58,9 +68,11 @@ def open_labels_csv(file: Path, classes: Sequence[str] | None = None, *, split: 
     columns = set(_columns(table))
     kind = next((column for column in ("labels", "label") if column in columns), "index")
     if "file" not in columns or not columns & {"labels", "label", "index", "wnid"}:
+        likely = table.every(CLASS_COLUMNS)
+        choice = f"; rename the one of {', '.join(likely)} that is the class to label" if len(likely) > 1 else ""
         raise InputError(
-            f"{file} must have the columns file and index or wnid (or label, or labels). "
-            f"Received: {', '.join(table.columns) or 'none'}"
+            f"{file} must have the columns file (or image, image_id or id) and label (or class, category, or one such "
+            f"as target; or labels, index or wnid){choice}. Received: {', '.join(table.columns)[:MAX_LISTED] or 'none'}"
         )
     index_names = tuple(classes) if classes and "wnid" not in columns else imagenet_names()
     images = _read(table, kind, len(index_names), split)
@@ -68,6 +80,8 @@ def open_labels_csv(file: Path, classes: Sequence[str] | None = None, *, split: 
         raise unknown(f"split of {file}", split, sorted(images.splits - {""}))
     if images.missing:
         raise InputError(f"{file} names files that do not exist: {shortened(images.missing)}")
+    if len(set(images.paths)) < len(images.paths):
+        raise InputError(f"{file} must name each file once. Received: names with and without a suffix of one file")
     labels, class_names = np.array(images.codes, np.int32), index_names
     if kind != "index":
         every = sorted_names(images.names)
@@ -105,7 +119,7 @@ class _Images:
 
 def _read(table: Table, kind: str, classes: int, split: str | None) -> _Images:
     file = table.file
-    images, folder = _Images(), _Folder(file.parent)
+    images, folder = _Images(), _Folder(file)
     lines: dict[str, int] = {}  # of files
     for line, row in _rows(table):
         where = f"{file} line {line}"
@@ -127,31 +141,61 @@ def _read(table: Table, kind: str, classes: int, split: str | None) -> _Images:
 
 
 class _Folder:
-    """Finds a table's files beside it or in `images`; lists each folder once."""
+    """Finds a table's files beside it or in a folder of images there; lists each folder once."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, table: Path) -> None:
+        self._table = table
         self._names: dict[str, frozenset[str]] = {}
+        self._without_suffix: dict[str, dict[str, list[str]]] = {}
 
     def find(self, name: str) -> str | None:
-        """The path relative to the folder, or None."""
-        for candidate in (name, os.path.join("images", name)):
+        """The path relative to the table's folder, also of a name without its suffix; None if there is no such file.
+
+        Raises:
+            InputError: the suffix is missing, and several files have that name.
+        """
+        stem = self._table.stem
+        candidates = [name, *(os.path.join(place, name) for place in ("images", stem, f"{stem}_images"))]
+        for candidate in candidates:
             folder, base = os.path.split(candidate)
-            if folder not in self._names:
-                try:
-                    self._names[folder] = frozenset(os.listdir(self._path / folder))
-                except OSError:
-                    self._names[folder] = frozenset()
-            if base in self._names[folder]:
+            if base in self._listed(folder):
                 return candidate
+        for candidate in candidates:
+            folder, base = os.path.split(candidate)
+            found = self._stems(folder).get(base, ())
+            if len(found) > 1:
+                raise InputError(
+                    f"{self._table} names {base} without its suffix, which must be one file. "
+                    f"Received: {shortened(sorted(found))} in {self._table.parent / folder}"
+                )
+            if found:
+                return os.path.join(folder, found[0])
         return None
+
+    def _listed(self, folder: str) -> frozenset[str]:
+        if folder not in self._names:
+            self._names[folder] = frozenset()
+            with contextlib.suppress(OSError):
+                self._names[folder] = frozenset(os.listdir(self._table.parent / folder))
+        return self._names[folder]
+
+    def _stems(self, folder: str) -> dict[str, list[str]]:
+        """The image files of a folder by their name without its suffix."""
+        if folder not in self._without_suffix:
+            self._without_suffix[folder] = stems = {}
+            for entry in filter(is_image_name, self._listed(folder)):
+                stems.setdefault(os.path.splitext(entry)[0], []).append(entry)
+        return self._without_suffix[folder]
 
 
 def _columns(table: Table) -> dict[str, str]:
     """The table's name of each column that is read."""
-    names = {"file": FILE_COLUMNS, "label": LABEL_COLUMNS}
+    names = {"file": (*FILE_COLUMNS, *ID_COLUMNS), "label": LABEL_COLUMNS}
     every = ("file", "labels", "label", "index", "wnid", "split")
     found = {name: table.column(names.get(name, (name,))) for name in every}
+    likely = [column for column in table.every(CLASS_COLUMNS) if column != found["file"]]
+    if len(likely) == 1 and not any(found[name] for name in ("labels", "label", "index", "wnid")):
+        found["label"] = likely[0]
     return {name: column for name, column in found.items() if column is not None}
 
 

@@ -16,6 +16,13 @@ FILE_COLUMNS = (
     *("file", "filename", "file_name", "path", "filepath", "file_path"),
     *("image", "image_path", "image_file", "image_name", "img", "img_path"),
 )
+ID_COLUMNS = ("image_id", "img_id", "photo_id", "picture_id", "photo", "picture", "id_code", "fname", "id")
+"""Of names whose suffix may be missing, as in tables of Kaggle."""
+CLASS_COLUMNS = (
+    *("target", "diagnosis", "dx", "breed", "species", "variety", "type", "kind", "disease", "grade", "severity"),
+    *("class_label", "class_id", "label_id", "label_name", "target_name", "ground_truth", "y"),
+)
+"""Of classes, where no column has a name of `LABEL_COLUMNS`."""
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "category_name")
 MAX_BYTES = 2**30
 
@@ -42,6 +49,10 @@ class Table:
         """The first column with one of these names, upper case, spaces and hyphens aside; None without one."""
         plain = {_plain(column): column for column in reversed(self.columns)}
         return next((plain[name] for name in names if name in plain), None)
+
+    def every(self, names: Sequence[str]) -> list[str]:
+        """All columns with one of these names, in the order of the table."""
+        return [column for column in self.columns if _plain(column) in names]
 
     def rows(self) -> Iterator[tuple[int, Mapping[str, str]]]:
         """The number of the line and the values by column of each row that is not empty."""
