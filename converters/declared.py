@@ -23,6 +23,7 @@ from converters.record import InputRecord, OutputRecord, Record, TensorRecord, r
 from converters.tflite import metadata
 from converters.tflite.graph import Graph, read_graph
 from converters.tflite.standard_metadata import StandardMetadata, read_standard
+from converters.tflite.state import require_stateless
 
 CHANNELS = ("rgb", "bgr", "grey")
 _SYNONYMS = {"3": "rgb", "1": "grey", "gray": "grey"}
@@ -139,6 +140,7 @@ def _tflite_record(path: Path, declaration: Declaration) -> Record:
     graph = read_graph(path, content)
     if len(graph.inputs) != 1 or not graph.outputs:
         raise InputError(f"{path} must have one input. Received: {len(graph.inputs)}")
+    require_stateless(graph, path)
     tensor = TensorRecord.of(graph, graph.inputs[0])
     if len(tensor.shape) == 3:  # a grey image without an axis of channels
         tensor = dataclasses.replace(tensor, shape=(*tensor.shape, 1))

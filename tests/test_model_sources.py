@@ -10,6 +10,7 @@ import pytest
 from source_refusal import refused
 
 from converters import Preprocessing, to_tflite
+from converters.errors import InputError
 from converters.sources import open_source
 from converters.tflite.graph import Graph
 from converters.tflite.runtime import predict
@@ -260,3 +261,23 @@ def test_a_tflite_file_that_declares_a_giant_tensor_is_refused(small_model, tmp_
         tmp_path / "giant.tflite",
         r"a tensor must have at most .* Received: tensor 0 of the shape \(1, 100000, 100000, 3\)",
     )
+
+
+@pytest.mark.parametrize(
+    ("front", "message"),
+    [
+        (
+            lambda layers, x: layers.Rescaling(float("nan"), name="r")(x),
+            "layer 'r' of 'small' must be finite.*its scale",
+        ),
+        (lambda layers, x: layers.Rescaling(1.0, float("inf"), name="r")(x), "layer 'r' .*its offset"),
+        (
+            lambda layers, x: layers.Normalization(mean=[0.0, float("nan"), 0.0], variance=[1.0] * 3, name="n")(x),
+            "layer 'n' .*its mean",
+        ),
+        (lambda layers, x: x / 0.0, "the model's outputs must be finite. Received: NaN or infinity from 'small'"),
+    ],
+)
+def test_a_model_whose_numbers_are_not_finite_is_rejected(small_network, front, message):
+    with pytest.raises(InputError, match=message):
+        to_tflite(small_network(front), "float32")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from converters.devices.diagnostics import ERROR, WARNING, Diagnostic
 from converters.tflite.graph import Graph, Operator
 from converters.tflite.standard_metadata import StandardMetadata, read_standard
+from converters.tflite.state import stateful_operators
 
 CUSTOM = "CUSTOM"
 _FLEX = "Flex"  # the prefix of TensorFlow's own operators
@@ -67,6 +68,19 @@ def custom_operators(graph: Graph, operators: list[Operator], target: str) -> It
                 "replace these layers in the model, or register the operator's kernel in the app",
                 layers,
             )
+
+
+def states(graph: Graph) -> Iterator[Diagnostic]:
+    """Operators that keep a state, with which a classifier's answer depends on the images before."""
+    found = stateful_operators(graph)
+    if found:
+        yield Diagnostic(
+            WARNING,
+            "a classifier must give one answer for an image, whichever came before. Found: "
+            f"{', '.join(dict.fromkeys(operator.name for operator in found))} with a state",
+            "build a recurrent layer with unroll=True, or take the variable out of the model, and convert it again",
+            tuple(graph.name(op.outputs[0] if op.outputs else op.inputs[0]) for op in found),
+        )
 
 
 def free_sizes(graph: Graph, operators: list[Operator], target: str, *, static: bool) -> Iterator[Diagnostic]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from converters.devices.diagnostics import ERROR, WARNING, Diagnostic
-from converters.devices.file_rules import CUSTOM, custom_operators, free_sizes, mediapipe_metadata
+from converters.devices.file_rules import CUSTOM, custom_operators, free_sizes, mediapipe_metadata, states
 from converters.errors import InputError, unknown
 from converters.tflite.graph import WEIGHTED, Graph, Operator
 from converters.tflite.versions import DENSE_BY_CHANNEL_RUNTIME, as_numbers, first_runtime, needed
@@ -400,6 +400,7 @@ def _custom(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator
 
 def _free(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
     yield from free_sizes(graph, operators, chosen.name, static=chosen.static)
+    yield from states(graph)
 
 
 _RULES: tuple[Callable[[Graph, list[Operator], Target], Iterator[Diagnostic]], ...] = (

@@ -46,6 +46,9 @@ def is_keras_model(model: Any) -> bool:
     return any(base.__module__.split(".")[0] in ("keras", "tf_keras") for base in type(model).__mro__)
 
 
+_NORMALIZING = {"Rescaling": ("scale", "offset"), "Normalization": ("mean", "variance")}  # layers, by their numbers
+
+
 def open_keras_model(
     model: Any,
     sidecar: Preprocessing | None = None,
@@ -170,7 +173,15 @@ def _sidecar_preprocessing(path: Path) -> Preprocessing | None:
 
 
 def _digest(model: Any, shape: tuple[int, int, int], output: int) -> str:
-    """SHA-256 of the architecture and the weights; InputError when a weight is NaN or infinite."""
+    """SHA-256 of the architecture and the weights; InputError when a number of either is NaN or infinite."""
+    for layer in model._flatten_layers():
+        for field in _NORMALIZING.get(type(layer).__name__, ()):
+            value = getattr(layer, field, None)
+            if value is not None and not np.isfinite(np.asarray(value, np.float64)).all():
+                raise InputError(
+                    f"the numbers of layer {layer.name!r} of {model.name!r} must be finite. Received: NaN or infinity "
+                    f"as its {field}"
+                )
     digest = hashlib.sha256(_architecture(model) + imported_digest())
     if None in tuple(model.inputs[0].shape)[1:3] or output:  # what the architecture leaves open
         digest.update(json.dumps([shape, output]).encode())

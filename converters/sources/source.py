@@ -102,7 +102,7 @@ class Source:
             float32 `(n, classes)`.
 
         Raises:
-            InputError: as `concrete`.
+            InputError: as `concrete`; or the outputs are not finite.
         """
         batch = batch if self.batched else 1
         if self.tflite is None:  # checked before anything runs
@@ -115,7 +115,13 @@ class Source:
             call = tf.function(call)
         with forward_pass(self.name):
             rows = [np.asarray(call(images[i : i + batch].astype(np.float32))) for i in range(0, len(images), batch)]
-        return np.concatenate(rows).astype(np.float32).reshape(len(images), -1)
+        outputs = np.concatenate(rows).astype(np.float32).reshape(len(images), -1)
+        if not np.isfinite(outputs).all():
+            raise InputError(
+                f"the model's outputs must be finite. Received: NaN or infinity from {self.name!r}: it divides by 0 or "
+                "has numbers beyond float32"
+            )
+        return outputs
 
 
 @contextlib.contextmanager

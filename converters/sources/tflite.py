@@ -31,6 +31,7 @@ from converters.tflite.graph import Graph, count_operators
 from converters.tflite.metadata import OWN_NAME, STANDARD_NAME, read_embedded
 from converters.tflite.runtime import interpreter
 from converters.tflite.standard_metadata import StandardMetadata, read_standard
+from converters.tflite.state import require_stateless
 from converters.tflite.trial import try_once
 
 
@@ -58,7 +59,7 @@ def open_tflite(path: Path, input_size: tuple[int, int] | None = None, output: s
     keep_output(graph, graph.outputs[chosen_output(inputs, output_names(graph), output)])
     takes_integers = with_float_input(graph)
     _require_float(graph, path)
-    _require_stateless(graph, path)
+    require_stateless(graph, path)
     if has_channels_first(graph):
         with_channels_last(graph)
     declared = graph.tensors[graph.inputs[0]].shapeSignature
@@ -101,17 +102,6 @@ def _undeclared(name: str, shape: tuple[int, int, int], standard: StandardMetada
     height, width, channels = shape
     mean, std = standard.mean, standard.std
     return Preprocessing(height, width=width, channels=channels, interpolation="bilinear", mean=mean, std=std)
-
-
-def _require_stateless(graph: Graph, path: Path) -> None:
-    """Raise InputError if an operator keeps a state from one image to the next, as a fused LSTM does."""
-    for operator in graph.operators():
-        if any(graph.tensors[tensor].isVariable for tensor in operator.inputs if tensor >= 0):
-            raise InputError(
-                f"a TFLite file must give one answer for an image, whichever came before. Received: {path} with "
-                f"{operator.name}, which keeps a state ({graph.name(operator.outputs[0])}): build the layer with "
-                "unroll=True and convert the model again"
-            )
 
 
 def _require_float(graph: Graph, path: Path) -> None:

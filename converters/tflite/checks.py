@@ -19,8 +19,8 @@ MAX_TABLES = 200_000  # tensors, operators, buffers and so on of one file; large
 MAX_RANK = 8
 MAX_TEXT_RATIO = 4  # of all names to the file: a file may share names, but not to become a bomb
 ONE_SUBGRAPH = (
-    "a model must have one subgraph, no loops or branches: unroll recurrent layers (unroll=True), and strip the "
-    "wrappers of pruning. Received: {} subgraphs"
+    "a model must have one subgraph, no loops, branches or variables that keep a state: unroll recurrent layers "
+    "(unroll=True), strip the wrappers of pruning, and take variables out. Received: {} subgraphs"
 )
 # Of the operators with weights: the inputs that are never left out, and the rank of the weights, the second input.
 _WEIGHTED = {"CONV_2D": (2, 4), "DEPTHWISE_CONV_2D": (2, 4), "FULLY_CONNECTED": (2, 2), "TRANSPOSE_CONV": (3, 4)}

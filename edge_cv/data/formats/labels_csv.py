@@ -182,9 +182,10 @@ class _Folder:
     def _stems(self, folder: str) -> dict[str, list[str]]:
         """The image files of a folder by their name without its suffix."""
         if folder not in self._without_suffix:
-            self._without_suffix[folder] = stems = {}
+            stems: dict[str, list[str]] = {}
             for entry in filter(is_image_name, self._listed(folder)):
                 stems.setdefault(os.path.splitext(entry)[0], []).append(entry)
+            self._without_suffix[folder] = stems
         return self._without_suffix[folder]
 
 
