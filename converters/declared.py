@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def declared_record(path: str | os.PathLike, declaration: Declaration = NOTHING)
     channels = record.input.shape[-1:]
     if declaration.channels is not None and channels != ((1,) if declaration.channels == "grey" else (3,)):
         raise InputError(f"the channels must be those of {path}, {channels}. Received: {declaration.channels}")
-    if path.suffix.lower() == ".onnx" and record.preprocessing is None and declaration.fields:
+    if path.suffix.lower() == ".onnx" and declaration.fields:
         record = _replaced(record, declaration.fields)
     if declaration.labels is not None:
         outputs = int(np.prod(record.output.shape))
@@ -141,6 +141,8 @@ def _tflite_record(path: Path, declaration: Declaration) -> Record:
     if len(graph.inputs) != 1 or not graph.outputs:
         raise InputError(f"{path} must have one input. Received: {len(graph.inputs)}")
     require_stateless(graph, path)
+    signature = graph.tensors[graph.inputs[0]].shapeSignature
+    _check_size(path, () if signature is None else signature, "convert the model again with a fixed size")
     tensor = TensorRecord.of(graph, graph.inputs[0])
     if len(tensor.shape) == 3:  # a grey image without an axis of channels
         tensor = dataclasses.replace(tensor, shape=(*tensor.shape, 1))
@@ -206,6 +208,13 @@ def _onnx_record(path: Path) -> Record:
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1 or not graph.output:
         raise InputError(f"{path} must have one input. Received: {len(inputs)}")
+    sizes = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in inputs[0].type.tensor_type.shape.dim]
+    _check_size(
+        path,
+        sizes,
+        f"set it by python -m onnxruntime.tools.make_dynamic_shape_fixed --input_name {inputs[0].name} --input_shape "
+        f"1,3,224,224 {path.name} fixed.onnx",
+    )
     shape, outputs = _onnx_shape(inputs[0]), _onnx_shape(graph.output[0])
     if len(shape) == 4 and shape[3] not in (1, 3) and shape[1] in (1, 3):
         shape = (shape[0], shape[2], shape[3], shape[1])
@@ -217,12 +226,25 @@ def _onnx_record(path: Path) -> Record:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(inputs[0].type.tensor_type.elem_type).name
     except KeyError as error:
         raise InputError(f"the input of {path} must be a tensor of numbers. Received: type {error}") from error
-    return Record(
+    given = InputRecord(inputs[0].name, shape, dtype)
+    record = Record(
         path.stem,
         format="onnx",
-        input=InputRecord(inputs[0].name, shape, dtype),
+        input=given,
         output=OutputRecord(graph.output[0].name, outputs, values=values, activation=activation),
     )
+    if dtype != "uint8" or len(shape) != 4:
+        return record
+    return dataclasses.replace(  # it can only take pixels
+        record, preprocessing=_central(shape), input=dataclasses.replace(given, pixel_offset=0, takes_pixels=True)
+    )
+
+
+def _check_size(path: Path, sizes: Sequence[int], remedy: str) -> None:
+    """Raise InputError for an image of a free height, width or depth: -1 in `sizes`, behind the batch."""
+    if len(sizes) > 2 and min(sizes[1:]) < 0:
+        written = ", ".join("free" if size < 0 else str(size) for size in sizes)
+        raise InputError(f"the input of {path} must have one size. Received: ({written}); {remedy}")
 
 
 def _last_operator(graph: Any) -> str:

@@ -399,8 +399,7 @@ def _custom(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator
 
 
 def _free(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
-    yield from free_sizes(graph, operators, chosen.name, static=chosen.static)
-    yield from states(graph)
+    yield from (*free_sizes(graph, operators, chosen.name, static=chosen.static), *states(graph))
 
 
 _RULES: tuple[Callable[[Graph, list[Operator], Target], Iterator[Diagnostic]], ...] = (

@@ -193,6 +193,11 @@ def _check_operators(model: Any, subgraph: Any, operator_name: Callable[[int], s
             _require(-1 <= tensor < len(tensors), f"{where} reads tensor {tensor} of {len(tensors)}")
         for tensor in outputs:
             _require(0 <= tensor < len(tensors), f"{where} writes tensor {tensor} of {len(tensors)}")
+        if name == "VAR_HANDLE":
+            raise InputError(
+                "a TFLite file must hold its weights as constants. Received: one with variables (VAR_HANDLE); convert "
+                "the model again from the SavedModel that model.export('folder') writes"
+            )
         least, rank = _WEIGHTED.get(name, (1, 0))
         given = len(inputs) >= least and min(inputs[:least]) >= 0
         _require(given and len(outputs) > 0, f"{where} has {len(inputs)} inputs and {len(outputs)} outputs")

@@ -92,6 +92,8 @@ class TFLiteModel:
             inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         except (ValueError, RuntimeError, TypeError, UnicodeDecodeError) as error:
             raise ModelError(_one_line(error)) from error
+        for details in inputs:
+            _check_size(details["name"], details.get("shape_signature", details["shape"]), TFLITE_SIZE)
         self.inputs = [_tflite_tensor(details) for details in inputs]
         self.outputs = [_tflite_tensor(details) for details in outputs]
         self._input_indices = [details["index"] for details in inputs]
@@ -144,6 +146,8 @@ class CompiledModel:
                     self._inputs[position].write(np.zeros(details["shape"], details["dtype"]))
         except (ValueError, RuntimeError, TypeError) as error:
             raise ModelError(_one_line(error)) from error
+        for details in inputs:
+            _check_size(details["name"], details.get("shape_signature", details["shape"]), TFLITE_SIZE)
         self.inputs = [_tflite_tensor(details) for details in inputs]
         self.outputs = [_tflite_tensor(details) for details in outputs]
         self.runtime = package + " CompiledModel"
@@ -181,6 +185,8 @@ class OnnxModel:
             )
         except Exception as error:  # onnxruntime's exceptions derive from Exception directly
             raise ModelError(_one_line(error)) from error
+        for value in self._session.get_inputs():
+            _check_size(value.name, value.shape, ONNX_SIZE)
         self.inputs = [_onnx_tensor(value) for value in self._session.get_inputs()]
         self.outputs = [_onnx_tensor(value) for value in self._session.get_outputs()]
         self._names = [value.name for value in self._session.get_inputs()]
@@ -474,6 +480,20 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "of unknown version"
+
+
+ONNX_SIZE = (
+    "set it by python -m onnxruntime.tools.make_dynamic_shape_fixed --input_name NAME --input_shape 1,3,224,224 "
+    "MODEL.onnx FIXED.onnx"
+)
+TFLITE_SIZE = "convert the model again with a fixed size"
+
+
+def _check_size(name: str, sizes: Any, remedy: str) -> None:
+    """Raise ModelError for an image of a free height, width or depth, which would be run on a single pixel."""
+    written = [str(n) if isinstance(n, (int, np.integer)) and n >= 0 else "free" for n in sizes]
+    if len(sizes) > 2 and "free" in written[1:]:
+        raise ModelError(f"its input {name} must have one size. Received: ({', '.join(written)}); {remedy}")
 
 
 def _tflite_tensor(details: dict) -> Tensor:

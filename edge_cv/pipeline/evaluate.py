@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from edge_cv.evaluation.robustness import Robustness
     from edge_cv.parallel.ray_cluster import RayCluster
     from edge_cv.report import Report
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -222,6 +225,14 @@ def open_for_files(
         return open_samples(data, split=split, classes=None if imagenet else labels)
     imagenet = outputs in (CLASSES, CLASSES + 1)
     samples = open_samples(data, split=split, classes=None if imagenet else ())
+    if labels is None and not imagenet and len(samples.classes) != max(outputs, 2) and len(samples.classes) > 1:
+        logger.warning(
+            "%s has %d outputs without class names: the %d classes of the photos are taken for its first ones, unless "
+            "labels are given",
+            paths[-1],
+            outputs,
+            len(samples.classes),
+        )
     return samples if labels is None else _with_positive(samples, labels[0])
 
 
