@@ -72,6 +72,16 @@ def test_photos_beside_class_folders_are_logged(tmp_path, caplog):
     assert "1 images beside the class folders" in caplog.text
 
 
+def test_photos_one_folder_too_deep_are_named(tmp_path, caplog):
+    save(tmp_path / "data" / "cat" / "0.png")
+    with pytest.raises(InputError, match=r"deeper ones do: take .*/data, or move the images of .*/data/cat up"):
+        open_samples(tmp_path)
+    assert open_samples(tmp_path / "data").classes == ("cat",)
+    save(tmp_path / "data" / "dog" / "left" / "0.png")
+    assert len(open_samples(tmp_path / "data")) == 1
+    assert f"the images in {tmp_path}/data/dog/left are not used" in caplog.text
+
+
 def test_links_to_parent_folders_are_not_followed(tmp_path):
     save(tmp_path / "photos" / "own class" / "a.png")
     save(tmp_path / "elsewhere" / "b.png")
