@@ -110,6 +110,35 @@ def test_mean_patch_is_the_mean_of_all_patches(size: int, window: int, stride: i
         np.testing.assert_allclose(geometry.mean_patch(values, Dequantizer())[:, 0], patches.mean(1), atol=1e-5)
 
 
+def test_a_dense_layer_at_each_position_has_a_patch_at_each():
+    values = np.random.default_rng(0).normal(size=(3, 5, 4, 6)).astype(np.float32)
+    geometry = Geometry(1, inputs=6)
+    np.testing.assert_array_equal(geometry.patches(values, 10**6, 0, Dequantizer())[0], values.reshape(-1, 6))
+    few = geometry.patches(values, 20, 0, Dequantizer())
+    assert few.shape == (1, 20, 6)
+    assert len(np.unique(few[0], axis=0)) == 20
+    mean = geometry.mean_patch(values, Dequantizer())
+    np.testing.assert_allclose(mean, values.reshape(-1, 6).mean(0).reshape(1, 1, 6), atol=1e-6)
+
+
+def test_attention_and_dense_layers_at_each_position_become_int8(pixels: np.ndarray):
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(3)
+    image = keras.Input((32, 32, 3))
+    x = layers.Rescaling(1 / 127.5, -1)(image)
+    x = layers.Conv2D(16, 8, strides=8)(x)
+    x = layers.Dense(12, activation="relu")(x)
+    x = layers.Reshape((16, 12))(x)
+    x = x + layers.MultiHeadAttention(2, 6)(x, x)
+    x = layers.EinsumDense("bpc,cd->bpd", output_shape=(16, 8), bias_axes="d")(x)
+    model = keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling1D()(x)))
+    made = converters.to_tflite(model, "int8", calibration=pixels[:24])
+    outputs = predict(made.content, pixels[24:], pixel_offset=made.pixel_offset)
+    assert sqnr_db(model.predict(pixels[24:].astype(np.float32), verbose=0), outputs) > 30
+
+
 def test_the_former_name_of_gptq_is_accepted_with_a_warning():
     with pytest.warns(DeprecationWarning, match='correction="gptq"'):
         assert converters.Int8(correction="rounding") == converters.Int8()

@@ -13,7 +13,8 @@ from converters.tflite.graph import Graph, Operator
 class Geometry:
     """Which inputs a layer computes each output from; a dense layer has no window.
 
-    A patch is the input of one output of one group: window * channels / groups values.
+    A patch is the input of one output of one group: window * channels / groups values; of a dense layer its `inputs`,
+    which it may take at each of many positions.
     """
 
     groups: int
@@ -21,6 +22,7 @@ class Geometry:
     stride: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
     same: bool = False
+    inputs: int = 0
 
     def outputs(self, size: int, axis: int) -> tuple[int, int]:
         """The number of outputs along an axis for `size` inputs, and the padding before the first input."""
@@ -35,7 +37,7 @@ class Geometry:
         """Patches of randomly drawn outputs.
 
         Args:
-            values: the layer's input, `(n, height, width, channels)`, or `(n, ...)` for a dense layer.
+            values: the layer's input, `(n, height, width, channels)`, or `(n, ..., inputs)` for a dense layer.
             count: the least number of samples, if there are as many outputs.
             seed: of the random choice.
             dequantize: for the values.
@@ -45,7 +47,10 @@ class Geometry:
         """
         images = len(values)
         if self.window is None:
-            return dequantize(values.reshape(1, images, -1))
+            rows = values.reshape(-1, self.inputs)
+            if len(rows) > max(images, count):  # a dense layer at each position, as in attention
+                rows = rows[np.random.default_rng(seed).choice(len(rows), max(images, count), replace=False)]
+            return dequantize(rows[None])
         (height, top), (width, left) = (self.outputs(values.shape[1 + axis], axis) for axis in (0, 1))
         random = np.random.default_rng(seed)
         each = min(height * width, -(-count // images))
@@ -66,7 +71,7 @@ class Geometry:
         # Integers of 8 and 16 bits are summed in 32: the same mean as in float64, in less than half of the time.
         mean = dequantize(values.mean(0) if values.dtype.kind == "f" else values.sum(0, dtype=np.int32) / len(values))
         if self.window is None:
-            return mean.reshape(1, 1, -1)
+            return mean.reshape(-1, self.inputs).mean(0).reshape(1, 1, -1)
         counts, pads = zip(*(self.outputs(mean.shape[axis], axis) for axis in (0, 1)), strict=True)
         spans = [(counts[axis] - 1) * self.stride[axis] + 1 for axis in (0, 1)]
         behind = [max(0, spans[a] + (self.window[a] - 1) * self.dilation[a] - pads[a] - mean.shape[a]) for a in (0, 1)]
@@ -144,7 +149,7 @@ def quantized_layer(graph: Graph, operator: Operator, float_graph: Graph, twin: 
 
 def _geometry(graph: Graph, operator: Operator) -> Geometry:
     if operator.name == "FULLY_CONNECTED":
-        return Geometry(1)
+        return Geometry(1, inputs=graph.shape(operator.inputs[1])[1])
     options = graph.subgraph.operators[operator.index].builtinOptions
     weights, channels = graph.shape(operator.inputs[1]), graph.shape(operator.inputs[0])[-1]
     return Geometry(
