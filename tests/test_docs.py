@@ -271,7 +271,9 @@ def test_every_link_to_a_file_or_a_heading_resolves(page):
         assert not anchor or anchor in anchors(content, of_github=in_site is None), link
 
 
-@pytest.mark.parametrize("page", ["README.md", START, "CONTRIBUTING.md", ".github/workflows/ci.yml", ".ci/run"])
+@pytest.mark.parametrize(
+    "page", ["README.md", START, "CONTRIBUTING.md", ".github/workflows/ci.yml", ".github/workflows/slow.yml", ".ci/run"]
+)
 def test_every_make_target_in_the_documentation_and_in_ci_exists(page):
     makefile = text_of("Makefile")
     targets = re.findall(r"(?:^ *|`|run: )make ([a-z-]+)", text_of(page), re.MULTILINE)

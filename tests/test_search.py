@@ -20,7 +20,7 @@ RECIPE = Recipe(
     name="trial",
     model=Model("alexnet", image_size=64, alpha=0.125, preprocessing={"resize_to": None}),
     data=Data(measure="digits", calibrate=None),
-    fit=Fit(epochs=2, images=64, batch_size=32, learning_rate=0.001, warmup_epochs=0),
+    fit=Fit(epochs=2, images=64, batch_size=32, learning_rate=0.001, warmup_epochs=0, checkpoint_seconds=0.0),
 )
 OVER = ["fit.learning_rate=0.000001,0.002", "fit.momentum=0.5..0.9"]
 

@@ -48,7 +48,8 @@ class OwnModelsTest : AppTest() {
         val renamed = sidecar.replace("\"efficientnet_lite0\"", "\"my network\"")
         assertFalse(renamed == sidecar)
         activity.pickAll("labels.txt" to names.toByteArray(), "net.tflite" to model, "net.JSON" to renamed.toByteArray())
-        until("it is open", activity) { activity.view<Spinner>(R.id.model).selectedItem == "my network" && "XNNPACK" in activity.text(R.id.runtime) }
+        until("it is open", activity) { activity.workspace.state.models.model?.record?.name == "my network" && "XNNPACK" in activity.text(R.id.runtime) }
+        assertEquals("my network", activity.view<Spinner>(R.id.model).selectedItem)
         assertEquals(setOf("net.tflite", "net.json", "net.txt"), kept())
         assertEquals(List(1000) { "name $it" }, activity.workspace.state.models.model!!.record!!.labels)
         activity.workspace.rename(activity.workspace.state.chosen!!, "other")
