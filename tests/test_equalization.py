@@ -110,3 +110,23 @@ def test_an_equalized_file_stores_its_channel_maps_and_is_more_accurate(pixels):
     graph = Graph(made.content)
     channels = {graph.name(t): graph.shape(t)[-1] for op in graph.operators() for t in op.outputs}
     assert all(len(map_.gain) == len(map_.shift) == channels[name] for name, map_ in maps.items())
+
+
+def test_channels_that_are_all_but_constant_are_not_spread_over_all_steps(pixels):
+    """As in networks of random weights; the runtime refuses the scales that would be needed."""
+    import keras
+    from keras import layers
+
+    import converters
+
+    keras.utils.set_random_seed(2)
+    image = keras.Input((32, 32, 3))
+    x = layers.Rescaling(1 / 127.5, -1)(image)
+    pooled = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    faint = keras.initializers.RandomNormal(stddev=1e-7)
+    y = layers.Conv2D(8, 1, activation="relu6", kernel_initializer=faint, bias_initializer="ones")(x)
+    y = layers.Conv2D(8, 1)(layers.Conv2D(8, 1)(y))
+    x = layers.Concatenate()([layers.GlobalAveragePooling2D(keepdims=True)(y), pooled])
+    model = keras.Model(image, layers.Dense(4)(layers.Flatten()(x)))
+    made = converters.to_tflite(model, "int8", calibration=pixels)
+    assert made.parity.sqnr_db > 30

@@ -12,7 +12,7 @@ from converters.parity import sqnr_db
 from converters.quantization.gptq import correct
 from converters.quantization.walk import bytes_per_image
 from converters.tflite.channels import ChannelMap
-from converters.tflite.graph import Graph
+from converters.tflite.graph import WEIGHTED, Graph
 from converters.tflite.runtime import predict
 
 METHODS = ("gptq", "bias", "none")  # the most accurate first
@@ -27,6 +27,7 @@ HOPELESS_DB = 1.0
 DAMPINGS = (4.0, 16.0)  # tried in this order
 THOROUGH_DAMPINGS = (4.0, 8.0, 16.0, 64.0)  # all tried
 MIRRORED_DAMPINGS = (4.0, 8.0, 16.0)  # of the images and their mirror images; all tried
+MOST_RATIO = 256  # of the scales of a layer's input and weights to that of its output, in XNNPACK
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ def best_candidate(
         if best is not None and place >= compared:
             break
         candidate = plain if make is candidates[-1] else make(given)
-        if candidate.content in seen or (not thorough and score(candidate.content) < least - HOPELESS_DB):
+        if candidate.content in seen or not _is_accepted(candidate.content):
+            continue
+        if not thorough and score(candidate.content) < least - HOPELESS_DB:
             continue
         seen.add(candidate.content)
         for correction in _corrections(method, damping, thorough=thorough):
@@ -100,6 +103,21 @@ def best_candidate(
         return best[1:]
     plain = candidates[-1](inputs)
     return plain.content, plain
+
+
+def _is_accepted(content: bytes) -> bool:
+    """Whether the runtime takes the scales of a file's layers: XNNPACK refuses a larger ratio, other kernels abort.
+
+    Equalization makes it where channels are all but constant, as in networks of random weights.
+    """
+    graph = Graph(content)
+    for operator in graph.operators():
+        ends = [graph.quantization(tensor) for tensor in (*operator.inputs[:2], operator.outputs[0])]
+        if operator.name in WEIGHTED and all(end is not None for end in ends):
+            of_input, of_weights, of_output = (np.asarray(end[0], np.float64).max() for end in ends if end is not None)
+            if of_input * of_weights >= MOST_RATIO * of_output:
+                return False
+    return True
 
 
 @dataclass(frozen=True)

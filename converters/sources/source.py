@@ -198,6 +198,7 @@ def check_input_shape(shape: Any, input_size: tuple[int, int] | None = None) -> 
         raise InputError(
             "the model's input must be RGB images, (batch, height, width, 3), or grey ones, (batch, height, width, 1) "
             f"or (batch, height, width). Received: {_written(sizes)}{_OF_ROWS if len(sizes) == 2 else ''}"
+            f"{_CHANNELS_FIRST if len(sizes) == 4 and sizes[1] in (1, 3) else ''}"
         )
     height, width = full[1:3]
     if input_size is None:
@@ -215,6 +216,10 @@ def check_input_shape(shape: Any, input_size: tuple[int, int] | None = None) -> 
     return InputShape((*input_size, full[3]), full[0], without_channels)
 
 
+_CHANNELS_FIRST = (
+    ", channels first; in Keras: keras.Sequential([keras.Input((height, width, 3)), keras.layers.Permute((3, 1, 2)), "
+    "model])"
+)
 _OF_ROWS = "; in Keras: image = keras.Input((height, width)); keras.Model(image, model(keras.layers.Flatten()(image)))"
 
 
