@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tracemalloc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import pytest
 import converters
 from converters.errors import InputError
 from converters.parity import sqnr_db
+from converters.quantization import layers
 from converters.quantization.gptq import correct
 from converters.quantization.layers import Dequantizer, Geometry
 from converters.quantization.walk import run
@@ -137,6 +139,31 @@ def test_attention_and_dense_layers_at_each_position_become_int8(pixels: np.ndar
     made = converters.to_tflite(model, "int8", calibration=pixels)
     outputs = predict(made.content, pixels, pixel_offset=made.pixel_offset)
     assert sqnr_db(model.predict(pixels.astype(np.float32), verbose=0), outputs) > 30
+
+
+def test_patches_take_hardly_more_memory_than_themselves():
+    values = np.random.default_rng(0).integers(-128, 128, (64, 14, 14, 96)).astype(np.int8)
+    tracemalloc.start()
+    try:
+        patches = Geometry(96, (5, 5), same=True).patches(values, 4096, 0, Dequantizer(0.1, 7))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert patches.shape == (96, 4096, 25)
+    assert peak < 1.5 * patches.nbytes
+
+
+@pytest.mark.parametrize("geometry", [Geometry(4, (3, 2), (1, 2), (2, 1)), Geometry(8, (3, 3), same=True)])
+def test_patches_gathered_in_parts_are_those_gathered_at_once(geometry: Geometry, monkeypatch: pytest.MonkeyPatch):
+    values = np.random.default_rng(0).integers(-128, 128, (6, 9, 11, 8)).astype(np.int8)
+    at_once = geometry.patches(values, 200, 0, Dequantizer(0.1, 7))
+    monkeypatch.setattr(layers, "VALUES_AT_ONCE", 1000)
+    np.testing.assert_array_equal(geometry.patches(values, 200, 0, Dequantizer(0.1, 7)), at_once)
+
+
+def test_a_dense_layers_patches_are_a_copy_of_its_input():
+    values = np.ones((3, 5), np.float32)
+    assert not np.shares_memory(Geometry(1, inputs=5).patches(values, 10, 0, Dequantizer()), values)
 
 
 def test_the_former_name_of_gptq_is_accepted_with_a_warning():

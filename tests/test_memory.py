@@ -32,6 +32,39 @@ def test_tensors_that_are_in_use_together_are_counted():
         check_activations([((), {0: 200 * million})], "a model")
 
 
+FREED_TENSOR = """
+import re
+from pathlib import Path
+
+from converters.memory import return_freed_tensors
+from converters.native_logs import import_tensorflow
+
+return_freed_tensors()
+import_tensorflow()
+import tensorflow as tf
+
+
+def resident() -> int:
+    return int(re.findall(r"VmRSS:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[0])
+
+
+tf.zeros((1000,)) + 1
+before = resident()
+tensor = tf.zeros((300, 1000, 1000)) + 1
+taken = resident() - before
+del tensor
+assert taken > 1_000_000, taken
+assert resident() - before < 100_000, resident() - before
+"""
+
+
+@pytest.mark.slow
+def test_the_memory_of_freed_tensors_is_returned():
+    root = Path(__file__).parents[1]
+    ended = subprocess.run([sys.executable, "-c", FREED_TENSOR], cwd=root, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
 def declared(model: Any, path: Path, **changes: Any) -> Path:
     """A .keras file whose layers of these classes have other options."""
     model.save(path)

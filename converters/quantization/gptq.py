@@ -84,6 +84,7 @@ def correct(float_content: bytes, content: bytes, inputs: np.ndarray, *, damping
             for position, values in constants.items():
                 walk.set_constant(operator.index, position, values)
                 graph.set_constant(_exclusive(graph, operator, position), values)
+            del layer, target, quantized  # the next operators run without them
     return graph.to_bytes()
 
 
@@ -108,7 +109,8 @@ def _layer_inputs(
     if not samples or patch > MAX_PATCH:
         return _Inputs(mean, None)
     count = max(MIN_SAMPLES, LEAST_PER_VALUE * patch, min(SAMPLES_PER_VALUE * patch, MANY_SAMPLES))
-    return _Inputs(mean, layer.geometry.patches(values, count, operator.index, dequantize) - mean)
+    patches = layer.geometry.patches(values, count, operator.index, dequantize)
+    return _Inputs(mean, np.subtract(patches, mean, out=patches))
 
 
 def _matching_layers(

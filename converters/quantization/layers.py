@@ -8,6 +8,8 @@ import numpy as np
 
 from converters.tflite.graph import Graph, Operator
 
+VALUES_AT_ONCE = 2**20  # of patches that are gathered together; all at once they take several times the memory
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -43,28 +45,33 @@ class Geometry:
             dequantize: for the values.
 
         Returns:
-            `(groups, samples, patch)`.
+            `(groups, samples, patch)`, a new array.
         """
         images = len(values)
         if self.window is None:
             rows = values.reshape(-1, self.inputs)
             if len(rows) > max(images, count):  # a dense layer at each position, as in attention
                 rows = rows[np.random.default_rng(seed).choice(len(rows), max(images, count), replace=False)]
-            return dequantize(rows[None])
-        (height, top), (width, left) = (self.outputs(values.shape[1 + axis], axis) for axis in (0, 1))
+            return np.array(dequantize(rows[None]))
+        (height, above), (width, before) = (self.outputs(values.shape[1 + axis], axis) for axis in (0, 1))
         random = np.random.default_rng(seed)
         each = min(height * width, -(-count // images))
         picked = np.concatenate([random.choice(height * width, each, replace=False) for _ in range(images)])
-        image = np.repeat(np.arange(images), each)
-        rows = np.arange(self.window[0])[:, None] * self.dilation[0] + picked // width * self.stride[0] - top
-        columns = np.arange(self.window[1])[:, None] * self.dilation[1] + picked % width * self.stride[1] - left
-        rows, columns = rows[:, None], columns[None]
-        inside = (rows >= 0) & (rows < values.shape[1]) & (columns >= 0) & (columns < values.shape[2])
-        taken = values[image, rows.clip(0, values.shape[1] - 1), columns.clip(0, values.shape[2] - 1)]
-        if not inside.all():
-            taken[~inside] = dequantize.zero_point
-        taken = taken.reshape(-1, len(picked), self.groups, values.shape[3] // self.groups)
-        return dequantize(np.ascontiguousarray(taken.transpose(2, 1, 0, 3)).reshape(self.groups, len(picked), -1))
+        image, window, channels = np.repeat(np.arange(images), each), self.window[0] * self.window[1], values.shape[3]
+        top, left = picked // width * self.stride[0] - above, picked % width * self.stride[1] - before
+        result = np.empty((self.groups, len(picked), window, channels // self.groups), np.float32)
+        step = max(1, VALUES_AT_ONCE // (window * channels))
+        for some in (slice(start, start + step) for start in range(0, len(picked), step)):
+            rows = np.arange(self.window[0])[:, None] * self.dilation[0] + top[some]
+            columns = np.arange(self.window[1])[:, None] * self.dilation[1] + left[some]
+            rows, columns = rows[:, None], columns[None]
+            inside = (rows >= 0) & (rows < values.shape[1]) & (columns >= 0) & (columns < values.shape[2])
+            taken = values[image[some], rows.clip(0, values.shape[1] - 1), columns.clip(0, values.shape[2] - 1)]
+            if not inside.all():
+                taken[~inside] = dequantize.zero_point
+            taken = taken.reshape(window, -1, self.groups, channels // self.groups)
+            result[:, some] = dequantize(taken).transpose(2, 1, 0, 3)
+        return result.reshape(self.groups, len(picked), -1)
 
     def mean_patch(self, values: np.ndarray, dequantize: Dequantizer) -> np.ndarray:
         """The mean patch over all outputs of all images, `(groups, 1, patch)`."""
