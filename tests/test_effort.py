@@ -11,6 +11,7 @@ import pytest
 from converters import Int8, to_tflite
 from converters.errors import InputError
 from converters.parity import sqnr_db
+from converters.quantization import relu6_gains
 from converters.quantization.candidates import _corrections
 from converters.quantization.equalization import equalizable, equalized
 from converters.quantization.ranges import observe
@@ -158,6 +159,33 @@ def test_gains_through_relu6_keep_the_outputs(pixels):
     changed, maps = equalized(content, statistics, gains)
     assert set(gains) <= set(maps)
     assert sqnr_db(predict(content, images), predict(changed, images)) > 60
+
+
+def test_a_tensor_that_is_read_and_whose_weights_are_rounded_has_both_noises(pixels, monkeypatch):
+    import keras
+    from keras import layers
+
+    image = keras.Input((32, 32, 3))
+    x = layers.ReLU(6)(layers.Conv2D(8, 3, strides=4)(image))
+    for _ in range(2):  # the output of the convolution in the middle is read by the next, as in MobileNetV1
+        x = layers.ReLU(6)(layers.DepthwiseConv2D(3, padding="same")(x))
+        x = layers.ReLU(6)(layers.Conv2D(8, 1)(x))
+    model = keras.Model(image, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+    content, images = to_tflite(model, "float32").content, pixels.astype(np.float32)
+    calls = []
+
+    def watched(graph, inputs, errors, **options):
+        calls.append({tensor: len(candidates) for tensor, candidates in errors.items()})
+        return noise(graph, inputs, errors, **options)
+
+    monkeypatch.setattr(relu6_gains, "noise", watched)
+    statistics = observe(content, images, relu6_tensors(content))[1]
+    least_noise_gains(TensorflowGraph(content), statistics, images[:16])
+    _, activations, weights = calls
+    exponents = len(relu6_gains.EXPONENTS)
+    assert set(activations) & set(weights)
+    assert set(activations.values()) == {exponents * len(relu6_gains.SHARES)}
+    assert set(weights.values()) == {exponents}
 
 
 def test_weights_are_equalized_within_their_layers(pixels):

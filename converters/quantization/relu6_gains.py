@@ -46,6 +46,7 @@ def least_noise_gains(
         `(channels,)` by name of tensor, 1 or more; tensors that are best as they are have no entry.
     """
     errors: dict[int, list[Error]] = {}
+    weight_errors: dict[int, list[Error]] = {}
     gains: dict[int, list[np.ndarray]] = {}
     reading: dict[int, list[Operator]] = {}
     limits = _least_noise_limits(graph, statistics, inputs)
@@ -65,12 +66,13 @@ def least_noise_gains(
         ]
         reading[tensor] = [reader for reader in readers if reader.name != "DEPTHWISE_CONV_2D"]
         for reader in reading[tensor]:  # whose weights have one scale for all input channels
-            errors[reader.outputs[0]] = [_weight_error(graph, reader, gain) for gain in gains[tensor]]
-    costs = noise(graph, inputs, errors)
+            weight_errors[reader.outputs[0]] = [_weight_error(graph, reader, gain) for gain in gains[tensor]]
+    # One after the other, with the same random v: both at once take half a gigabyte more. A tensor may be in both.
+    costs, weight_costs = noise(graph, inputs, errors), noise(graph, inputs, weight_errors)
     chosen: dict[str, np.ndarray] = {}
     for tensor, candidates in gains.items():
         cost = costs[tensor].reshape(len(EXPONENTS), -1).min(1)
-        cost = cost + sum(costs[reader.outputs[0]][: len(EXPONENTS)] for reader in reading[tensor])
+        cost = cost + sum(weight_costs[reader.outputs[0]] for reader in reading[tensor])
         best = int(np.argmin(cost))
         if best:
             chosen[graph.graph.name(tensor)] = candidates[best].astype(np.float64)
