@@ -217,7 +217,7 @@ def _one_graph(content: bytes, name: str) -> Graph:
     try:
         return Graph(content)
     except InputError as error:
-        raise CheckFailed(
+        raise InputError(
             f"{name!r} must be one graph without loops. Received: a model with a loop, as of a recurrent layer (LSTM, "
             "GRU), or with a variable that keeps a state; build the layer with unroll=True, or take the variable out"
         ) from error

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from operator_kinds import images, kinds, network
 
-from converters import CheckFailed, Int8, Mixed, to_tflite
+from converters import CheckFailed, InputError, Int8, Mixed, to_tflite
 from converters.devices.targets import check as check_target
 from converters.parity import sqnr_db
 from converters.tflite.graph import Graph, count_operators
@@ -122,7 +122,7 @@ def test_a_loop_is_refused_with_what_to_do():
 
     image = keras.Input((32, 32, 3))
     model = keras.Model(image, layers.LSTM(4)(layers.Reshape((32, 96))(image)))
-    with pytest.raises(CheckFailed, match="unroll=True"):
+    with pytest.raises(InputError, match="unroll=True"):
         to_tflite(model, "float32")
 
 
