@@ -220,7 +220,7 @@ def _geometry(layer: Any, inputs: np.ndarray) -> Geometry | None:
     """Which inputs a layer computes each output from; None for a layer whose weights are not solved for."""
     kind = type(layer).__name__
     if kind == "Dense":
-        return Geometry(1) if inputs.ndim == 2 else None
+        return Geometry(1, inputs=inputs.shape[-1]) if inputs.ndim == 2 else None
     if kind not in ("Conv2D", "DepthwiseConv2D") or layer.data_format != "channels_last":
         return None
     groups = inputs.shape[-1] if kind == "DepthwiseConv2D" else layer.groups
