@@ -105,7 +105,8 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
     from converters.memory import return_freed_tensors
     from converters.sources import open_source
 
-    return_freed_tensors()
+    if request.effort == "high":
+        return_freed_tensors()
     schemes = [_scheme(name, request) for name in request.schemes]
     if "int8" not in request.schemes and (request.effort != "normal" or request.weights is not None):
         given = f"effort {request.effort}" if request.weights is None else f"weights {request.weights}"
