@@ -70,7 +70,7 @@ def custom_operators(graph: Graph, operators: list[Operator], target: str) -> It
             )
 
 
-def states(graph: Graph) -> Iterator[Diagnostic]:
+def states(graph: Graph, _operators: list[Operator], _target: object) -> Iterator[Diagnostic]:
     """Operators that keep a state, with which a classifier's answer depends on the images before."""
     found = stateful_operators(graph)
     if found:

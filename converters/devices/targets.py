@@ -399,11 +399,11 @@ def _custom(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator
 
 
 def _free(graph: Graph, operators: list[Operator], chosen: Target) -> Iterator[Diagnostic]:
-    yield from (*free_sizes(graph, operators, chosen.name, static=chosen.static), *states(graph))
+    yield from free_sizes(graph, operators, chosen.name, static=chosen.static)
 
 
 _RULES: tuple[Callable[[Graph, list[Operator], Target], Iterator[Diagnostic]], ...] = (
-    _io, _channels, _activations, _operators, _dense, _weights, _int16, _versions, _custom, _free,
+    _io, _channels, _activations, _operators, _dense, _weights, _int16, _versions, _custom, _free, states,
 )  # fmt: skip
 
 

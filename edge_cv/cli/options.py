@@ -117,8 +117,10 @@ def _to_write(path: Path | None, *, is_folder: bool) -> Path | None:
 
 
 def run_folder(out: Path | None, name: str, quick: bool) -> Path:
-    """The folder of `--out`, by default runs/NAME or runs/NAME_quick, which can be written."""
-    folder = out or Path("runs") / (f"{name}_quick" if quick else name)
+    """The folder of `--out`, which its callback has checked, or runs/NAME or runs/NAME_quick, which can be written."""
+    if out is not None:
+        return out
+    folder = Path("runs") / (f"{name}_quick" if quick else name)
     folder_to_write(folder)
     return folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -105,11 +106,9 @@ def _of_yaml(text: str) -> list[str]:
             "a .yaml file of class names needs the package PyYAML: pip install pyyaml, or write the names one a line "
             "into labels.txt. Received: a file to read without it"
         ) from error
-    depth = deepest = 0
-    for bracket in re.findall(r"[\[\]{}]", text):
-        depth += 1 if bracket in "[{" else -1
-        deepest = max(deepest, depth)
-    if deepest > _YAML_DEPTH or len(text) > _YAML_BYTES:  # the parser takes minutes for them
+    steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))
+    depth = max(itertools.accumulate(steps), default=0)
+    if depth > _YAML_DEPTH or len(text) > _YAML_BYTES:  # the parser takes minutes for them
         raise InputError(f"a .yaml file of class names must be a short one. Received: a long or deep one; {_REMEDY}")
     try:
         values = yaml.load(text, Loader=yaml.BaseLoader)  # text, lists and mappings: `no` is a name, not False
