@@ -10,10 +10,10 @@ steps    a step of quantization-aware training, in turns with tfmot's own on a t
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import os
 import statistics
-import sys
 import tempfile
 import time
 
@@ -177,14 +177,20 @@ def steps() -> None:
 
 
 def main() -> None:
+    sections = {"digits": digits, "latency": latency, "steps": steps}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help="digits, latency or steps; default: all of them")
+    chosen = parser.parse_args().sections or list(sections)
+    if unknown := [name for name in chosen if name not in sections]:
+        parser.error(f"a section must be one of {', '.join(sections)}; got {unknown[0]}")
+
     from converters.native_logs import import_tensorflow
     from edge_cv.evaluation import describe_environment
 
     import_tensorflow()
     machine = describe_environment()
     print(f"{machine['cpu']}, {machine['cores']} cores")
-    sections = {"digits": digits, "latency": latency, "steps": steps}
-    for name in sys.argv[1:] or sections:
+    for name in chosen:
         sections[name]()
 
 

@@ -8,6 +8,7 @@ is folded into the first convolution instead of staying in the graph as two oper
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
 
@@ -24,6 +25,9 @@ PAIRS = {
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+
     import keras
 
     from converters import Int8, to_tflite
