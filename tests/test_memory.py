@@ -65,6 +65,34 @@ def test_the_memory_of_freed_tensors_is_returned():
     assert ended.returncode == 0, ended.stderr
 
 
+FREED_MEMORY = """
+import resource
+
+from converters.memory import return_freed_memory
+
+
+def resident() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+before = resident()
+held = [bytes(60_000) + b"x" for _ in range(4000)]
+last = bytes(60_000) + b"x"  # the heap ends with it, so the freed memory below stays with the process
+del held
+kept = resident() - before
+return_freed_memory()
+assert kept > 200_000_000, kept
+assert resident() - before < 20_000_000, resident() - before
+"""
+
+
+def test_freed_memory_below_what_is_in_use_is_returned():
+    root = Path(__file__).parents[1]
+    ended = subprocess.run([sys.executable, "-c", FREED_MEMORY], cwd=root, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
 def declared(model: Any, path: Path, **changes: Any) -> Path:
     """A .keras file whose layers of these classes have other options."""
     model.save(path)

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from converters.memory import return_freed_memory
 from converters.quantization.clusters import is_clustered
 from converters.quantization.layers import Dequantizer, QuantizedLayer, quantized_layer, ungrouped
 from converters.quantization.walk import Walk
@@ -54,6 +55,7 @@ def correct(float_content: bytes, content: bytes, inputs: np.ndarray, *, damping
     Returns:
         The corrected file.
     """
+    return_freed_memory()
     float_graph, graph = Graph(float_content), Graph(content)
     detail = interpreter(content).get_input_details()[0]
     reference, walk = Walk(float_graph, inputs), Walk(graph, to_input(inputs, detail, None))

@@ -8,15 +8,13 @@ tensor itself, it depends on how much the network uses a channel, and it include
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from converters.memory import return_freed_memory
 from converters.quantization.ranges import ChannelStatistics, Ranges
 from converters.quantization.tensorflow_graph import TensorflowGraph
 
@@ -91,15 +89,8 @@ def noise(
         totals = [total + np.asarray(cost, np.float64) for total, cost in zip(totals, costs, strict=True)]
         power += float(squares)
     del compiled
-    _release_memory()
+    return_freed_memory()
     return {tensor: total / max(power, 1e-30) for tensor, total in zip(tensors, totals, strict=True)}
-
-
-def _release_memory() -> None:
-    """Return the memory of freed TensorFlow functions to the system, about 0.5 GB, which glibc would keep."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # other C libraries
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _logits(graph: TensorflowGraph) -> int:
