@@ -273,6 +273,22 @@ def test_an_object_whose_construction_is_interrupted_prints_nothing():
     ]
 
 
+SWALLOWED = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt:  # as compiled code that does not expect it
+    raise SystemError("bad argument to internal function") from None
+"""
+
+
+def test_a_signal_that_a_library_turns_into_an_error_is_reported_as_one(tmp_path):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(SWALLOWED)
+    command = start(["run", recipe])
+    check_end(command, signal.SIGTERM)
+
+
 @pytest.mark.slow
 def test_nohup_keeps_a_command_running(undisturbed, tmp_path):
     whole = undisturbed("prepare")

@@ -66,11 +66,11 @@ def main() -> None:
     warnings.filterwarnings("default", message="edge_cv", category=DeprecationWarning)  # of recipes and --set
     with interruption() as interrupted:
         try:
-            code = _run()
-        except BaseException:
-            if interrupted.number is None:
-                raise
-            code = INTERRUPTED  # a library may turn the interruption into an error of its own
+            check_backend()
+            code = app(standalone_mode=False)
+        except BaseException as error:
+            # A library may turn the interruption into an error of its own, of any kind.
+            code = _reported(error) if interrupted.number is None else INTERRUPTED
         if code == INTERRUPTED:  # typer itself turns Ctrl-C into this code
             close_streams()
             interrupted.end()
@@ -78,28 +78,26 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _run() -> object:
-    """Run the command; returns its exit code, or what the command returned."""
+def _reported(error: BaseException) -> int:
+    """Print an error of the user in one line; returns the exit code. Other errors are raised again."""
     from typer.exceptions import TyperException
 
-    try:
-        check_backend()
-        return app(standalone_mode=False)
-    except InputError as error:
+    if isinstance(error, InputError):
         option = OPTIONS.get(type(error))
         return fail(error if option is None else f"{error}  (edge-cv convert {option})", BAD_INPUT)
-    except CheckFailed as error:
+    if isinstance(error, CheckFailed):
         return fail(error, BROKEN)
-    except TyperException as error:
+    if isinstance(error, TyperException):
         return fail(f"{error.format_message()}  ({_command_of(error)} --help)", BAD_INPUT)
-    except BrokenPipeError:  # the reader, such as `head`, has what it wants
+    if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has what it wants
         return BROKEN_PIPE
-    except OSError as error:
+    if isinstance(error, OSError):
         return fail(error, BAD_INPUT)
-    except MemoryError as error:
+    if isinstance(error, MemoryError):
         return fail(f"memory ran out: {error or 'a smaller model, image or batch needs less'}", BAD_INPUT)
-    except (KeyboardInterrupt, typer.Abort):
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return INTERRUPTED
+    raise error
 
 
 def _command_of(error: Any) -> str:
