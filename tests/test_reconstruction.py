@@ -140,6 +140,24 @@ def test_every_layer_of_a_pruned_model_comes_nearer_to_the_dense_one_and_the_zer
     assert all(new < 0.6 * old for old, new in zip(*errors, strict=True)), errors
 
 
+def test_a_small_last_layer_keeps_the_weights_of_the_dense_model_and_the_others_have_all_zeros(dense):
+    from edge_cv.compression.pruning import prune, sparsity, total_sparsity
+    from edge_cv.recipe import FineTuning, Prune
+
+    one_step = FineTuning(steps=1, learning_rate=1e-6)
+    half = prune(dense, Prune(0.5, fine_tuning=one_step), batches())
+    shares = sparsity(half)
+    assert shares.pop("logits") == 0
+    assert all(shares.values())
+    assert total_sparsity(half) == pytest.approx(0.5, abs=0.01)
+    kernel = np.asarray(half.get_layer("logits").kernel)
+    np.testing.assert_allclose(kernel, dense.get_layer("logits").kernel, atol=1e-5)
+    wanted, found = outputs(dense, ["logits"])[0], outputs(half, ["logits"])[0]
+    assert np.abs(found.mean(0) - wanted.mean(0)).max() < 0.1 * wanted.std()  # the bias restores the mean
+    nine_tenths = prune(dense, Prune(0.9, fine_tuning=one_step), batches())
+    assert sparsity(nine_tenths)["logits"] > 0  # it would be a large share of the weights that remain
+
+
 def test_channels_that_remain_come_nearer_to_those_of_the_dense_model(dense):
     from edge_cv.compression.channel_graph import ChannelGraph
     from edge_cv.compression.channel_removal import without_channels

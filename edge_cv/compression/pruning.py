@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import glob
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 PRUNED_SPARSITY = 0.1  # a model or a kernel with a larger share of zeros is pruned
 MASK_UPDATES = 50  # at most, between the begin and the end of a schedule
 POWER = 3  # of the polynomial schedule
+MOST_OF_HEAD = 0.2  # of the weights that remain: a last layer with at most this share of them stays dense
 FIRST_PASS = 7 / 8  # of the zeros of a one-shot schedule, the polynomial's middle: better weights then decide the rest
 
 
@@ -50,7 +52,8 @@ def prune(
     """Set a share of the weights of convolutions and dense layers to zero and fine-tune the model.
 
     Unless the schedule says otherwise, all zeros are set before the training, and the other weights get the values by
-    which each layer comes nearest to the outputs of the dense model's, see `reconstruct`.
+    which each layer comes nearest to the outputs of the dense model's, see `reconstruct`. A small last layer then stays
+    dense, and the others have the zeros: it has one sample an image, from which least squares would learn the photos.
 
     Depthwise filters and biases, a small part of every network, are not pruned.
 
@@ -77,8 +80,9 @@ def prune(
     if batches is None:
         _set_to_zero(pruned, part, part.sparsity)
         return pruned
-    steps = part.steps(len(batches))
+    steps, title = part.steps(len(batches)), f"pruning to {part.sparsity:.0%}"
     if part.at_once:
+        part = _with_dense_head(model, part)
         shares = (FIRST_PASS, 1.0) if part.pattern == "any" else (1.0,)
         for share in shares:
             _set_to_zero(pruned, part, share * part.sparsity)
@@ -93,13 +97,27 @@ def prune(
         teacher=teacher or model,
         callbacks=[pruning],
         folder=folder,
-        title=f"pruning to {part.sparsity:.0%}",
+        title=title,
         progress=progress,
     )
     pruning.apply(pruned)  # averaged weights have masks of earlier steps in them
     if not part.fine_tuning.freeze_statistics:
         update_statistics(pruned, batches)
     return pruned
+
+
+def _with_dense_head(model: keras.Model, part: Prune) -> Prune:
+    """The same share of zeros in all layers together, none of them in the last layer where that is small."""
+    if part.allocation != "lamp" or part.pattern != "any":
+        return part
+    kernels, selected = _kernels(model), prunable(model, part.exclude)
+    shapes = {name: kernel.shape for name, kernel in kernels.items() if name in selected}
+    head, shape = list(shapes.items())[-1]
+    total = sum(map(math.prod, shapes.values()))
+    if len(shape) > 2 or math.prod(shape) > MOST_OF_HEAD * (1 - part.sparsity) * total:
+        return part
+    share = part.sparsity * total / (total - math.prod(shape))
+    return dataclasses.replace(part, exclude=(*part.exclude, glob.escape(head)), sparsity=share)
 
 
 def _set_to_zero(model: keras.Model, part: Prune, sparsity: float) -> None:

@@ -149,7 +149,7 @@ class Prune(Part):
             tf_keras copy of the model.
         allocation: how the zeros are divided between the layers: `uniform`, the same share in each, as always with the
             pattern 2:4 and with tfmot; or `lamp`, fewer in layers that depend on each of their weights more
-            (https://arxiv.org/abs/2010.07611).
+            (https://arxiv.org/abs/2010.07611), with `one_shot` none in a small last layer.
     """
 
     sparsity: float = 0.75
