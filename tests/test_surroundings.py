@@ -160,3 +160,31 @@ def test_absurd_settings_are_refused_before_any_work(edge_cv, setting, message, 
     assert code == 2
     assert message in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "code"),
+    [("run", ["--version"], 0), ("run", ["models", "--nothing"], 2), ("lambda: 1 / 0", [], 1)],
+)
+def test_the_program_ends_after_the_exit_handlers_with_its_code_and_all_output(main, arguments, code):
+    program = f"""
+import atexit, sys
+from edge_cv.cli import app
+
+class Kept:
+    def __del__(self):
+        print("taken apart")
+
+kept, run = Kept(), app.main
+def main():
+    atexit.register(print, "an exit handler")
+    ({main})()
+
+app.main, sys.argv = main, {["edge-cv", *arguments]}
+app.program()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.splitlines()[-1] == "an exit handler"
+    assert ("ZeroDivisionError" in done.stderr) == (code == 1)
+    assert ("edge-cv 0" in done.stdout) == (code == 0)

@@ -1,5 +1,5 @@
 """`python -m edge_cv.cli` is `edge-cv`."""
 
-from edge_cv.cli.app import main
+from edge_cv.cli.app import program
 
-main()
+program()

@@ -6,6 +6,7 @@ interrupted by Ctrl-C, SIGTERM and SIGHUP.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import warnings
@@ -57,8 +58,27 @@ def root(
     """Options of `edge-cv` itself."""
 
 
+def program() -> None:
+    """The program `edge-cv`: `main` in a process of its own, which ends as soon as its exit handlers have run.
+
+    The interpreter would first take the modules of TensorFlow apart, for 1 to 2 seconds.
+    """
+    code: object = BROKEN  # of an error that is not the user's
+
+    def end() -> None:
+        close_streams()
+        os._exit(code if isinstance(code, int) else 0)
+
+    atexit.register(end)  # the first handler runs last
+    try:
+        main()
+    except SystemExit as stopped:
+        code = stopped.code
+        raise
+
+
 def main() -> None:
-    """The entry point: run a command; print an error of the user in one line."""
+    """Run a command; print an error of the user in one line."""
     open_streams()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["MPLBACKEND"] = "agg"  # plots are files, whatever the user's own programs draw on
@@ -110,4 +130,4 @@ def _command_of(error: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    program()
