@@ -35,6 +35,7 @@ CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIG
 MARK = "EDGE_CV_TEST_MARK"
 END_SECONDS = 60.0  # from a signal to the end of the process; a native call cannot be interrupted
 WORKERS_SECONDS = 10.0  # from the end of the process to the end of its workers
+LAST_SECONDS = 1.0  # a command that succeeds so soon after a signal had done its work
 RUN_SECONDS = 600.0  # of a start
 # What differs between two runs that compute the same. A model file holds a date, on which its hash and its size after
 # gzip depend; the files themselves are compared without it.
@@ -185,6 +186,9 @@ def interrupt(
         return False
     sent = time.monotonic()
     (os.killpg if group else os.kill)(command.process.pid, number)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        if command.process.wait(LAST_SECONDS) == 0:
+            return False
     check_end(command, number)
     command.ending_seconds = time.monotonic() - sent
     return True

@@ -188,3 +188,21 @@ app.program()
     assert done.stdout.splitlines()[-1] == "an exit handler"
     assert ("ZeroDivisionError" in done.stderr) == (code == 1)
     assert ("edge-cv 0" in done.stdout) == (code == 0)
+
+
+def test_a_signal_after_the_work_is_done_does_not_change_the_exit_code():
+    program = """
+import atexit, os, signal, sys
+from edge_cv.cli import app
+
+run = app.main
+def main():
+    atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    run()
+
+app.main, sys.argv = main, ["edge-cv", "--version"]
+app.program()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("edge-cv 0")

@@ -17,7 +17,7 @@ import typer
 from converters.errors import CheckFailed, InputError, UnknownLayer, UnsafeCode, WeightsAlone
 from edge_cv.cli import compiling, data, machine, measuring, models, runs, zoo
 from edge_cv.cli.exits import BAD_INPUT, BROKEN, BROKEN_PIPE, INTERRUPTED, fail
-from edge_cv.cli.interruption import interruption
+from edge_cv.cli.interruption import end_at_a_signal, interruption
 from edge_cv.cli.surroundings import check_backend, close_streams, log_to_stderr, open_streams
 
 OPTIONS = {  # that make an input usable, by the error
@@ -74,6 +74,7 @@ def program() -> None:
         main()
     except SystemExit as stopped:
         code = stopped.code
+        end_at_a_signal(end)
         raise
 
 

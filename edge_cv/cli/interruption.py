@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from edge_cv.cli.exits import INTERRUPTED, fail
@@ -64,12 +64,21 @@ def interruption(at_once: bool = False) -> Iterator[Interruption]:
         at_once: whether the first signal ends the process at once, where there is nothing to clean up.
     """
     received = Interruption(at_once)
-    main = threading.current_thread() is threading.main_thread()
-    numbers = [number for number in _SIGNALS if main and signal.getsignal(number) != signal.SIG_IGN]
-    before, hook = {number: signal.signal(number, received.receive) for number in numbers}, sys.unraisablehook
+    before, hook = {number: signal.signal(number, received.receive) for number in _handled()}, sys.unraisablehook
     try:
         yield received
     finally:
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_at_a_signal(end: Callable[[], None]) -> None:
+    """From now on, when the command has done its work, a signal ends the process by this function."""
+    for number in _handled():
+        signal.signal(number, lambda *_: end())
+
+
+def _handled() -> list[signal.Signals]:
+    main = threading.current_thread() is threading.main_thread()
+    return [number for number in _SIGNALS if main and signal.getsignal(number) != signal.SIG_IGN]
