@@ -273,6 +273,32 @@ def test_an_object_whose_construction_is_interrupted_prints_nothing():
     ]
 
 
+IN_A_DESTRUCTOR = """
+import os, signal, time
+from edge_cv.cli.interruption import interruption
+
+class Ended:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)  # the signal's handler runs here
+
+with interruption() as received:
+    try:
+        Ended()
+        time.sleep(30)
+    except KeyboardInterrupt:
+        received.end()
+"""
+
+
+def test_a_signal_that_comes_while_a_destructor_runs_is_not_lost():
+    done = subprocess.run([sys.executable, "-c", IN_A_DESTRUCTOR], capture_output=True, text=True, timeout=60)
+    assert done.returncode == CODES[signal.SIGTERM]
+    assert done.stderr.splitlines() == [
+        "edge-cv: interrupted by SIGTERM; finished work is kept, and the same command resumes from it"
+    ]
+
+
 SWALLOWED = """
 import os, signal
 try:

@@ -19,6 +19,7 @@ from edge_cv.cli.exits import INTERRUPTED, fail
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REPEAT_SECONDS = 1.0  # a terminal and a parent process may both pass on one Ctrl-C
+_AGAIN_SECONDS = 0.01
 
 
 class Interruption:
@@ -39,10 +40,20 @@ class Interruption:
         if self.number is None:
             self.number, self._since = number, time.monotonic()
             if not self.at_once:
-                sys.unraisablehook = lambda _: None  # the object whose construction this interrupts may fail in __del__
+                sys.unraisablehook = self._ignored
                 raise KeyboardInterrupt
         if self.at_once or time.monotonic() - self._since > _REPEAT_SECONDS:
             self.end()
+
+    def _ignored(self, error: sys.UnraisableHookArgs) -> None:
+        """Handle an exception that Python ignores. Nothing is printed.
+
+        An object whose construction was interrupted may fail in `__del__`. A KeyboardInterrupt raised while `__del__`
+        or a callback runs is lost there: the signal is sent again, as a first one.
+        """
+        if issubclass(error.exc_type, KeyboardInterrupt) and self.number is not None:
+            number, self.number = self.number, None
+            threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
 
     def end(self) -> None:
         """Report the interruption and end the process with 128 plus the signal's number, as a shell reports it.
