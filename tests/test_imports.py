@@ -34,6 +34,24 @@ def test_importing_loads_nothing_heavy(module):
     assert done.stdout.strip() == ""
 
 
+IMPORTED = """
+import gc, sys
+from converters.native_logs import import_tensorflow
+from edge_cv.cli.unused_imports import UNUSED, skip_unused_imports
+skip_unused_imports()
+import_tensorflow()
+import keras, matplotlib.pyplot as own  # a recipe, a report
+print([package for package, _ in UNUSED if package in sys.modules and package != "matplotlib"])
+print(gc.get_freeze_count() > 100_000, keras.ops.add(1, 1).shape, own.plot.__name__)
+"""
+
+
+def test_a_command_imports_nothing_that_only_keras_uses_and_leaves_tensorflow_out_of_collections():
+    pytest.importorskip("matplotlib")
+    done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "True () plot"]
+
+
 def test_every_sub_package_is_reachable_from_edge_cv():
     packages = {path.parent.name for path in (ROOT / "edge_cv").glob("*/__init__.py")} - {"cli", "recipes"}
     assert set(edge_cv.__all__) == packages

@@ -19,6 +19,7 @@ from edge_cv.cli import compiling, data, machine, measuring, models, runs, zoo
 from edge_cv.cli.exits import BAD_INPUT, BROKEN, BROKEN_PIPE, INTERRUPTED, fail
 from edge_cv.cli.interruption import end_at_a_signal, interruption
 from edge_cv.cli.surroundings import check_backend, close_streams, log_to_stderr, open_streams
+from edge_cv.cli.unused_imports import skip_unused_imports
 
 OPTIONS = {  # that make an input usable, by the error
     UnknownLayer: "--import FILE.py",
@@ -70,6 +71,7 @@ def program() -> None:
         os._exit(code if isinstance(code, int) else 0)
 
     atexit.register(end)  # the first handler runs last
+    skip_unused_imports()
     try:
         main()
     except SystemExit as stopped:
