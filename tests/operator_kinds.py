@@ -128,6 +128,7 @@ def _normalizations() -> dict[str, Any]:
 
     return {
         "attention": _attention,
+        "attention_causal": functools.partial(_attention, use_causal_mask=True),
         "batch_normalization": layers.BatchNormalization(),
         "group_normalization": layers.GroupNormalization(4),
         "group_normalization_of_one": layers.GroupNormalization(1),
@@ -146,11 +147,11 @@ def _convnext(x: Any) -> Any:
     return x + 0.3 * layers.Dense(8)(layers.Dense(32, activation="gelu")(h))
 
 
-def _attention(x: Any) -> Any:
+def _attention(x: Any, **options: Any) -> Any:
     from keras import layers
 
     tokens = layers.LayerNormalization()(layers.Reshape((16, 8))(x[:, ::4, ::4]))
-    return layers.Reshape((4, 4, 8))(tokens + layers.MultiHeadAttention(2, 4)(tokens, tokens))
+    return layers.Reshape((4, 4, 8))(tokens + layers.MultiHeadAttention(2, 4)(tokens, tokens, **options))
 
 
 def _shapes() -> dict[str, Any]:

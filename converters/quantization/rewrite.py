@@ -17,6 +17,7 @@ import numpy as np
 from converters.errors import CheckFailed
 from converters.native_logs import suppress_native_logs
 from converters.quantization.integer import without_divisions_by_zero, without_float_islands
+from converters.quantization.masks import fit_masks
 from converters.quantization.powers_of_two import with_powers_of_two
 from converters.tflite.graph import WEIGHTED, Graph, Operator
 from converters.tflite.versions import set_versions
@@ -67,6 +68,7 @@ def full_integer(
 
     graph = Graph(content)
     all_ranges = {**ranges, graph.name(graph.inputs[0]): input_range}
+    fit_masks(graph, all_ranges, activation_bits)
     _keep_biases_in_bounds(graph, all_ranges, activation_bits)
     _keep_sums_in_bounds(graph, all_ranges)
     _spread_rounding(graph, all_ranges)

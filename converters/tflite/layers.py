@@ -17,6 +17,7 @@ from converters.tflite.graph import Graph, Operator
 from converters.tflite.runtime import dequantize, visit
 
 LAYER_IMAGES = 16  # a layer's error hardly differs between images
+MASKED_BELOW = 30.0  # the largest of a row of logits; exp(-30) is 1e-13
 DEPARTS_DB = 20.0  # below, a layer's noise is more than a tenth of its signal
 
 
@@ -77,6 +78,7 @@ def layer_errors(
         graph.set_outputs([next(t for t in operators[name].outputs if graph.name(t) == name) for name in names])
     types = {other.name(tensor): other.dtype(tensor) for tensor in other.outputs}
     sums = {name: _Sums() for name in names}
+    masked = _before_softmax(reference)
     lock = threading.Lock()
 
     def look(index: int, at: Any, other_at: Any) -> None:
@@ -86,6 +88,8 @@ def layer_errors(
             name = detail["name"]
             expected = dequantize(at.get_tensor(detail["index"]), detail)
             stored = other_at.get_tensor(details[name]["index"])
+            if name in masked:
+                expected = _without_masked(expected, dequantize(stored, details[name]))
             of_image[name] = _sums(expected, stored, details[name], channels.get(name))
         with lock:
             for name, added in of_image.items():
@@ -93,6 +97,25 @@ def layer_errors(
 
     visit([(reference.to_bytes(), None), (other.to_bytes(), pixel_offset)], images, look)
     return tuple(_error(name, sums[name], layers[name].name, types[name], weights[name]) for name in names)
+
+
+def _before_softmax(graph: Graph) -> set[str]:
+    """The names of the tensors that only a softmax reads, also in another shape."""
+    names: set[str] = set()
+    readers = graph.readers()
+    for operator in reversed(list(graph.operators())):
+        tensor = operator.outputs[0]
+        reading = readers.get(tensor, [])
+        if reading and all(
+            r.name == "SOFTMAX" or (r.name == "RESHAPE" and graph.name(r.outputs[0]) in names) for r in reading
+        ):
+            names.add(graph.name(tensor))
+    return names
+
+
+def _without_masked(expected: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The float input of a softmax, with the other model's `values` where a softmax makes 0 of both."""
+    return np.where(expected < expected.max(axis=-1, keepdims=True) - MASKED_BELOW, values, expected)
 
 
 def _sums(expected: np.ndarray, stored: np.ndarray, detail: dict[str, Any], channels: ChannelMap | None) -> _Sums:
