@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo android docs test test-all lint format clean
+.PHONY: help setup demo android docs test test-slow test-all lint format clean
 
 help:
 	@echo "make setup     install the project with all extras into .venv"
@@ -14,6 +14,7 @@ help:
 	@echo "make android   build, test and sign the Android app: android_demo/build/edge_cv-debug.apk"
 	@echo "make docs      build the documentation site: build/site/index.html"
 	@echo "make test      run the quick tests, some minutes"
+	@echo "make test-slow run the others"
 	@echo "make test-all  run all tests"
 	@echo "make lint      run ruff, import-linter and mypy"
 
@@ -45,6 +46,9 @@ docs: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder

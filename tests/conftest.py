@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 makes its workers wait minutes beside another test
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # compiling one corruption takes seconds in each process
 if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a worker: more threads would wait for each other
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -35,19 +36,29 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a job in the backgro
 # Test files of minutes, the longest first. They start first, so that none of them is the end of a parallel run.
 LONGEST_FIRST = (
     "test_docs.py",
-    "test_device_recipes.py",
+    "test_compress.py",
+    "test_sweep.py",
     "test_interruptions.py",
+    "test_operators.py",
+    "test_device_recipes.py",
     "test_applications.py",
     "test_zoo.py",
     "test_tf_keras_bridge.py",
     "test_channels.py",
-    "test_keras_weights.py",
-    "test_sweep.py",
-    "test_arm64.py",
-    "test_compress.py",
-    "test_conversion.py",
     "test_models.py",
+    "test_keras_weights.py",
+    "test_simulated_network.py",
+    "test_recipes.py",
+    "test_cli_training.py",
+    "test_model_files.py",
+    "test_pipeline.py",
+    "test_fine_tuning.py",
+    "test_compression_pipeline.py",
+    "test_fuzzed_records.py",
+    "test_notebooks.py",
+    "test_arm64.py",
     "test_file_model.py",
+    "test_conversion.py",
     "test_cli.py",
 )
 

@@ -41,6 +41,8 @@ with vision.ImageClassifier.create_from_options(options) as classifier:
 
 @pytest.fixture(scope="module")
 def mediapipe_python() -> Path:
+    if not all(map(find_library, LIBRARIES)):
+        pytest.skip("OpenGL ES is not installed (apt-get install libegl1 libgles2)")
     python = ENVIRONMENT / "bin" / "python"
     ready = ENVIRONMENT / "ready"
     if not ready.is_file() or ready.read_text() != MEDIAPIPE:
@@ -49,8 +51,6 @@ def mediapipe_python() -> Path:
         if installed.returncode:
             pytest.skip(f"{MEDIAPIPE} cannot be installed: {installed.stderr.decode()[-300:]}")
         ready.write_text(MEDIAPIPE)
-    if not all(map(find_library, LIBRARIES)):
-        pytest.skip("OpenGL ES is not installed (apt-get install libegl1 libgles2)")
     return python
 
 
