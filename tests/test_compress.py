@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gzip
 
 import numpy as np
@@ -142,9 +143,10 @@ def nested(backbone, *front):
     """A user's classifier around a network of keras.applications, which is one layer of it."""
     import keras
 
-    network = getattr(keras.applications, backbone)(
-        input_shape=(32, 32, 3), include_top=False, weights=None, pooling="avg", **APPLICATIONS[backbone]
-    )
+    last, options = APPLICATIONS[backbone]
+    whole = getattr(keras.applications, backbone)(input_shape=(32, 32, 3), include_top=False, weights=None, **options)
+    features = keras.layers.GlobalAveragePooling2D()(whole.get_layer(last).output)
+    network = keras.Model(whole.input, features)
     pixels = x = keras.Input((32, 32, 3))
     for layer in front:
         x = layer(x)
@@ -161,12 +163,13 @@ def nested_mobilenet_v3():
     return nested("MobileNetV3Small")
 
 
+# The last layer that is kept, which ends the second kind of block, and the options.
 APPLICATIONS = {
-    "MobileNetV2": {"alpha": 0.35},
-    "MobileNetV3Small": {"alpha": 0.75, "minimalistic": True},
+    "MobileNetV2": ("block_4_add", {"alpha": 0.35}),
+    "MobileNetV3Small": ("expanded_conv_4_add", {"alpha": 0.75, "minimalistic": True}),
 }
 
-# Small forms: of EfficientNet with fewer blocks. The other networks have no other kinds of layers and blocks.
+# Small forms, with each kind of block once or twice. The other networks have no other kinds of layers and blocks.
 NETWORKS = {
     "efficientnet_b0": {"image_size": 32, "phi": -4},
     "mobilenet_v3_small": {"image_size": 32, "alpha": 0.35},
@@ -175,7 +178,20 @@ NETWORKS = {
 }
 
 
+@pytest.fixture
+def fewer_blocks(monkeypatch):
+    from edge_cv.models import efficientnet, mobilenet_v3, mobilenet_v4
+
+    monkeypatch.setattr(efficientnet, "BASELINE", efficientnet.BASELINE[:4])
+    v3, v4 = mobilenet_v3.VARIANTS["mobilenet_v3_small"], mobilenet_v4.VARIANTS["mobilenet_v4_conv_small"]
+    monkeypatch.setitem(mobilenet_v3.VARIANTS, "mobilenet_v3_small", dataclasses.replace(v3, blocks=v3.blocks[:5]))
+    *first, fourth, fifth = v4.stages
+    shorter = (*first, (fourth[0], fourth[1], fourth[-1]), fifth[:2])
+    monkeypatch.setitem(mobilenet_v4.VARIANTS, "mobilenet_v4_conv_small", dataclasses.replace(v4, stages=shorter))
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("fewer_blocks")
 @pytest.mark.parametrize("network", [*NETWORKS, augmented_mobilenet_v2, nested_mobilenet_v3])
 def test_networks_with_pruning_and_qat_convert_to_integer_operators_only(network, tmp_path):
     from converters.tflite.graph import Graph, count_operators
