@@ -33,34 +33,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a worker: more threads 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a job in the background: commands would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Test files of minutes, the longest first. They start first, so that none of them is the end of a parallel run.
+# Test files of minutes, the longest first, so that none of them is the end of a parallel run.
 LONGEST_FIRST = (
-    "test_docs.py",
-    "test_compress.py",
-    "test_sweep.py",
-    "test_interruptions.py",
-    "test_operators.py",
-    "test_device_recipes.py",
-    "test_applications.py",
-    "test_zoo.py",
-    "test_tf_keras_bridge.py",
-    "test_channels.py",
-    "test_models.py",
-    "test_keras_weights.py",
-    "test_simulated_network.py",
-    "test_recipes.py",
-    "test_cli_training.py",
-    "test_model_files.py",
-    "test_pipeline.py",
-    "test_fine_tuning.py",
-    "test_compression_pipeline.py",
-    "test_fuzzed_records.py",
-    "test_notebooks.py",
-    "test_arm64.py",
-    "test_file_model.py",
-    "test_conversion.py",
-    "test_cli.py",
-)
+    "docs", "compress", "sweep", "interruptions", "operators", "device_recipes", "applications", "zoo",
+    "tf_keras_bridge", "channels", "models", "keras_weights", "simulated_network", "recipes", "cli_training",
+    "model_files", "pipeline", "fine_tuning", "compression_pipeline", "fuzzed_records", "notebooks", "arm64",
+    "file_model", "conversion", "cli",
+)  # fmt: skip
 
 
 @pytest.hookimpl(wrapper=True)
@@ -100,7 +79,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; `--no-loadscope-reorder` keeps this order in a parallel run."""
     order = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+    items.sort(key=lambda item: order.get(item.path.stem.removeprefix("test_"), len(order)))
 
 
 def _small_layers(layers: Any, x: Any, classes: int) -> Any:

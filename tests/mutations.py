@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 import random
 from collections.abc import Iterator
 from typing import Any
 
 from converters import InputError
 
+SEEDS = [int(seed) for seed in os.environ.get("FUZZING_SEEDS", "1").split(",")]  # of the slow tests
 LONE_SURROGATE = "\udce9"  # half of a pair, as a file name that is not UTF-8 has it
 
 # Each stands for a type or a range that a reader may not expect; `Raw` is written as it is.

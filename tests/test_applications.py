@@ -20,7 +20,7 @@ NETWORKS = [
     ("keras", "MobileNetV2", None, False, 30),
     ("keras", "MobileNetV3Small", "expanded_conv_5_add", True, 30),  # raw operations, hard-swish
     ("keras", "EfficientNetB0", "block3b_add", True, 21),  # squeeze-and-excite, swish
-    ("tf_keras", "MobileNetV2", None, False, 30),
+    ("tf_keras", "MobileNetV2", "block_4_add", False, 30),
 ]
 # each of our families that differs from those networks, at a small size
 FAMILIES = [

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from zoo import DIFFERENT, small
+from zoo import DIFFERENT, application, small
 
 from converters.errors import InputError
 from edge_cv.compression.channel_graph import ChannelGraph
@@ -116,9 +116,8 @@ def test_every_kind_of_network_of_the_zoo_is_equal_without_dead_channels(keras, 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ResNet50", "DenseNet121", "Xception", "MobileNetV3Small"])
 def test_networks_of_keras_applications_are_equal_without_dead_channels(keras, name):
-    options = {"weights": None, "classes": 10, "classifier_activation": None, "input_shape": (96, 96, 3)}
     keras.utils.set_random_seed(0)
-    assert_smaller_and_equal(getattr(keras.applications, name)(**options))
+    assert_smaller_and_equal(application(name))
     keras.backend.clear_session()
 
 

@@ -10,7 +10,7 @@ import pytest
 import tiny_files
 from isolated_cases import IsolatedCases
 from model_mutations import changed_message
-from mutations import damaged, refused_or_done
+from mutations import SEEDS, damaged, refused_or_done
 
 from converters.declared import declared_record
 from edge_cv.evaluation.open_model import OpenModel
@@ -74,7 +74,7 @@ def test_changed_files_are_run_or_refused(isolated, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_many_changed_files_are_described_and_run_or_refused(seed, isolated, tmp_path):
     fuzz(tmp_path, 400, seed, described)
     fuzz(tmp_path, 400, seed, lambda path: isolated.run(run, path))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_files
-from mutations import document, refused_or_done
+from mutations import SEEDS, document, refused_or_done
 
 from converters import InputError, read_record
 from converters.declared import declared_record
@@ -24,7 +24,6 @@ from edge_cv.pipeline.evaluate import named_files
 from edge_cv.pipeline.file_model import labels_of
 
 CASES = 60  # of each subject in the quick tests
-SEEDS = (1, 2)  # of the slow ones
 
 
 def embedded(path: Path, content: bytes) -> Path:

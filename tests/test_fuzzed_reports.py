@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mutations import document, refused_or_done
+from mutations import SEEDS, document, refused_or_done
 from report_examples import HOST, Page, example
 
 from edge_cv.data.corruptions import NAMES
@@ -22,7 +22,6 @@ from edge_cv.report.page import to_html
 from edge_cv.report.terminal import show
 
 CASES = 15  # of each subject in the quick tests
-SEEDS = (1, 2)  # of the slow ones
 PAGES = 3  # cases of a page with all its plots, which takes long
 SHA256 = "5" * 64
 

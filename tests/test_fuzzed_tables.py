@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mutations import damaged, document, refused_or_done
+from mutations import SEEDS, damaged, document, refused_or_done
 from pictures import encoded, write
 
 from edge_cv.data.formats import example, tfrecord
@@ -22,7 +22,6 @@ from edge_cv.data.prepare import prepare
 from edge_cv.evaluation.groups import read_columns
 
 CASES = 60  # of each subject in the quick tests
-SEEDS = (1, 2)  # of the slow ones
 
 CELLS = (
     *("", " ", "a.jpg", "b.jpg", "cat", "dog", "cat|dog", "|", "0", "1", "999", "-1", "1e9", "9" * 30, "train", "val"),

@@ -62,7 +62,7 @@ RECIPE = Recipe(
     name="tiny",
     model=Model("{model}", preprocessing={{"rule": "stretch"}}),
     data=Data(measure="digits", calibrate=None, calibration_images=16, images=32),
-    schemes=("float32", "int8"),
+    schemes=("float32",),
     measure=Measure(threads=(1,), runs=6, warmup=1),
     analysis=Analysis(grad_cam=0),
 )

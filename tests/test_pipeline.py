@@ -102,6 +102,7 @@ def test_the_report_analyzes_the_predictions(folder):
 def test_real_weights_on_real_photos_keep_their_predictions(tmp_path):
     model = Model("efficientnet_lite0", weights="imagenet", image_size=128)
     recipe = dataclasses.replace(RECIPE, model=model, schemes=("float32", "int8"), onnx=())
+    recipe = dataclasses.replace(recipe, analysis=Analysis(grad_cam=3))
     report = run(recipe, tmp_path)
     rows = {row.scheme: row for row in report.rows}
     assert rows["int8"].size_bytes < 0.3 * rows["float32"].size_bytes

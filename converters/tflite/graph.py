@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from converters.errors import InputError
-from converters.tflite.checks import bounded, check_identifier, check_references
+from converters.tflite.checks import check_identifier, check_references
 from converters.tflite.packing import pack
+from converters.tflite.parsing import parse
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # the operators whose weights are quantized
 
@@ -79,17 +80,8 @@ class Graph:
 
     def __init__(self, content: bytes) -> None:
         check_identifier(content)
-        try:
-            self.model = _schema().ModelT.InitFromPackedBuf(bounded(content, _schema()), 0)
-            self.subgraph = self.model.subgraphs[0]
-            for buffer in self.model.buffers:  # data after the flatbuffer, which older runtimes cannot read
-                if buffer.offset > 1:
-                    buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
-                    buffer.offset = buffer.size = 0
-        except InputError:
-            raise
-        except Exception as error:  # the generated reader raises whatever struct and numpy raise
-            raise InputError("the TFLite file is corrupt: its tables cannot be read") from error
+        self.model = parse(content)
+        self.subgraph = self.model.subgraphs[0]
         check_references(self.model, _operator_name, _dtype_by_code())
 
     @property
