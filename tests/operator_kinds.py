@@ -184,6 +184,7 @@ def _weighted() -> dict[str, Any]:
     from keras import layers
 
     return {
+        "bidirectional": lambda x: layers.Bidirectional(layers.LSTM(6, unroll=True))(layers.Reshape((4, 512))(x)),
         "depth_multiplier": layers.DepthwiseConv2D(3, depth_multiplier=2),
         "depthwise": layers.DepthwiseConv2D(3),
         "dilated": layers.Conv2D(8, 3, dilation_rate=2),

@@ -188,19 +188,37 @@ def test_half_a_pixel_in_the_bias_is_exact_where_nothing_is_padded(pixels):
     np.testing.assert_allclose(predict(normalized.content, normalized.normalize(pixels)), expected, atol=1e-5)
 
 
-def test_normalization_by_channel_is_absorbed_exactly_where_nothing_is_padded(pixels):
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D"])
+def test_normalization_by_channel_is_absorbed_exactly_where_nothing_is_padded(pixels, kind):
     import keras
 
     mean, variance = PER_CHANNEL
     image = keras.Input((32, 32, 3))
     x = keras.layers.Normalization(mean=mean, variance=variance)(image)
-    x = keras.layers.Conv2D(6, 3, padding="valid", activation="relu6")(x)
+    if kind == "CONV_2D":
+        x = keras.layers.Conv2D(6, 3, padding="valid", activation="relu6")(x)
+    else:
+        x = keras.layers.DepthwiseConv2D(3, depth_multiplier=2, padding="valid", activation="relu6")(x)
     network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
     model = convert_float(open_source(network))
     normalized = strip_normalization(model, Preprocessing(32))
-    assert [operator.name for operator in Graph(normalized.content).operators()] == ["CONV_2D", "MEAN"]
+    assert [operator.name for operator in Graph(normalized.content).operators()] == [kind, "MEAN"]
     expected = _logits(network, pixels)
     np.testing.assert_allclose(predict(normalized.content, normalized.normalize(pixels)), expected, atol=1e-5)
+
+
+def test_a_normalization_that_stays_in_the_graph_keeps_each_pixel_an_integer_of_its_own(pixels):
+    import keras
+    from keras import layers
+
+    image = keras.Input((32, 32, 3))
+    x = layers.AveragePooling2D(4)(layers.Rescaling(1 / 127.5, -1)(image))
+    model = keras.Model(image, layers.Dense(10)(layers.Flatten()(x)))
+    few_values = 60 + pixels // 2  # a range of their own, as the photos of any calibration
+    graph = Graph(to_tflite(model, "int8", calibration=few_values).content)
+    product, total = (operator.outputs[0] for operator in list(graph.operators())[:2])
+    for tensor in (product, total):
+        assert graph.parameters(tensor)[0] == pytest.approx(1 / 127.5, rel=1e-6)
 
 
 def test_normalization_by_channel_far_apart_stays_in_the_graph(small_network, pixels):

@@ -125,7 +125,7 @@ def _fold(graph: Graph, tensor: int, gain: np.ndarray, shift: np.ndarray) -> boo
 
     Args:
         graph: changed in place.
-        tensor: its readers must be convolutions with constant weights.
+        tensor: its readers must be convolutions, depthwise or not, with constant weights.
         gain, shift: one number, or one for each channel of the tensor.
 
     Returns:
@@ -133,24 +133,33 @@ def _fold(graph: Graph, tensor: int, gain: np.ndarray, shift: np.ndarray) -> boo
     """
     readers = _readers_past_padding(graph, tensor)
     foldable = all(
-        reader.name == "CONV_2D"
+        reader.name in ("CONV_2D", "DEPTHWISE_CONV_2D")
         and len(reader.inputs) == 3
         and reader.inputs[2] >= 0
         and graph.constant(reader.inputs[1]) is not None
         and graph.constant(reader.inputs[2]) is not None
-        and graph.shape(reader.inputs[1])[-1] == graph.shape(tensor)[-1]
+        and graph.shape(reader.inputs[1])[-1] % graph.shape(tensor)[-1] == 0
+        and (reader.name == "DEPTHWISE_CONV_2D" or graph.shape(reader.inputs[1])[-1] == graph.shape(tensor)[-1])
         for reader in readers
     )
     if not foldable:
         return False
     for reader in readers:
         weights, bias = graph.values(reader.inputs[1]), graph.values(reader.inputs[2])
+        summed: tuple[int, ...] = (1, 2, 3)
+        of_gain, of_shift = gain, shift
+        if reader.name == "DEPTHWISE_CONV_2D":  # its last axis is that of the outputs, some for each channel
+            summed = (0, 1, 2)
+            channels = graph.shape(tensor)[-1]
+            of_gain, of_shift = (
+                np.repeat(np.broadcast_to(n, channels), weights.shape[-1] // channels) for n in (gain, shift)
+            )
         shifted = graph.add_tensor(graph.name(reader.inputs[2]) + "/shifted", "FLOAT32", bias.shape)
-        graph.set_constant(shifted, (bias + (weights * shift).sum(axis=(1, 2, 3))).astype(np.float32))
+        graph.set_constant(shifted, (bias + (weights * of_shift).sum(axis=summed)).astype(np.float32))
         inputs = [*reader.inputs[:2], shifted]
         if np.any(gain != 1):
             inputs[1] = graph.add_tensor(graph.name(inputs[1]) + "/scaled", "FLOAT32", weights.shape)
-            graph.set_constant(inputs[1], (weights * gain).astype(np.float32))
+            graph.set_constant(inputs[1], (weights * of_gain).astype(np.float32))
         graph.set_inputs(reader, inputs)
     return True
 

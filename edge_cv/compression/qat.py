@@ -268,7 +268,7 @@ def rounded_kernels(network: keras.Model, steps: int, gain: np.ndarray | None) -
                 values=values if values <= MAX_CLUSTERS and 4 * values <= value.size else 0,
             )
             part.start(value)
-            gain = None if first else gain
+            gain = None if first or kernel.depthwise else gain  # a depthwise filter has a scale for each channel
     return parts
 
 
