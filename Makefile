@@ -18,7 +18,8 @@ help:
 	@echo "make test-all  run all tests"
 	@echo "make lint      run ruff, import-linter and mypy"
 
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+# What is imported is compiled then: all of it takes a minute.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable
 FOR_DEMO := $(VENV)/.ready-demo
 
 $(READY): setup.cfg pyproject.toml
