@@ -20,6 +20,7 @@ from edge_cv.data.samples import UNKNOWN, Samples
 
 DIGITS_SPLITS = ("train", "test")
 DIGITS_TEST_IMAGES = 360  # a fifth
+DIGITS_FILE = Path("datasets", "data", "digits.csv.gz")  # of scikit-learn
 EXTRA = "demo"
 
 _BRIGHTEST = 16  # scikit-learn's pixels are 0..16
@@ -98,36 +99,38 @@ def digits(split: str | None = None) -> Samples:
     """
     if split is not None and split not in DIGITS_SPLITS:
         raise unknown("split of digits", split, DIGITS_SPLITS)
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    except ImportError:
-        raise missing_extra("reading the digits", ["scikit-learn"], [EXTRA]) from None
     from PIL import Image
 
-    bunch = load_digits()
-    grey = np.round(bunch.images * (255 / _BRIGHTEST)).astype(np.uint8)
+    # The package is not imported, which takes a second; a row is an image and its label.
+    table = np.loadtxt(package_folder("sklearn", "scikit-learn", "the digits") / DIGITS_FILE, np.int32, delimiter=",")
+    images, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    grey = np.round(images * (255 / _BRIGHTEST)).astype(np.uint8)
 
     def png(pixels: np.ndarray) -> bytes:
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "PNG")
         return stream.getvalue()
 
-    classes = tuple(map(str, bunch.target_names))
-    samples = Samples("digits", classes, bunch.target.astype(np.int32), Memory("digits", Packed(map(png, grey))))
+    classes = tuple(map(str, range(10)))
+    samples = Samples("digits", classes, labels, Memory("digits", Packed(map(png, grey))))
     if split is None:
         return samples
+    from sklearn.model_selection import train_test_split
+
     train, test = train_test_split(
-        np.arange(len(grey)), test_size=DIGITS_TEST_IMAGES, stratify=bunch.target, random_state=0, shuffle=True
+        np.arange(len(grey)), test_size=DIGITS_TEST_IMAGES, stratify=labels, random_state=0, shuffle=True
     )
     return samples.select(np.sort(train if split == "train" else test))
 
 
-def package_folder(module: str, package: str) -> Path:
+def package_folder(module: str, package: str, content: str = "the sample photos") -> Path:
     """The folder of an installed package. It is not imported: foolbox would import its backends."""
-    spec = importlib.util.find_spec(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except ValueError:  # its import is blocked
+        spec = None
     if spec is None or not spec.submodule_search_locations:
-        raise missing_extra("reading the sample photos", [package], [EXTRA])
+        raise missing_extra(f"reading {content}", [package], [EXTRA])
     return Path(next(iter(spec.submodule_search_locations)))
 
 
