@@ -207,20 +207,6 @@ def test_normalization_by_channel_is_absorbed_exactly_where_nothing_is_padded(pi
     np.testing.assert_allclose(predict(normalized.content, normalized.normalize(pixels)), expected, atol=1e-5)
 
 
-def test_a_normalization_that_stays_in_the_graph_keeps_each_pixel_an_integer_of_its_own(pixels):
-    import keras
-    from keras import layers
-
-    image = keras.Input((32, 32, 3))
-    x = layers.AveragePooling2D(4)(layers.Rescaling(1 / 127.5, -1)(image))
-    model = keras.Model(image, layers.Dense(10)(layers.Flatten()(x)))
-    few_values = 60 + pixels // 2  # a range of their own, as the photos of any calibration
-    graph = Graph(to_tflite(model, "int8", calibration=few_values).content)
-    product, total = (operator.outputs[0] for operator in list(graph.operators())[:2])
-    for tensor in (product, total):
-        assert graph.parameters(tensor)[0] == pytest.approx(1 / 127.5, rel=1e-6)
-
-
 def test_normalization_by_channel_far_apart_stays_in_the_graph(small_network, pixels):
     network = small_network(lambda layers, x: layers.Rescaling(1 / 64, offset=[-0.5, -1.0, -2.0])(x))
     model = convert_float(open_source(network))

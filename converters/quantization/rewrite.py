@@ -71,8 +71,7 @@ def full_integer(
     fit_masks(graph, all_ranges, activation_bits)
     _keep_biases_in_bounds(graph, all_ranges, activation_bits)
     _keep_sums_in_bounds(graph, all_ranges)
-    exact = _keep_steps_of_input(graph, all_ranges)
-    _spread_rounding(graph, all_ranges, exact)
+    _spread_rounding(graph, all_ranges)
     statistics = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in all_ranges.items()}
 
     def recipe(quantizer: Any) -> None:
@@ -108,31 +107,7 @@ def _keep_sums_in_bounds(graph: Graph, ranges: dict[str, tuple[float, float]]) -
                 ranges[name] = min(ranges[name][0], 0.0), min(ranges[name][0], 0.0) + least
 
 
-def _keep_steps_of_input(graph: Graph, ranges: dict[str, tuple[float, float]]) -> set[str]:
-    """Give a normalization that stays in the graph the input's steps: each pixel has an integer of its own.
-
-    Returns the names of its results. In steps of any other size they would be rounded, each differently.
-    """
-    tensor, readers, exact = graph.inputs[0], graph.readers(), set[str]()
-    low, high = ranges[graph.name(tensor)]
-    while len(reading := readers.get(tensor, [])) == 1 and reading[0].name in ("ADD", "MUL", "SUB"):
-        operator = reading[0]
-        values = graph.constant(operator.inputs[1]) if operator.inputs[0] == tensor else None
-        if values is None or values.size != 1 or graph.options(operator).fusedActivationFunction:
-            break
-        number = float(values.reshape(()))
-        if operator.name == "MUL":
-            low, high = sorted((low * number, high * number))
-        else:
-            shift = number if operator.name == "ADD" else -number
-            low, high = low + shift, high + shift
-        tensor = operator.outputs[0]
-        ranges[graph.name(tensor)] = low, high
-        exact.add(graph.name(tensor))
-    return exact
-
-
-def _spread_rounding(graph: Graph, ranges: dict[str, tuple[float, float]], exact: set[str]) -> None:
+def _spread_rounding(graph: Graph, ranges: dict[str, tuple[float, float]]) -> None:
     """Widen the range of x - m or x + m whose scale is that of x, where m has few values: a constant, a group's mean.
 
     With the scale of x, all its integers minus m have the same fraction: the rounding shifts all of them alike, by up
@@ -143,7 +118,7 @@ def _spread_rounding(graph: Graph, ranges: dict[str, tuple[float, float]], exact
             continue
         x, m = sorted(operator.inputs, key=lambda t: int(np.prod(graph.shape(t))), reverse=True)
         names = graph.name(x), graph.name(operator.outputs[0])
-        if not set(names) <= set(ranges) or names[1] in exact:
+        if not set(names) <= set(ranges):
             continue
         if np.prod(graph.shape(m)) * MIN_SHARED_BY > np.prod(graph.shape(x)):
             continue
