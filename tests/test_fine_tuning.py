@@ -285,6 +285,31 @@ def test_rounds_have_the_batches_of_the_epochs_in_order_from_any_step(length, to
     assert list(rounds.epoch(0, 2)) == every[2 : len(rounds)]
 
 
+def test_rounds_mix_images_and_their_targets_by_the_same_shares_from_any_step():
+    images = np.arange(4 * 3, dtype=np.uint8).reshape(4, 1, 1, 3) * 20
+    targets = images.reshape(4, 3).astype(np.float32)  # which the mixed images must equal
+
+    class Equal:
+        classes, batch_size, multi_label = ("a", "b", "c"), 4, False
+
+        def __len__(self):
+            return 8
+
+        def epoch(self, number, first_step=0):
+            return ((images, targets) for _ in range(first_step, len(self)))
+
+    rounds = Rounds(Equal(), 8, mixup=1.0)
+    mixed = list(rounds.epoch(0))
+    for pixels, classes in mixed:
+        np.testing.assert_allclose(pixels.reshape(4, 3), classes, rtol=1e-5)
+        kept = (classes[:, 0] - targets[::-1, 0]) / (targets[:, 0] - targets[::-1, 0])
+        assert ((kept >= 0) & (kept <= 1)).all()
+    shares = np.stack([classes for _, classes in mixed])
+    assert np.abs(shares[1:] - shares[0]).max() > 20  # other shares at each step
+    for (pixels, _), (resumed, _) in zip(mixed[5:], rounds.epoch(0, 5), strict=True):
+        np.testing.assert_array_equal(pixels, resumed)
+
+
 @pytest.mark.slow
 def test_frozen_statistics_stay_while_scales_and_offsets_are_trained(digits, small_classifier):
     frozen, trained = clone(small_classifier), clone(small_classifier)

@@ -228,7 +228,9 @@ def test_a_model_is_an_architecture_or_a_file(tmp_path, monkeypatch):
         (lambda: RECIPE.explain.attention, RECIPE.analysis.grad_cam),
         (
             lambda: dataclasses.replace(RECIPE, prune=recipes.Prune()).with_settings(["prune.tuning.epochs=1"]),
-            dataclasses.replace(RECIPE, prune=recipes.Prune(fine_tuning=recipes.FineTuning(1, 3e-4))),
+            dataclasses.replace(
+                RECIPE, prune=recipes.Prune(fine_tuning=recipes.FineTuning(1, 3e-4, features=1.0, mixup=1.0))
+            ),
         ),
     ],
 )

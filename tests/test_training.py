@@ -148,9 +148,10 @@ def test_a_student_learns_the_predictions_of_its_teacher():
     assert all(variable.trainable for variable in teacher.trainable_variables)
 
 
-def test_distance_from_the_teacher_is_the_divergence_of_softened_probabilities():
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_distance_from_the_teacher_is_the_divergence_of_softened_probabilities_and_the_error_of_features(weight: float):
     student, teacher = network(seed=1), network(seed=2)
-    teaching = Teacher(ModelPart("mobilenet_v2"), share=0.25, temperature=4.0)
+    teaching = Teacher(ModelPart("mobilenet_v2"), share=0.25, temperature=4.0, features=weight)
     model = TrainingModel(student, multi_label=False, teacher=teacher, distillation=teaching)
     model.compile(optimizer="sgd", jit_compile=False, **loss_and_metrics(False, 3))
     images, targets = next(iter(batches(batch_size=16).epoch(0)))
@@ -161,8 +162,25 @@ def test_distance_from_the_teacher_is_the_divergence_of_softened_probabilities()
 
     p, q = log_softmax(taught / 4), log_softmax(logits / 4)
     wanted = 0.75 * -(targets * log_softmax(logits)).sum(1).mean() + 0.25 * 16 * (np.exp(p) * (p - q)).sum(1).mean()
-    loss = model.compute_loss(images, targets, logits, training=True)
+    own, others = (
+        keras.Model(one.inputs, one.layers[-1].input)(images, training=one is student).numpy()
+        for one in (student, teacher)
+    )
+    wanted += weight * np.square(own - others).sum() / np.square(others).sum()
+    assert len(model.trainable_variables) == len(student.trainable_variables)
+    loss = model.compute_loss(images, targets, model(images, training=True), training=True)
     assert float(loss) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_features_of_different_lengths_are_not_compared():
+    student, teacher = (
+        keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(n), keras.layers.Dense(3)])
+        for n in (4, 5)
+    )
+    teaching = Teacher(ModelPart("mobilenet_v2"), features=1.0)
+    model = TrainingModel(student, multi_label=False, teacher=teacher, distillation=teaching)
+    model(np.zeros((2, 8, 8, 3), np.float32), training=True)
+    assert model.losses == []
 
 
 def several_labels() -> Batches:

@@ -74,7 +74,7 @@ def fine_tune(
     from edge_cv.training.callbacks import LossNotFinite
 
     total = settings.total_steps(len(batches)) if steps is None else steps
-    rounds = Rounds(batches, total)
+    rounds = Rounds(batches, total, settings.mixup)
     teacher = None if settings.distillation == 0 else teacher
     tuned = Fit(
         epochs=rounds.count,
@@ -85,7 +85,9 @@ def fine_tune(
         warmup_epochs=min(WARM_UP_STEPS, total // 10) / len(rounds),
         ema=settings.ema,
         precision=settings.precision,
-        teacher=None if teacher is None else Teacher(Model(teacher.name), settings.distillation, TEMPERATURE),
+        teacher=None
+        if teacher is None
+        else Teacher(Model(teacher.name), settings.distillation, TEMPERATURE, settings.features),
         seed=SEED,
     )
 
@@ -114,10 +116,16 @@ class Rounds:
         count: number of rounds; each has at least `ROUND_STEPS` steps and an epoch of the images.
     """
 
-    def __init__(self, batches: Batches, total: int) -> None:
+    def __init__(self, batches: Batches, total: int, mixup: float = 0.0) -> None:
+        """
+        Args:
+            batches: the images.
+            total: steps of all rounds together, at least.
+            mixup: alpha of Mixup's Beta distribution; 0 leaves the images as they are.
+        """
         self.classes, self.batch_size, self.multi_label = batches.classes, batches.batch_size, batches.multi_label
         self.count = max(1, total // max(len(batches), ROUND_STEPS))
-        self._batches = batches
+        self._batches, self._mixup = batches, mixup
         self._steps = -(-total // self.count)
 
     def __len__(self) -> int:
@@ -127,7 +135,23 @@ class Rounds:
         """The batches of one round from `first_step`."""
         first, steps = divmod(number * self._steps + first_step, len(self._batches))
         every = (self._batches.epoch(epoch, steps if epoch == first else 0) for epoch in itertools.count(first))
-        yield from itertools.islice(itertools.chain.from_iterable(every), self._steps - first_step)
+        found = itertools.islice(itertools.chain.from_iterable(every), self._steps - first_step)
+        for step, (images, targets) in enumerate(found, number * self._steps + first_step):
+            yield _mixed(images, targets, self._mixup, step) if self._mixup else (images, targets)
+
+
+def _mixed(images: Any, targets: Any, alpha: float, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mix the first image of a batch with the last, the second with the last but one, and so on.
+
+    mixup: Beyond Empirical Risk Minimization, Zhang et al. 2018, https://arxiv.org/abs/1710.09412
+    """
+    images, targets = np.asarray(images, np.float32), np.asarray(targets, np.float32)
+    kept = np.random.default_rng([SEED, step]).beta(alpha, alpha, len(images)).astype(np.float32)
+    of_images, of_targets = kept[:, None, None, None], kept[:, None]
+    return (
+        of_images * images + (1 - of_images) * images[::-1],
+        of_targets * targets + (1 - of_targets) * targets[::-1],
+    )
 
 
 def calibration_images(batches: Batches, count: int) -> np.ndarray:

@@ -22,6 +22,38 @@ def output_meaning(model: Any) -> OutputMeaning:
     return OutputMeaning(activation in (SOFTMAX, SIGMOID), SIGMOID if sigmoid else SOFTMAX)
 
 
+def features(model: Any) -> Any:
+    """The features that a model's last layer classifies.
+
+    Args:
+        model: a functional or sequential Keras 3 model.
+
+    Returns:
+        The tensor `(batch, features)` before dropout and the last dense layer; None if the model does not end in a
+        dense layer on a vector, perhaps with an activation behind it.
+    """
+    if not getattr(model, "outputs", None):  # a subclassed model
+        return None
+    tensor = model.outputs[0]
+    while (kind := type(_layer(tensor)).__name__) in ("Activation", "Softmax"):
+        tensor = _input(tensor)
+    if kind != "Dense" or len(_input(tensor).shape) != 2:
+        return None
+    tensor = _input(tensor)
+    while type(_layer(tensor)).__name__ == "Dropout":
+        tensor = _input(tensor)
+    return tensor
+
+
+def _layer(tensor: Any) -> Any:
+    return tensor._keras_history.operation
+
+
+def _input(tensor: Any) -> Any:
+    operation, node, _ = tensor._keras_history
+    return operation._inbound_nodes[node].input_tensors[0]
+
+
 def fits(outputs: int, classes: int, multi_label: bool) -> bool:
     """Whether a model with so many outputs can be trained on images of so many classes: two for one output."""
     return classes == (outputs if multi_label else class_count(outputs))

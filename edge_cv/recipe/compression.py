@@ -48,6 +48,10 @@ class FineTuning(Part):
             False trains them too, which needs thousands of images.
         ema: decay per step of an exponential moving average of the weights, which is then the result; None disables it.
         precision: of computation, as in `Fit`; the rounding of QAT is computed in float32.
+        features: weight in the loss of the distance between the inputs of the last layers of both models, as in
+            `Teacher`.
+        mixup: alpha of Mixup's Beta distribution, as in `Augment`; 0 disables it. Few photos, mixed, show more of where
+            both models differ.
     """
 
     epochs: int | None = None
@@ -57,6 +61,8 @@ class FineTuning(Part):
     freeze_statistics: bool = True
     ema: float | None = None
     precision: str = "float32"
+    features: float = 0.0
+    mixup: float = 0.0
 
     def check(self) -> None:
         self.check_at_least(1, "epochs", "steps")
@@ -68,6 +74,9 @@ class FineTuning(Part):
             raise InputError(f"FineTuning.learning_rate must be above 0 and under 1. Received: {self.learning_rate}")
         if not 0 <= self.distillation <= 1:
             raise InputError(f"FineTuning.distillation must be a share in 0..1. Received: {self.distillation}")
+        for name in ("features", "mixup"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"FineTuning.{name} must be at least 0. Received: {getattr(self, name)}")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise InputError(f"FineTuning.ema must be at least 0 and under 1. Received: {self.ema}")
         if self.precision not in PRECISIONS:
@@ -158,7 +167,7 @@ class Prune(Part):
     end_epoch: float | None = None
     pattern: str = "any"
     exclude: tuple[str, ...] = ()
-    fine_tuning: FineTuning = FineTuning(learning_rate=RECONSTRUCTED_RATE)
+    fine_tuning: FineTuning = FineTuning(learning_rate=RECONSTRUCTED_RATE, features=1.0, mixup=1.0)
     engine: str = "keras"
     allocation: str = "lamp"
 

@@ -136,17 +136,22 @@ class Teacher(Part):
         share: weight in the loss of the distance from the teacher, above 0 and at most 1. The rest is the loss on the
             labels; with 1 the images need none.
         temperature: divisor of both models' logits before they are compared, above 0.
+        features: weight in the loss, beside the share, of the squared distance between the inputs of both models' last
+            layers, as a part of the teacher's squares; for a student of the teacher's architecture.
     """
 
     model: Model
     share: float = 0.5
     temperature: float = 2.0
+    features: float = 0.0
 
     def check(self) -> None:
         if not 0 < self.share <= 1:
             raise InputError(f"Teacher.share must be above 0 and at most 1. Received: {self.share}")
         if not 0 < self.temperature < float("inf"):
             raise InputError(f"Teacher.temperature must be above 0. Received: {self.temperature}")
+        if not 0 <= self.features < float("inf"):
+            raise InputError(f"Teacher.features must be at least 0. Received: {self.features}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from edge_cv.data.input_pipeline.augmentation import PIXELS, augmented
-from edge_cv.models.heads import class_logits, output_meaning
+from edge_cv.models.heads import class_logits, features, output_meaning
 from edge_cv.recipe import Augment, Teacher
 from edge_cv.training.devices import after
 
@@ -58,8 +58,13 @@ class TrainingModel(keras.Model):
         self.augment = augment
         self.labelled = labelled
         self.teacher = teacher
+        # Both with their features as a second output, where these are compared.
+        self._student: Any = network
+        self._tutor: Any = teacher
         if teacher is not None:
             teacher.trainable = False
+            if distillation is not None and distillation.features and _same_features(network, teacher):
+                self._student, self._tutor = _with_features(network), _with_features(teacher)
         # The step at which the loss first was not finite, or -1. Reading it is the only moment that waits for the
         # device.
         self.step = self._counter(0, "step")
@@ -90,10 +95,14 @@ class TrainingModel(keras.Model):
         if training and self.l2:
             kernels = [v for v in self.network.trainable_variables if len(v.shape) > 1]
             self.add_loss(self.l2 / 2 * ops.sum(ops.stack([ops.sum(ops.square(kernel)) for kernel in kernels])))
-        logits = self._logits(self.network, pixels, training)
-        if self.labelled or self.teacher is None:
-            return logits
-        return ops.concatenate([logits, self._taught(self.teacher, pixels)], axis=-1)  # for the loss and the metrics
+        if self.teacher is None or (self.labelled and not training):
+            return self._logits(self.network, self.network(pixels, training=training))
+        outputs, *own = keras.tree.flatten(self._student(pixels, training=training))
+        taught, *others = self._taught(self.teacher, pixels)
+        if training and self.distillation is not None:
+            for one, other in zip(own, others, strict=True):
+                self.add_loss(self.distillation.features * _relative_error(one, other))
+        return ops.concatenate([self._logits(self.network, outputs), taught], axis=-1)  # for the loss and the metrics
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -103,11 +112,10 @@ class TrainingModel(keras.Model):
             sample_weight = ops.matmul(y, ops.convert_to_tensor(self.class_weights, "float32"))
         targets, logits, taught = self._without_labels(y, y_pred)
         loss = super().compute_loss(x, targets, logits, sample_weight, training)
-        if training and self.teacher is not None and self.distillation is not None:
+        if training and taught is not None and self.distillation is not None:
             share, temperature = self.distillation.share, self.distillation.temperature
-            taught = self._taught(self.teacher, x) if taught is None else taught
             labelled = self.loss(targets, logits, sample_weight)
-            penalty = loss - labelled if self.losses else 0.0  # the weights' own; no share of it belongs to the teacher
+            penalty = loss - labelled if self.losses else 0.0  # of the weights and the features: beside the share
             loss = (1 - share) * labelled + share * self._distance_from_teacher(taught, temperature, logits) + penalty
         if training:
             broken = self.broken_at.value
@@ -127,22 +135,24 @@ class TrainingModel(keras.Model):
         if outputs.shape[-1] == classes:
             return targets, outputs, None
         logits, taught = outputs[:, :classes], outputs[:, classes:]
+        if self.labelled:
+            return targets, logits, taught
         return (ops.sigmoid if self.multi_label else ops.softmax)(taught), logits, taught
 
-    def _logits(self, network: keras.Model, pixels: Any, training: bool) -> Any:
+    def _logits(self, network: keras.Model, outputs: Any) -> Any:
         """The float32 logits of the classes, two for a network of one output."""
-        outputs = ops.cast(network(pixels, training=training), "float32")
-        return class_logits(outputs, output_meaning(network), self.multi_label)
+        return class_logits(ops.cast(outputs, "float32"), output_meaning(network), self.multi_label)
 
-    def _taught(self, teacher: keras.Model, pixels: Any) -> Any:
-        """The teacher's float32 logits of the student's crops, resized to the teacher's input."""
+    def _taught(self, teacher: keras.Model, pixels: Any) -> list[Any]:
+        """The teacher's float32 logits of the student's crops, resized to the teacher's input, and its features."""
         size = teacher.input_shape[1:3]
         pixels = ops.cast(pixels, "float32")
         if teacher.input_shape[-1] == 3 and pixels.shape[-1] == 1:  # a teacher of RGB sees the student's grey images
             pixels = ops.repeat(pixels, 3, axis=-1)
         if None not in size and tuple(pixels.shape[1:3]) != size:
             pixels = ops.image.resize(pixels, size, interpolation="bilinear", data_format="channels_last")
-        return ops.stop_gradient(self._logits(teacher, pixels, training=False))
+        outputs, *others = keras.tree.flatten(self._tutor(pixels, training=False))
+        return [ops.stop_gradient(value) for value in (self._logits(teacher, outputs), *others)]
 
     def _distance_from_teacher(self, taught: Any, temperature: float, logits: Any) -> Any:
         """The Kullback-Leibler divergence of softened probabilities, times temperature squared (section 2)."""
@@ -154,6 +164,22 @@ class TrainingModel(keras.Model):
         # divergence is 0 when student and teacher agree.
         distance = keras.losses.KLDivergence()
         return temperature**2 * distance(ops.softmax(target), ops.softmax(logits / temperature))
+
+
+def _same_features(network: keras.Model, teacher: keras.Model) -> bool:
+    own, other = features(network), features(teacher)
+    return own is not None and other is not None and own.shape[1:] == other.shape[1:]
+
+
+def _with_features(network: keras.Model) -> keras.Model:
+    return keras.Model(network.inputs, [network.outputs[0], features(network)])
+
+
+def _relative_error(values: Any, targets: Any) -> Any:
+    """The sum of the squared differences as a part of the sum of the targets' squares."""
+    values, targets = ops.cast(values, "float32"), ops.cast(targets, "float32")
+    squares = ops.maximum(ops.sum(ops.square(targets)), keras.config.epsilon())
+    return ops.sum(ops.square(values - targets)) / squares
 
 
 def loss_and_metrics(multi_label: bool, classes: int) -> dict[str, Any]:
