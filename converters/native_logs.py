@@ -142,6 +142,7 @@ def import_tensorflow() -> None:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors stay
     collecting = gc.isenabled()
+    gc.collect()  # what is garbage by now must not be frozen below
     gc.disable()  # scanning the 500,000 objects that it imports again and again would take over a second
     try:
         with suppress_native_logs():
