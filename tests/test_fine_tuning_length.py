@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from converters.errors import InputError
@@ -53,9 +55,7 @@ def test_ranges_are_frozen_with_the_statistics_or_after_two_thirds_of_the_epochs
 
 def test_the_options_of_the_command_replace_what_is_given_and_keep_the_rest():
     assert fine_tuned(Prune(), None, None, None) == Prune()
-    assert fine_tuned(Prune(), 2, None, None).fine_tuning == FineTuning(
-        epochs=2, learning_rate=Prune().fine_tuning.learning_rate
-    )
+    assert fine_tuned(Prune(), 2, None, None).fine_tuning == dataclasses.replace(Prune().fine_tuning, epochs=2)
     assert fine_tuned(Qat(), None, 50, 1e-2).fine_tuning.steps == 50
     assert fine_tuned(Qat(), None, 50, 1e-2).fine_tuning.learning_rate == pytest.approx(1e-3)
     assert fine_tuned(ChannelPrune(), None, None, 1e-2).fine_tuning.learning_rate == 1e-2
