@@ -20,6 +20,7 @@ from converters.tflite.runtime import interpreter, predict
 # By the library or a kernel of its own, and rewritten; the slow test has all others, tables too.
 QUICK = ("elu", "group_normalization", "mish")
 MARGIN_DB = 1.0
+STORED_MARGIN_DB = 2.0  # to a figure of another processor, whose float sums are rounded otherwise
 # The SQNR of TensorFlow's int8 by kind, in dB, as TensorFlow 2.21 converted them on x86-64. To measure again:
 # PYTHONPATH=.:tests python -c "import test_operators; test_operators.measure_tensorflows()"
 GOLDEN = Path(__file__).parent / "golden" / "tensorflow_int8_sqnr.json"
@@ -28,7 +29,7 @@ TENSORFLOWS_DB: dict[str, float] = json.loads(GOLDEN.read_text()) if GOLDEN.exis
 
 @pytest.mark.parametrize("kind", QUICK)
 def test_layers_are_as_integer_and_as_near_as_tensorflows(kind):
-    assert check(kind) == pytest.approx(TENSORFLOWS_DB[kind], abs=MARGIN_DB)
+    assert check(kind) == pytest.approx(TENSORFLOWS_DB[kind], abs=STORED_MARGIN_DB)
 
 
 @pytest.mark.slow
@@ -53,9 +54,10 @@ def check(kind: str, tensorflows_db: float | None = None) -> float:
     conversion = to_tflite(model, "int8", calibration=photos)
     integer, total = conversion.metadata["operators"].values()
     assert integer == total, (kind, count_operators(Graph(conversion.content)))
+    margin_db = STORED_MARGIN_DB
     if tensorflows_db is None:
-        tensorflows_db = tensorflows(model, photos)
-    assert conversion.parity.sqnr_db >= tensorflows_db - MARGIN_DB, (kind, conversion.parity.sqnr_db, tensorflows_db)
+        tensorflows_db, margin_db = tensorflows(model, photos), MARGIN_DB
+    assert conversion.parity.sqnr_db >= tensorflows_db - margin_db, (kind, conversion.parity.sqnr_db, tensorflows_db)
     return tensorflows_db
 
 
