@@ -163,8 +163,13 @@ def nested_mobilenet_v3():
     return nested("MobileNetV3Small")
 
 
+def nested_efficientnet():
+    return nested("EfficientNetB0")  # which normalizes the pixels itself
+
+
 # The last layer that is kept, which ends the second kind of block, and the options.
 APPLICATIONS = {
+    "EfficientNetB0": ("block2b_add", {}),
     "MobileNetV2": ("block_4_add", {"alpha": 0.35}),
     "MobileNetV3Small": ("expanded_conv_4_add", {"alpha": 0.75, "minimalistic": True}),
 }
@@ -172,6 +177,7 @@ APPLICATIONS = {
 # Small forms, with each kind of block once or twice. The other networks have no other kinds of layers and blocks.
 NETWORKS = {
     "efficientnet_b0": {"image_size": 32, "phi": -4},
+    "mobilenet_v3_large": {"image_size": 32, "alpha": 0.35},
     "mobilenet_v3_small": {"image_size": 32, "alpha": 0.35},
     "mobilenet_v4_conv_small": {"image_size": 32},
     "alexnet_2012": {"image_size": 67, "alpha": 0.25},
@@ -183,8 +189,11 @@ def fewer_blocks(monkeypatch):
     from edge_cv.models import efficientnet, mobilenet_v3, mobilenet_v4
 
     monkeypatch.setattr(efficientnet, "BASELINE", efficientnet.BASELINE[:4])
-    v3, v4 = mobilenet_v3.VARIANTS["mobilenet_v3_small"], mobilenet_v4.VARIANTS["mobilenet_v4_conv_small"]
-    monkeypatch.setitem(mobilenet_v3.VARIANTS, "mobilenet_v3_small", dataclasses.replace(v3, blocks=v3.blocks[:5]))
+    for name, kept in {"mobilenet_v3_small": range(5), "mobilenet_v3_large": (0, 1, 2, 3, 6, 7, 10)}.items():
+        v3 = mobilenet_v3.VARIANTS[name]
+        blocks = tuple(v3.blocks[number] for number in kept)
+        monkeypatch.setitem(mobilenet_v3.VARIANTS, name, dataclasses.replace(v3, blocks=blocks))
+    v4 = mobilenet_v4.VARIANTS["mobilenet_v4_conv_small"]
     *first, fourth, fifth = v4.stages
     shorter = (*first, (fourth[0], fourth[1], fourth[-1]), fifth[:2])
     monkeypatch.setitem(mobilenet_v4.VARIANTS, "mobilenet_v4_conv_small", dataclasses.replace(v4, stages=shorter))
@@ -192,7 +201,7 @@ def fewer_blocks(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("fewer_blocks")
-@pytest.mark.parametrize("network", [*NETWORKS, augmented_mobilenet_v2, nested_mobilenet_v3])
+@pytest.mark.parametrize("network", [*NETWORKS, augmented_mobilenet_v2, nested_mobilenet_v3, nested_efficientnet])
 def test_networks_with_pruning_and_qat_convert_to_integer_operators_only(network, tmp_path):
     from converters.tflite.graph import Graph, count_operators
     from edge_cv import models
