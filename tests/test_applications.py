@@ -30,6 +30,7 @@ FAMILIES = [
     ("efficientnet_b0", {"phi": -4, "lite": True}),
 ]
 SIZE = 64  # pixels
+CHANCE_DB = 0.1  # between some photos and others
 CALIBRATION = slice(24)  # of the photos; the others measure what neither int8 file was calibrated on
 PLAIN = Int8(equalization=False, ranges="minmax", correction="none")
 
@@ -87,7 +88,7 @@ def test_every_scheme_of_a_known_network_and_int8_is_no_worse_than_the_plain_fil
     assert conversion.pixel_offset == (-128 if takes_pixels else None)
     assert to_onnx(model, calibration=images[CALIBRATION]).parity.sqnr_db > 90
     plain = to_tflite(model, PLAIN, calibration=images[CALIBRATION])
-    assert _sqnr_on_other_photos(model, conversion, images) >= _sqnr_on_other_photos(model, plain, images)
+    assert _sqnr_on_other_photos(model, conversion, images) >= _sqnr_on_other_photos(model, plain, images) - CHANCE_DB
 
 
 @pytest.mark.parametrize(("name", "options"), FAMILIES, ids=str)

@@ -238,7 +238,8 @@ def test_an_interrupt_in_the_middle_leaves_nothing_behind(small_model, tmp_path)
             to_tflite("small.keras", "int8", calibration=np.roll(images, 1)).save("out.tflite")
         """
     )
-    env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    # TensorFlow imports modules from TMPDIR, whose bytecode Python would leave there.
+    env = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", script], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
