@@ -38,7 +38,7 @@ class _Mask:
 
 
 def fit_masks(graph: Graph, ranges: dict[str, tuple[float, float]], activation_bits: int) -> None:
-    """Narrow the ranges of masked logits to what the softmax tells from 0, and the masks with them.
+    """Narrow the ranges of masked logits, and the masks, to values whose softmax is not far below a step.
 
     Args:
         graph: a float graph; its masks are changed.
