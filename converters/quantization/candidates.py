@@ -21,12 +21,12 @@ MEMORY_BYTES = 1_000_000_000  # of activations held at once; models with larger 
 # The least gain over the plain file: MARGIN_DB, and more where few images measure it. A smaller gain may be chance and
 # a loss on other images. Where correction works, it gains about 5 dB.
 MARGIN_DB, MARGIN_OF_FEW_DB = 1.5, 4.0
-# A candidate that is worse than the plain file by more, before correction, is not corrected; of thorough effort, one
-# that is worse than the best by more, once corrected, is not corrected in other ways.
+# A candidate that is worse than the plain file by more, before correction, is only corrected with thorough effort.
 HOPELESS_DB = 1.0
+# How much better than the best so far a later candidate must be: less may be chance.
+CLEARLY_DB = 0.7
 DAMPINGS = (4.0, 16.0)  # tried in this order
-THOROUGH_DAMPINGS = (4.0, 8.0, 16.0, 64.0)  # all tried
-MIRRORED_DAMPINGS = (4.0, 8.0, 16.0)  # of the images and their mirror images; all tried
+MIRRORED_DAMPING = 16.0  # of the images and their mirror images
 MOST_RATIO = 256  # of the scales of a layer's input and weights to that of its output, in XNNPACK
 
 
@@ -37,12 +37,12 @@ class Candidate:
     Attributes:
         float_content: the float graph.
         content: the integer file; its input tensor's scale and zero point define its input's integers.
-        channels: how equalization mapped the float graph's channels, by name of tensor.
+        channels: how equalization mapped the float graph's channels, by name of tensor; None where they are mixed.
     """
 
     float_content: bytes
     content: bytes
-    channels: Mapping[str, ChannelMap] = field(default_factory=dict)
+    channels: Mapping[str, ChannelMap | None] = field(default_factory=dict)
 
 
 def best_candidate(
@@ -62,7 +62,7 @@ def best_candidate(
         method: the strongest correction that is tried: `gptq` (weights and biases), `bias` or `none`.
         damping: GPTQ's Hessian damping, see `correct`; None tries `DAMPINGS`.
         compared: how many of the first candidates are all tried, so that the best of them is taken.
-        thorough: whether all of `THOROUGH_DAMPINGS` are tried as well, also with mirror images.
+        thorough: whether mirror images correct too, and the chosen candidate is made again with all images.
 
     Returns:
         The file, and the candidate that it was made from: corrected by the method or by a weaker one, or the plain
@@ -83,6 +83,7 @@ def best_candidate(
     enough = least + MARGIN_DB + MARGIN_OF_FEW_DB / measured.sum()
     seen = set()
     best: tuple[float, bytes, Candidate] | None = None
+    again: tuple[Callable[[np.ndarray], Candidate], _Correction] | None = None
     for place, make in enumerate(candidates):
         if best is not None and place >= compared:
             break
@@ -95,10 +96,14 @@ def best_candidate(
         for correction in _corrections(method, damping, thorough=thorough):
             content = _corrected(candidate, given, correction)
             reached = score(content)
-            if reached > (enough if best is None else best[0]):
-                best = reached, content, candidate
-            if best is not None and (not thorough or reached < best[0] - HOPELESS_DB):
+            if reached > (enough if best is None else best[0] + CLEARLY_DB):
+                best, again = (reached, content, candidate), (make, correction)
+            if best is not None:
                 break
+    if thorough and again is not None:
+        candidate = again[0](inputs)
+        if _is_accepted(candidate.content):
+            return _corrected(candidate, inputs, again[1]), candidate
     if best is not None:
         return best[1:]
     plain = candidates[-1](inputs)
@@ -131,12 +136,10 @@ class _Correction:
 
 def _corrections(method: str, damping: float | None, *, thorough: bool) -> list[_Correction]:
     """The corrections to try, from `method` to weaker ones."""
-    mirrored: Sequence[float] = MIRRORED_DAMPINGS if thorough else ()
-    dampings: Sequence[float] = THOROUGH_DAMPINGS if thorough else DAMPINGS
+    dampings: Sequence[float] = (MIRRORED_DAMPING,) if thorough else DAMPINGS
     if damping is not None:
-        mirrored, dampings = [damping] * bool(mirrored), [damping]
-    corrections = [_Correction("gptq", factor, mirrored=True) for factor in mirrored]
-    corrections += [_Correction("gptq", factor) for factor in dampings]
+        dampings = [damping]
+    corrections = [_Correction("gptq", factor, mirrored=thorough) for factor in dampings]
     corrections += [_Correction("bias"), _Correction("none")]
     return [c for c in corrections if METHODS.index(c.method) >= METHODS.index(method)]
 

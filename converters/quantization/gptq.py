@@ -8,7 +8,8 @@ the quantized input, with its accumulated error, and the float output are known.
 3. Add H^-1 x^T d W to the float weights W, so that the layer also compensates the error of its input
    (https://arxiv.org/abs/2504.02692).
 4. Round the weights one input after the other, from the largest variance to the smallest; spread each rounding error
-   over the inputs that are not yet rounded, by the Cholesky factor of H^-1 (https://arxiv.org/abs/2210.17323).
+   over the inputs that are not yet rounded, by the Cholesky factor of H^-1 (https://arxiv.org/abs/2210.17323). Rounding
+   errors are small, so H needs less damping here than in step 3, which fits the weights to the images.
 5. Set the bias so that each channel's mean is the float layer's (https://arxiv.org/abs/1906.04721).
 
 Zeros of a pruned model stay zero, and a layer of clustered weights keeps them: only its bias is set.
@@ -39,6 +40,7 @@ MIN_SAMPLES, SAMPLES_PER_VALUE, MANY_SAMPLES, LEAST_PER_VALUE = 2048, 16, 4096, 
 MAX_PATCH = 4800  # values of a patch; the weights of a layer with larger ones are not optimized: too slow
 # Per value of the patch: keeps the Hessian's condition number below 1e5, within the precision of float32.
 LEAST_DAMPING = 1e-5
+ROUNDING_DAMPING = 0.3  # the most of step 4, in the units of `damping`
 BLOCK = 32  # columns whose errors are spread together
 _correcting = threading.Lock()  # the limit of BLAS threads is the process's
 
@@ -143,8 +145,10 @@ def _integers(
     clustered = is_clustered(layer.weights.reshape(-1, layer.weights.shape[2]))
     if damping is not None and own.patches is not None and target.patches is not None and not clustered:
         difference = np.subtract(target.patches, own.patches, out=target.patches)
-        share = damping * layer.weights.shape[2] / len(quantized)
-        integers = gptq_round(own.patches, difference, layer, share)
+        of_inputs = layer.weights.shape[2] / len(quantized)
+        integers = gptq_round(
+            own.patches, difference, layer, damping * of_inputs, min(damping, ROUNDING_DAMPING) * of_inputs
+        )
         constants[1] = ungrouped(integers, operator, layer.shape).astype(np.int8)
     mean_output = np.matmul(target.mean, transposed) + layer.bias
     bias = (mean_output - np.matmul(own.mean, (integers * layer.scale).transpose(0, 2, 1))).reshape(-1)
@@ -168,14 +172,17 @@ def _exclusive(graph: Graph, operator: Operator, position: int) -> int:
     return tensor
 
 
-def gptq_round(x: np.ndarray, difference: np.ndarray, layer: QuantizedLayer, damping: float) -> np.ndarray:
+def gptq_round(
+    x: np.ndarray, difference: np.ndarray, layer: QuantizedLayer, damping: float, rounding_damping: float
+) -> np.ndarray:
     """Round a layer's weights by GPTQ, steps 2 to 4 above.
 
     Args:
         x: `(groups, samples, patch)`, the int8 layer's input without its mean.
         difference: the float layer's input without its mean, less `x`; the same shape.
         layer: its float weights, scales and integers.
-        damping: added to the variance of the inputs, as a multiple of their mean variance.
+        damping: added to the variance of the inputs in step 3, as a multiple of their mean variance.
+        rounding_damping: the same in step 4; not more.
 
     Returns:
         Integers -127..127 as float32, `(groups, outputs / groups, patch)`.
@@ -187,8 +194,9 @@ def gptq_round(x: np.ndarray, difference: np.ndarray, layer: QuantizedLayer, dam
     variance = np.einsum("gkk->gk", hessian)
     order = np.argsort(variance, axis=1)[:, ::-1]
     # A variance below that of the input's own rounding is not reliable either.
-    ridge = max(damping, LEAST_DAMPING * size) * (variance.mean(1) + layer.dequantize.scale**2 / 12)
-    hessian[:, range(size), range(size)] += ridge[:, None]
+    unit = (variance.mean(1) + layer.dequantize.scale**2 / 12)[:, None]
+    least = LEAST_DAMPING * size
+    hessian[:, range(size), range(size)] += max(damping, least) * unit
     if len(hessian) == 1:
         hessian = hessian[:, order[0]][:, :, order[0]]
     else:
@@ -199,6 +207,9 @@ def gptq_round(x: np.ndarray, difference: np.ndarray, layer: QuantizedLayer, dam
         factor, np.matmul(factor.transpose(0, 2, 1), missing)
     )
     left = (left / layer.scale.transpose(0, 2, 1)).astype(np.float32)
+    if max(rounding_damping, least) < max(damping, least):
+        hessian[:, range(size), range(size)] += (max(rounding_damping, least) - max(damping, least)) * unit
+        factor = _inverse_factor(hessian)
     zero = np.take_along_axis(weights, order[:, :, None], 1) == 0
     rounded, columns = np.empty_like(left), _round_columns(left, factor, zero if zero.any() else None)
     np.put_along_axis(rounded, np.broadcast_to(order[:, :, None], left.shape), columns, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,14 @@ from converters.quantization.normalization import NormalizedGraph
 from converters.quantization.ranges import ChannelStatistics, Ranges, activation_ranges, clipped_ranges, observe
 from converters.quantization.relu6_gains import least_noise_gains, relu6_tensors
 from converters.quantization.rewrite import full_integer
+from converters.quantization.rotation import rotated, rotated_groups
 from converters.quantization.sensitivity import least_noise_channels, least_noise_ranges
 from converters.quantization.tensorflow_graph import TensorflowGraph, tensorflow_graph
 from converters.quantization.weight_equalization import weight_gains
 from converters.tflite.channels import ChannelMap, with_channels
 
 STRENGTHS = (1.0, 0.5)  # of the equalization of weights with one scale a tensor
+ROTATED_STRENGTHS = (0.5, 0.25)  # the same behind RELU6, between rotated tensors
 MOST_PROBED = 96  # images that the sensitivities are measured on: more change nothing and take time
 
 
@@ -56,13 +58,9 @@ def int8_files(normalized: NormalizedGraph, inputs: np.ndarray, options: Int8Opt
         functools.partial(making.candidate, equalize=equalize, clip=clip) for equalize, clip in steps
     ]
     compared = 1
-    if equalization and options.weights != "per_channel":
-        shared = [functools.partial(making.equal_weights, strength=strength) for strength in STRENGTHS]
-        candidates, compared = [*shared, *candidates], 3
-    if equalization and clip and options.effort == "high":
-        graph = tensorflow_graph(normalized.content, inputs)
-        if graph is not None:
-            candidates, compared = [functools.partial(making.least_noise, graph), *candidates], compared + 1
+    if equalization:
+        better = making.better(inputs)
+        candidates, compared = [*better, *candidates], len(better) + 1
     content, chosen = best_candidate(
         candidates,
         inputs,
@@ -83,6 +81,7 @@ class _Making:
         self._content, self._input_range, self._options = normalized.content, input_range, options
         self._clustered = clustered
         self._equalizable = equalizable(self._content) if options.equalization and not clustered else frozenset()
+        self._turned: tuple[int, tuple[bytes, frozenset[str]]] | None = None  # the last, by number of images
         self._observed: dict[int, tuple[Ranges, dict[str, ChannelStatistics]]] = {}  # by number of images
 
     def candidate(self, images: np.ndarray, *, equalize: bool, clip: bool) -> Candidate:
@@ -98,33 +97,61 @@ class _Making:
             ranges = clipped_ranges(content, images, ranges)
         return self._integer(content, ranges, maps)
 
-    def least_noise(self, graph: TensorflowGraph, images: np.ndarray) -> Candidate:
-        """Equalized also through RELU6, with gains and ranges by their effect on the outputs."""
-        relu6 = relu6_tensors(self._content)
-        statistics = observe(self._content, images, self._equalizable | relu6)[1]
-        centre = "mean"
-        if self._options.weights != "per_channel":
-            gains = weight_gains(self._content, statistics, strength=STRENGTHS[0])
-        elif relu6:
+    def better(self, inputs: np.ndarray) -> list[Callable[[np.ndarray], Candidate]]:
+        """Candidates that take longer: of high effort, and for weights with one scale a tensor."""
+        shared, high = self._options.weights != "per_channel", self._options.effort == "high"
+        high = high and self._options.ranges == "mse"
+        graph = tensorflow_graph(self._content, inputs) if shared or high else None
+        rotates = graph is not None and bool(rotated_groups(graph.graph))
+        if shared:
+            strengths = ROTATED_STRENGTHS if rotates else STRENGTHS
+            return [functools.partial(self.equal_weights, graph, strength=strength) for strength in strengths]
+        if graph is None:
+            return []
+        through_relu6 = (False, True) if rotates and relu6_tensors(self._content) else (True,)
+        return [functools.partial(self.least_noise, graph, gains=gains) for gains in through_relu6]
+
+    def least_noise(self, graph: TensorflowGraph, images: np.ndarray, *, gains: bool) -> Candidate:
+        """Rotated, and the channels of other tensors equalized, with gains and ranges by their effect on the outputs.
+
+        `gains` equalizes through RELU6 too.
+        """
+        probed, relu6 = images[:MOST_PROBED], relu6_tensors(self._content)
+        mixed = {graph.graph.name(tensor) for group in rotated_groups(graph.graph) for tensor in group.tensors}
+        statistics = observe(self._content, images, self._equalizable)[1]
+        found = {name: np.ones_like(statistics[name].mean) for name in mixed}
+        if gains and relu6:
             of_half = observe(self._content, images[::2], relu6)[1]
-            gains = least_noise_gains(graph, of_half, images[1::2][:MOST_PROBED])
-        else:
-            gains = {}
-        if self._options.weights == "per_channel":
-            centre, linear = "middle", {name: statistics[name] for name in self._equalizable}
-            statistics = {**statistics, **least_noise_channels(graph, images[:MOST_PROBED], linear)}
-        content, maps = equalized(self._content, statistics, gains, centre=centre)
+            found.update(least_noise_gains(graph, of_half, images[1::2][:MOST_PROBED]))
+        linear = {name: statistics[name] for name in self._equalizable - mixed}
+        statistics = {**statistics, **least_noise_channels(graph, probed, linear)}
+        content, maps = equalized(self._content, statistics, found, centre="middle")
+        content, names = rotated(TensorflowGraph(content), probed)
         ranges = activation_ranges(content, images)
-        ranges = least_noise_ranges(TensorflowGraph(content), images[:MOST_PROBED], ranges)
-        return self._integer(content, ranges, maps)
+        ranges = least_noise_ranges(TensorflowGraph(content), probed, ranges)
+        return self._integer(content, ranges, {**maps, **dict.fromkeys(names)})
 
-    def equal_weights(self, images: np.ndarray, *, strength: float) -> Candidate:
-        """Equalized for weights with one scale a tensor."""
-        statistics = observe(self._content, images, self._equalizable | relu6_tensors(self._content))[1]
-        content, maps = equalized(self._content, statistics, weight_gains(self._content, statistics, strength=strength))
-        ranges = clipped_ranges(content, images, activation_ranges(content, images))
-        return self._integer(content, ranges, maps)
+    def equal_weights(self, graph: TensorflowGraph | None, images: np.ndarray, *, strength: float) -> Candidate:
+        """Rotated where the graph can be, and equalized for weights with one scale a tensor."""
+        content, names = self._content, frozenset[str]()
+        if graph is not None:
+            content, names = self._rotated(graph, images)
+        statistics = observe(content, images, self._equalizable | relu6_tensors(content))[1]
+        gains = weight_gains(content, statistics, strength=strength, fixed=names)
+        gains.update({name: np.ones_like(statistics[name].mean) for name in names})
+        content, maps = equalized(content, statistics, gains)
+        ranges = activation_ranges(content, images)
+        if graph is not None and self._options.effort == "high":
+            ranges = least_noise_ranges(TensorflowGraph(content), images[:MOST_PROBED], ranges)
+        else:
+            ranges = clipped_ranges(content, images, ranges)
+        return self._integer(content, ranges, {**maps, **dict.fromkeys(names)})
 
-    def _integer(self, content: bytes, ranges: Ranges, maps: dict[str, ChannelMap]) -> Candidate:
+    def _rotated(self, graph: TensorflowGraph, images: np.ndarray) -> tuple[bytes, frozenset[str]]:
+        if self._turned is None or self._turned[0] != len(images):
+            self._turned = len(images), rotated(graph, images[:MOST_PROBED])
+        return self._turned[1]
+
+    def _integer(self, content: bytes, ranges: Ranges, maps: Mapping[str, ChannelMap | None]) -> Candidate:
         integer = full_integer(content, ranges, self._input_range, weights=self._options.weights)
         return Candidate(content, with_shared_scales(content, integer) if self._clustered else integer, maps)

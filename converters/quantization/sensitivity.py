@@ -52,7 +52,47 @@ def noise(
 
     if not errors:
         return {}
-    tensors, output = list(errors), _logits(graph)
+
+    def costs(values: Mapping[int, Any], gradients: Mapping[int, list[Any]]) -> list[Any]:
+        of_tensors: list[Any] = []
+        for tensor, candidates in errors.items():
+            rank = len(values[tensor].shape)
+            axes, summed = list(range(rank - 1)), list(range(1, rank - 1 if by_channel else rank))
+            row: list[Any] = []
+            for error in candidates:
+                # One after the other: all at once they fill the memory.
+                with tf.control_dependencies(row[-1:] or of_tensors[-1:]):
+                    wrong = error(values)
+                    wrong -= tf.reduce_mean(wrong, axes, keepdims=True)
+                    changes = tf.stack([tf.reduce_sum(wrong * gradient, summed) for gradient in gradients[tensor]])
+                    row.append(tf.reduce_sum(tf.square(changes), [0, 1]) / PROBES)
+            of_tensors.append(tf.stack(row))
+        return of_tensors
+
+    totals, power = probed_sums(graph, inputs, list(errors), costs)
+    return {tensor: total / max(power, 1e-30) for tensor, total in zip(errors, totals, strict=True)}
+
+
+def probed_sums(
+    graph: TensorflowGraph,
+    inputs: np.ndarray,
+    tensors: Sequence[int],
+    summand: Callable[[Mapping[int, Any], Mapping[int, list[Any]]], list[Any]],
+) -> tuple[list[np.ndarray], float]:
+    """Sums over all images of what is computed from tensors and their gradients.
+
+    Args:
+        graph: the float graph.
+        inputs: `(n, height, width, channels)`, its input; whole batches of it are used.
+        tensors: whose gradients are needed.
+        summand: from the values of all tensors of a batch and, for each of `tensors`, J^T v for each random v.
+
+    Returns:
+        The sums, and the power of the outputs.
+    """
+    import tensorflow as tf
+
+    output = _logits(graph)
     width = int(np.prod(graph.graph.shape(output)))
 
     def step(images: Any, signs: Any) -> tuple[list[Any], Any]:
@@ -61,36 +101,26 @@ def noise(
             values = graph.run(images)
             logits = tf.reshape(values[output], [-1, width])
             probed = [tf.reduce_sum(logits * signs[probe]) for probe in range(PROBES)]
-        gradients = [tape.gradient(total, [values[t] for t in tensors]) for total in probed]
-        costs: list[Any] = []
-        for place, tensor in enumerate(tensors):
-            rank = len(values[tensor].shape)
-            axes, summed = list(range(rank - 1)), list(range(1, rank - 1 if by_channel else rank))
-            row: list[Any] = []
-            for error in errors[tensor]:
-                # One after the other: all at once they fill the memory.
-                with tf.control_dependencies(row[-1:] or costs[-1:]):
-                    wrong = error(values)
-                    wrong -= tf.reduce_mean(wrong, axes, keepdims=True)
-                    changes = tf.stack([tf.reduce_sum(wrong * gradient[place], summed) for gradient in gradients])
-                    row.append(tf.reduce_sum(tf.square(changes), [0, 1]) / PROBES)
-            costs.append(tf.stack(row))
-        return costs, tf.reduce_sum(tf.square(logits))
+        zero = tf.UnconnectedGradients.ZERO
+        by_probe = [tape.gradient(total, [values[t] for t in tensors], unconnected_gradients=zero) for total in probed]
+        gradients = {tensor: [gradient[place] for gradient in by_probe] for place, tensor in enumerate(tensors)}
+        return summand(values, gradients), tf.reduce_sum(tf.square(logits))
 
     size = min(BATCH, len(inputs))
     specifications = [tf.TensorSpec(shape, tf.float32) for shape in ((size, *inputs.shape[1:]), (PROBES, size, width))]
     compiled = tf.function(step, autograph=False).get_concrete_function(*specifications)
     random, power = np.random.default_rng(0), 0.0
-    totals: list[Any] = [0.0] * len(tensors)
+    totals: list[Any] = []
     for start in range(0, len(inputs) - size + 1, size):
         images = inputs[start : start + size].astype(np.float32)
         signs = random.choice(np.array([-1, 1], np.float32), (PROBES, size, width))
-        costs, squares = compiled(tf.constant(images), tf.constant(signs))
-        totals = [total + np.asarray(cost, np.float64) for total, cost in zip(totals, costs, strict=True)]
+        sums, squares = compiled(tf.constant(images), tf.constant(signs))
+        found = [np.asarray(values, np.float64) for values in sums]
+        totals = [total + values for total, values in zip(totals, found, strict=True)] if totals else found
         power += float(squares)
     del compiled
     return_freed_memory()
-    return {tensor: total / max(power, 1e-30) for tensor, total in zip(tensors, totals, strict=True)}
+    return totals, power
 
 
 def _logits(graph: TensorflowGraph) -> int:
@@ -105,7 +135,8 @@ def narrowed(low: float, high: float) -> list[tuple[float, float]]:
     low, high = min(low, 0.0), max(high, 0.0)
     if low == 0 or high == 0:
         return [(low * share, high * share) for share in ONE_SIDED]
-    return [(low * below, high * above) for below in TWO_SIDED for above in TWO_SIDED]
+    shares = [(below, above) for below in TWO_SIDED for above in TWO_SIDED if 0.75 < below / above < 1.35]
+    return [(low * below, high * above) for below, above in shares]
 
 
 def rounded(values: Any, low: float, high: float) -> Any:

@@ -38,7 +38,11 @@ class _Place:
 
 
 def weight_gains(
-    content: bytes, statistics: Mapping[str, ChannelStatistics], *, strength: float
+    content: bytes,
+    statistics: Mapping[str, ChannelStatistics],
+    *,
+    strength: float,
+    fixed: frozenset[str] = frozenset(),
 ) -> dict[str, np.ndarray]:
     """The gains of the tensors between layers that equalize the ranges of the layers' weights.
 
@@ -46,12 +50,14 @@ def weight_gains(
         content: a float TFLite file.
         statistics: of the channels of its `relu6_tensors`, by name.
         strength: exponent of the gains, above 0 and up to 1: lower ones change the activations' ranges less.
+        fixed: the names of tensors that get no gains.
 
     Returns:
         `(channels,)` by name of tensor.
     """
     graph = Graph(content)
-    places = sorted(_places(graph, statistics), key=lambda place: place.group.writers[0].index)
+    places = [p for p in _places(graph, statistics) if fixed.isdisjoint(map(graph.name, p.group.tensors))]
+    places.sort(key=lambda place: place.group.writers[0].index)
     weights = {o.index: graph.values(o.inputs[1]) for place in places for o in _layers(place.group)}
     gains: dict[int, np.ndarray] = {}
     for _ in range(SWEEPS):

@@ -25,28 +25,29 @@ class ChannelMap:
     shift: np.ndarray
 
 
-def with_channels(content: bytes, maps: Mapping[str, ChannelMap]) -> bytes:
-    """The TFLite file with the maps of its equalized tensors in its metadata, by name of tensor."""
+def with_channels(content: bytes, maps: Mapping[str, ChannelMap | None]) -> bytes:
+    """The TFLite file with the maps of its equalized tensors in its metadata; see `read_channels`."""
     if not maps:
         return content
     graph = Graph(content)
-    rows = {}
+    rows: dict[str, list[list[float]] | None] = {}
     for name, map_ in maps.items():
-        rows[name] = [[float(f"{x:.6g}") for x in values] for values in (map_.gain, map_.shift)]
+        ends = None if map_ is None else (map_.gain, map_.shift)
+        rows[name] = None if ends is None else [[float(f"{x:.6g}") for x in values] for values in ends]
     graph.set_metadata(CHANNELS_NAME, zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), 9))
     return graph.to_bytes()
 
 
-def read_channels(graph: Graph) -> dict[str, ChannelMap]:
-    """The maps of a TFLite file's equalized tensors, by name; empty when none are equalized."""
+def read_channels(graph: Graph) -> dict[str, ChannelMap | None]:
+    """The maps of a TFLite file's equalized tensors, by name; None where rotation mixes channels."""
     packed = graph.metadata(CHANNELS_NAME)
     if packed is None:
         return {}
     try:
         text = zlib.decompressobj().decompress(packed, MAX_CHANNELS_BYTES)
         return {
-            name: ChannelMap(np.array(gain, np.float32), np.array(shift, np.float32))
-            for name, (gain, shift) in strict_json.parse(text, "it").items()
+            name: None if ends is None else ChannelMap(*(np.array(values, np.float32) for values in ends))
+            for name, ends in strict_json.parse(text, "it").items()
         }
     except (zlib.error, ValueError, TypeError, AttributeError) as error:
         raise InputError("the TFLite file's record of equalized channels is corrupt") from error

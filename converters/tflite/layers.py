@@ -1,6 +1,7 @@
 """The error of a converted model layer by layer, and whether its ranges fit.
 
-Tensors are matched by name. Equalized channels are mapped back to the float model's first.
+Tensors are matched by name. Equalized channels are mapped back to the float model's first; tensors whose channels are
+mixed are like none of the float model's and are left out.
 """
 
 from __future__ import annotations
@@ -68,12 +69,19 @@ def layer_errors(
     """
     images = images[:limit]
     reference, other = Graph(float_content), Graph(other_content)
-    channels = read_channels(other)
+    maps = read_channels(other)
+    channels = {name: map_ for name, map_ in maps.items() if map_ is not None}
+    mixed = set(maps) - set(channels)
     layers, other_layers = reference.by_output(), other.by_output()
-    names = [name for name in layers if name in other_layers]
+    names = [name for name in layers if name in other_layers and name not in mixed]
     if not names or not len(images):
         return ()
-    weights = {name: _weights_sqnr_db(reference, layers[name], other, other_layers[name], channels) for name in names}
+    weights = {
+        name: None
+        if not mixed.isdisjoint(map(reference.name, layers[name].inputs[:1]))
+        else _weights_sqnr_db(reference, layers[name], other, other_layers[name], channels)
+        for name in names
+    }
     for graph, operators in ((reference, layers), (other, other_layers)):
         graph.set_outputs([next(t for t in operators[name].outputs if graph.name(t) == name) for name in names])
     types = {other.name(tensor): other.dtype(tensor) for tensor in other.outputs}
