@@ -22,7 +22,7 @@ from converters.quantization.weight_equalization import weight_gains
 from converters.tflite.channels import ChannelMap, with_channels
 
 STRENGTHS = (1.0, 0.5)  # of the equalization of weights with one scale a tensor
-ROTATED_STRENGTHS = (0.5, 0.25)  # the same behind RELU6, between rotated tensors
+ROTATED_STRENGTH = 0.35  # the same behind RELU6, between rotated tensors
 MOST_PROBED = 96  # images that the sensitivities are measured on: more change nothing and take time
 
 
@@ -81,7 +81,6 @@ class _Making:
         self._content, self._input_range, self._options = normalized.content, input_range, options
         self._clustered = clustered
         self._equalizable = equalizable(self._content) if options.equalization and not clustered else frozenset()
-        self._turned: tuple[int, tuple[bytes, frozenset[str]]] | None = None  # the last, by number of images
         self._observed: dict[int, tuple[Ranges, dict[str, ChannelStatistics]]] = {}  # by number of images
 
     def candidate(self, images: np.ndarray, *, equalize: bool, clip: bool) -> Candidate:
@@ -104,7 +103,7 @@ class _Making:
         graph = tensorflow_graph(self._content, inputs) if shared or high else None
         rotates = graph is not None and bool(rotated_groups(graph.graph))
         if shared:
-            strengths = ROTATED_STRENGTHS if rotates else STRENGTHS
+            strengths = (ROTATED_STRENGTH,) if rotates else STRENGTHS
             return [functools.partial(self.equal_weights, graph, strength=strength) for strength in strengths]
         if graph is None:
             return []
@@ -135,7 +134,7 @@ class _Making:
         """Rotated where the graph can be, and equalized for weights with one scale a tensor."""
         content, names = self._content, frozenset[str]()
         if graph is not None:
-            content, names = self._rotated(graph, images)
+            content, names = rotated(graph, images[:MOST_PROBED])
         statistics = observe(content, images, self._equalizable | relu6_tensors(content))[1]
         gains = weight_gains(content, statistics, strength=strength, fixed=names)
         gains.update({name: np.ones_like(statistics[name].mean) for name in names})
@@ -146,11 +145,6 @@ class _Making:
         else:
             ranges = clipped_ranges(content, images, ranges)
         return self._integer(content, ranges, {**maps, **dict.fromkeys(names)})
-
-    def _rotated(self, graph: TensorflowGraph, images: np.ndarray) -> tuple[bytes, frozenset[str]]:
-        if self._turned is None or self._turned[0] != len(images):
-            self._turned = len(images), rotated(graph, images[:MOST_PROBED])
-        return self._turned[1]
 
     def _integer(self, content: bytes, ranges: Ranges, maps: Mapping[str, ChannelMap | None]) -> Candidate:
         integer = full_integer(content, ranges, self._input_range, weights=self._options.weights)
