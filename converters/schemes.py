@@ -17,12 +17,12 @@ from converters.errors import InputError, unknown
 from converters.float_model import FloatModel
 from converters.images.preprocessing import Preprocessing
 from converters.quantization.candidates import METHODS, Candidate, best_candidate
-from converters.quantization.int8 import Int8Options, int8_files
+from converters.quantization.int8 import WEIGHTS, Int8Options, int8_files
 from converters.quantization.mixed import Point, search
 from converters.quantization.normalization import NormalizedGraph, strip_normalization, with_io
 from converters.quantization.qat import int8_of_fake_quantized, nearest_int8
 from converters.quantization.ranges import activation_ranges
-from converters.quantization.rewrite import WEIGHTS, dynamic_int8_weights, float16_weights, full_integer
+from converters.quantization.rewrite import dynamic_int8_weights, float16_weights, full_integer
 from converters.tflite.graph import Graph
 
 PIXEL_OFFSETS = {"int8": -128, "uint8": 0, "float32": None}  # what is added to a pixel to make the input's integer

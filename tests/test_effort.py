@@ -11,9 +11,10 @@ import pytest
 from converters import Int8, to_tflite
 from converters.errors import InputError
 from converters.parity import sqnr_db
-from converters.quantization import relu6_gains
-from converters.quantization.candidates import _corrections
+from converters.quantization import candidates, relu6_gains
+from converters.quantization.candidates import with_mirror_images
 from converters.quantization.equalization import equalizable, equalized
+from converters.quantization.gptq import correct
 from converters.quantization.ranges import observe
 from converters.quantization.relu6_gains import least_noise_gains, relu6_tensors
 from converters.quantization.sensitivity import least_noise_channels, noise
@@ -182,10 +183,9 @@ def test_a_tensor_that_is_read_and_whose_weights_are_rounded_has_both_noises(pix
     statistics = observe(content, images, relu6_tensors(content))[1]
     least_noise_gains(TensorflowGraph(content), statistics, images[:16])
     _, activations, weights = calls
-    exponents = len(relu6_gains.EXPONENTS)
     assert set(activations) & set(weights)
-    assert set(activations.values()) == {exponents * len(relu6_gains.SHARES)}
-    assert set(weights.values()) == {exponents}
+    assert set(activations.values()) == {sum(map(len, relu6_gains.CANDIDATES.values()))}
+    assert set(weights.values()) == {len(relu6_gains.CANDIDATES)}
 
 
 def test_weights_are_equalized_within_their_layers(pixels):
@@ -244,7 +244,24 @@ def test_an_unknown_option_is_refused_by_name(options):
         Int8(**options)
 
 
-def test_high_effort_also_tries_the_mirror_images():
-    assert [c.mirrored for c in _corrections("gptq", None, thorough=True)] == [True, False, False]
-    assert [c.damping for c in _corrections("gptq", 2.0, thorough=True)] == [2.0, None, None]
-    assert not any(c.mirrored for c in _corrections("gptq", None, thorough=False))
+@pytest.mark.parametrize("options", [{"effort": "high"}, {"weights": "per_tensor"}])
+def test_the_file_is_made_of_all_images_and_of_their_mirror_images_where_these_help(pixels, monkeypatch, options):
+    counts = []
+
+    def watched(float_content, content, inputs, *, damping):
+        counts.append(len(inputs))
+        return correct(float_content, content, inputs, damping=damping)
+
+    monkeypatch.setattr(candidates, "correct", watched)
+    to_tflite(_uneven(), Int8(min_sqnr_db=-20, **options), calibration=pixels[:40])
+    assert counts[0] == 32  # eight are held out
+    assert counts[-2] == 64
+    assert counts[-1] in (40, 80)
+
+
+def test_an_image_and_its_mirror_image_are_both_at_even_or_both_at_odd_places():
+    images = np.arange(5 * 2 * 3).reshape(5, 1, 2, 3)
+    both = with_mirror_images(images)
+    assert len(both) == 8
+    np.testing.assert_array_equal(both[::2][:2], images[[0, 2]])
+    np.testing.assert_array_equal(both[::2][2:], images[[0, 2], :, ::-1])

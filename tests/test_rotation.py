@@ -72,6 +72,13 @@ def test_the_noise_is_that_of_the_closed_form_and_less_than_that_of_gains():
     assert noise < 0.7 * (np.diag(derivatives) * np.diag(covariance)).sum()  # gains that make all variances 1
 
 
+def test_a_constant_tensor_is_not_mixed():
+    derivatives = np.eye(3)
+    for matrices in ((derivatives, np.zeros((3, 3))), (np.zeros((3, 3)), derivatives)):
+        for mix in _least_noise(*matrices, np.random.default_rng(0)):
+            np.testing.assert_array_equal(mix, np.eye(3))
+
+
 def test_layers_with_zeros_and_tensors_behind_an_activation_stay():
     def names(model):
         graph = Graph(to_tflite(model, "float32").content)

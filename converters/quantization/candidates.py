@@ -26,7 +26,7 @@ HOPELESS_DB = 1.0
 # How much better than the best so far a later candidate must be: less may be chance.
 CLEARLY_DB = 0.7
 DAMPINGS = (4.0, 16.0)  # tried in this order
-MIRRORED_DAMPING = 16.0  # of the images and their mirror images
+MIRRORED_DAMPING = 24.0  # of the images and their mirror images
 MOST_RATIO = 256  # of the scales of a layer's input and weights to that of its output, in XNNPACK
 
 
@@ -62,7 +62,8 @@ def best_candidate(
         method: the strongest correction that is tried: `gptq` (weights and biases), `bias` or `none`.
         damping: GPTQ's Hessian damping, see `correct`; None tries `DAMPINGS`.
         compared: how many of the first candidates are all tried, so that the best of them is taken.
-        thorough: whether mirror images correct too, and the chosen candidate is made again with all images.
+        thorough: whether the chosen candidate is made again with all images, and with their mirror images where these
+            help on the held-out images.
 
     Returns:
         The file, and the candidate that it was made from: corrected by the method or by a weaker one, or the plain
@@ -82,8 +83,7 @@ def best_candidate(
     least = score(plain.content)
     enough = least + MARGIN_DB + MARGIN_OF_FEW_DB / measured.sum()
     seen = set()
-    best: tuple[float, bytes, Candidate] | None = None
-    again: tuple[Callable[[np.ndarray], Candidate], _Correction] | None = None
+    best: _Best | None = None
     for place, make in enumerate(candidates):
         if best is not None and place >= compared:
             break
@@ -93,21 +93,42 @@ def best_candidate(
         if not thorough and score(candidate.content) < least - HOPELESS_DB:
             continue
         seen.add(candidate.content)
-        for correction in _corrections(method, damping, thorough=thorough):
-            content = _corrected(candidate, given, correction)
+        for correction in _corrections(method, damping):
+            content = _corrected(candidate, given, *correction)
             reached = score(content)
-            if reached > (enough if best is None else best[0] + CLEARLY_DB):
-                best, again = (reached, content, candidate), (make, correction)
+            if reached > (enough if best is None else best.score + CLEARLY_DB):
+                best = _Best(reached, content, candidate, make, *correction)
             if best is not None:
                 break
-    if thorough and again is not None:
-        candidate = again[0](inputs)
+    if best is None:
+        plain = candidates[-1](inputs)
+        return plain.content, plain
+    if thorough:
+        mirrored = best.method, MIRRORED_DAMPING if damping is None else damping
+        helps = score(_corrected(best.candidate, with_mirror_images(given), *mirrored)) > best.score
+        images = with_mirror_images(inputs) if helps else inputs
+        candidate = best.make(images)
         if _is_accepted(candidate.content):
-            return _corrected(candidate, inputs, again[1]), candidate
-    if best is not None:
-        return best[1:]
-    plain = candidates[-1](inputs)
-    return plain.content, plain
+            return _corrected(candidate, images, *(mirrored if helps else (best.method, best.damping))), candidate
+    return best.content, best.candidate
+
+
+@dataclass(frozen=True)
+class _Best:
+    """A corrected file, its SQNR on the held-out images, and how it was made."""
+
+    score: float
+    content: bytes
+    candidate: Candidate
+    make: Callable[[np.ndarray], Candidate]
+    method: str
+    damping: float | None
+
+
+def with_mirror_images(images: np.ndarray) -> np.ndarray:
+    """An even number of images, then their mirror images: the places of both are even, or odd."""
+    even = images[: len(images) // 2 * 2]
+    return np.concatenate([even, even[:, :, ::-1]])
 
 
 def _is_accepted(content: bytes) -> bool:
@@ -125,30 +146,16 @@ def _is_accepted(content: bytes) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class _Correction:
-    """A method, GPTQ's damping, and whether the mirror images are used too."""
-
-    method: str
-    damping: float | None = None
-    mirrored: bool = False
+def _corrections(method: str, damping: float | None) -> list[tuple[str, float | None]]:
+    """The methods to try, from `method` to weaker ones, each with GPTQ's damping."""
+    dampings = DAMPINGS if damping is None else (damping,)
+    corrections = [*(("gptq", factor) for factor in dampings), ("bias", None), ("none", None)]
+    return [c for c in corrections if METHODS.index(c[0]) >= METHODS.index(method)]
 
 
-def _corrections(method: str, damping: float | None, *, thorough: bool) -> list[_Correction]:
-    """The corrections to try, from `method` to weaker ones."""
-    dampings: Sequence[float] = (MIRRORED_DAMPING,) if thorough else DAMPINGS
-    if damping is not None:
-        dampings = [damping]
-    corrections = [_Correction("gptq", factor, mirrored=thorough) for factor in dampings]
-    corrections += [_Correction("bias"), _Correction("none")]
-    return [c for c in corrections if METHODS.index(c.method) >= METHODS.index(method)]
-
-
-def _corrected(candidate: Candidate, inputs: np.ndarray, correction: _Correction) -> bytes:
-    if correction.method == "none":
+def _corrected(candidate: Candidate, inputs: np.ndarray, method: str, damping: float | None) -> bytes:
+    if method == "none":
         return candidate.content
     most = max(1, MEMORY_BYTES // bytes_per_image(Graph(candidate.float_content)))
-    images = inputs[:most]
-    if correction.mirrored:
-        images = np.concatenate([images, images[: most - len(images), :, ::-1]])
-    return correct(candidate.float_content, candidate.content, images, damping=correction.damping)
+    damping = damping if method == "gptq" else None
+    return correct(candidate.float_content, candidate.content, inputs[:most], damping=damping)

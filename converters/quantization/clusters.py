@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from converters.quantization.weight_scales import set_scale
 from converters.tflite.graph import WEIGHTED, Graph
 
 MAX_VALUES = 256
@@ -60,15 +61,8 @@ def with_shared_scales(float_content: bytes, content: bytes) -> bytes:
         few = len(np.unique(weights)) <= MAX_VALUES and is_clustered(weights, channel_axis=_channel_axis(operator.name))
         if not few or len(graph.readers()[operator.inputs[1]]) > 1:
             continue
-        scale = np.float32(parameters[0].max())
-        graph.set_constant(operator.inputs[1], np.clip(np.rint(weights / scale), -127, 127).astype(np.int8))
-        graph.tensors[operator.inputs[1]].quantization.scale = np.full(len(parameters[0]), scale, np.float32)
         bias = twins.constant(twin.inputs[2]) if len(twin.inputs) > 2 else None
-        if bias is not None:
-            steps = graph.parameters(operator.inputs[0])[0][0] * scale
-            old = graph.values(operator.inputs[2])
-            graph.set_constant(operator.inputs[2], np.rint(bias / steps).astype(old.dtype))
-            graph.tensors[operator.inputs[2]].quantization.scale = np.full(len(bias), steps, np.float32)
+        set_scale(graph, operator, weights, bias, float(parameters[0].max()))
     return graph.to_bytes()
 
 

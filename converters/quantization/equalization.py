@@ -132,6 +132,25 @@ def channel_groups(graph: Graph) -> list[ChannelGroup]:
     return groups
 
 
+def centres(group: ChannelGroup, of_layers: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """What becomes 0 in each channel of a group's tensors, `(channels,)`; 0 where a shift would change a padding.
+
+    Args:
+        group: the tensors.
+        of_layers: the wanted value for each layer's output, by tensor; sums and poolings follow from them.
+    """
+    found: dict[int, np.ndarray] = {}
+    for writer in group.writers:
+        output = writer.outputs[0]
+        if not group.shiftable:
+            found[output] = np.zeros_like(of_layers[output])
+        elif writer.name in WEIGHTED:
+            found[output] = of_layers[output]
+        else:
+            found[output] = np.sum([found[t] for t in writer.inputs if t in found], axis=0)
+    return found
+
+
 def relu6_layers(graph: Graph) -> dict[Operator, list[Operator]]:
     """The layers whose fused RELU6 is read by layers alone, each with those readers."""
     readers, layers = graph.readers(), {}
@@ -192,16 +211,8 @@ def _maps(
     middle: bool,
 ) -> dict[int, ChannelMap]:
     """The gain of a group, given or with the least expected noise after its readers, and each tensor's shift."""
-    centre: dict[int, np.ndarray] = {}
-    for writer in group.writers:
-        output = writer.outputs[0]
-        if not group.shiftable:
-            centre[output] = np.zeros_like(statistics[output].mean)
-        elif writer.name in WEIGHTED:
-            of_output = statistics[output]
-            centre[output] = (of_output.low + of_output.high) / 2 if middle else of_output.mean
-        else:
-            centre[output] = np.sum([centre[t] for t in writer.inputs if t in centre], axis=0)
+    middles = {t: (statistics[t].low + statistics[t].high) / 2 if middle else statistics[t].mean for t in group.tensors}
+    centre = centres(group, middles)
     low = {t: np.minimum(statistics[t].low - centre[t], 0) for t in group.tensors}
     high = {t: np.maximum(statistics[t].high - centre[t], 0) for t in group.tensors}
     room = np.full(len(statistics[group.tensors[0]].mean), MAX_GAIN)
@@ -247,8 +258,13 @@ def _rewrite(graph: Graph, operator: Operator, of_input: ChannelMap | None, of_o
     if of_output is not None:
         weights = weights * (of_output.gain if depthwise else of_output.gain.reshape(-1, *[1] * (weights.ndim - 1)))
         bias = bias * of_output.gain + of_output.shift
+    replace_constants(graph, operator, weights, bias, "equalized")
+
+
+def replace_constants(graph: Graph, operator: Operator, weights: np.ndarray, bias: np.ndarray, change: str) -> None:
+    """Give a layer weights and a bias of its own, named after the old ones and the change: layers may share those."""
     inputs = [operator.inputs[0]]
     for old, values in zip(operator.inputs[1:3], (weights, bias), strict=True):
-        name = f"{graph.name(old)}/equalized_{operator.index}"  # layers may share a constant
+        name = f"{graph.name(old)}/{change}_{operator.index}"
         inputs.append(graph.add_tensor(name, "FLOAT32", values.shape, values=values.astype(np.float32)))
     graph.set_inputs(operator, inputs)

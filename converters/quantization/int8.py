@@ -19,11 +19,13 @@ from converters.quantization.rotation import rotated, rotated_groups
 from converters.quantization.sensitivity import least_noise_channels, least_noise_ranges
 from converters.quantization.tensorflow_graph import TensorflowGraph, tensorflow_graph
 from converters.quantization.weight_equalization import weight_gains
+from converters.quantization.weight_scales import with_fitted_scales
 from converters.tflite.channels import ChannelMap, with_channels
 
+WEIGHTS = ("per_channel", "per_tensor", "per_tensor_pow2")
 STRENGTHS = (1.0, 0.5)  # of the equalization of weights with one scale a tensor
 ROTATED_STRENGTH = 0.35  # the same behind RELU6, between rotated tensors
-MOST_PROBED = 96  # images that the sensitivities are measured on: more change nothing and take time
+MOST_PROBED = 200  # images that the sensitivities are measured on: more take time
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def int8_files(normalized: NormalizedGraph, inputs: np.ndarray, options: Int8Opt
         method=options.correction,
         damping=options.damping,
         compared=compared,
-        thorough=options.effort == "high",
+        thorough=options.effort == "high" or options.weights != "per_channel",
     )
     return with_channels(content, chosen.channels), chosen.float_content
 
@@ -94,32 +96,28 @@ class _Making:
             ranges = activation_ranges(content, images)
         if clip:
             ranges = clipped_ranges(content, images, ranges)
-        return self._integer(content, ranges, maps)
+        return self._integer(content, ranges, maps, clip=clip)
 
     def better(self, inputs: np.ndarray) -> list[Callable[[np.ndarray], Candidate]]:
         """Candidates that take longer: of high effort, and for weights with one scale a tensor."""
         shared, high = self._options.weights != "per_channel", self._options.effort == "high"
         high = high and self._options.ranges == "mse"
         graph = tensorflow_graph(self._content, inputs) if shared or high else None
-        rotates = graph is not None and bool(rotated_groups(graph.graph))
+        groups = rotated_groups(graph.graph) if graph is not None else []
         if shared:
-            strengths = (ROTATED_STRENGTH,) if rotates else STRENGTHS
+            strengths = (ROTATED_STRENGTH,) if groups else STRENGTHS
             return [functools.partial(self.equal_weights, graph, strength=strength) for strength in strengths]
         if graph is None:
             return []
-        through_relu6 = (False, True) if rotates and relu6_tensors(self._content) else (True,)
-        return [functools.partial(self.least_noise, graph, gains=gains) for gains in through_relu6]
+        mixed = frozenset(graph.graph.name(tensor) for group in groups for tensor in group.tensors)
+        return [functools.partial(self.least_noise, graph, mixed)]
 
-    def least_noise(self, graph: TensorflowGraph, images: np.ndarray, *, gains: bool) -> Candidate:
-        """Rotated, and the channels of other tensors equalized, with gains and ranges by their effect on the outputs.
-
-        `gains` equalizes through RELU6 too.
-        """
+    def least_noise(self, graph: TensorflowGraph, mixed: frozenset[str], images: np.ndarray) -> Candidate:
+        """The tensors `mixed` rotated, the channels of others equalized, all by the effect on the outputs."""
         probed, relu6 = images[:MOST_PROBED], relu6_tensors(self._content)
-        mixed = {graph.graph.name(tensor) for group in rotated_groups(graph.graph) for tensor in group.tensors}
         statistics = observe(self._content, images, self._equalizable)[1]
         found = {name: np.ones_like(statistics[name].mean) for name in mixed}
-        if gains and relu6:
+        if relu6:  # the statistics and the gains from different images
             of_half = observe(self._content, images[::2], relu6)[1]
             found.update(least_noise_gains(graph, of_half, images[1::2][:MOST_PROBED]))
         linear = {name: statistics[name] for name in self._equalizable - mixed}
@@ -128,7 +126,7 @@ class _Making:
         content, names = rotated(TensorflowGraph(content), probed)
         ranges = activation_ranges(content, images)
         ranges = least_noise_ranges(TensorflowGraph(content), probed, ranges)
-        return self._integer(content, ranges, {**maps, **dict.fromkeys(names)})
+        return self._integer(content, ranges, {**maps, **dict.fromkeys(names)}, clip=True)
 
     def equal_weights(self, graph: TensorflowGraph | None, images: np.ndarray, *, strength: float) -> Candidate:
         """Rotated where the graph can be, and equalized for weights with one scale a tensor."""
@@ -139,13 +137,22 @@ class _Making:
         gains = weight_gains(content, statistics, strength=strength, fixed=names)
         gains.update({name: np.ones_like(statistics[name].mean) for name in names})
         content, maps = equalized(content, statistics, gains)
-        ranges = activation_ranges(content, images)
-        if graph is not None and self._options.effort == "high":
+        ranges, clip = activation_ranges(content, images), self._options.ranges == "mse"
+        if clip and graph is not None and self._options.effort == "high":
             ranges = least_noise_ranges(TensorflowGraph(content), images[:MOST_PROBED], ranges)
-        else:
+        elif clip:
             ranges = clipped_ranges(content, images, ranges)
-        return self._integer(content, ranges, {**maps, **dict.fromkeys(names)})
+        return self._integer(content, ranges, {**maps, **dict.fromkeys(names)}, clip=clip)
 
-    def _integer(self, content: bytes, ranges: Ranges, maps: Mapping[str, ChannelMap | None]) -> Candidate:
-        integer = full_integer(content, ranges, self._input_range, weights=self._options.weights)
-        return Candidate(content, with_shared_scales(content, integer) if self._clustered else integer, maps)
+    def _integer(
+        self, content: bytes, ranges: Ranges, maps: Mapping[str, ChannelMap | None], *, clip: bool
+    ) -> Candidate:
+        """The integer file; `clip` lets one scale of a layer's weights clip some of them."""
+        weights = self._options.weights
+        integer = full_integer(content, ranges, self._input_range, by_channel=weights == "per_channel")
+        if self._clustered:
+            integer = with_shared_scales(content, integer)
+        if weights != "per_channel" or self._options.effort == "high":
+            narrow, powers_of_two = clip and not self._clustered, weights == "per_tensor_pow2"
+            integer = with_fitted_scales(content, integer, narrow=narrow, powers_of_two=powers_of_two)
+        return Candidate(content, integer, maps)

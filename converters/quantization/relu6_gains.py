@@ -19,8 +19,9 @@ from converters.quantization.sensitivity import Error, channel_error, noise, rou
 from converters.quantization.tensorflow_graph import TensorflowGraph
 from converters.tflite.graph import Graph, Operator
 
-EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the largest gain of each channel
-SHARES = (1.0, 0.8, 0.6, 0.45)  # of the range that remains, which is searched more closely afterwards
+# Exponents of the largest gain of each channel, each with shares of the range that remains, which is searched more
+# closely afterwards: the more equal the ranges of the channels, the less is gained by clipping the tensor.
+CANDIDATES = {0.0: (1.0, 0.8, 0.6, 0.45), 0.25: (1.0, 0.8, 0.6), 0.5: (1.0, 0.8), 0.75: (1.0, 0.8), 1.0: (1.0,)}
 HEADROOM = 1.3  # a channel's largest value on other images, as a multiple of that on these
 LIMITS = (HEADROOM, 1.15, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of a channel's largest value: where it may be clipped
 LIMIT = 6.0
@@ -58,11 +59,11 @@ def least_noise_gains(
         room = np.clip(high.max() / np.maximum(high, 1e-30), 1, MAX_GAIN)
         seen = statistics[graph.graph.name(tensor)].high
         room[seen <= 1e-6 * seen.max()] = 1.0  # silent on these images, but perhaps not on others
-        gains[tensor] = [(room**exponent).astype(np.float32) for exponent in EXPONENTS]
+        gains[tensor] = [(room**exponent).astype(np.float32) for exponent in CANDIDATES]
         errors[tensor] = [
             _activation_error(tensor, gain, share * float((gain * high).max()))
-            for gain in gains[tensor]
-            for share in SHARES
+            for gain, shares in zip(gains[tensor], CANDIDATES.values(), strict=True)
+            for share in shares
         ]
         reading[tensor] = [reader for reader in readers if reader.name != "DEPTHWISE_CONV_2D"]
         for reader in reading[tensor]:  # whose weights have one scale for all input channels
@@ -70,8 +71,9 @@ def least_noise_gains(
     # One after the other, with the same random v: both at once take half a gigabyte more. A tensor may be in both.
     costs, weight_costs = noise(graph, inputs, errors), noise(graph, inputs, weight_errors)
     chosen: dict[str, np.ndarray] = {}
+    first = np.cumsum([0, *map(len, CANDIDATES.values())])[:-1]  # of the shares of each exponent
     for tensor, candidates in gains.items():
-        cost = costs[tensor].reshape(len(EXPONENTS), -1).min(1)
+        cost = np.minimum.reduceat(costs[tensor], first)
         cost = cost + sum(weight_costs[reader.outputs[0]] for reader in reading[tensor])
         best = int(np.argmin(cost))
         if best:

@@ -18,13 +18,11 @@ from converters.errors import CheckFailed
 from converters.native_logs import suppress_native_logs
 from converters.quantization.integer import without_divisions_by_zero, without_float_islands
 from converters.quantization.masks import fit_masks
-from converters.quantization.powers_of_two import with_powers_of_two
 from converters.tflite.graph import WEIGHTED, Graph, Operator
 from converters.tflite.versions import set_versions
 
 # TFLite runtimes up to 2.9 read a dense layer with a scale for each channel wrongly; NNAPI rejects it.
 DENSE_PER_TENSOR = "FULLY_CONNECTED"
-WEIGHTS = ("per_channel", "per_tensor", "per_tensor_pow2")
 MAX_BIAS_STEPS = {8: 2**30, 16: 2**40}  # half of the accumulator's range, int32 or 48 bits
 MAX_SUM_RATIO = 512
 MIN_SHARED_BY, NEAR_ONE = 16, 0.1  # see `_spread_rounding`
@@ -53,7 +51,7 @@ def full_integer(
     input_range: tuple[float, float],
     *,
     activation_bits: int = 8,
-    weights: str = "per_channel",
+    by_channel: bool = True,
 ) -> bytes:
     """The file with int8 weights and int8 or int16 activations, input and output.
 
@@ -62,7 +60,7 @@ def full_integer(
         ranges: minimum and maximum of each computed tensor, by name.
         input_range: the same for the model's input.
         activation_bits: 8, or 16: zero point 0 and biases in int64.
-        weights: one of `WEIGHTS`: their scales, see `converters.schemes.Int8`.
+        by_channel: whether the weights of a layer have a scale for each channel; those of a dense layer have one.
     """
     from ai_edge_quantizer.qtyping import QuantGranularity
 
@@ -76,15 +74,13 @@ def full_integer(
 
     def recipe(quantizer: Any) -> None:
         bits = activation_bits, 8
-        if weights == "per_channel":
+        if by_channel:
             quantizer.add_static_config(".*", "*", *bits)
         else:
             quantizer.add_static_config(".*", "*", *bits, weight_granularity=QuantGranularity.TENSORWISE)
         quantizer.add_static_config(".*", DENSE_PER_TENSOR, *bits, weight_granularity=QuantGranularity.TENSORWISE)
 
     content = _quantize(graph.to_bytes(), recipe, statistics)
-    if weights == "per_tensor_pow2":
-        content = with_powers_of_two(graph, content)
     if activation_bits != 8:
         return content
     graph = Graph(content)

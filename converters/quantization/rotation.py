@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.quantization.equalization import ChannelGroup, channel_groups
+from converters.quantization.equalization import ChannelGroup, centres, channel_groups, replace_constants
 from converters.quantization.sensitivity import PROBES, probed_sums
 from converters.quantization.tensorflow_graph import TensorflowGraph
 from converters.tflite.graph import WEIGHTED, Graph, Operator
@@ -85,7 +85,7 @@ def rotated(graph: TensorflowGraph, inputs: np.ndarray) -> tuple[bytes, frozense
             np.sum([moments[t].covariance for t in group.tensors], axis=0),
             random,
         )
-        for tensor, centre in _centres(group, moments).items():
+        for tensor, centre in centres(group, {t: moments[t].mean for t in group.tensors}).items():
             mixes[tensor] = _Mix(forward, backward, centre)
     names = frozenset(changed.name(tensor) for tensor in mixes)  # before packing renumbers the tensors
     for operator in changed.operators():
@@ -130,36 +130,21 @@ def _moments(graph: TensorflowGraph, inputs: np.ndarray, tensors: Sequence[int])
     return moments
 
 
-def _centres(group: ChannelGroup, moments: Mapping[int, _Moments]) -> dict[int, np.ndarray]:
-    """What becomes 0 in each channel: the mean, and 0 where a shift would change the padding of a window."""
-    centres: dict[int, np.ndarray] = {}
-    for writer in group.writers:
-        output = writer.outputs[0]
-        if not group.shiftable:
-            centres[output] = np.zeros_like(moments[output].mean)
-        elif writer.name in WEIGHTED:
-            centres[output] = moments[output].mean
-        else:
-            centres[output] = np.sum([centres[t] for t in writer.inputs if t in centres], axis=0)
-    return centres
-
-
 def _least_noise(
     derivatives: np.ndarray, covariance: np.ndarray, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """A and B of the formulas above, `(channels, channels)` each."""
     identity = np.eye(len(covariance))
-    s = derivatives + max(DAMPING * np.trace(derivatives) / len(identity), 1e-300) * identity
-    c = covariance + 1e-300 * identity
-    values, vectors = np.linalg.eigh(s)
+    if not np.trace(derivatives) > 0 or not np.trace(covariance) > 0:  # constant, or nothing depends on it
+        return identity, identity
+    values, vectors = np.linalg.eigh(derivatives + DAMPING * np.trace(derivatives) / len(identity) * identity)
     root, inverse_root = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
-    values, vectors = np.linalg.eigh(root @ c @ root)
+    values, vectors = np.linalg.eigh(root @ covariance @ root)
     values = np.maximum(values, LEAST * values.max())
     orthogonal = _uniform_diagonal(np.sqrt(values), random)
     backward = inverse_root @ vectors @ (values[:, None] ** 0.25 * orthogonal)
     forward = (orthogonal.T * values**-0.25) @ vectors.T @ root
     size = np.sqrt(np.mean(np.diag(forward @ covariance @ forward.T)))
-    size = size if size > 0 else 1.0
     return forward / size, backward * size
 
 
@@ -198,8 +183,4 @@ def _rewrite(graph: Graph, operator: Operator, of_input: _Mix | None, of_output:
     if of_output is not None:
         weights = np.tensordot(of_output.forward, weights, 1)
         bias = of_output.forward @ (bias - of_output.centre)
-    inputs = [operator.inputs[0]]
-    for old, values in zip(operator.inputs[1:3], (weights, bias), strict=True):
-        name = f"{graph.name(old)}/rotated_{operator.index}"  # layers may share a constant
-        inputs.append(graph.add_tensor(name, "FLOAT32", values.shape, values=values.astype(np.float32)))
-    graph.set_inputs(operator, inputs)
+    replace_constants(graph, operator, weights, bias, "rotated")
