@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from converters.tflite.graph import Graph, Operator
+from converters.tflite.layers import MASKED_BELOW
 
-MASKED = -30.0  # what a mask adds or writes is below; exp(-30) is 1e-13
+MASKED = -MASKED_BELOW  # what a mask adds or writes is below
 STEPS = {8: 256, 16: 32768}  # of the softmax's output, 0..1; all masked values of a row together get less than one step
 
 
@@ -49,11 +50,12 @@ def fit_masks(graph: Graph, ranges: dict[str, tuple[float, float]], activation_b
         name, values = graph.name(mask.logits), graph.values(mask.operator.inputs[mask.constant])
         if name not in ranges or not np.isfinite(ranges[name]).all():
             continue
-        kept = values[values > MASKED] if mask.operator.name == "ADD" else np.zeros(1)
+        adds = mask.operator.name == "ADD"
+        kept = values[values > MASKED] if adds else np.zeros(1)
         low, high = ranges[name][0] + float(kept.min(initial=0)), ranges[name][1] + float(kept.max(initial=0))
         row = graph.shape(mask.softmax.inputs[0])[-1]
         low -= math.log(row * STEPS[activation_bits])
-        masked = low if mask.operator.name != "ADD" else low - ranges[name][1]
+        masked = low - ranges[name][1] if adds else low
         if values.min() > masked:
             continue
         tensor = graph.add_tensor(f"{name}/mask_{mask.operator.index}", "FLOAT32", values.shape)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from edge_cv.models.heads import output_meaning
+from edge_cv.models import heads
 from edge_cv.training.devices import uses_xla
 
 if TYPE_CHECKING:
@@ -47,9 +47,8 @@ def split_network(network: keras.Model) -> SplitNetwork | None:
         return None
     if len(network.inputs) != 1 or network.outputs[0] is not head.output or len(head.input.shape) != 2:
         return None
-    features, dropout = head.input, 0.0
-    while isinstance(layer := features._keras_history.operation, keras.layers.Dropout):
-        features, dropout = layer.input, layer.rate
+    features = heads.features(network)
+    dropout = 0.0 if features is head.input else head.input._keras_history.operation.rate
     return SplitNetwork(_inference(network.inputs[0], features), head, dropout)
 
 
@@ -78,7 +77,7 @@ def compute_features(backbone: keras.Model, batches: Iterable[tuple[Any, Any]]) 
 def compute_logits(network: keras.Model, batches: Iterable[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """The outputs `(n, classes)` of images, and their targets, as `compute_features` returns features."""
     outputs, targets = compute_features(_inference(network.inputs[0], network.outputs[0]), batches)
-    return output_meaning(network).class_outputs(outputs), targets
+    return heads.output_meaning(network).class_outputs(outputs), targets
 
 
 def count_hits(logits: np.ndarray, targets: np.ndarray) -> tuple[int, int]:
