@@ -248,9 +248,9 @@ def test_an_unknown_option_is_refused_by_name(options):
 def test_the_file_is_made_of_all_images_and_of_their_mirror_images_where_these_help(pixels, monkeypatch, options):
     counts = []
 
-    def watched(float_content, content, inputs, *, damping):
+    def watched(float_content, content, inputs, **options):
         counts.append(len(inputs))
-        return correct(float_content, content, inputs, damping=damping)
+        return correct(float_content, content, inputs, **options)
 
     monkeypatch.setattr(candidates, "correct", watched)
     to_tflite(_uneven(), Int8(min_sqnr_db=-20, **options), calibration=pixels[:40])

@@ -181,11 +181,7 @@ def test_unknown_corrections_are_named():
 def test_run_gives_the_interpreters_own_outputs(small_model: keras.Model, pixels: np.ndarray):
     content = converters.to_tflite(small_model, "float32").content
     images = pixels[:5].astype(np.float32)
-    (outputs,) = run(content, [images])
-    np.testing.assert_allclose(outputs, predict(content, images), atol=1e-5)
-    (half,) = run(content, [images], half=True)
-    assert half.dtype.itemsize == 2
-    np.testing.assert_allclose(half.astype(np.float32), outputs, rtol=2**-8)
+    np.testing.assert_allclose(run(content, [images])[0], predict(content, images), atol=1e-5)
 
 
 @pytest.mark.slow

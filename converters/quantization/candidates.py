@@ -17,13 +17,13 @@ from converters.tflite.runtime import predict
 
 METHODS = ("gptq", "bias", "none")  # the most accurate first
 MIN_IMAGES = 2 * HELD_OUT  # with fewer, one image would decide: the plain file is returned
-MEMORY_BYTES = 1_000_000_000  # of activations held at once; models with larger ones are corrected on fewer images
+MEMORY_BYTES = 1_500_000_000  # of activations held at once; models with larger ones are corrected on fewer images
 # The least gain over the plain file: MARGIN_DB, and more where few images measure it. A smaller gain may be chance and
 # a loss on other images. Where correction works, it gains about 5 dB.
 MARGIN_DB, MARGIN_OF_FEW_DB = 1.5, 4.0
 # A candidate that is worse than the plain file by more, before correction, is only corrected with thorough effort.
 HOPELESS_DB = 1.0
-# How much better than the best so far a later candidate must be: less may be chance.
+# How much better a later candidate than the best so far must be, or how much worse mirror images: less may be chance.
 CLEARLY_DB = 0.7
 DAMPINGS = (4.0, 16.0)  # tried in this order
 MIRRORED_DAMPING = 24.0  # of the images and their mirror images
@@ -62,8 +62,8 @@ def best_candidate(
         method: the strongest correction that is tried: `gptq` (weights and biases), `bias` or `none`.
         damping: GPTQ's Hessian damping, see `correct`; None tries `DAMPINGS`.
         compared: how many of the first candidates are all tried, so that the best of them is taken.
-        thorough: whether the chosen candidate is made again with all images, and with their mirror images where these
-            help on the held-out images.
+        thorough: whether the chosen candidate is made again with all images and their mirror images; without these
+            where they are clearly worse on the held-out images.
 
     Returns:
         The file, and the candidate that it was made from: corrected by the method or by a weaker one, or the plain
@@ -105,11 +105,12 @@ def best_candidate(
         return plain.content, plain
     if thorough:
         mirrored = best.method, MIRRORED_DAMPING if damping is None else damping
-        helps = score(_corrected(best.candidate, with_mirror_images(given), *mirrored)) > best.score
-        images = with_mirror_images(inputs) if helps else inputs
+        reached = score(_corrected(best.candidate, with_mirror_images(given), *mirrored))
+        worse = reached < best.score - CLEARLY_DB
+        images = inputs if worse else with_mirror_images(inputs)
         candidate = best.make(images)
         if _is_accepted(candidate.content):
-            return _corrected(candidate, images, *(mirrored if helps else (best.method, best.damping))), candidate
+            return _corrected(candidate, images, *((best.method, best.damping) if worse else mirrored)), candidate
     return best.content, best.candidate
 
 

@@ -76,9 +76,7 @@ class Geometry:
     def mean_patch(self, values: np.ndarray, dequantize: Dequantizer) -> np.ndarray:
         """The mean patch over all outputs of all images, `(groups, 1, patch)`."""
         # Integers of 8 and 16 bits are summed in 32: the same mean as in float64, in less than half of the time.
-        mean = dequantize(
-            values.sum(0, dtype=np.int32) / len(values) if values.dtype.kind == "i" else values.mean(0, np.float32)
-        )
+        mean = dequantize(values.mean(0) if values.dtype.kind == "f" else values.sum(0, dtype=np.int32) / len(values))
         if self.window is None:
             return mean.reshape(-1, self.inputs).mean(0).reshape(1, 1, -1)
         counts, pads = zip(*(self.outputs(mean.shape[axis], axis) for axis in (0, 1)), strict=True)

@@ -16,8 +16,6 @@ from converters.tflite.runtime import interpreter
 class Walk:
     """Runs a graph operator by operator on all images; a tensor is kept until its last reader has run.
 
-    Computed float tensors are kept in bfloat16, in half of the memory: that rounds nearly 60 dB below the values.
-
     Attributes:
         graph: the graph, as it was at the beginning.
         operators: its operators.
@@ -36,7 +34,7 @@ class Walk:
         """Run the operators before this position that have not run yet."""
         while self._position < position:
             feeds = [self.values[tensor] for tensor in self._files.inputs[self._position]]
-            outputs = run(self._files.content(self._position), feeds, half=True)
+            outputs = run(self._files.content(self._position), feeds)
             self.values.update(zip(self.operators[self._position].outputs, outputs, strict=True))
             self._position += 1
             for tensor in [t for t in self.values if self._last_reader.get(t, -1) < self._position]:
@@ -47,20 +45,15 @@ class Walk:
         self._files.set_constant(operator, position, values)
 
 
-def run(content: bytes, feeds: Sequence[np.ndarray], *, half: bool = False) -> list[np.ndarray]:
-    """The outputs of a graph of batch 1, each `(n, ...)`, for inputs `(n, ...)`; with `half` bfloat16 for float32.
+def run(content: bytes, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a graph of batch 1, each `(n, ...)`, for inputs `(n, ...)`.
 
     The converter drops the batch axis of tensors of 1 x 1 pixel: such a tensor `(channels,)` is `(n, channels)` here.
     """
-    import ml_dtypes
-
     count = len(feeds[0])
     interpreters = [interpreter(content) for _ in range(max(1, min(os.cpu_count() or 1, count)))]
     results = [
-        np.empty(
-            (count, *(shape[1:] if shape[:1] == [1] else shape)),
-            ml_dtypes.bfloat16 if half and detail["dtype"] == np.float32 else detail["dtype"],
-        )
+        np.empty((count, *(shape[1:] if shape[:1] == [1] else shape)), detail["dtype"])
         for detail in interpreters[0].get_output_details()
         for shape in [detail["shape"].tolist()]
     ]
@@ -70,10 +63,10 @@ def run(content: bytes, feeds: Sequence[np.ndarray], *, half: bool = False) -> l
         inputs, outputs = at.get_input_details(), at.get_output_details()
         for image in range(first, count, len(interpreters)):
             for detail, feed in zip(inputs, feeds, strict=True):
-                at.tensor(detail["index"])()[...] = feed[image].reshape(detail["shape"])
+                at.set_tensor(detail["index"], feed[image].reshape(detail["shape"]))
             at.invoke()
             for detail, result in zip(outputs, results, strict=True):
-                # Views must be gone before the interpreter runs again.
+                # Copied from a view, which must be gone before the interpreter runs again.
                 result[image] = at.tensor(detail["index"])().reshape(result.shape[1:])
 
     with ThreadPoolExecutor(len(interpreters)) as pool:
@@ -88,6 +81,6 @@ def bytes_per_image(graph: Graph) -> int:
     alive, most = {graph.inputs[0]}, 1
     for operator in operators:
         alive.update(operator.outputs)
-        most = max(most, sum(3 * int(np.prod(graph.shape(t))) for t in alive))
+        most = max(most, sum(5 * int(np.prod(graph.shape(t))) for t in alive))
         alive = {t for t in alive if last_reader.get(t, -1) > operator.index}
     return most
