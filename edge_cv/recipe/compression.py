@@ -20,7 +20,6 @@ IMPORTANCE = ("sensitivity", "batch_norm", "l1")  # of channels
 # The length of fine-tuning where the recipe does not say it. A small set takes the steps, a large one the epochs.
 SPARSITY_STEPS = 400  # times the sparsity, where the zeros come during the training
 STEPS = 100  # of the other stages
-RECONSTRUCTED_RATE = 3e-4  # learning rate after a reconstruction; zeros that come during the training need about 1e-3
 EPOCHS = 3  # at least
 RECOVERY_EPOCHS = 5  # at least, after channels or weights are removed
 MOST_EPOCHS = 100
@@ -101,6 +100,10 @@ class FineTuning(Part):
         return dataclasses.replace(self, epochs=1, steps=None)
 
 
+# After a reconstruction; zeros that come during the training need a learning rate of about 1e-3.
+RECONSTRUCTED = FineTuning(learning_rate=3e-4, features=1.0, mixup=1.0)
+
+
 @renamed_fields(tuning="fine_tuning")
 @dataclass(frozen=True)
 class ChannelPrune(Part):
@@ -120,7 +123,7 @@ class ChannelPrune(Part):
     target: str = "macs"
     importance: str = "sensitivity"
     exclude: tuple[str, ...] = ()
-    fine_tuning: FineTuning = FineTuning(learning_rate=RECONSTRUCTED_RATE)
+    fine_tuning: FineTuning = RECONSTRUCTED
 
     def steps(self, steps_per_epoch: int) -> int:
         """The length of the training in steps."""
@@ -167,7 +170,7 @@ class Prune(Part):
     end_epoch: float | None = None
     pattern: str = "any"
     exclude: tuple[str, ...] = ()
-    fine_tuning: FineTuning = FineTuning(learning_rate=RECONSTRUCTED_RATE, features=1.0, mixup=1.0)
+    fine_tuning: FineTuning = RECONSTRUCTED
     engine: str = "keras"
     allocation: str = "lamp"
 
