@@ -17,7 +17,7 @@ from converters.tflite.runtime import predict
 
 METHODS = ("gptq", "bias", "none")  # the most accurate first
 MIN_IMAGES = 2 * HELD_OUT  # with fewer, one image would decide: the plain file is returned
-MEMORY_BYTES = 1_500_000_000  # of activations held at once; models with larger ones are corrected on fewer images
+MEMORY_BYTES = 1_200_000_000  # of activations held at once; models with larger ones are corrected on fewer images
 # The least gain over the plain file: MARGIN_DB, and more where few images measure it. A smaller gain may be chance and
 # a loss on other images. Where correction works, it gains about 5 dB.
 MARGIN_DB, MARGIN_OF_FEW_DB = 1.5, 4.0
