@@ -120,14 +120,15 @@ class Int8:
     Attributes:
         io: `int8`; `uint8`, for MediaPipe and camera bytes; or `float32`, quantized and dequantized inside.
         equalization: whether channels are equalized.
-        ranges: of activations: `mse`, the least mean square error, or `minmax`, from the smallest to the largest value.
+        ranges: of activations, and of weights with one scale a layer: `mse`, the least mean square error, or `minmax`,
+            from the smallest to the largest value.
         correction: `gptq`, weights and biases; `bias`, biases only, in a tenth of the time; or `none`.
         damping: GPTQ's Hessian damping, above 0; None tries a few values on held-out images.
-        effort: `normal`, or `high`, minutes instead of seconds: equalization also through RELU6, gains and ranges by
-            their effect on the outputs, more values of damping, and GPTQ also on mirror images; the most accurate file
-            on held-out images is kept.
+        effort: `normal`, or `high`, minutes instead of seconds: channels of linear tensors are mixed, others equalized
+            also through RELU6, with gains and ranges by their effect on the outputs, on the images and their mirror
+            images.
         weights: `per_channel`; `per_tensor`, one scale for all weights of a layer, which some NPUs require; or
-            `per_tensor_pow2`, a power of two.
+            `per_tensor_pow2`, a power of two. Both take some times as long, and use the mirror images too.
         min_sqnr_db: the conversion fails its check when the logits' SQNR against the source model is lower.
         min_integer_share: it fails as well when a smaller share of the operators, 0..1, is integer.
     """

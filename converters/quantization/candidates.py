@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from converters.calibration import HELD_OUT, held_out
+from converters.memory import return_freed_memory
 from converters.parity import sqnr_db
 from converters.quantization.gptq import correct
 from converters.quantization.walk import bytes_per_image
@@ -108,6 +109,7 @@ def best_candidate(
         reached = score(_corrected(best.candidate, with_mirror_images(given), *mirrored))
         worse = reached < best.score - CLEARLY_DB
         images = inputs if worse else with_mirror_images(inputs)
+        return_freed_memory()
         candidate = best.make(images)
         if _is_accepted(candidate.content):
             return _corrected(candidate, images, *((best.method, best.damping) if worse else mirrored)), candidate
