@@ -245,7 +245,7 @@ def test_an_unknown_option_is_refused_by_name(options):
 
 
 @pytest.mark.parametrize("options", [{"effort": "high"}, {"weights": "per_tensor"}])
-def test_the_file_is_made_of_all_images_and_of_their_mirror_images_where_these_help(pixels, monkeypatch, options):
+def test_the_file_is_made_of_all_images_and_their_mirror_images_unless_these_are_worse(pixels, monkeypatch, options):
     counts = []
 
     def watched(float_content, content, inputs, **options):
