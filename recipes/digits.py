@@ -14,13 +14,15 @@ RECIPE = Recipe(
     model=Model("mobilenet_v2", image_size=48, alpha=0.35, preprocessing={"resize_to": None}),
     data=Data(measure="digits", calibrate=None, calibration_images=200),
     fit=Fit(
-        epochs=25,
+        epochs=40,
         batch_size=64,
         learning_rate=0.1,
-        warmup_epochs=2,
+        warmup_epochs=4,
         batch_norm_momentum=0.9,
-        # a mirrored digit is another sign
-        augment=Augment(crop_scale=(0.7, 1.0), crop_ratio=(0.9, 1.1), flip=0.0, label_smoothing=0.1),
+        # slightly rotated, sheared or shifted digits too; a mirrored digit is another sign
+        augment=Augment(
+            crop_scale=(0.7, 1.0), crop_ratio=(0.9, 1.1), flip=0.0, randaugment=2, magnitude=6.0, label_smoothing=0.1
+        ),
     ),
     # trained from random weights, so that batch normalization's statistics are trained in compression too
     prune=Prune(sparsity=0.75, fine_tuning=FineTuning(epochs=6, learning_rate=1e-3, freeze_statistics=False)),
