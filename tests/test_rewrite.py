@@ -7,6 +7,7 @@ import pytest
 
 from converters import Int8, to_tflite
 from converters.float_model import convert_float
+from converters.parity import sqnr_db
 from converters.quantization.normalization import strip_normalization
 from converters.quantization.ranges import activation_ranges
 from converters.sources import open_source
@@ -115,3 +116,23 @@ def test_a_channel_of_bias_alone_keeps_its_value(kind, correction, pixels):
     conversion = to_tflite(model, Int8(correction=correction), calibration=pixels)
     logits = predict(conversion.content, pixels, pixel_offset=-128)
     assert logits[:, :2] == pytest.approx(np.broadcast_to([2.0, -1.5], (len(pixels), 2)), abs=0.05)
+
+
+@pytest.mark.parametrize("scheme", [Int8(correction="none"), Int8(), "int16x8"])
+def test_a_dead_layer_and_what_it_feeds_keep_their_values(scheme, pixels):
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((32, 32, 3))
+    x = layers.Conv2D(8, 3, activation="relu")(layers.Rescaling(1 / 127.5, -1)(image))
+    squeezed = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    dead = layers.Conv2D(4, 1, activation="relu", bias_initializer=keras.initializers.Constant(-10.0))(squeezed)
+    gate = layers.Conv2D(8, 1, activation="hard_sigmoid")(dead)
+    closed = layers.Conv2D(8, 1, activation="relu", bias_initializer=keras.initializers.Constant(-10.0))(squeezed)
+    shut = layers.Multiply()([x, closed])  # 0 everywhere
+    pooled = layers.GlobalAveragePooling2D()(layers.Add()([layers.Multiply()([x, gate]), shut]))
+    model = keras.Model(image, layers.Dense(5)(pooled))
+    conversion = to_tflite(model, scheme, calibration=pixels)
+    logits = predict(conversion.content, pixels, pixel_offset=conversion.pixel_offset)
+    assert sqnr_db(model.predict(pixels.astype(np.float32), verbose=0), logits) > 25

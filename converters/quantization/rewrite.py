@@ -25,6 +25,7 @@ from converters.tflite.versions import set_versions
 DENSE_PER_TENSOR = "FULLY_CONNECTED"
 MAX_BIAS_STEPS = {8: 2**30, 16: 2**40}  # half of the accumulator's range, int32 or 48 bits
 MAX_SUM_RATIO = 512
+MAX_PRODUCT_STEPS = 128  # steps of the result in one step of the products that are summed; XNNPACK requires under 256
 MIN_SHARED_BY, NEAR_ONE = 16, 0.1  # see `_spread_rounding`
 _quantizer_lock = threading.Lock()
 
@@ -67,6 +68,7 @@ def full_integer(
     graph = Graph(content)
     all_ranges = {**ranges, graph.name(graph.inputs[0]): input_range}
     fit_masks(graph, all_ranges, activation_bits)
+    _keep_steps_in_bounds(graph, all_ranges)
     _keep_biases_in_bounds(graph, all_ranges, activation_bits)
     _keep_sums_in_bounds(graph, all_ranges)
     _spread_rounding(graph, all_ranges)
@@ -89,6 +91,31 @@ def full_integer(
     without_divisions_by_zero(graph)
     set_versions(graph)
     return graph.to_bytes()
+
+
+def _keep_steps_in_bounds(graph: Graph, ranges: dict[str, tuple[float, float]]) -> None:
+    """Widen ranges far narrower than what their operator computes from, such as that of a dead layer, always 0.
+
+    Such a step would be far finer than the products that the operator sums, which the runtime refuses. A dead layer's
+    step is coarser than them, so that the biases of the next layer do not overflow.
+    """
+
+    def width(tensor: int) -> float:
+        values = graph.constant(tensor)
+        low, high = ranges.get(graph.name(tensor), (0.0, 0.0)) if values is None else (-np.abs(values).max(), 0.0)
+        return max(high, 0.0) - min(low, 0.0)
+
+    for operator in graph.operators():
+        name, own = graph.name(operator.outputs[0]), width(operator.outputs[0])
+        if name not in ranges:
+            continue
+        inputs = [width(tensor) for tensor in operator.inputs[:2] if tensor >= 0 and graph.dtype(tensor) == np.float32]
+        least = 0.0 if own else max(inputs, default=0.0)
+        if (operator.name in WEIGHTED or operator.name == "MUL") and len(inputs) == 2:
+            least = inputs[0] * inputs[1] / 127 * (1 / MAX_PRODUCT_STEPS if own else MAX_PRODUCT_STEPS)
+        if own < least:
+            low = min(ranges[name][0], 0.0)
+            ranges[name] = low, low + least
 
 
 def _keep_sums_in_bounds(graph: Graph, ranges: dict[str, tuple[float, float]]) -> None:
