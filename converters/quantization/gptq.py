@@ -31,7 +31,7 @@ from threadpoolctl import ThreadpoolController
 from converters.memory import return_freed_memory
 from converters.quantization.clusters import is_clustered
 from converters.quantization.layers import Dequantizer, QuantizedLayer, quantized_layer, ungrouped
-from converters.quantization.walk import Walk
+from converters.quantization.walk import Values, Walk
 from converters.tflite.graph import WEIGHTED, Graph, Operator
 from converters.tflite.runtime import interpreter, to_input
 
@@ -106,7 +106,7 @@ class _Inputs:
 
 
 def _layer_inputs(
-    operator: Operator, layer: QuantizedLayer, values: np.ndarray, dequantize: Dequantizer, *, samples: bool
+    operator: Operator, layer: QuantizedLayer, values: Values, dequantize: Dequantizer, *, samples: bool
 ) -> _Inputs:
     """The mean of a layer's input `values` and, where `samples` is true and they are not too large, its patches."""
     mean, patch = layer.geometry.mean_patch(values, dequantize), layer.weights.shape[2]
@@ -127,7 +127,7 @@ def _matching_layers(
 
 
 def _integers(
-    operator: Operator, layer: QuantizedLayer, quantized: np.ndarray, target: _Inputs, damping: float | None
+    operator: Operator, layer: QuantizedLayer, quantized: Values, target: _Inputs, damping: float | None
 ) -> dict[int, np.ndarray]:
     """Optimize one layer's weights and bias.
 

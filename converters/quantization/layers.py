@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from converters.quantization.activations import Activations
 from converters.tflite.graph import Graph, Operator
 
 VALUES_AT_ONCE = 2**20  # of patches that are gathered together; all at once they take several times the memory
@@ -35,7 +36,7 @@ class Geometry:
         count = -(-size // self.stride[axis])
         return count, max((count - 1) * self.stride[axis] + extent - size, 0) // 2
 
-    def patches(self, values: np.ndarray, count: int, seed: int, dequantize: Dequantizer) -> np.ndarray:
+    def patches(self, values: np.ndarray | Activations, count: int, seed: int, dequantize: Dequantizer) -> np.ndarray:
         """Patches of randomly drawn outputs.
 
         Args:
@@ -49,7 +50,7 @@ class Geometry:
         """
         images = len(values)
         if self.window is None:
-            rows = values.reshape(-1, self.inputs)
+            rows = np.asarray(values).reshape(-1, self.inputs)
             if len(rows) > max(images, count):  # a dense layer at each position, as in attention
                 rows = rows[np.random.default_rng(seed).choice(len(rows), max(images, count), replace=False)]
             return np.array(dequantize(rows[None]))
@@ -73,10 +74,15 @@ class Geometry:
             result[:, some] = dequantize(taken).transpose(2, 1, 0, 3)
         return result.reshape(self.groups, len(picked), -1)
 
-    def mean_patch(self, values: np.ndarray, dequantize: Dequantizer) -> np.ndarray:
+    def mean_patch(self, values: np.ndarray | Activations, dequantize: Dequantizer) -> np.ndarray:
         """The mean patch over all outputs of all images, `(groups, 1, patch)`."""
-        # Integers of 8 and 16 bits are summed in 32: the same mean as in float64, in less than half of the time.
-        mean = dequantize(values.mean(0) if values.dtype.kind == "f" else values.sum(0, dtype=np.int32) / len(values))
+        if isinstance(values, Activations):
+            mean = values.mean()
+        elif values.dtype.kind == "f":
+            mean = values.mean(0)
+        else:  # integers of 8 and 16 bits are summed in 32: as exact as float64, in less than half of the time
+            mean = values.sum(0, dtype=np.int32) / len(values)
+        mean = dequantize(mean)
         if self.window is None:
             return mean.reshape(-1, self.inputs).mean(0).reshape(1, 1, -1)
         counts, pads = zip(*(self.outputs(mean.shape[axis], axis) for axis in (0, 1)), strict=True)

@@ -8,9 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from converters.quantization.activations import Activations
 from converters.tflite.graph import Graph
 from converters.tflite.operator_files import OperatorFiles
 from converters.tflite.runtime import interpreter
+
+LEAST_COMPACT = 4096  # values an image, of a float tensor that is held in 16 bits
+Values = np.ndarray | Activations
 
 
 class Walk:
@@ -21,6 +25,8 @@ class Walk:
         operators: its operators.
         values: the tensors that are still to be read, each `(n, ...)`.
     """
+
+    values: dict[int, Values]
 
     def __init__(self, graph: Graph, inputs: np.ndarray) -> None:
         self.graph = graph
@@ -45,15 +51,15 @@ class Walk:
         self._files.set_constant(operator, position, values)
 
 
-def run(content: bytes, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The outputs of a graph of batch 1, each `(n, ...)`, for inputs `(n, ...)`.
+def run(content: bytes, feeds: Sequence[Values]) -> list[Values]:
+    """The outputs of a graph of batch 1, each `(n, ...)`, for inputs `(n, ...)`. Large float ones take 16 bits a value.
 
     The converter drops the batch axis of tensors of 1 x 1 pixel: such a tensor `(channels,)` is `(n, channels)` here.
     """
     count = len(feeds[0])
     interpreters = [interpreter(content) for _ in range(max(1, min(os.cpu_count() or 1, count)))]
-    results = [
-        np.empty((count, *(shape[1:] if shape[:1] == [1] else shape)), detail["dtype"])
+    results: list[Values] = [
+        _empty((count, *(shape[1:] if shape[:1] == [1] else shape)), detail["dtype"])
         for detail in interpreters[0].get_output_details()
         for shape in [detail["shape"].tolist()]
     ]
@@ -74,6 +80,11 @@ def run(content: bytes, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
     return results
 
 
+def _empty(shape: tuple[int, ...], dtype: type) -> Values:
+    large = dtype == np.float32 and np.prod(shape[1:]) >= LEAST_COMPACT
+    return Activations.empty(shape) if large else np.empty(shape, dtype)
+
+
 def bytes_per_image(graph: Graph) -> int:
     """The most memory, in bytes, that one image's activations take while a float graph and its int8 form are walked."""
     operators = list(graph.operators())
@@ -81,6 +92,6 @@ def bytes_per_image(graph: Graph) -> int:
     alive, most = {graph.inputs[0]}, 1
     for operator in operators:
         alive.update(operator.outputs)
-        most = max(most, sum(5 * int(np.prod(graph.shape(t))) for t in alive))
+        most = max(most, sum(3 * int(np.prod(graph.shape(t))) for t in alive))
         alive = {t for t in alive if last_reader.get(t, -1) > operator.index}
     return most
