@@ -153,3 +153,13 @@ def test_photos_without_labels_get_the_classes_of_their_teacher(tmp_path):
     assert splits.test.labels.tolist() == [0, 0, 1, 1]
     with pytest.raises(InputError, match="each image to train on must have a label"):
         split_for_training(measured, None, 4, **options)
+    photos(tmp_path / "held_out", ["0.png", "1.png"])
+    options["validation"] = str(tmp_path / "held_out")
+    assert split_for_training(measured, None, 4, taught_classes=classes, **options).validation.classes == classes
+
+
+def test_photos_to_validate_labels_on_must_have_some(tmp_path):
+    measured = pictures(tmp_path / "measured")
+    photos(tmp_path / "held_out", ["0.png", "1.png"])
+    with pytest.raises(InputError, match=r"photos of fit.validation must have labels. Received: none in .*held_out"):
+        split_for_training(measured, None, 4, validation=str(tmp_path / "held_out"))

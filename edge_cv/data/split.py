@@ -11,7 +11,7 @@ import numpy as np
 from converters.errors import InputError
 from edge_cv.data.class_counts import check_trainable
 from edge_cv.data.opening import open_samples, splits_of
-from edge_cv.data.samples import Samples
+from edge_cv.data.samples import UNKNOWN, Samples
 from edge_cv.data.subsets import check_disjoint, split_by_name
 
 CALIBRATION_SHARE = 0.2  # of photos that serve for both calibration and test
@@ -114,7 +114,8 @@ def split_for_training(
         training = open_samples(train, classes=classes)
     else:
         training = open_samples(source, "train", classes, seed=seed)
-    if taught_classes and not training.classes:
+    taught = bool(taught_classes) and not training.classes
+    if taught:
         training = dataclasses.replace(training, classes=tuple(taught_classes))
     else:
         check_trainable(training)
@@ -122,6 +123,10 @@ def split_for_training(
     if validation is not None:
         split = "validation" if "validation" in splits_of(validation) else None
         validating = open_samples(validation, split, training.classes)
+        if taught and not validating.classes:
+            validating = dataclasses.replace(validating, classes=training.classes)
+        elif (validating.labels == UNKNOWN).all():
+            raise InputError(f"photos of fit.validation must have labels. Received: none in {validating.name}")
     elif train is None and "validation" in splits_of(measure) and test_split != "validation":
         validating = open_samples(source, "validation", training.classes)
     else:
