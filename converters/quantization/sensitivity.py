@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from converters.memory import return_freed_memory
-from converters.quantization.ranges import ChannelStatistics, Ranges
+from converters.quantization.ranges import ChannelStatistics, Ranges, activations_of
 from converters.quantization.tensorflow_graph import TensorflowGraph
 
 PROBES = 2  # random v for each image
 BATCH = 4  # images of one backward pass
 ONE_SIDED = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35)  # shares of a range whose other end is 0
 TWO_SIDED = (1.0, 0.85, 0.7, 0.55, 0.42)  # of each end of any other range
+BELOW_ACTIVATED = (1.0, 0.5, 0.25, 0.12, 0.06, 0.03)  # of the low end of a tensor that only an activation reads
 LOWEST = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the low end of the logits, whose largest decides the class
 
 CHANNEL = (1.1, 0.85, 0.65)  # of the distance from a channel's mean to each end of its range
@@ -130,9 +131,11 @@ def _logits(graph: TensorflowGraph) -> int:
     return last.inputs[0] if last.outputs[0] == output and last.name in ("SOFTMAX", "LOGISTIC") else output
 
 
-def narrowed(low: float, high: float) -> list[tuple[float, float]]:
-    """Candidates for a tensor's range: with 0, narrower and narrower."""
+def narrowed(low: float, high: float, *, activated: bool = False) -> list[tuple[float, float]]:
+    """Candidates for a tensor's range: with 0, narrower and narrower; `activated` where only an activation reads it."""
     low, high = min(low, 0.0), max(high, 0.0)
+    if activated:
+        return [(low * below, high * above) for below in BELOW_ACTIVATED for above in TWO_SIDED]
     if low == 0 or high == 0:
         return [(low * share, high * share) for share in ONE_SIDED]
     shares = [(below, above) for below in TWO_SIDED for above in TWO_SIDED if 0.75 < below / above < 1.35]
@@ -194,8 +197,9 @@ def least_noise_ranges(graph: TensorflowGraph, inputs: np.ndarray, ranges: Range
         inputs: `(n, height, width, channels)`; better not those of `ranges`.
         ranges: minimum and maximum of each computed tensor, by name.
     """
+    activated = activations_of(graph.graph)
     candidates = {
-        operator.outputs[0]: narrowed(*ranges[name])
+        operator.outputs[0]: narrowed(*ranges[name], activated=name in activated)
         for operator in graph.operators
         for name in [graph.graph.name(operator.outputs[0])]
         if name in ranges and ranges[name][0] < ranges[name][1] and operator.name not in FIXED
