@@ -67,16 +67,17 @@ def main() -> None:
     print(f"{machine['cpu']}, {machine['cores']} cores, VNNI: {machine['int8_dot_product']}; {machine['versions']}")
     splits = split_for_evaluation(arguments.data, None, 100)
     test, calibration = splits.test, splits.calibration
-    preprocessing = models.preprocessing(Path(arguments.model).stem)
+    model = opened(arguments.model)
+    preprocessing = models.preprocessing(Path(arguments.model).stem, model.input_shape[1])
     calibration_pixels = np.stack([pixels for pixels, _ in calibration.pixels(preprocessing)])
     photos = list(test.pixels(preprocessing))
     pixels, labels = np.stack([p for p, _ in photos]), np.array([label for _, label in photos])
-    print(f"{arguments.model}: calibrated on {len(calibration_pixels)} photos, measured on {len(pixels)} others\n")
+    print(f"{arguments.model}: calibrated on {len(calibration_pixels)} photos, measured on {len(pixels)} others")
 
-    model = opened(arguments.model)
     source = open_source(model)
     float_model = convert_float(source)
     normalized = strip_normalization(float_model, preprocessing)
+    print_channels(normalized.content, normalized.normalize(calibration_pixels))
     reference = predict(float_model.content, pixels)
     table = Table(reference, labels)
     table.row("float32", 0, float_model.content, reference)
@@ -111,6 +112,24 @@ def main() -> None:
     print("latency at one thread, medians of single inferences, measured alternately")
     for name, milliseconds in zip(files, medians_ms(list(files.values())), strict=True):
         print(f"  {name:18} {milliseconds:8.3f} ms")
+
+
+def print_channels(content: bytes, inputs: np.ndarray) -> None:
+    """What tells a trained network, hard to quantize, from a random one: ranges of channels, and those without any."""
+    from converters.quantization.ranges import observe
+    from converters.tflite.graph import WEIGHTED, Graph
+
+    graph = Graph(content)
+    layers = frozenset(graph.name(o.outputs[0]) for o in graph.operators() if o.name in WEIGHTED)
+    statistics = observe(content, inputs, layers)[1]
+    widths = [statistics[name].high - statistics[name].low for name in layers]
+    ratios = [width.max() / max(np.median(width), 1e-3 * width.max()) for width in widths if width.max() > 0]
+    dead = np.concatenate([width <= 1e-6 * max(width.max(), 1e-30) for width in widths])
+    print(
+        f"activations: a layer's widest channel has {np.median(ratios):.1f} times the range of its median channel "
+        f"(median of {len(ratios)} layers; in a tenth {np.percentile(ratios, 90):.1f} and more), {dead.mean():.1%} "
+        "of all channels are dead\n"
+    )
 
 
 def opened(model: str) -> Any:
