@@ -84,12 +84,12 @@ def main() -> None:
 
     centre = 127 if "lite" in arguments.model else 127.5
     seconds, plain = timed(lambda: tensorflow_int8(model, calibration_pixels, centre=centre))
-    table.row("TensorFlow", seconds, plain, predict(plain, pixels, pixel_offset=-128))
+    table.row("TensorFlow", seconds, plain, outputs_of(plain, pixels, pixel_offset=-128))
     for name, algorithm in (("min-max", "MIN_MAX_UNIFORM_QUANT"), ("MSE", "MSE")):
         seconds, made = timed(
             lambda a=algorithm: ai_edge_int8(normalized.content, normalized.normalize(calibration_pixels), a)
         )
-        table.row(f"ai-edge {name}", seconds, made, predict(made, normalized.normalize(pixels)))
+        table.row(f"ai-edge {name}", seconds, made, outputs_of(made, normalized.normalize(pixels)))
     seconds, made = timed(lambda: to_onnx(source, "int8", calibration=calibration_pixels).content)
     table.row("ONNX Runtime", seconds, made, predict_onnx(made, pixels))
     if arguments.openvino:
@@ -98,8 +98,8 @@ def main() -> None:
         table.row("OpenVINO, NNCF", seconds, b"", outputs)
     if arguments.per_tensor:
         seconds, made = timed(lambda: tensorflow_int8(model, calibration_pixels, centre=centre, by_channel=False))
-        table.row("TF, per tensor", seconds, made, predict(made, pixels, pixel_offset=-128))
-    files = {"TensorFlow int8": plain}
+        table.row("TF, per tensor", seconds, made, outputs_of(made, pixels, pixel_offset=-128))
+    files = {} if outputs_of(plain, pixels[:1], pixel_offset=-128) is None else {"TensorFlow int8": plain}
     for name in arguments.schemes.split(","):
         scheme = scheme_of(name)
         seconds, conversion = timed(lambda s=scheme: to_tflite(source, s, calibration=calibration_pixels))
@@ -112,6 +112,17 @@ def main() -> None:
     print("latency at one thread, medians of single inferences, measured alternately")
     for name, milliseconds in zip(files, medians_ms(list(files.values())), strict=True):
         print(f"  {name:18} {milliseconds:8.3f} ms")
+
+
+def outputs_of(content: bytes, images: np.ndarray, pixel_offset: int | None = None) -> np.ndarray | None:
+    """The outputs of a TFLite file; None where the runtime refuses it."""
+    from converters.errors import InputError
+    from converters.tflite.runtime import predict
+
+    try:
+        return predict(content, images, pixel_offset=pixel_offset)
+    except InputError:
+        return None
 
 
 def print_channels(content: bytes, inputs: np.ndarray) -> None:
@@ -162,11 +173,14 @@ class Table:
         self._reference, self._labels = reference, labels
         print("made by             SQNR      agreement (95 % interval)   top-1     bytes        integer     seconds")
 
-    def row(self, name: str, seconds: float, content: bytes, outputs: np.ndarray) -> None:
+    def row(self, name: str, seconds: float, content: bytes, outputs: np.ndarray | None) -> None:
         from converters.parity import sqnr_db
         from converters.tflite.graph import Graph, count_operators
         from edge_cv.evaluation import wilson_interval
 
+        if outputs is None:
+            print(f"{name:18} the runtime refuses the file", flush=True)
+            return
         agreed = int((outputs.argmax(1) == self._reference.argmax(1)).sum())
         low, high = wilson_interval(agreed, len(outputs))
         integer = "{}/{}".format(*count_operators(Graph(content))) if content[4:8] == b"TFL3" else ""
