@@ -11,12 +11,16 @@
 
 MobileNetV2's wheel has the layers, trained on ImageNet, without the classifier. The classifier is fitted here by ridge
 regression, in closed form, to the logits of EfficientNet-Lite2 on the photos and on their mirror images: its answers
-are good on these photos only. The other two are beginnings, which `edge-cv run distill` makes into classifiers on other
+are good on these photos only. The other two are beginnings, which `edge-cv run distill` makes into classifiers of other
 photos: MobileNetV3 Large of width 0.75 has the layers of a detector trained on COCO's photos, all but the last ones;
 EfficientNet-B0 has the layers of EfficientNet-Lite0, with open gates of squeeze-and-excitation.
 
-    edge-cv run distill --set fit.data=PHOTOS --set model.weights=start_v3.keras --set model.alpha=0.75 --out runs/v3
+    edge-cv run distill --set fit.data=PHOTOS --set model.weights=start_b0.keras --set model.name=efficientnet_b0 \\
+        --set fit.batch_size=32 --set fit.batch_norm_momentum=0.9 --set fit.learning_rate=2e-4 --set fit.epochs=10
+    edge-cv run distill --set fit.data=PHOTOS --set model.weights=start_v3.keras --set model.alpha=0.75 \\
+        --set fit.batch_size=32 --set fit.batch_norm_momentum=0.9 --set fit.epochs=100 --set fit.validation=SOME
 
+SOME are photos like those trained on: where each class has one photo, no other photos can choose the epoch.
 So agreement and SQNR mean something, top-1 less; the benchmark prints by what one can tell a trained network. The files
 are by-products, not part of the project.
 """
