@@ -121,7 +121,8 @@ class Int8:
         io: `int8`; `uint8`, for MediaPipe and camera bytes; or `float32`, quantized and dequantized inside.
         equalization: whether channels are equalized.
         ranges: of activations, and of weights with one scale a layer: `mse`, the least mean square error, or `minmax`,
-            from the smallest to the largest value.
+            from the smallest to the largest value. Where only an activation such as swish reads a tensor, the error is
+            that of the activation's result.
         correction: `gptq`, weights and biases; `bias`, biases only, in a tenth of the time; or `none`.
         damping: GPTQ's Hessian damping, above 0; None tries a few values on held-out images.
         effort: `normal`, or `high`, minutes instead of seconds: channels of linear tensors are mixed, others equalized
