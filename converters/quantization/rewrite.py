@@ -102,7 +102,9 @@ def _keep_steps_in_bounds(graph: Graph, ranges: dict[str, tuple[float, float]]) 
 
     def width(tensor: int) -> float:
         values = graph.constant(tensor)
-        low, high = ranges.get(graph.name(tensor), (0.0, 0.0)) if values is None else (-np.abs(values).max(), 0.0)
+        if values is not None:
+            return float(np.abs(values).max(initial=0))
+        low, high = ranges.get(graph.name(tensor), (0.0, 0.0))
         return max(high, 0.0) - min(low, 0.0)
 
     for operator in graph.operators():
@@ -110,9 +112,11 @@ def _keep_steps_in_bounds(graph: Graph, ranges: dict[str, tuple[float, float]]) 
         if name not in ranges:
             continue
         inputs = [width(tensor) for tensor in operator.inputs[:2] if tensor >= 0 and graph.dtype(tensor) == np.float32]
-        least = 0.0 if own else max(inputs, default=0.0)
+        least = 0.0
         if (operator.name in WEIGHTED or operator.name == "MUL") and len(inputs) == 2:
             least = inputs[0] * inputs[1] / 127 * (1 / MAX_PRODUCT_STEPS if own else MAX_PRODUCT_STEPS)
+        if not own and not least:
+            least = max(inputs, default=0.0)
         if own < least:
             low = min(ranges[name][0], 0.0)
             ranges[name] = low, low + least
