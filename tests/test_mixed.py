@@ -107,3 +107,29 @@ def test_bad_budgets_are_rejected(fields, message):
 def test_too_few_images_to_measure_on_are_rejected(small_model, pixels):
     with pytest.raises(InputError, match=r"at least 8 images .* Received: 7"):
         to_tflite(small_model, "mixed", calibration=pixels[:7])
+
+
+@pytest.mark.parametrize("kind", ["float32", "int16"])
+@pytest.mark.parametrize("activation", ["swish", "hard_swish"])
+def test_a_wide_layer_keeps_its_activation_wide(activation: str, kind: str, pixels: np.ndarray):
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((32, 32, 3))
+    x = layers.Conv2D(8, 3, activation=activation, name="first")(layers.Rescaling(1 / 127.5, -1)(image))
+    x = layers.Conv2D(8, 3, activation=activation, name="second")(x)
+    model = keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)))
+    normalized = strip_normalization(convert_float(open_source(model)), None)
+    inputs = normalized.normalize(pixels)
+    int8, float_content = Int8(correction="none").files(normalized, inputs)
+    layer = next(op for op in Graph(float_content).operators() if op.name == "CONV_2D")
+    graph = Graph(widened(float_content, int8, [Graph(float_content).name(layer.outputs[0])], kind=kind))
+    (product, *others) = [op for op in graph.operators() if op.name in ("MUL", "HARD_SWISH")]
+    assert all(graph.dtype(tensor) == np.float32 for tensor in (*product.inputs, *product.outputs))
+    assert all(graph.dtype(op.outputs[0]) == np.int8 for op in others)
+    errors = alone(float_content, int8, inputs)
+    assert not {graph.name(product.outputs[0])} & set(errors)
+    wanted = predict(float_content, inputs)
+    wide = predict(graph.to_bytes(), inputs)
+    assert sqnr_db(wanted, wide) > sqnr_db(wanted, predict(int8, inputs)) - 1

@@ -1,7 +1,8 @@
 """Mixed precision: the search for the layers of an int8 file that must stay wide.
 
 1. Each layer alone is quantized in the float graph; the layers are ranked by the error of the logits.
-2. The most sensitive layers, more and more of them, are kept wide in the int8 file until a budget holds.
+2. The most sensitive layers, more and more of them, are kept wide in the int8 file until a budget holds. A layer's
+   activation, such as swish, is kept wide with it: in int8 it would round the layer's output after all.
 
 Every file on the way is measured, so that the result includes the trade-off.
 """
@@ -18,12 +19,13 @@ import numpy as np
 from converters.errors import InputError
 from converters.float_model import output_meaning
 from converters.parity import compare, sqnr_db
+from converters.quantization.ranges import activations_of
 from converters.tflite.graph import WEIGHTED, Graph, Operator
 from converters.tflite.runtime import interpreter, predict
 from converters.tflite.versions import set_versions
 
 TRIAL_IMAGES = 8  # enough to rank the layers
-MAX_TRIALS = 60  # only the layers with the most weights are ranked
+MAX_TRIALS = 200  # only the layers with the most weights are ranked
 LATENCY_RUNS = 15
 # Operators with kernels for int16 activations, where all computed inputs and outputs are int16.
 INT16_KERNELS = (*WEIGHTED, "ADD", "MEAN")
@@ -125,10 +127,13 @@ def alone(float_content: bytes, int8_content: bytes, inputs: np.ndarray) -> dict
         integers = [t for t in (*twin.inputs, *twin.outputs) if quantized.quantization(t) is not None]
         return len(twin.outputs) == 1 and twin.outputs[0] in integers and len(integers) > 1
 
-    operators = [operator for operator in graph.operators() if can_be_wide(operator)]
+    followers = _activations(quantized)
+    operators = [o for o in graph.operators() if can_be_wide(o) and graph.name(o.outputs[0]) not in followers]
 
     def weights(operator: Operator) -> int:
-        return max((int(np.prod(graph.shape(t))) for t in operator.inputs[1:2] if t >= 0), default=0)
+        return max(
+            (int(np.prod(graph.shape(t))) for t in operator.inputs[1:2] if graph.constant(t) is not None), default=0
+        )
 
     operators = sorted(operators, key=weights, reverse=True)[:MAX_TRIALS]
     reference = predict(float_content, inputs)
@@ -185,7 +190,24 @@ def widened(float_content: bytes, int8_content: bytes, names: Sequence[str], *, 
     """
     if not names:
         return int8_content
-    return _Widening(Graph(float_content), Graph(int8_content), frozenset(names), kind).content()
+    graph = Graph(int8_content)
+    return _Widening(Graph(float_content), graph, _with_activations(graph, names), kind).content()
+
+
+def _with_activations(graph: Graph, names: Sequence[str]) -> frozenset[str]:
+    """The names of layers' outputs, and of the outputs of the activations that read them."""
+    return frozenset(names) | {name for name, layer in _activations(graph).items() if layer in names}
+
+
+def _activations(graph: Graph) -> dict[str, str]:
+    """For the output of each activation after a weighted layer the name of the layer's output."""
+    readers, activated = graph.readers(), activations_of(graph)
+    return {
+        graph.name(reader.outputs[0]): graph.name(operator.outputs[0])
+        for operator in graph.operators()
+        if operator.name in WEIGHTED and graph.name(operator.outputs[0]) in activated
+        for reader in readers[operator.outputs[0]]
+    }
 
 
 class _Widening:
