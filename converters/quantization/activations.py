@@ -41,7 +41,7 @@ class Activations:
     def __setitem__(self, image: int, values: np.ndarray) -> None:
         """Store one image's values."""
         scale = np.float32(max(values.max(), -values.min()) / LARGEST)
-        if not 0 < scale < np.inf:  # all zeros; a value that is not finite
+        if not np.finfo(np.float32).tiny < scale < np.inf:  # all but zero; a value that is not finite
             scale = np.float32(1)
         scaled = values * (1 / scale)
         self.integers[image] = np.rint(scaled, out=scaled)
