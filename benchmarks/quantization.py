@@ -84,7 +84,8 @@ def main() -> None:
 
     centre = 127 if "lite" in arguments.model else 127.5
     seconds, plain = timed(lambda: tensorflow_int8(model, calibration_pixels, centre=centre))
-    table.row("TensorFlow", seconds, plain, outputs_of(plain, pixels, pixel_offset=-128))
+    plain_outputs = outputs_of(plain, pixels, pixel_offset=-128)
+    table.row("TensorFlow", seconds, plain, plain_outputs)
     for name, algorithm in (("min-max", "MIN_MAX_UNIFORM_QUANT"), ("MSE", "MSE")):
         seconds, made = timed(
             lambda a=algorithm: ai_edge_int8(normalized.content, normalized.normalize(calibration_pixels), a)
@@ -99,7 +100,7 @@ def main() -> None:
     if arguments.per_tensor:
         seconds, made = timed(lambda: tensorflow_int8(model, calibration_pixels, centre=centre, by_channel=False))
         table.row("TF, per tensor", seconds, made, outputs_of(made, pixels, pixel_offset=-128))
-    files = {} if outputs_of(plain, pixels[:1], pixel_offset=-128) is None else {"TensorFlow int8": plain}
+    files = {} if plain_outputs is None else {"TensorFlow int8": plain}
     for name in arguments.schemes.split(","):
         scheme = scheme_of(name)
         seconds, conversion = timed(lambda s=scheme: to_tflite(source, s, calibration=calibration_pixels))
@@ -126,7 +127,7 @@ def outputs_of(content: bytes, images: np.ndarray, pixel_offset: int | None = No
 
 
 def print_channels(content: bytes, inputs: np.ndarray) -> None:
-    """What tells a trained network, hard to quantize, from a random one: ranges of channels, and those without any."""
+    """Print by what a trained network differs from a random one: uneven ranges of channels, and dead channels."""
     from converters.quantization.ranges import observe
     from converters.tflite.graph import WEIGHTED, Graph
 
