@@ -99,6 +99,7 @@ def test_few_images_get_more_epochs_unless_the_epochs_are_set():
     assert [phase.epochs for phase in recipe.fit.for_steps(4).all_phases()] == [2, 3]
     assert recipes.fine_tuning(epochs=3).for_steps(4).epochs == 3
     assert [phase.epochs for phase in tuned.quick().for_steps(4).all_phases()] == [1, 1]
+    assert (tuned.ema, tuned.quick().ema) == (0.985, None)  # the average of a few steps is the untrained head's
 
 
 @pytest.mark.parametrize("setting", ["fit.phases[1].epochs=5", "fit.phases.epochs=5", "fit.phases[0]=5"])

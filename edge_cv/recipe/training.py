@@ -259,10 +259,11 @@ class Fit(Phase):
             )
 
     def quick(self) -> Fit:
-        """The same phases with one epoch each, on at most 256 images."""
+        """The same phases with one epoch each, on at most 256 images: too few steps for an average of the weights."""
         phases = tuple(dataclasses.replace(phase, epochs=1, least_steps=0) for phase in self.phases)
         images, batch_size = min(256, self.images or 256), min(32, self.batch_size)
-        return dataclasses.replace(self, phases=phases, epochs=1, least_steps=0, images=images, batch_size=batch_size)
+        few = dataclasses.replace(self, phases=phases, epochs=1, least_steps=0, images=images, batch_size=batch_size)
+        return dataclasses.replace(few, ema=None)
 
     def for_steps(self, steps: int) -> Fit:
         """The same settings with the `epochs` that `least_steps` makes of them.
@@ -283,7 +284,8 @@ def fine_tuning(**fields: Any) -> Fit:
 
     Batch normalization keeps its statistics, scales and offsets: a few hundred images estimate them worse than the
     millions of the pretraining. A hundred steps of 16 images were no worse than a hundred of 32 on five small sets, in
-    less time (docs/results.md).
+    less time. The average of the weights over the last steps keeps more of the pretraining than the last weights: it
+    is better where the images are like those of ImageNet, and little worse where they are not (docs/results.md).
 
     Args:
         fields: fields of `Fit` that replace the defaults of this function.
@@ -302,7 +304,8 @@ def fine_tuning(**fields: Any) -> Fit:
         "optimizer": "adamw",
         "weight_decay": 0.01,
         "batch_size": 16,
-        "augment": Augment(crop_scale=(0.35, 1.0), label_smoothing=0.1),
+        "ema": 0.985,
+        "augment": Augment(crop_scale=(0.35, 1.0)),
         "probe": "compare",
     }
     return Fit(**defaults | fields)
