@@ -262,8 +262,9 @@ class Fit(Phase):
         """The same phases with one epoch each, on at most 256 images: too few steps for an average of the weights."""
         phases = tuple(dataclasses.replace(phase, epochs=1, least_steps=0) for phase in self.phases)
         images, batch_size = min(256, self.images or 256), min(32, self.batch_size)
-        few = dataclasses.replace(self, phases=phases, epochs=1, least_steps=0, images=images, batch_size=batch_size)
-        return dataclasses.replace(few, ema=None)
+        return dataclasses.replace(
+            self, phases=phases, epochs=1, least_steps=0, images=images, batch_size=batch_size, ema=None
+        )
 
     def for_steps(self, steps: int) -> Fit:
         """The same settings with the `epochs` that `least_steps` makes of them.
