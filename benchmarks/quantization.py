@@ -4,12 +4,13 @@
     python benchmarks/quantization.py --data FOLDER --openvino ENV/bin/python     with OpenVINO and NNCF as well
     python benchmarks/quantization.py --data FOLDER --model mobilenet_v2.keras    of benchmarks/hard_model.py
     python benchmarks/quantization.py --data FOLDER --schemes int8,int8:effort=high,int8:weights=per_tensor --per-tensor
+    python benchmarks/quantization.py --data FOLDER --schemes int8,int8:calibration=none
 
-FOLDER has a labels.csv of calibration and test photos. Peers: TensorFlow's converter, ai-edge-quantizer (min-max and
-MSE), ONNX Runtime's quantizer, and OpenVINO with NNCF, which needs a separate environment (python -m venv ENV;
-ENV/bin/pip install nncf openvino onnx). Each gets the model in the form that suits it best: without its normalization
-where it would quantize that. SQNR is that of the logits against the float model's on the test photos; agreement is with
-its top-1, with the 95 % interval.
+FOLDER has a labels.csv of calibration and test photos; `calibration=none` takes the sample photos of packages instead
+of the former. Peers: TensorFlow's converter, ai-edge-quantizer (min-max and MSE), ONNX Runtime's quantizer, and
+OpenVINO with NNCF, which needs a separate environment (python -m venv ENV; ENV/bin/pip install nncf openvino onnx).
+Each gets the model in the form that suits it best: without its normalization where it would quantize that. SQNR is that
+of the logits against the float model's on the test photos; agreement is with its top-1, with the 95 % interval.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def main() -> None:
     from converters.sources import open_source
     from converters.tflite.runtime import predict, predict_onnx
     from edge_cv import models
+    from edge_cv.data import sample_calibration
     from edge_cv.data.split import split_for_evaluation
     from edge_cv.evaluation import describe_environment
 
@@ -102,8 +104,11 @@ def main() -> None:
         table.row("TF, per tensor", seconds, made, outputs_of(made, pixels, pixel_offset=-128))
     files = {} if plain_outputs is None else {"TensorFlow int8": plain}
     for name in arguments.schemes.split(","):
-        scheme = scheme_of(name)
-        seconds, conversion = timed(lambda s=scheme: to_tflite(source, s, calibration=calibration_pixels))
+        scheme, no_photos = scheme_of(name)
+        images = calibration_pixels
+        if no_photos:
+            images = np.stack([pixels for pixels, _ in sample_calibration().pixels(preprocessing)])
+        seconds, conversion = timed(lambda s=scheme, c=images: to_tflite(source, s, calibration=c))
         outputs = predict(conversion.content, pixels, pixel_offset=conversion.pixel_offset)
         table.row(f"ours {name}", seconds, conversion.content, outputs)
         files[f"ours {name}"] = conversion.content
@@ -153,12 +158,14 @@ def opened(model: str) -> Any:
     return keras.models.load_model(model) if model.endswith(".keras") else models.build(model, weights="imagenet")
 
 
-def scheme_of(text: str) -> Any:
-    """The scheme of a name and options, such as `int8:effort=high:weights=per_tensor`."""
+def scheme_of(text: str) -> tuple[Any, bool]:
+    """The scheme of a name and options, such as `int8:effort=high:calibration=none`, and whether it gets no photos."""
     from converters.schemes import parse
 
-    name, *options = text.split(":")
-    return dataclasses.replace(parse(name), min_sqnr_db=-100, **dict(option.split("=") for option in options))
+    name, *given = text.split(":")
+    options = dict(option.split("=") for option in given)
+    no_photos = options.pop("calibration", "") == "none"
+    return dataclasses.replace(parse(name), min_sqnr_db=-100, **options), no_photos
 
 
 def timed(make: Callable[[], Any]) -> tuple[float, Any]:
