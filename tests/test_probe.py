@@ -17,7 +17,7 @@ from edge_cv.report.sentences import beside_probe
 from edge_cv.report.values import ProbeResult, Report
 from edge_cv.training import fit
 from edge_cv.training.features import FeatureBatches, compute_features, head_network, split_network
-from edge_cv.training.probe import assign_probe, fit_probe, split_for_probe
+from edge_cv.training.probe import assign_probe, calibrating_scale, fit_probe, split_for_probe
 
 RESULT = ProbeResult(400, 0.825, (0.784, 0.859), 0.95, (0.924, 0.967), 0.8, (0.77, 0.83), 1400, 0.3, 4.0)
 
@@ -105,12 +105,34 @@ def test_the_probe_is_scikit_learns_regression_and_becomes_the_head(classes):
     wanted = LogisticRegression(C=probe.inverse_penalty, max_iter=200).fit(features, targets.argmax(1))
     assign_probe(split, probe)
     logits = model.predict(images[0][0].astype(np.float32), verbose=0)
-    exponentials = np.exp(logits - logits.max(1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(1, keepdims=True)
-    np.testing.assert_allclose(probabilities, wanted.predict_proba(features), atol=1e-4)
+    np.testing.assert_array_equal(logits.argmax(1), wanted.predict(features))
+    expected = (
+        wanted.decision_function(features)
+        if classes == 3
+        else np.outer(wanted.decision_function(features), [-0.5, 0.5])
+    )
+    scale = (logits * expected).sum() / (expected**2).sum()
+    np.testing.assert_allclose(logits, scale * expected, atol=1e-4 * scale)
+    assert scale > 0
     hits = int((logits.argmax(1) == targets.argmax(1)).sum())
     assert probe.hits(split, images) == (hits, len(targets))
     assert 0.5 < probe.cross_validated <= 1
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0, 5.0])
+def test_the_scale_of_the_logits_makes_their_probabilities_right(scale):
+    """Labels drawn with the probabilities of logits that were multiplied by 1 / scale."""
+    rng = np.random.default_rng(0)
+    true = rng.normal(0, 2, (20_000, 4))
+    labels = (true + rng.gumbel(size=true.shape)).argmax(1)
+    assert calibrating_scale(true / scale, labels) == pytest.approx(scale, rel=0.03)
+
+
+def test_labels_that_are_all_right_give_no_certainty():
+    labels = np.arange(40) % 2
+    logits = np.where(np.eye(2)[labels] > 0, 0.1, -0.1)
+    # by Laplace's rule 40.5 of 41 are right: the difference of the logits is log(40.5 / 0.5)
+    assert calibrating_scale(logits, labels) == pytest.approx(np.log(81) / 0.2, rel=1e-3)
 
 
 def test_a_probe_without_scikit_learn_names_the_extra(monkeypatch):

@@ -5,6 +5,10 @@ valid head: `fit.probe="only"` makes a model of them.
 
 Understanding intermediate layers using linear classifier probes, Alain and Bengio 2016,
 https://arxiv.org/abs/1610.01644
+
+Its logits are scaled so that the probabilities are right on images that it was not fitted on: a strong penalty, which
+few images need, makes them far too small. On calibration of modern neural networks, Guo et al. 2017, section 4.2,
+https://arxiv.org/abs/1706.04599
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from edge_cv.intervals import interval_of_share
 from edge_cv.training.features import SplitNetwork, compute_features, count_hits, split_network
 
 INVERSE_PENALTIES = (0.003, 0.01, 0.03, 0.1, 1.0)  # scikit-learn's C; the best is chosen by cross-validation
+SCALES = (0.01, 100.0)  # of the logits
 FOLDS = 5  # of the cross-validation, if every class has as many images
 MOST_IMAGES = 5000  # more do not change the comparison, and cost minutes
 
@@ -100,10 +105,13 @@ def fit_probe(split: SplitNetwork, batches: Iterable[tuple[Any, Any]], *, seed: 
         raise InputError("a linear probe needs images of at least two classes. Received: one")
     folds = min(FOLDS, int(counts[counts > 0].min()))
     with threadpool_limits(1):  # the products are small: on a busy machine several threads take 40 times as long
-        scores = {c: _cross_validate(features, labels, c, folds, seed) for c in INVERSE_PENALTIES} if folds > 1 else {}
+        tried = INVERSE_PENALTIES if folds > 1 else ()
+        left_out = {c: _left_out_logits(features, labels, c, folds, seed) for c in tried}
+        scores = {c: float((logits.argmax(1) == labels).mean()) for c, logits in left_out.items()}
         chosen = max(scores, key=lambda c: (scores[c], -c)) if scores else 0.1
         kernel, bias = _regression(features, labels, chosen, len(counts))
-    return Probe(kernel, bias, chosen, len(labels), scores.get(chosen), time.monotonic() - start)
+        scale = calibrating_scale(left_out[chosen], labels) if scores else 1.0
+    return Probe(scale * kernel, scale * bias, chosen, len(labels), scores.get(chosen), time.monotonic() - start)
 
 
 def assign_probe(split: SplitNetwork, probe: Probe) -> None:
@@ -119,15 +127,38 @@ def check_installed() -> None:
     require("a linear probe (fit.probe)", "probe")
 
 
-def _cross_validate(features: np.ndarray, labels: np.ndarray, c: float, folds: int, seed: int) -> float:
-    """The share of images that a regression on the other folds classifies correctly."""
+def calibrating_scale(logits: np.ndarray, labels: np.ndarray) -> np.float32:
+    """The factor of logits with which their probabilities have the lowest cross-entropy, in `SCALES`.
+
+    By Laplace's rule one label of n + 1 is taken to be any class, so that the factor is finite where all are right.
+
+    Args:
+        logits: `(n, classes)`, of a model that was fitted on other images.
+        labels: int `(n,)`.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    of_label, mean = logits[np.arange(len(labels)), labels], logits.mean(1)
+    targets = of_label + (mean - of_label) / (len(labels) + 1)
+
+    def cross_entropy(exponent: float) -> float:
+        scale = np.exp(exponent)
+        return float((logsumexp(scale * logits, axis=1) - scale * targets).mean())
+
+    return np.float32(np.exp(minimize_scalar(cross_entropy, bounds=np.log(SCALES), method="bounded").x))
+
+
+def _left_out_logits(features: np.ndarray, labels: np.ndarray, c: float, folds: int, seed: int) -> np.ndarray:
+    """The logits `(n, classes)` of each image by a regression on the other folds."""
     from sklearn.model_selection import StratifiedKFold
 
-    hits = 0
-    for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels):
-        kernel, bias = _regression(features[train], labels[train], c, labels.max() + 1)
-        hits += int(((features[test] @ kernel + bias).argmax(1) == labels[test]).sum())
-    return hits / len(labels)
+    classes = labels.max() + 1
+    logits = np.empty((len(labels), classes))
+    for train, rest in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels):
+        kernel, bias = _regression(features[train], labels[train], c, classes)
+        logits[rest] = features[rest] @ kernel + bias
+    return logits
 
 
 def _regression(features: np.ndarray, labels: np.ndarray, c: float, classes: int) -> tuple[np.ndarray, np.ndarray]:
