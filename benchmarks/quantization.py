@@ -56,6 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from converters import to_onnx, to_tflite
+    from converters.errors import CheckFailed
     from converters.float_model import convert_float
     from converters.quantization.normalization import strip_normalization
     from converters.sources import open_source
@@ -93,8 +94,11 @@ def main() -> None:
             lambda a=algorithm: ai_edge_int8(normalized.content, normalized.normalize(calibration_pixels), a)
         )
         table.row(f"ai-edge {name}", seconds, made, outputs_of(made, normalized.normalize(pixels)))
-    seconds, made = timed(lambda: to_onnx(source, "int8", calibration=calibration_pixels).content)
-    table.row("ONNX Runtime", seconds, made, predict_onnx(made, pixels))
+    try:
+        seconds, made = timed(lambda: to_onnx(source, "int8", calibration=calibration_pixels).content)
+        table.row("ONNX Runtime", seconds, made, predict_onnx(made, pixels))
+    except CheckFailed as error:
+        print(f"ONNX Runtime       {error}")
     if arguments.openvino:
         onnx = to_onnx(source, calibration=calibration_pixels[:8]).content
         seconds, outputs = openvino_int8(arguments.openvino, onnx, calibration_pixels, pixels)
