@@ -22,9 +22,9 @@ from converters.float_model import FloatModel, convert_float, output_meaning
 from converters.images.preprocessing import Preprocessing
 from converters.packages import package_versions, require
 from converters.parity import Parity, compare
-from converters.quantization.integer import float_operators
+from converters.quantization.integer import check_integer
 from converters.record import InputRecord, OutputRecord, Record, TensorRecord
-from converters.schemes import Converted, Scheme, parse
+from converters.schemes import Converted, Int8, Scheme, parse
 from converters.sources import Source, open_source
 from converters.tflite import metadata
 from converters.tflite.graph import Graph, count_macs, count_operators
@@ -108,7 +108,7 @@ def tflite_of(job: Job, scheme: Scheme, target: str | None) -> Conversion:
             logger.warning("for %s, %s. Remedy: %s", target, diagnostic.what, diagnostic.remedy)
     operators = count_operators(graph)
     if scheme.integer:
-        _check_integer(graph, operators, scheme, title)
+        check_integer(graph, operators, scheme.name, scheme.min_integer_share, title)
         errors = layer_errors(job.model.content, converted.content, job.images, pixel_offset=converted.pixel_offset)
         parity = dataclasses.replace(parity, worst_layers=worst(errors))
     record = dataclasses.replace(
@@ -125,7 +125,7 @@ def tflite_of(job: Job, scheme: Scheme, target: str | None) -> Conversion:
 
 def to_onnx(
     model: Any,
-    scheme: str = "float32",
+    scheme: str | Scheme = "float32",
     *,
     calibration: Any = None,
     labels: Sequence[str] | None = None,
@@ -140,10 +140,12 @@ def to_onnx(
 
     Args:
         model, calibration, labels, preprocessing, input_size, output: as in `to_tflite`.
-        scheme: `float32`, or `int8`: QDQ by ONNX Runtime's quantizer, input and output float32.
+        scheme: `float32`; or `int8`, or a value such as `Int8(effort="high")`: QDQ with the integers of the int8 TFLite
+            file, input and output float32.
         opset: the ONNX operator set, 13 or later.
         target: `onnxruntime` (None is the same) or `tensorrt`, whose int8 has no zero points: an activation's range
-            is symmetric about 0, so that activations after a ReLU use half of the steps only.
+            is symmetric about 0, so that activations after a ReLU use half of the steps only. ONNX Runtime's quantizer
+            makes it.
         batch: 1, or `free` for any number of images in one call, as servers run them.
 
     Returns:
@@ -154,17 +156,22 @@ def to_onnx(
     """
     check_onnx(scheme, opset, target, batch)
     source = open_source(model, input_size=input_size, output=output)
-    job = prepare(source, preprocessing, calibration, labels, required=scheme == "int8")
+    job = prepare(source, preprocessing, calibration, labels, required=onnx_name(scheme) == "int8")
     return onnx_of(job, scheme, opset, target, batch)
 
 
-def check_onnx(scheme: str, opset: int = OPSET, target: str | None = None, batch: int | str = 1) -> None:
+def onnx_name(scheme: str | Scheme) -> str:
+    """The name of a scheme of ONNX files."""
+    return scheme if isinstance(scheme, str) else scheme.name
+
+
+def check_onnx(scheme: str | Scheme, opset: int = OPSET, target: str | None = None, batch: int | str = 1) -> None:
     """Raise InputError when there is no such scheme, opset, target or batch size of ONNX files, or lacks a package."""
     require("an ONNX file", "onnx")
     from converters.onnx.export import MIN_OPSET, max_opset
 
-    if scheme not in ONNX_SQNR_DB:
-        raise unknown("ONNX scheme", scheme, ONNX_SQNR_DB)
+    if onnx_name(scheme) not in ONNX_SQNR_DB:
+        raise unknown("ONNX scheme", onnx_name(scheme), ONNX_SQNR_DB)
     if target is not None and target not in ONNX_TARGETS:
         raise unknown("ONNX target", target, ONNX_TARGETS)
     if not isinstance(opset, int) or (opset != OPSET and not MIN_OPSET <= opset <= max_opset()):
@@ -173,28 +180,38 @@ def check_onnx(scheme: str, opset: int = OPSET, target: str | None = None, batch
         raise InputError(f"the batch size of an ONNX file must be 1 or {FREE!r}. Received: {batch!r}")
 
 
-def onnx_of(job: Job, scheme: str, opset: int = OPSET, target: str | None = None, batch: int | str = 1) -> Conversion:
+def onnx_of(
+    job: Job, scheme: str | Scheme, opset: int = OPSET, target: str | None = None, batch: int | str = 1
+) -> Conversion:
     """The ONNX Conversion of a job."""
     from converters.onnx.batch import with_free_batch
-    from converters.onnx.export import embed_record, from_float_tflite
+    from converters.onnx.export import embed_record, from_tflite
     from converters.onnx.quantization import static_int8
 
-    content = from_float_tflite(job.model.content, opset)
-    if scheme == "int8":
-        content = static_int8(content, job.images, symmetric=target == "tensorrt")
+    name, options = onnx_name(scheme), {"opset": opset} if batch == 1 else {"opset": opset, "batch": batch}
+    if name == "float32":
+        content = from_tflite(job.model.content, opset)
+    elif target == "tensorrt":
+        content = static_int8(from_tflite(job.model.content, opset), job.images, symmetric=True)
+    else:
+        int8 = parse(scheme)
+        if isinstance(int8, Int8):
+            int8 = dataclasses.replace(int8, io="float32")
+            options |= {"effort": int8.effort, "weights": int8.weights}
+        content = from_tflite(int8.convert(job.model, job.calibration, job.preprocessing).content, opset)
     if batch == FREE:
         content = with_free_batch(content, job.images)
     reference, _ = _reference(job)
-    title = f"{job.model.source.name} as ONNX {scheme}"
+    title = f"{job.model.source.name} as ONNX {name}"
     parity = compare(reference, predict_onnx(content, job.images), meaning=job.meaning)
-    parity = _checked(parity, job.model.least_sqnr_db(ONNX_SQNR_DB[scheme]), title)
+    parity = _checked(parity, job.model.least_sqnr_db(ONNX_SQNR_DB[name]), title)
     record = dataclasses.replace(
-        _record(job, scheme, parity, job.graph, Converted(content)),
+        _record(job, name, parity, job.graph, Converted(content)),
         format="onnx",
-        options={"opset": opset} if batch == 1 else {"opset": opset, "batch": batch},
+        options=options,
         target=target,
     )
-    return Conversion(embed_record(content, record.to_json()), scheme, "onnx", record, parity)
+    return Conversion(embed_record(content, record.to_json()), name, "onnx", record, parity)
 
 
 def verify(reference: Any, conversion: Conversion, images: Any, *, output: str | None = None) -> Parity:
@@ -350,23 +367,6 @@ def _checked(parity: Parity, min_sqnr_db: float, title: str) -> Parity:
             f"Measured: {parity.sqnr_db:.1f} dB on {parity.images} images (top-1 agreement {parity.top1_agreement:.1%})"
         )
     return parity
-
-
-def _check_integer(graph: Graph, operators: tuple[int, int], scheme: Scheme, title: str) -> None:
-    """Raise CheckFailed where too few operators are integer; warn of float ones that the scheme does not choose."""
-    (integer, total), least, kind = operators, scheme.min_integer_share, scheme.name.split("x")[0]
-    floats = [
-        f"{name} ({', '.join(layers[:3])}{', ...' * (len(layers) > 3)})"
-        for name, layers in float_operators(graph).items()
-    ]
-    reason = f"TensorFlow Lite has no {kind} form of {', '.join(floats)}"
-    if integer < least * total:
-        raise CheckFailed(
-            f"{title}: at least {least:.0%} of the operators must be integer. Measured: {integer} of {total}"
-            + (f"; {reason}" if floats else "")
-        )
-    if floats and least:
-        logger.warning("%s: %s; they stay float, and an NPU leaves them to the CPU", title, reason)
 
 
 def _record(job: Job, scheme: str, parity: Parity, graph: Graph, converted: Converted) -> Record:

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from converters.conversion import Conversion
-from converters.convert import OPSET, InputSize, check_onnx, onnx_of, prepare, suited, tflite_of
+from converters.convert import OPSET, InputSize, check_onnx, onnx_name, onnx_of, prepare, suited, tflite_of
 from converters.images.preprocessing import Preprocessing
 from converters.schemes import Mixed, Scheme
 from converters.sources import open_source
@@ -23,7 +23,7 @@ Task = Callable[[], Conversion]
 def convert_all(
     model: Any,
     schemes: Sequence[str | Scheme] = (),
-    onnx: Sequence[str] = (),
+    onnx: Sequence[str | Scheme] = (),
     *,
     calibration: Any = None,
     labels: Sequence[str] | None = None,
@@ -41,7 +41,7 @@ def convert_all(
     Args:
         model, calibration, labels, preprocessing, input_size, output: as in `to_tflite`.
         schemes: of the TFLite files.
-        onnx: of the ONNX files: `float32`, `int8`.
+        onnx: of the ONNX files, as in `to_onnx`.
         target: of the TFLite files, as in `to_tflite`.
         opset, batch: of the ONNX files, as in `to_onnx`.
 
@@ -54,15 +54,16 @@ def convert_all(
         CheckFailed: as in `to_tflite`, in place of the first result that fails; no further ones follow.
     """
     values = [suited(scheme, target) for scheme in schemes]
-    for name in onnx:
-        check_onnx(name, opset, batch=batch)
-    required = "int8" in onnx or any(scheme.integer for scheme in values)
+    for scheme in onnx:
+        check_onnx(scheme, opset, batch=batch)
+    integer = [onnx_name(scheme) == "int8" for scheme in onnx]
+    required = any(integer) or any(scheme.integer for scheme in values)
     source = open_source(model, input_size=input_size, output=output)
     job = prepare(source, preprocessing, calibration, labels, required=required)
     tasks = [(_kind(scheme), functools.partial(tflite_of, job, scheme, target)) for scheme in values]
     tasks += [
-        ("alone" if name == "int8" else "float", functools.partial(onnx_of, job, name, opset, batch=batch))
-        for name in onnx
+        ("integer" if is_integer else "float", functools.partial(onnx_of, job, scheme, opset, batch=batch))
+        for scheme, is_integer in zip(onnx, integer, strict=True)
     ]
     return _side_by_side(tasks)
 
@@ -77,8 +78,7 @@ def _kind(scheme: Scheme) -> str:
 def _side_by_side(tasks: Sequence[tuple[str, Task]]) -> Iterator[Conversion]:
     """The results in order; one integer and one float task run at a time, which bounds the memory.
 
-    A task that must run alone runs in the caller's thread: `mixed` measures latencies, and ONNX Runtime's quantizer
-    changes the working directory of the process.
+    A task that must run alone runs in the caller's thread: `mixed` measures latencies.
     """
     if len(tasks) == 1:
         yield tasks[0][1]()

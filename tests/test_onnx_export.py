@@ -78,6 +78,26 @@ def test_int8_is_qdq_of_a_quarter_of_the_size_and_predicts_as_keras_does(small_m
     assert json.loads({p.key: p.value for p in model.metadata_props}["EDGE_CV_METADATA"])["scheme"] == "int8"
 
 
+def test_int8_has_the_integers_of_the_tflite_file(small_model, pixels):
+    from converters import Int8, to_tflite
+    from converters.parity import sqnr_db
+    from converters.tflite.graph import WEIGHTED, Graph
+    from converters.tflite.runtime import predict
+
+    scheme = Int8(io="float32", correction="bias")  # other integers than those of the default
+    tflite = to_tflite(small_model, scheme, calibration=pixels).content
+    conversion = to_onnx(small_model, scheme, calibration=pixels)
+    graph = Graph(tflite)
+    layers = [graph.constant(operator.inputs[1]) for operator in graph.operators() if operator.name in WEIGHTED]
+    initializers = onnx.load_model_from_string(conversion.content).graph.initializer
+    weights = [
+        onnx.numpy_helper.to_array(t) for t in initializers if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1
+    ]
+    assert sorted(np.sort(w.ravel()).tobytes() for w in weights) == sorted(np.sort(w.ravel()).tobytes() for w in layers)
+    assert sqnr_db(predict(tflite, pixels), predict_onnx(conversion.content, pixels)) > 35
+    assert conversion.metadata["options"]["effort"] == "normal"
+
+
 def test_int8_without_calibration_and_unknown_schemes_are_rejected(small_model):
     from converters import InputError
 
@@ -102,6 +122,7 @@ def test_int8_runs_where_several_layers_share_a_constant(pixels):
     model = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x)))
     made = to_onnx(model, "int8", calibration=pixels)
     assert made.parity.sqnr_db > 15
-    nodes = onnx.load_from_string(made.content).graph.node
-    read = [name for node in nodes if node.op_type == "DequantizeLinear" for name in node.input[:1]]
-    assert len(read) == len(set(read))
+    graph = onnx.load_from_string(made.content).graph
+    constants = {t.name for t in graph.initializer if t.data_type == onnx.TensorProto.INT8}
+    read = [name for node in graph.node for name in node.input if name in constants]
+    assert len(read) == len(set(read)) > 9  # weights and zero points

@@ -43,7 +43,7 @@ def test_names_stay_unique_and_those_of_inputs_and_outputs_stay():
 
 
 def test_a_second_conversion_in_a_process_makes_the_same_bytes(small_files):
-    from converters.onnx.export import from_float_tflite
+    from converters.onnx.export import from_tflite
 
     content = small_files["float32"].read_bytes()
-    assert from_float_tflite(content, 17) == from_float_tflite(content, 17)
+    assert from_tflite(content, 17) == from_tflite(content, 17)

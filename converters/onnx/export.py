@@ -1,7 +1,8 @@
-"""Export to ONNX: from the float TFLite file through tf2onnx, batch 1, NHWC input as the model takes it.
+"""Export to ONNX: from the TFLite file through tf2onnx, batch 1, NHWC input as the model takes it.
 
 In the TFLite file batch normalization is folded already: the graph is smaller and faster in ONNX Runtime than one
-exported from Keras.
+exported from Keras. An int8 file becomes QDQ: a pair of QuantizeLinear and DequantizeLinear at each tensor, with the
+file's integers, scales and zero points, which runtimes fuse into their integer kernels.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from converters.files import temporary_folder
 from converters.native_logs import import_tensorflow, log_level, suppress_native_logs
 from converters.onnx.names import renumber
 from converters.onnx.operators import register_operators, separate_activations
+from converters.onnx.quantization import read_integers, unshare_constants
 from converters.tflite.graph import Graph
 from converters.tflite.metadata import OWN_NAME
 
@@ -38,8 +40,8 @@ def max_opset() -> int:
     return max(OPSET_TO_IR_VERSION)
 
 
-def from_float_tflite(content: bytes, opset: int) -> bytes:
-    """The ONNX file of a float32 TFLite model, checked by ONNX's checker."""
+def from_tflite(content: bytes, opset: int) -> bytes:
+    """The ONNX file of a float32 or int8 TFLite model whose input and output are float32, checked by ONNX's checker."""
     import_tensorflow()
     import onnx
     import tf2onnx
@@ -48,7 +50,7 @@ def from_float_tflite(content: bytes, opset: int) -> bytes:
     warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")  # tf2onnx uses it
 
     with temporary_folder() as folder:
-        file = Path(folder) / "float.tflite"
+        file = Path(folder) / "model.tflite"
         file.write_bytes(_prepared(content))
 
         def convert() -> Any:
@@ -61,6 +63,8 @@ def from_float_tflite(content: bytes, opset: int) -> bytes:
                         model = convert()
                 except Exception:  # of an optimization: with the copies it is skipped
                     model = convert()
+                read_integers(model.graph)
+                unshare_constants(model.graph)
                 renumber(model)
                 onnx.checker.check_model(model)
         except Exception as error:  # tf2onnx raises exceptions of many kinds
@@ -101,6 +105,8 @@ def _without_copies() -> Iterator[None]:
 def _prepared(content: bytes) -> bytes:
     """The model as tf2onnx converts it rightly."""
     graph = Graph(content)
+    for code in graph.model.operatorCodes:  # tf2onnx reads the old field, which TensorFlow leaves 0 at times
+        code.deprecatedBuiltinCode = min(max(code.builtinCode, code.deprecatedBuiltinCode), 127)
     separate_activations(graph)
     _flatten_dense_layers(graph)
     return graph.to_bytes()
@@ -125,11 +131,11 @@ def _flatten_dense_layers(graph: Graph) -> None:
         rows = int(np.prod(graph.shape(source))) // features
         raw = graph.subgraph.operators[operator.index]
         if len(graph.shape(result)) != 2:
-            flat = graph.add_tensor(f"{graph.name(result)}/flat", "FLOAT32", (rows, outputs))
+            flat = graph.add_tensor_like(result, f"{graph.name(result)}/flat", (rows, outputs))
             graph.set_outputs_of(operator, [flat])
             reshape(flat, result, operator.index + 1)
         if len(graph.shape(source)) != 2:
-            flat = graph.add_tensor(f"{graph.name(source)}/flat", "FLOAT32", (rows, features))
+            flat = graph.add_tensor_like(source, f"{graph.name(source)}/flat", (rows, features))
             graph.set_inputs(operator, [flat, *operator.inputs[1:]])
             reshape(source, flat, operator.index)
         raw.builtinOptions.keepNumDims = False

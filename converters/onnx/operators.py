@@ -73,6 +73,6 @@ def separate_activations(graph: Graph) -> None:
             continue
         options.fusedActivationFunction = kind.NONE
         result = operator.outputs[0]
-        before = graph.add_tensor(f"{graph.name(result)}/before_activation", "FLOAT32", graph.shape(result))
+        before = graph.add_tensor_like(result, f"{graph.name(result)}/before_activation", graph.shape(result))
         graph.set_outputs_of(operator, [before])
         graph.add_operator("RELU_N1_TO_1", [before], [result], at=operator.index + 1)

@@ -8,12 +8,16 @@ table of its 256 results, which GATHER reads.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from converters.errors import CheckFailed
 from converters.tflite.graph import Graph, Operator
+
+logger = logging.getLogger(__name__)
 
 # Inputs and outputs have scales of their own.
 OWN_SCALES = (
@@ -122,6 +126,31 @@ def float_operators(graph: Graph) -> dict[str, list[str]]:
         else:
             floats.setdefault(operator.name, []).append(graph.name(operator.outputs[0]))
     return floats
+
+
+def check_integer(graph: Graph, operators: tuple[int, int], scheme: str, least: float, title: str) -> None:
+    """Raise CheckFailed where too few operators are integer; warn of float ones that the scheme does not choose.
+
+    Args:
+        graph: of the integer file.
+        operators: the numbers of its integer operators and of all.
+        scheme: its name.
+        least: the smallest share of integer operators, 0..1; at 0 the scheme chooses float ones.
+        title: of the conversion, for messages.
+    """
+    (integer, total), kind = operators, scheme.split("x")[0]
+    floats = [
+        f"{name} ({', '.join(layers[:3])}{', ...' * (len(layers) > 3)})"
+        for name, layers in float_operators(graph).items()
+    ]
+    reason = f"TensorFlow Lite has no {kind} form of {', '.join(floats)}"
+    if integer < least * total:
+        raise CheckFailed(
+            f"{title}: at least {least:.0%} of the operators must be integer. Measured: {integer} of {total}"
+            + (f"; {reason}" if floats else "")
+        )
+    if floats and least:
+        logger.warning("%s: %s; they stay float, and an NPU leaves them to the CPU", title, reason)
 
 
 def _float_tensors(graph: Graph, operator: Operator) -> list[int]:

@@ -6,6 +6,7 @@ quantization, metadata, and the edits that conversion needs. Schema: https://ai.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -221,6 +222,13 @@ class Graph:
         index = len(self.tensors) - 1
         if values is not None:
             self.set_constant(index, values)
+        return index
+
+    def add_tensor_like(self, tensor: int, name: str, shape: Sequence[int]) -> int:
+        """Append a computed tensor of the type, scales and zero points of another one, and return its index."""
+        index = self.add_tensor(name, "FLOAT32", shape)
+        self.tensors[index].type = self.tensors[tensor].type
+        self.tensors[index].quantization = copy.deepcopy(self.tensors[tensor].quantization)
         return index
 
     def add_operator(

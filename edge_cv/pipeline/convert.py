@@ -36,7 +36,7 @@ class ConversionRequest:
         calibration: a folder of photos; needed by integer schemes. `none` takes sample photos that packages carry.
         labels: the class names in order; None reads them from the model's sidecar.
         io: input and output type of the integer TFLite files.
-        effort: of the int8 file: `normal` or `high`, see `converters.Int8`.
+        effort: of the int8 files: `normal` or `high`, see `converters.Int8`.
         weights: of the int8 file: `per_channel`, `per_tensor` or `per_tensor_pow2`; None takes what the target needs.
         min_sqnr_db: the least SQNR of the logits for `mixed`, in dB.
         target: a device whose rules the TFLite files must keep (`converters.devices.targets`).
@@ -108,7 +108,7 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
     if request.effort == "high":
         return_freed_tensors()
     schemes = [_scheme(name, request) for name in request.schemes]
-    if "int8" not in request.schemes and (request.effort != "normal" or request.weights is not None):
+    if "int8" not in (*request.schemes, *request.onnx) and (request.effort != "normal" or request.weights is not None):
         given = f"effort {request.effort}" if request.weights is None else f"weights {request.weights}"
         raise InputError(f"effort and weights are options of the scheme int8. Received: {given} without it")
     _check_calibration(request, schemes)
@@ -129,7 +129,8 @@ def convert_model(request: ConversionRequest, out_dir: Path, *, progress: Progre
     stem, converted = Path(request.model).stem or "model", []
     names = [*(scheme.name for scheme in schemes), *(f"ONNX {name}" for name in request.onnx)]
     with progress(f"converting to {', '.join(names)}") as update:
-        for conversion in convert_all(source, schemes, request.onnx, target=request.target, **options, **onnx_options):
+        onnx = [_scheme(name, request) if name == "int8" else name for name in request.onnx]
+        for conversion in convert_all(source, schemes, onnx, target=request.target, **options, **onnx_options):
             path = out_dir / Output("", conversion.format, conversion.scheme).file_name(stem)
             converted.append(Converted(conversion, conversion.save(path)))
             update(len(converted), len(names))

@@ -125,7 +125,7 @@ def convert(job: Job, model: Convertible, output: Output, calibration: Calibrati
     inputs = {
         "model": model.sha256,
         "output": asdict(output),
-        "scheme": scheme if isinstance(scheme, str) else asdict(scheme),
+        "scheme": asdict(scheme),
         "labels": model.labels,
         "calibration": calibration.key,
         "path": path.name,
@@ -135,21 +135,19 @@ def convert(job: Job, model: Convertible, output: Output, calibration: Calibrati
     return ModelFile(output, path, files[path.name], **result)
 
 
-def _scheme(recipe: Recipe, model: Convertible, output: Output) -> str | Scheme:
-    """The scheme of an output: an ONNX scheme's name, or a TFLite scheme with the recipe's input and output type."""
+def _scheme(recipe: Recipe, model: Convertible, output: Output) -> Scheme:
+    """The scheme of an output, with the recipe's options."""
     from converters.schemes import Int8, Int16x8, Mixed, parse
 
-    if output.format == "onnx":
-        return output.scheme
-    scheme = parse(output.scheme)
+    scheme, io = parse(output.scheme), "float32" if output.format == "onnx" else recipe.io
     if not isinstance(scheme, Int8 | Int16x8 | Mixed):
         return scheme
     if isinstance(model, CompressedModel):
-        return model.stage.int8_with(recipe.io)
+        return model.stage.int8_with(io)
     if isinstance(scheme, Int8):
         weights = scheme.weights if recipe.weights is None else recipe.weights
-        return dataclasses.replace(scheme, io=recipe.io, effort=recipe.effort, weights=weights)
-    return dataclasses.replace(scheme, io=recipe.io)
+        return dataclasses.replace(scheme, io=io, effort=recipe.effort, weights=weights)
+    return dataclasses.replace(scheme, io=io)
 
 
 def layer_errors(
