@@ -8,11 +8,13 @@ from typing import Any
 
 from edge_cv.intervals import interval_of_share
 
+CHANCE = 4  # images: as many lost and none gained may be chance (one-sided sign test, p = 0.06)
+
 
 def kept_epoch(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The entry of the epoch whose weights are kept.
 
-    It is the latest epoch whose validation score is within one standard error, or one image, of the highest: such
+    It is the latest epoch whose validation score is within one standard error, or `CHANCE` images, of the highest: such
     epochs differ by chance only, and the learning rate falls. Choosing the highest score of a few dozen images cost up
     to 9 points on kinds of ImageNet photos. With several labels an image the score has no known error:
     then the highest score is kept, of a tie the lower validation loss. Without validation images it is the last epoch.
@@ -43,11 +45,11 @@ def _rank(entry: Mapping[str, Any]) -> tuple[float, float, int]:
 
 
 def _standard_error(entry: Mapping[str, Any]) -> float:
-    """Of a validation accuracy, at least one image; 0 for a score without a count of images."""
+    """Of a validation accuracy, at least `CHANCE` images; 0 for a score without a count of images."""
     images, score = entry.get("validation_images"), entry["validation_score"]
     if not images or score is None:
         return 0.0
-    return max(math.sqrt(score * (1 - score) / images), 1 / images)
+    return max(math.sqrt(score * (1 - score) / images), CHANCE / images)
 
 
 def why_kept(history: Sequence[Mapping[str, Any]]) -> str:

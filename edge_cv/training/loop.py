@@ -54,7 +54,7 @@ def fit(
 ) -> Fitted:
     """Train a model in place; afterwards it has the weights of the epoch that `kept_epoch` chooses.
 
-    That is the latest epoch whose score on `validation` is within one standard error of the highest.
+    That is the latest epoch whose score on `validation` is within one standard error, or four images, of the highest.
     With a folder, a training that was interrupted resumes from its last checkpoint and reaches the same result.
 
     Args:
