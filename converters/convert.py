@@ -162,7 +162,7 @@ def to_onnx(
 
 def onnx_name(scheme: str | Scheme) -> str:
     """The name of a scheme of ONNX files."""
-    return scheme if isinstance(scheme, str) else scheme.name
+    return str(getattr(scheme, "name", scheme))
 
 
 def check_onnx(scheme: str | Scheme, opset: int = OPSET, target: str | None = None, batch: int | str = 1) -> None:

@@ -99,12 +99,13 @@ def test_int8_has_the_integers_of_the_tflite_file(small_model, pixels):
 
 
 def test_int8_without_calibration_and_unknown_schemes_are_rejected(small_model):
-    from converters import InputError
+    from converters import InputError, Int16x8
 
     with pytest.raises(InputError, match="calibration must be given"):
         to_onnx(small_model, "int8")
-    with pytest.raises(InputError, match="float32, int8"):
-        to_onnx(small_model, "int16x8")
+    for unknown in ("int16x8", Int16x8(), None):
+        with pytest.raises(InputError, match="float32, int8"):
+            to_onnx(small_model, unknown)
 
 
 def test_int8_runs_where_several_layers_share_a_constant(pixels):
