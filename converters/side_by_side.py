@@ -11,9 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from converters.conversion import Conversion
-from converters.convert import OPSET, InputSize, check_onnx, onnx_name, onnx_of, prepare, suited, tflite_of
+from converters.convert import OPSET, InputSize, check_onnx, onnx_of, prepare, suited, tflite_of
 from converters.images.preprocessing import Preprocessing
-from converters.schemes import Mixed, Scheme
+from converters.schemes import Mixed, Scheme, parse
 from converters.sources import open_source
 
 BEHIND = 10  # steps of niceness
@@ -56,15 +56,12 @@ def convert_all(
     values = [suited(scheme, target) for scheme in schemes]
     for scheme in onnx:
         check_onnx(scheme, opset, batch=batch)
-    integer = [onnx_name(scheme) == "int8" for scheme in onnx]
-    required = any(integer) or any(scheme.integer for scheme in values)
+    of_onnx = [parse(scheme) for scheme in onnx]
+    required = any(scheme.integer for scheme in (*values, *of_onnx))
     source = open_source(model, input_size=input_size, output=output)
     job = prepare(source, preprocessing, calibration, labels, required=required)
     tasks = [(_kind(scheme), functools.partial(tflite_of, job, scheme, target)) for scheme in values]
-    tasks += [
-        ("integer" if is_integer else "float", functools.partial(onnx_of, job, scheme, opset, batch=batch))
-        for scheme, is_integer in zip(onnx, integer, strict=True)
-    ]
+    tasks += [(_kind(scheme), functools.partial(onnx_of, job, scheme, opset, batch=batch)) for scheme in of_onnx]
     return _side_by_side(tasks)
 
 
